@@ -1,0 +1,21 @@
+/** Kinds of token. Every endpoint and socket lists which it takes. */
+export type TokenType = 'temp' | 'agent' | 'user' | 'admin'
+export type Role = 'agent' | 'user' | 'admin'
+
+/** Who is asking: what is left of a token once it was checked. */
+export interface Principal {
+  readonly type: TokenType
+  readonly role: Role
+  /** The `sub` of the token. */
+  readonly subject: string
+  readonly agentId: string | null
+  readonly incarnation: number | null
+  readonly tokenId: string
+  /** Session of an admin; also of tokens minted in it. */
+  readonly sessionId: string | null
+  /** Epoch seconds; null for a principal of the host that does not end. */
+  readonly expiresAt: number | null
+  readonly scopes: readonly string[]
+  /** Of a temporary token: digest of the agent key it was given for. */
+  readonly keyDigest: string | null
+}

@@ -1,0 +1,92 @@
+import createError, { type FastifyErrorConstructor } from '@fastify/error'
+
+/**
+ * Every problem type that this package answers with (RFC 9457): suffix of the type URI → title and HTTP status.
+ * The same table is served at `/problems/<suffix>`.
+ */
+export const problemTypes = {
+  'agent-not-found': ['Agent Not Found', 404],
+  'agent-not-available': ['Agent Not Available', 404],
+  'agent-registration-failed': ['Agent Registration Failed', 400],
+  'duplicate-agent': ['Duplicate Agent', 409],
+  'stale-incarnation': ['Stale Incarnation', 409],
+  'authentication-failed': ['Authentication Failed', 401],
+  'token-invalid': ['Invalid or Expired Token', 401],
+  'session-invalid': ['Session Validation Failed', 401],
+  'insufficient-permissions': ['Insufficient Permissions', 403],
+  'pin-required': ['PIN Required', 400],
+  'pin-already-set': ['PIN Already Set', 400],
+  'pin-not-set': ['PIN Not Set', 400],
+  'pin-incorrect': ['Incorrect PIN', 401],
+  'configuration-error': ['Service Configuration Error', 500],
+  'validation-failed': ['Request Validation Failed', 422],
+  'invalid-input': ['Invalid Input Data', 400],
+  'required-header-missing': ['Required Header Missing', 400],
+  'precondition-failed': ['Precondition Failed', 412],
+  'rate-limit-exceeded': ['Rate Limit Exceeded', 429],
+  'quota-exceeded': ['Quota Exceeded', 429],
+  'request-too-large': ['Request Too Large', 413],
+  'headers-too-large': ['Request Headers Too Large', 413],
+  'unsupported-media-type': ['Unsupported Media Type', 415],
+  'request-error': ['Request Processing Error', 400],
+  'tpr-disabled': ['Three-Phase Registration Disabled', 400],
+  'not-found': ['Resource Not Found', 404],
+  'method-not-allowed': ['Method Not Allowed', 405],
+  'hook-failed': ['Host Check Failed', 503],
+  'too-many-connections': ['Too Many Connections', 503],
+  'shutting-down': ['Shutting Down', 503],
+  'storage-unavailable': ['Storage Unavailable', 503],
+  'internal-error': ['Internal Server Error', 500]
+} as const satisfies Record<string, readonly [title: string, status: number]>
+
+export type ProblemType = keyof typeof problemTypes
+
+/** One entry of the `errors` member of a `validation-failed` problem. `path` is a JSON Pointer (RFC 6901). */
+export interface FieldError { path: string, message: string }
+
+export interface ProblemExtras {
+  /** Members added to the problem document; numbers stay numbers. */
+  members?: Record<string, unknown>
+  /** Response headers, such as `Retry-After`. */
+  headers?: Record<string, string>
+}
+
+export interface ProblemError extends Error, ProblemExtras {
+  code: string
+  statusCode: number
+  type: ProblemType
+}
+
+const constructors = new Map<ProblemType, FastifyErrorConstructor<string>>()
+for (const [type, [, status]] of Object.entries(problemTypes)) {
+  const code = `AGENT_REGISTRY_${type.toUpperCase().replaceAll('-', '_')}`
+  constructors.set(type as ProblemType, createError(code, '%s', status))
+}
+
+/** An error that is answered as a problem document of `type`, with `detail` as the text for people. */
+export function problem (type: ProblemType, detail: string, extras: ProblemExtras = {}): ProblemError {
+  const Constructor = constructors.get(type)!
+  return Object.assign(new Constructor(detail), { type, ...extras }) as ProblemError
+}
+
+export function isProblem (error: unknown): error is ProblemError {
+  return error instanceof Error && 'type' in error && 'statusCode' in error && (error as ProblemError).type in problemTypes
+}
+
+export function validationFailed (errors: FieldError[]): ProblemError {
+  const first = errors[0]
+  const detail = first ? `${first.path || '/'}: ${first.message}` : 'The request is not valid'
+  return problem('validation-failed', detail, { members: { errors } })
+}
+
+/** Refuses a second try for `retryAfterMs`; `Retry-After` is rounded up, so that an obedient client is never early. */
+export function tooMany (type: 'rate-limit-exceeded' | 'quota-exceeded', detail: string, retryAfterMs: number): ProblemError {
+  const seconds = Math.max(1, Math.ceil(retryAfterMs / 1000))
+  return problem(type, detail, { members: { retry_after: seconds }, headers: { 'retry-after': String(seconds) } })
+}
+
+/** Wrong plugin options or environment variables: the start is refused with every finding in the message. */
+export const OptionsError = createError('AGENT_REGISTRY_INVALID_OPTIONS', 'Invalid options: %s', 500)
+export const AlreadyRegisteredError = createError('AGENT_REGISTRY_ALREADY_REGISTERED', "The decorator '%s' is taken: give this registry another 'decorateAs'", 500)
+/** Thrown by a hook of the host that did not settle in time. */
+export const HookTimeoutError = createError('AGENT_REGISTRY_HOOK_TIMEOUT', "The hook '%s' did not answer within %s ms", 503)

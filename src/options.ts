@@ -1,0 +1,168 @@
+import { Type, type Static, type TSchema } from '@sinclair/typebox'
+import { Value } from '@sinclair/typebox/value'
+import { OptionsError } from './errors.js'
+import type { AgentRegistration } from './schemas/agent.js'
+import type { AgentStore } from './store/store.js'
+import type { Principal } from './auth/principal.js'
+
+/**
+ * How an environment variable of the stand-alone server becomes an option: the names that are looked at, first set
+ * one wins, and what one unit of it is in the option's own unit (`AGENT_HEARTBEAT_TIMEOUT` is in seconds, the option
+ * in milliseconds).
+ */
+export interface EnvMapping { env?: string[], envFactor?: number }
+
+const ms = (value: number, description: string, mapping: EnvMapping = {}) =>
+  Type.Integer({ minimum: 1, maximum: 2_147_483_647, default: value, description: `${description} (ms)`, ...mapping })
+const count = (value: number, description: string, mapping: EnvMapping = {}) =>
+  Type.Integer({ minimum: 1, default: value, description, ...mapping })
+const bytes = (value: number, description: string, mapping: EnvMapping = {}) =>
+  Type.Integer({ minimum: 256, maximum: 67_108_864, default: value, description: `${description} (bytes)`, ...mapping })
+const flag = (value: boolean, description: string, mapping: EnvMapping = {}) =>
+  Type.Boolean({ default: value, description, ...mapping })
+const list = (value: string[], description: string, mapping: EnvMapping = {}) =>
+  Type.Array(Type.String({ minLength: 1 }), { default: value, description, ...mapping })
+const group = <T extends Record<string, TSchema>>(properties: T, description: string) =>
+  Type.Object(properties, { default: {}, additionalProperties: false, description })
+const hook = <F>(description: string) =>
+  Type.Optional(Type.Unsafe<F>({ ...Type.Function([], Type.Any()), description }))
+
+const seconds = (env: string, fallback?: string): EnvMapping => ({ env: fallback ? [env, fallback] : [env], envFactor: 1000 })
+
+function tier (name: 'PUBLIC' | 'AGENT', path: string, defaults: { intervalMs: number, timeoutMs: number, maxMessageSize: number }) {
+  return group({
+    path: Type.String({ default: path, pattern: '^/[A-Za-z0-9/_.-]+$', description: 'Path of this tier, below the prefix', env: [`${name}_WS_PATH`] }),
+    intervalMs: ms(defaults.intervalMs, name === 'PUBLIC' ? 'Time between two `stats_update` frames' : 'Least time between two lists that nobody asked for and nothing changed for', seconds(`${name}_WS_INTERVAL`, 'WEBSOCKET_INTERVAL')),
+    timeoutMs: ms(defaults.timeoutMs, name === 'PUBLIC' ? 'Time a peer has to answer a close frame' : 'Time a socket has to authenticate', seconds(`${name}_WS_TIMEOUT`, 'WEBSOCKET_TIMEOUT')),
+    pingIntervalMs: ms(30_000, 'Silence after which the server pings; no life for two of them ends the connection', seconds(`${name}_WS_PING_INTERVAL`, 'WEBSOCKET_PING_INTERVAL')),
+    maxConnections: count(100, 'Sockets of this tier; the next upgrade is answered 503', { env: [`${name}_WS_MAX_CONNECTIONS`, 'WEBSOCKET_MAX_CONNECTIONS'] }),
+    maxMessageSize: bytes(defaults.maxMessageSize, 'Largest frame that is acted on', { env: [`${name}_WS_MAX_MESSAGE_SIZE`] }),
+    messagesPerSecond: count(100, 'Frames a second that a connection may send for long', { env: [`${name}_WS_MESSAGES_PER_SECOND`] }),
+    burst: count(200, 'Frames that a connection may send at once', { env: [`${name}_WS_BURST`] })
+  }, `The tier \`${path}\``)
+}
+
+const AgentKey = Type.Object({
+  key: Type.String({ minLength: 10, maxLength: 200 }),
+  exclusive: Type.Boolean({ default: false, description: 'May register its ids again while they are alive' }),
+  ids: Type.Optional(Type.Array(Type.String({ minLength: 1, description: 'An agent_id, or a prefix that ends in *' }), { minItems: 1 })),
+  types: Type.Optional(Type.Array(Type.String({ minLength: 1 }))),
+  capabilities: Type.Optional(Type.Array(Type.String({ minLength: 1 }))),
+  maxAgents: Type.Optional(Type.Integer({ minimum: 1 }))
+}, { additionalProperties: false })
+
+/** What `onRegister` is told of a registration that is about to be stored. */
+export interface RegisterHookContext { registration: AgentRegistration, principal: Principal | null }
+/** Runs before a registration is stored; a throw refuses it (403), a timeout refuses it (503). */
+export type OnRegisterHook = (context: RegisterHookContext) => void | Promise<void>
+/** Tries a bearer token that this registry did not issue; `null` or a throw means not authenticated. */
+export type AuthenticateHook = (token: string) => Principal | null | Promise<Principal | null>
+/** What the public tier shows of a registration: the fields to show, or `null` to hide the agent there. */
+export type PublicViewHook = (registration: AgentRegistration) => Partial<AgentRegistration> | null | Promise<Partial<AgentRegistration> | null>
+
+export const OptionsSchema = Type.Object({
+  prefix: Type.String({ default: '', pattern: '^(/[A-Za-z0-9_.-]+)*$', description: 'Path before every route; existing clients need none' }),
+  decorateAs: Type.String({ default: 'agentRegistry', pattern: '^[A-Za-z_][A-Za-z0-9_]*$', description: 'Name of the decorator on the Fastify instance' }),
+  namespace: Type.String({ default: 'default', pattern: '^[A-Za-z0-9_-]{1,64}$', description: 'Separates registries that share a secret or a store; part of every token', env: ['ARCP_NAMESPACE'] }),
+  publicUrl: Type.Optional(Type.String({ pattern: '^https?://[^\\s/]+[^\\s]*$', description: 'URL under which clients reach this registry', env: ['ARCP_ISSUER'] })),
+  problemBase: Type.Optional(Type.String({ minLength: 1, description: 'Base of the problem type URIs; default: `<prefix>/problems/`', env: ['ARCP_PROBLEM_BASE'] })),
+  routes: group({
+    root: flag(false, 'Serve `GET /`'),
+    health: flag(true, 'Serve `/health`, `/health/live`, `/health/ready`'),
+    wellKnown: flag(true, 'Serve `/.well-known/*`'),
+    docs: flag(false, 'Serve `/docs` and `/openapi.json`')
+  }, 'Groups of routes that can be left out'),
+  allowedAgentTypes: list(['security', 'monitoring', 'automation', 'networking', 'testing'], 'Values of agent_type that may register, in any case; `*` allows all', { env: ['ALLOWED_AGENT_TYPES'] }),
+  agentKeys: Type.Array(Type.Union([Type.String({ minLength: 10, maxLength: 200 }), AgentKey]), { default: [], description: 'Keys with which agents register: strings of 10 to 200 characters, or objects with `key`, `exclusive`, `ids`, `types`, `capabilities`, `maxAgents`', env: ['AGENT_KEYS'] }),
+  publicFields: Type.Optional(Type.Array(Type.String({ minLength: 1 }), { description: 'Optional fields of a record that the public tier shows; default: all. Fields that clients require are always shown', env: ['ARCP_PUBLIC_FIELDS'] })),
+  jwt: group({
+    secret: Type.Optional(Type.Union([Type.String({ minLength: 32 }), Type.Array(Type.String({ minLength: 32 }), { minItems: 1 })], { description: 'Secret of 32 characters or more; of a list the first signs and all verify. Without one a random secret is made at start', env: ['JWT_SECRET'] })),
+    algorithm: Type.Union([Type.Literal('HS256'), Type.Literal('HS384'), Type.Literal('HS512')], { default: 'HS256', description: 'HS256, HS384 or HS512', env: ['JWT_ALGORITHM'] }),
+    expiresInMs: ms(3600 * 60_000, 'Life of agent and user tokens', { env: ['JWT_EXPIRE_MINUTES'], envFactor: 60_000 })
+  }, 'Tokens'),
+  admin: group({
+    username: Type.String({ minLength: 1, maxLength: 255, default: 'admin', description: 'Name of the admin', env: ['ADMIN_USERNAME'] }),
+    password: Type.Optional(Type.String({ minLength: 1, maxLength: 1024, description: 'Password of the admin; without one nobody can log in', env: ['ADMIN_PASSWORD'] })),
+    sessionTimeoutMs: ms(30 * 60_000, 'Life of an admin session', { env: ['SESSION_TIMEOUT'], envFactor: 60_000 }),
+    maxSessions: count(5, 'Live sessions of an admin; the oldest ends when another is opened', { env: ['MAX_SESSIONS'] })
+  }, 'Admin account and sessions'),
+  attempts: group({
+    burst: count(20, 'Failed logins, PINs or keys that an address or account may have at once', { env: ['RATE_LIMIT_BURST'] }),
+    windowMs: ms(900_000, 'Time in which a full burst comes back', { env: ['RATE_LIMIT_RPM'], envFactor: 9_000 })
+  }, 'Brute-force limits'),
+  lease: group({
+    durationMs: Type.Integer({ minimum: 200, maximum: 86_400_000, default: 60_000, description: 'Time without a sign of life after which an agent is dead (ms)', ...seconds('AGENT_HEARTBEAT_TIMEOUT') }),
+    retentionMs: ms(3_600_000, 'Time a dead agent is kept before it is removed', seconds('AGENT_RETENTION')),
+    cleanupIntervalMs: ms(60_000, 'Time between two removals of what is past its retention', seconds('AGENT_CLEANUP_INTERVAL')),
+    preservation: flag(true, 'Hold leases when implausibly many end at once', { env: ['AGENT_SELF_PRESERVATION'] })
+  }, 'Liveness'),
+  limits: group({
+    maxAgents: count(1_000_000, 'Agents in this registry', { env: ['ARCP_MAX_AGENTS'] }),
+    maxRecordBytes: bytes(131_072, 'Largest registration as JSON', { env: ['ARCP_MAX_RECORD_BYTES'] }),
+    maxBodyBytes: bytes(1_048_576, 'Largest request body', { env: ['MAX_JSON_SIZE'] }),
+    maxQueryParams: count(50, 'Parameters of a query', { env: ['MAX_QUERY_PARAMS'] }),
+    maxHeaderBytes: bytes(8192, 'Names and values of all headers', { env: ['MAX_HEADER_SIZE'] }),
+    hookTimeoutMs: ms(5_000, 'Time that a hook of the host may take', { env: ['ARCP_HOOK_TIMEOUT_MS'] })
+  }, 'Sizes and quotas'),
+  addresses: group({
+    blocked: list([], 'Addresses and CIDR ranges that are refused', { env: ['BLOCKED_IPS'] }),
+    allowed: list([], 'Addresses and CIDR ranges that are let in when others are denied', { env: ['ALLOWED_IP_RANGES'] }),
+    defaultDeny: flag(false, 'Refuse whoever is not in `allowed`', { env: ['IP_DEFAULT_DENY'] })
+  }, 'Address lists, for requests and upgrades alike'),
+  feed: group({
+    ringSize: count(10_000, 'Changes that are kept for watchers that resume', { env: ['ARCP_FEED_SIZE'] }),
+    bookmarkIntervalMs: ms(30_000, 'Most time between two bookmarks', seconds('ARCP_BOOKMARK_INTERVAL'))
+  }, 'The feed of changes'),
+  sockets: group({
+    agentsUpdateIntervalMs: ms(1_000, 'Least time between two `agents_update` frames', seconds('AGENTS_UPDATE_INTERVAL')),
+    maxAgentsPerUpdate: count(100, 'Agents in a list that is sent unasked', { env: ['MAX_AGENTS_PER_UPDATE'] }),
+    maxUpdateBytes: bytes(131_072, 'Size of a list that is sent unasked', { env: ['MAX_UPDATE_BYTES'] }),
+    maxBufferedBytes: bytes(4_194_304, 'Unsent bytes after which a slow reader is closed (4008)', { env: ['WEBSOCKET_MAX_BUFFERED_BYTES'] }),
+    maxUnauthenticated: count(64, 'Sockets that are not authenticated yet, per tier', { env: ['WEBSOCKET_MAX_UNAUTHENTICATED'] }),
+    maxUnauthenticatedPerAddress: count(8, 'The same, per address', { env: ['WEBSOCKET_MAX_UNAUTHENTICATED_PER_ADDRESS'] }),
+    drainMs: ms(5_000, 'Time over which sockets are closed on shutdown', seconds('WEBSOCKET_DRAIN'))
+  }, 'All sockets'),
+  publicWs: tier('PUBLIC', '/public/ws', { intervalMs: 30_000, timeoutMs: 30_000, maxMessageSize: 4_096 }),
+  agentsWs: tier('AGENT', '/agents/ws', { intervalMs: 5_000, timeoutMs: 10_000, maxMessageSize: 65_536 }),
+  store: Type.Optional(Type.Unsafe<AgentStore>({ type: 'object', description: 'An AgentStore of your own; default: in memory' })),
+  onRegister: hook<OnRegisterHook>('Called before a registration is stored; a throw refuses it'),
+  authenticate: hook<AuthenticateHook>('Tries bearer tokens that are not ours'),
+  publicView: hook<PublicViewHook>('What the public tier shows of a registration')
+}, { additionalProperties: false })
+
+export type ResolvedOptions = Static<typeof OptionsSchema>
+
+type DeepPartial<T> = T extends ((...args: never[]) => unknown) | unknown[] ? T
+  : T extends object ? { [K in keyof T]?: DeepPartial<T[K]> } : T
+
+/** The options of the plugin: every member may be left out. */
+export type AgentRegistryOptions = DeepPartial<Omit<ResolvedOptions, 'store' | 'agentKeys'>> & {
+  store?: AgentStore
+  agentKeys?: Array<string | (Omit<Static<typeof AgentKey>, 'exclusive'> & { exclusive?: boolean })>
+}
+
+function isPlainObject (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
+}
+
+/** A copy of the plain objects and arrays of `value`; class instances and functions stay what they are. */
+function copy (value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(copy)
+  if (!isPlainObject(value)) return value
+  return Object.fromEntries(Object.entries(value).filter(([, v]) => v !== undefined).map(([k, v]) => [k, copy(v)]))
+}
+
+/**
+ * Options with every default filled in.
+ * @throws AGENT_REGISTRY_INVALID_OPTIONS naming each wrong option, what it is and what it should be.
+ */
+export function resolveOptions (input: unknown): ResolvedOptions {
+  const options = Value.Default(OptionsSchema, copy(input ?? {}))
+  const findings = new Map<string, string>()
+  for (const { path, message, schema } of Value.Errors(OptionsSchema, options)) {
+    const hint = typeof schema.description === 'string' ? ` (${schema.description})` : ''
+    if (!findings.has(path)) findings.set(path, `${path.slice(1).replaceAll('/', '.') || 'options'}: ${message}${hint}`)
+  }
+  if (findings.size > 0) throw new OptionsError([...findings.values()].join('; '))
+  return options as ResolvedOptions
+}

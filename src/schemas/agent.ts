@@ -1,0 +1,104 @@
+import { Type, type Static } from '@sinclair/typebox'
+import { AgentId, AgentType, Capability, Endpoint, Nullable, Revision, State, Status, Timestamp } from './common.js'
+
+const RegExpText = Type.String({ maxLength: 500, description: 'A regular expression' })
+const Text = (maxLength: number) => Type.String({ maxLength })
+const Texts = (maxItems: number, maxLength: number) => Type.Array(Text(maxLength), { maxItems })
+const optional = { default: null }
+
+const configField = {
+  name: Type.String({ minLength: 1, maxLength: 100, pattern: '^[a-zA-Z0-9_-]+$' }),
+  label: Type.String({ minLength: 1, maxLength: 200 }),
+  type: Type.Union(['text', 'select', 'multiselect', 'boolean', 'number', 'textarea', 'array'].map(name => Type.Literal(name))),
+  description: Type.Optional(Nullable(Text(1000))),
+  default_value: Type.Optional(Nullable(Type.Union([Type.String(), Type.Integer(), Type.Boolean(), Type.Array(Type.String())]))),
+  options: Type.Optional(Nullable(Texts(50, 200))),
+  validation: Type.Optional(Nullable(RegExpText)),
+  placeholder: Type.Optional(Nullable(Text(300)))
+}
+
+export const AgentRequirements = Type.Object({
+  system_requirements: Type.Array(Text(200), { maxItems: 50 }),
+  permissions: Type.Array(Text(100), { maxItems: 30 }),
+  dependencies: Type.Array(Text(200), { maxItems: 100 }),
+  minimum_system_version: Nullable(Type.String({ maxLength: 50, pattern: '^[0-9]+(\\.[0-9]+)*([a-zA-Z0-9\\-+]*)?$' })),
+  minimum_memory_mb: Nullable(Type.Integer({ minimum: 1, maximum: 1_048_576 })),
+  minimum_disk_space_mb: Nullable(Type.Integer({ minimum: 1, maximum: 10_485_760 })),
+  requires_internet: Type.Boolean(),
+  network_ports: Type.Array(Type.String({ pattern: '^\\d+(-\\d+)?$' }), { maxItems: 20 }),
+  required_fields: Type.Array(Type.Object(configField), { maxItems: 50 }),
+  optional_fields: Type.Array(Type.Object({ ...configField, category: Type.Optional(Nullable(Text(100))) }), { maxItems: 100 }),
+  user_configuration: Type.Record(Type.String(), Type.Unknown(), { maxProperties: 100 }),
+  schema_version: Type.String({ pattern: '^\\d+\\.\\d+$' })
+}, { description: 'What an agent needs to run' })
+
+const MetadataValue = Type.Union([Type.String({ maxLength: 1000 }), Type.Number(), Type.Boolean(), Type.Array(Type.Unknown())])
+
+/** A registration as it is stored: trimmed, completed and without unknown members (see `normalizeRegistration`). */
+export const AgentRegistration = Type.Object({
+  agent_id: AgentId,
+  name: Type.String({ minLength: 2, maxLength: 32 }),
+  agent_type: AgentType,
+  endpoint: Endpoint,
+  capabilities: Type.Array(Capability, { minItems: 1, maxItems: 50 }),
+  context_brief: Type.String({ minLength: 10, maxLength: 1000, description: 'What the agent does, for people and models' }),
+  version: Type.String({ pattern: '^\\d+\\.\\d+\\.\\d+(-[a-zA-Z0-9]+)?$', examples: ['1.0.0'] }),
+  owner: Type.String({ minLength: 2, maxLength: 50 }),
+  public_key: Type.String({ minLength: 32, maxLength: 1024, pattern: '^[a-zA-Z0-9+/=\\-_\\s\\n\\r]+$' }),
+  metadata: Type.Record(Type.String({ pattern: '^[\\s\\S]{1,100}$' }), MetadataValue, { minProperties: 1, maxProperties: 50, additionalProperties: false, description: 'Free-form facts: strings, numbers, booleans or arrays' }),
+  communication_mode: Type.Union([Type.Literal('remote'), Type.Literal('local'), Type.Literal('hybrid')]),
+  features: Type.Array(Type.String({ minLength: 1, maxLength: 100 }), { maxItems: 100, default: [] }),
+  max_tokens: Nullable(Type.Integer({ minimum: 1, maximum: 1_000_000 }), optional),
+  language_support: Nullable(Type.Array(Type.String({ minLength: 2, maxLength: 5 }), { maxItems: 20 }), optional),
+  rate_limit: Nullable(Type.Integer({ minimum: 1, maximum: 10_000 }), optional),
+  requirements: Nullable(AgentRequirements, optional),
+  policy_tags: Type.Array(Type.String({ minLength: 1, maxLength: 50 }), { maxItems: 20, default: [] }),
+  ai_context: Nullable(Type.String({ maxLength: 5000 }), optional)
+}, { $id: 'AgentRegistration' })
+export type AgentRegistration = Static<typeof AgentRegistration>
+
+/** Fields of a registration that may be left out of a request body. */
+export const optionalFields = ['features', 'max_tokens', 'language_support', 'rate_limit', 'requirements', 'policy_tags', 'ai_context'] as const
+
+/** Fields of a record that the public tier may be told to hide: existing clients do not require them. */
+export const hideableFields = [...optionalFields, 'metrics'] as const
+
+export const AgentMetrics = Type.Object({
+  agent_id: AgentId,
+  success_rate: Type.Number({ minimum: 0, maximum: 1 }),
+  avg_response_time: Type.Number({ minimum: 0, maximum: 3600, description: 'Seconds' }),
+  total_requests: Type.Integer({ minimum: 0 }),
+  last_active: Timestamp,
+  reputation_score: Type.Number({ minimum: 0, maximum: 10 }),
+  requests_processed: Type.Integer({ minimum: 0 }),
+  average_response_time: Type.Number({ minimum: 0, maximum: 3600, description: 'Seconds' }),
+  error_rate: Type.Number({ minimum: 0, maximum: 1 })
+})
+export type AgentMetrics = Static<typeof AgentMetrics>
+
+/** An agent as every answer and frame shows it. */
+export const AgentInfo = Type.Object({
+  ...AgentRegistration.properties,
+  registered_at: Timestamp,
+  revision: Revision,
+  incarnation: Type.Integer({ description: 'Grows with every registration of the same agent_id' }),
+  status: Status,
+  state: State,
+  last_seen: Timestamp,
+  similarity: Nullable(Type.Number({ minimum: 0, maximum: 1 })),
+  metrics: Nullable(AgentMetrics)
+}, { $id: 'AgentInfo' })
+export type AgentInfo = Static<typeof AgentInfo>
+
+export const RegistrationResponse = Type.Object({
+  status: Type.Literal('success'),
+  message: Type.String(),
+  agent_id: AgentId,
+  access_token: Type.String(),
+  created: Type.Boolean({ description: 'False when the id was registered before' }),
+  revision: Revision,
+  incarnation: Type.Integer(),
+  lease_ms: Type.Integer({ description: 'Time without a sign of life after which the agent is dead' }),
+  heartbeat_every_ms: Type.Integer({ description: 'How often to send a heartbeat' })
+})
+export type RegistrationResponse = Static<typeof RegistrationResponse>

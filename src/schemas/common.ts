@@ -1,0 +1,28 @@
+import { Type, type SchemaOptions, type TSchema } from '@sinclair/typebox'
+
+/** `T` or null, as JSON Schema `anyOf`. */
+export const Nullable = <T extends TSchema>(schema: T, options: SchemaOptions = {}) => Type.Union([schema, Type.Null()], options)
+
+export const AgentId = Type.String({ minLength: 3, maxLength: 100, pattern: '^[a-zA-Z0-9_-]+$', description: 'Identity of an agent, case-sensitive', examples: ['agent-one'] })
+export const AgentType = Type.String({ minLength: 2, maxLength: 50, pattern: '^[a-zA-Z0-9_-]+$', description: 'Kind of agent; one of the allowed types, in any case', examples: ['testing'] })
+export const Capability = Type.String({ minLength: 2, maxLength: 100, pattern: '^[a-zA-Z0-9_\\-\\s]+$', examples: ['summarise'] })
+export const Endpoint = Type.String({ minLength: 1, maxLength: 2048, pattern: '^https?://[^\\s/$.?#].[^\\s]*$', description: 'Where the agent listens', examples: ['http://127.0.0.1:4000'] })
+export const Timestamp = Type.String({ description: 'RFC 3339, UTC, milliseconds', examples: ['2030-01-31T12:00:00.000Z'] })
+export const Revision = Type.String({ description: 'Opaque `<epoch>:<n>`', examples: ['k3f9:42'] })
+export const Token = Type.String({ description: 'A JSON Web Token' })
+
+export const Status = Type.Union([Type.Literal('alive'), Type.Literal('dead')], { description: 'What existing clients know' })
+export const stateNames = ['starting', 'alive', 'suspect', 'dead', 'draining', 'maintenance'] as const
+export const State = Type.Union(stateNames.map(name => Type.Literal(name)), { description: 'The finer truth behind status' })
+export type AgentState = typeof stateNames[number]
+
+/** States that an agent may ask for. */
+export const WantedState = Type.Union([Type.Literal('draining'), Type.Literal('maintenance'), Type.Literal('alive')])
+
+/** Names that would change the shape of an object when used as a key. */
+const poisonous = new Set(['__proto__', 'constructor', 'prototype'])
+/** First segments of paths under `/agents`, which an agent_id would hide. */
+const reserved = new Set(['register', 'search', 'stats', 'ws', 'report-metrics', 'changes', 'events'])
+
+export const isPoisonousKey = (key: string) => poisonous.has(key)
+export const isReservedAgentId = (id: string) => reserved.has(id) || poisonous.has(id)

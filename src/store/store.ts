@@ -1,0 +1,109 @@
+import type { AgentState } from '../schemas/common.js'
+
+/**
+ * An agent as a store keeps it. Immutable: every change makes a new one, so that a snapshot may hold on to it.
+ * Times are epoch milliseconds of the store's clock.
+ */
+export interface AgentRecord {
+  readonly id: string
+  /** The registration as JSON text of an object, its members in the order of `AgentRegistration`. */
+  readonly body: string
+  /** What the public tier shows instead of `body`; null hides the agent there, undefined shows `body`. */
+  readonly publicBody?: string | null
+  /** Digest of the key that registered it; null when an admin or the host did. */
+  readonly ownerKey: string | null
+  readonly registeredAt: number
+  readonly incarnation: number
+  /** Number of the change that made this record, the `n` of its revision. */
+  readonly revision: number
+  readonly state: AgentState
+  readonly lastSeen: number
+  /** The lease is held by self-preservation. */
+  readonly held: boolean
+}
+
+export type ChangeEvent = 'registered' | 'updated' | 'alive' | 'dead' | 'unregistered' | 'state'
+
+/** One transition. `after` is null when the agent is gone, `before` when it is new. */
+export interface Change {
+  readonly n: number
+  readonly event: ChangeEvent
+  readonly id: string
+  readonly before: AgentRecord | null
+  readonly after: AgentRecord | null
+  readonly reason: string
+}
+
+/** With what right an agent is registered. Decides what happens to an id that is registered already. */
+export type Claim =
+  | { readonly kind: 'owner' }
+  | { readonly kind: 'key', readonly digest: string, readonly exclusive: boolean, readonly maxAgents?: number }
+
+export interface RegisterCommand {
+  readonly id: string
+  readonly body: string
+  readonly publicBody?: string | null
+  readonly claim: Claim
+  readonly maxAgents: number
+}
+
+export type RegisterOutcome =
+  | { readonly ok: true, readonly created: boolean, readonly record: AgentRecord }
+  | { readonly ok: false, readonly reason: 'taken' | 'full' | 'key-full' }
+
+export interface UpdateCommand {
+  readonly id: string
+  readonly body: string
+  readonly publicBody?: string | null
+  /** The revision that the new body was made from; another one refuses the update. */
+  readonly revision: number
+}
+
+/** A sign of life; without an incarnation it counts for whichever is registered. */
+export interface Sign { readonly id: string, readonly incarnation?: number }
+
+export interface StateCommand extends Sign {
+  readonly state: 'alive' | 'suspect' | 'draining' | 'maintenance'
+  readonly reason: string
+}
+
+export interface RemoveCommand {
+  readonly id: string
+  readonly reason: string
+  readonly incarnation?: number
+}
+
+export type Refusal = { readonly ok: false, readonly reason: 'not-found' | 'stale-incarnation' | 'conflict' }
+export type Outcome = { readonly ok: true, readonly record: AgentRecord } | Refusal
+
+export interface StoreSnapshot {
+  /** Changes whenever the numbers of changes are not known to continue. */
+  readonly epoch: string
+  readonly revision: number
+  readonly agents: readonly AgentRecord[]
+}
+
+/**
+ * What the registry needs of a place where agents are kept. Every method is decided by the store, atomically, and
+ * resolves after the change is as durable as this store promises. Changes made here and elsewhere reach the listener
+ * in the order of their numbers, each once, and those of a call before that call resolves.
+ */
+export interface AgentStore {
+  /** @throws when the store cannot be used; the message says what to do. */
+  open (listener: (changes: readonly Change[]) => void): Promise<StoreSnapshot>
+  close (): Promise<void>
+  register (command: RegisterCommand): Promise<RegisterOutcome>
+  update (command: UpdateCommand): Promise<Outcome>
+  remove (command: RemoveCommand): Promise<Outcome>
+  setState (command: StateCommand): Promise<Outcome>
+  /** Renews leases; the outcomes are in the order of the signs. */
+  renew (signs: readonly Sign[]): Promise<Outcome[]>
+  /** Takes leases that have ended and, with `cleanup`, removes what is past its retention. Resolves with how many. */
+  expire (options: { cleanup: boolean }): Promise<number>
+  /** Ends self-preservation now: what is held goes at the bounded rate. */
+  release (): Promise<void>
+  /** Gives every lease `ms` more: the time that the registry itself stood still. */
+  extend (ms: number): Promise<void>
+  /** Milliseconds since the epoch by the clock that leases are measured with. */
+  now (): number
+}
