@@ -57,7 +57,7 @@ export interface ProblemError extends Error, ProblemExtras {
   type: ProblemType
 }
 
-const constructors = new Map<ProblemType, FastifyErrorConstructor<string>>()
+const constructors = new Map<ProblemType, FastifyErrorConstructor>()
 for (const [type, [, status]] of Object.entries(problemTypes)) {
   const code = `AGENT_REGISTRY_${type.toUpperCase().replaceAll('-', '_')}`
   constructors.set(type as ProblemType, createError(code, '%s', status))
