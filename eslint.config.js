@@ -1,7 +1,12 @@
-import neostandard from 'neostandard'
+import neostandard, { plugins } from 'neostandard'
 
 export default [
   { ignores: ['dist', '.tap', 'node_modules'] },
   ...neostandard({ ts: true }),
-  { rules: { '@typescript-eslint/no-explicit-any': 'error', 'max-lines': ['error', 400] } }
+  { rules: { 'max-lines': ['error', 400] } },
+  {
+    files: ['**/*.ts'],
+    plugins: { '@typescript-eslint': plugins['typescript-eslint'].plugin },
+    rules: { '@typescript-eslint/no-explicit-any': 'error' }
+  }
 ]

@@ -32,7 +32,7 @@ const seconds = (env: string, fallback?: string): EnvMapping => ({ env: fallback
 function tier (name: 'PUBLIC' | 'AGENT', path: string, defaults: { intervalMs: number, timeoutMs: number, maxMessageSize: number }) {
   return group({
     path: Type.String({ default: path, pattern: '^/[A-Za-z0-9/_.-]+$', description: 'Path of this tier, below the prefix', env: [`${name}_WS_PATH`] }),
-    intervalMs: ms(defaults.intervalMs, name === 'PUBLIC' ? 'Time between two `stats_update` frames' : 'Least time between two lists that nobody asked for and nothing changed for', seconds(`${name}_WS_INTERVAL`, 'WEBSOCKET_INTERVAL')),
+    intervalMs: ms(defaults.intervalMs, name === 'PUBLIC' ? 'Time between two `stats_update` frames' : 'Least time between two lists of agents', seconds(`${name}_WS_INTERVAL`, 'WEBSOCKET_INTERVAL')),
     timeoutMs: ms(defaults.timeoutMs, name === 'PUBLIC' ? 'Time a peer has to answer a close frame' : 'Time a socket has to authenticate', seconds(`${name}_WS_TIMEOUT`, 'WEBSOCKET_TIMEOUT')),
     pingIntervalMs: ms(30_000, 'Silence after which the server pings; no life for two of them ends the connection', seconds(`${name}_WS_PING_INTERVAL`, 'WEBSOCKET_PING_INTERVAL')),
     maxConnections: count(100, 'Sockets of this tier; the next upgrade is answered 503', { env: [`${name}_WS_MAX_CONNECTIONS`, 'WEBSOCKET_MAX_CONNECTIONS'] }),
@@ -57,8 +57,11 @@ export interface RegisterHookContext { registration: AgentRegistration, principa
 export type OnRegisterHook = (context: RegisterHookContext) => void | Promise<void>
 /** Tries a bearer token that this registry did not issue; `null` or a throw means not authenticated. */
 export type AuthenticateHook = (token: string) => Principal | null | Promise<Principal | null>
-/** What the public tier shows of a registration: the fields to show, or `null` to hide the agent there. */
-export type PublicViewHook = (registration: AgentRegistration) => Partial<AgentRegistration> | null | Promise<Partial<AgentRegistration> | null>
+/**
+ * What the public tier shows of a registration: another valid one, or `null` to hide the agent there. Asked when an
+ * agent registers or changes; a throw, a timeout or something that is not a registration refuses that (503).
+ */
+export type PublicViewHook = (registration: AgentRegistration) => AgentRegistration | null | Promise<AgentRegistration | null>
 
 export const OptionsSchema = Type.Object({
   prefix: Type.String({ default: '', pattern: '^(/[A-Za-z0-9_.-]+)*$', description: 'Path before every route; existing clients need none' }),
@@ -114,7 +117,7 @@ export const OptionsSchema = Type.Object({
     bookmarkIntervalMs: ms(30_000, 'Most time between two bookmarks', seconds('ARCP_BOOKMARK_INTERVAL'))
   }, 'The feed of changes'),
   sockets: group({
-    agentsUpdateIntervalMs: ms(1_000, 'Least time between two `agents_update` frames', seconds('AGENTS_UPDATE_INTERVAL')),
+    agentsUpdateIntervalMs: ms(1_000, 'Least time between two `agents_update` frames on the public tier', seconds('AGENTS_UPDATE_INTERVAL')),
     maxAgentsPerUpdate: count(100, 'Agents in a list that is sent unasked', { env: ['MAX_AGENTS_PER_UPDATE'] }),
     maxUpdateBytes: bytes(131_072, 'Size of a list that is sent unasked', { env: ['MAX_UPDATE_BYTES'] }),
     maxBufferedBytes: bytes(4_194_304, 'Unsent bytes after which a slow reader is closed (4008)', { env: ['WEBSOCKET_MAX_BUFFERED_BYTES'] }),

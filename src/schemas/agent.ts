@@ -1,5 +1,5 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { AgentId, AgentType, Capability, Endpoint, Nullable, Revision, State, Status, Timestamp } from './common.js'
+import { AgentId, AgentType, Capability, Endpoint, Nullable, Revision, State, Status, Timestamp, type AgentState } from './common.js'
 
 const RegExpText = Type.String({ maxLength: 500, description: 'A regular expression' })
 const Text = (maxLength: number) => Type.String({ maxLength })
@@ -57,6 +57,21 @@ export const AgentRegistration = Type.Object({
 }, { $id: 'AgentRegistration' })
 export type AgentRegistration = Static<typeof AgentRegistration>
 
+/** What a registration may look like on the way in; `normalizeRegistration` completes it. */
+export const RegistrationBody = Type.Composite([
+  Type.Omit(AgentRegistration, ['features', 'policy_tags', 'max_tokens', 'language_support', 'rate_limit', 'requirements', 'ai_context']),
+  Type.Object({
+    features: Type.Optional(Nullable(AgentRegistration.properties.features)),
+    policy_tags: Type.Optional(Nullable(AgentRegistration.properties.policy_tags)),
+    max_tokens: Type.Optional(AgentRegistration.properties.max_tokens),
+    language_support: Type.Optional(AgentRegistration.properties.language_support),
+    rate_limit: Type.Optional(AgentRegistration.properties.rate_limit),
+    requirements: Type.Optional(Nullable(Type.Partial(AgentRequirements))),
+    ai_context: Type.Optional(AgentRegistration.properties.ai_context)
+  })
+])
+export type RegistrationBody = Static<typeof RegistrationBody>
+
 /** Fields of a registration that may be left out of a request body. */
 export const optionalFields = ['features', 'max_tokens', 'language_support', 'rate_limit', 'requirements', 'policy_tags', 'ai_context'] as const
 
@@ -102,3 +117,9 @@ export const RegistrationResponse = Type.Object({
   heartbeat_every_ms: Type.Integer({ description: 'How often to send a heartbeat' })
 })
 export type RegistrationResponse = Static<typeof RegistrationResponse>
+
+/** The two values that existing clients know, of the six that there are. */
+export const statusOf = (state: AgentState): 'alive' | 'dead' => state === 'dead' ? 'dead' : 'alive'
+
+/** Whether discovery and the public tier show an agent in this state. */
+export const isDiscoverable = (state: AgentState): boolean => state !== 'dead' && state !== 'draining' && state !== 'maintenance'

@@ -8,11 +8,16 @@ export interface AgentRecord {
   readonly id: string
   /** The registration as JSON text of an object, its members in the order of `AgentRegistration`. */
   readonly body: string
+  /** `agent_type` and `capabilities` of the body, by which agents are found. */
+  readonly type: string
+  readonly capabilities: readonly string[]
   /** What the public tier shows instead of `body`; null hides the agent there, undefined shows `body`. */
   readonly publicBody?: string | null
   /** Digest of the key that registered it; null when an admin or the host did. */
   readonly ownerKey: string | null
   readonly registeredAt: number
+  /** Number of the change that first registered this id: the order of lists, the same everywhere. */
+  readonly created: number
   readonly incarnation: number
   /** Number of the change that made this record, the `n` of its revision. */
   readonly revision: number
@@ -39,10 +44,12 @@ export type Claim =
   | { readonly kind: 'owner' }
   | { readonly kind: 'key', readonly digest: string, readonly exclusive: boolean, readonly maxAgents?: number }
 
+/** The part of a record that its owner decides. */
+export type RecordContent = Pick<AgentRecord, 'body' | 'type' | 'capabilities' | 'publicBody'>
+
 export interface RegisterCommand {
   readonly id: string
-  readonly body: string
-  readonly publicBody?: string | null
+  readonly content: RecordContent
   readonly claim: Claim
   readonly maxAgents: number
 }
@@ -53,9 +60,8 @@ export type RegisterOutcome =
 
 export interface UpdateCommand {
   readonly id: string
-  readonly body: string
-  readonly publicBody?: string | null
-  /** The revision that the new body was made from; another one refuses the update. */
+  readonly content: RecordContent
+  /** The revision that the new content was made from; another one refuses the update. */
   readonly revision: number
 }
 

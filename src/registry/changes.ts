@@ -1,0 +1,33 @@
+import type { Change } from '../store/store.js'
+
+/** The newest changes, for readers that come back. */
+export class ChangeRing {
+  readonly #size: number
+  #changes: Change[] = []
+  #newest: number
+
+  constructor ({ size, newest = 0 }: { size: number, newest?: number }) {
+    this.#size = size
+    this.#newest = newest
+  }
+
+  get newest () { return this.#newest }
+
+  push (change: Change): void {
+    this.#changes.push(change)
+    this.#newest = change.n
+    // Twice the size before cutting: each change is moved once at most.
+    if (this.#changes.length >= 2 * this.#size) this.#changes = this.#changes.slice(-this.#size)
+  }
+
+  /** Whether every change after `n` is still there. */
+  has (n: number): boolean {
+    return n <= this.#newest && n >= this.#newest - Math.min(this.#changes.length, this.#size)
+  }
+
+  /** Changes after `n`, oldest first, at most `limit`. @param n a number that `has` said yes to */
+  after (n: number, limit: number): Change[] {
+    const start = this.#changes.length - (this.#newest - n)
+    return this.#changes.slice(start, start + limit)
+  }
+}

@@ -1,0 +1,84 @@
+import { validationFailed, type FieldError } from '../errors.js'
+import { AgentRegistration } from '../schemas/agent.js'
+import { isPoisonousKey, isReservedAgentId } from '../schemas/common.js'
+import { fieldErrors, isShallow } from '../validation.js'
+import { isObject, normalizeRegistration } from './normalize.js'
+
+const maxDepth = 32
+
+export interface RegistrationRules {
+  /** Values of agent_type that may register; `*` allows all. */
+  allowedAgentTypes: readonly string[]
+  /** Bytes of the registration as JSON. */
+  maxRecordBytes: number
+}
+
+/**
+ * Makes a registration of untrusted input, the same way whether it came over HTTP, from the host or from a patch.
+ * @throws validation-failed with one entry per wrong field
+ */
+export function parseRegistration (input: unknown, rules: RegistrationRules): { registration: AgentRegistration, body: string } {
+  if (!isObject(input)) throw validationFailed([{ path: '', message: 'Expected object' }])
+  if (!isShallow(input, maxDepth)) throw validationFailed([{ path: '', message: `Nested deeper than ${maxDepth} levels` }])
+  const value = normalizeRegistration(input)
+  const errors = new Map([...ruleErrors(value, rules), ...fieldErrors(AgentRegistration, value)].map(error => [error.path, error]))
+  if (errors.size > 0) throw validationFailed([...errors.values()])
+  const body = JSON.stringify(value)
+  if (Buffer.byteLength(body) > rules.maxRecordBytes) {
+    throw validationFailed([{ path: '', message: `The record is larger than ${rules.maxRecordBytes} bytes` }])
+  }
+  return { registration: value as AgentRegistration, body }
+}
+
+/** What a schema cannot say. */
+function * ruleErrors (value: Record<string, unknown>, rules: RegistrationRules): Generator<FieldError> {
+  if (typeof value.agent_id === 'string' && isReservedAgentId(value.agent_id)) yield { path: '/agent_id', message: 'This name is reserved' }
+  if (typeof value.agent_type === 'string') yield * typeErrors(value.agent_type, rules.allowedAgentTypes)
+  yield * keyErrors('/capabilities', value.capabilities)
+  if (isObject(value.metadata)) yield * keyErrors('/metadata', Object.keys(value.metadata))
+  if (isObject(value.requirements)) yield * requirementErrors(value.requirements)
+}
+
+function * typeErrors (type: string, allowed: readonly string[]): Generator<FieldError> {
+  if (isPoisonousKey(type)) yield { path: '/agent_type', message: 'This name is reserved' }
+  else if (!allowed.some(name => name === '*' || name.toLowerCase() === type.toLowerCase())) {
+    yield { path: '/agent_type', message: `Expected one of ${allowed.join(', ')}` }
+  }
+}
+
+function * keyErrors (path: string, keys: unknown): Generator<FieldError> {
+  if (!Array.isArray(keys)) return
+  for (const key of keys) if (isPoisonousKey(key)) yield { path: `${path}/${key}`, message: 'This name is reserved' }
+}
+
+function * requirementErrors (requirements: Record<string, unknown>): Generator<FieldError> {
+  const { network_ports: ports, required_fields: required, optional_fields: optional } = requirements
+  for (const [index, port] of asArray(ports).entries()) {
+    if (!isPortRange(port)) yield { path: `/requirements/network_ports/${index}`, message: 'Expected ports from 1 to 65535' }
+  }
+  yield * patternErrors('/requirements/required_fields', required)
+  yield * patternErrors('/requirements/optional_fields', optional)
+  if (isObject(requirements.user_configuration)) yield * keyErrors('/requirements/user_configuration', Object.keys(requirements.user_configuration))
+}
+
+const asArray = (value: unknown): unknown[] => Array.isArray(value) ? value : []
+
+function isPortRange (text: unknown): boolean {
+  return typeof text === 'string' && text.split('-').every(part => Number(part) >= 1 && Number(part) <= 65_535)
+}
+
+function * patternErrors (path: string, fields: unknown): Generator<FieldError> {
+  for (const [index, field] of asArray(fields).entries()) {
+    if (isObject(field) && typeof field.validation === 'string' && !isRegExp(field.validation)) {
+      yield { path: `${path}/${index}/validation`, message: 'Expected a regular expression' }
+    }
+  }
+}
+
+function isRegExp (source: string): boolean {
+  try {
+    return new RegExp(source) instanceof RegExp
+  } catch {
+    return false
+  }
+}

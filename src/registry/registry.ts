@@ -1,0 +1,232 @@
+import { HookTimeoutError, problem, tooMany, validationFailed } from '../errors.js'
+import { callHook } from '../hooks.js'
+import type { Principal } from '../auth/principal.js'
+import type { OnRegisterHook, PublicViewHook } from '../options.js'
+import type { AgentInfo, AgentRegistration } from '../schemas/agent.js'
+import type { AgentRecord, AgentStore, Change, Claim, Outcome, RecordContent, Sign, StateCommand } from '../store/store.js'
+import { ChangeRing } from './changes.js'
+import { RegistryEmitter } from './events.js'
+import { mergePatch } from './merge-patch.js'
+import { isObject } from './normalize.js'
+import { parseRegistration, type RegistrationRules } from './registration.js'
+import { Replica } from './replica.js'
+import { revisionText } from './render.js'
+import { Sweeper } from './sweeper.js'
+
+export interface RegistryOptions extends RegistrationRules {
+  store: AgentStore
+  leaseMs: number
+  cleanupIntervalMs: number
+  maxAgents: number
+  ringSize: number
+  hookTimeoutMs: number
+  hiddenFields: readonly string[]
+  onRegister?: OnRegisterHook
+  publicView?: PublicViewHook
+  /** Why a key may not register this, or undefined; also asked when its agent changes its own record. */
+  keyObjection?: (keyDigest: string, registration: AgentRegistration) => string | undefined
+  onError: (error: unknown) => void
+}
+
+export interface Registered { created: boolean, record: AgentRecord }
+
+/** Members that a patch may not name: identity, ownership and what the registry itself keeps. */
+const immutableMembers = ['agent_id', 'public_key', 'owner', 'status', 'state', 'last_seen', 'registered_at', 'revision', 'incarnation', 'metrics', 'similarity']
+
+/**
+ * The registry: every write goes through a store that decides it, every read is answered from a replica that the
+ * store's changes keep up to date.
+ */
+export class Registry {
+  readonly events = new RegistryEmitter()
+  readonly replica: Replica
+  readonly leaseMs: number
+  ring: ChangeRing
+  readonly #options: RegistryOptions
+  readonly #store: AgentStore
+  readonly #sweeper: Sweeper
+  readonly #listeners = new Set<(change: Change) => void>()
+
+  constructor (options: RegistryOptions) {
+    this.#options = options
+    this.#store = options.store
+    this.leaseMs = options.leaseMs
+    this.replica = new Replica({ hiddenFields: options.hiddenFields })
+    this.ring = new ChangeRing({ size: options.ringSize })
+    this.#sweeper = new Sweeper(options)
+  }
+
+  async open (): Promise<void> {
+    const snapshot = await this.#store.open(changes => { for (const change of changes) this.#apply(change) })
+    this.replica.load(snapshot)
+    this.ring = new ChangeRing({ size: this.#options.ringSize, newest: snapshot.revision })
+    this.#sweeper.start()
+  }
+
+  async close (): Promise<void> {
+    await this.#sweeper.stop()
+    await this.#store.close()
+  }
+
+  /** The newest revision. */
+  get revision (): string {
+    return revisionText(this.replica.epoch, this.replica.revision)
+  }
+
+  /** Number of a revision of this epoch that the ring can continue from; undefined asks for a resync. */
+  positionOf (revision: string): number | undefined {
+    const [epoch, n, ...rest] = revision.split(':')
+    if (epoch !== this.replica.epoch || rest.length > 0 || !/^\d{1,15}$/.test(n ?? '')) return undefined
+    return this.ring.has(Number(n)) ? Number(n) : undefined
+  }
+
+  /** Hears of every change, in order, after the replica has it. Returns how to stop. */
+  onChange (listener: (change: Change) => void): () => void {
+    this.#listeners.add(listener)
+    return () => { this.#listeners.delete(listener) }
+  }
+
+  /** @throws validation-failed, as `register` would */
+  parse (input: unknown): AgentRegistration {
+    return parseRegistration(input, this.#options).registration
+  }
+
+  /**
+   * @param input a registration, not yet validated
+   * @param claim with what right it is registered
+   * @throws validation-failed, insufficient-permissions, duplicate-agent, quota-exceeded, hook-failed
+   */
+  async register (input: unknown, claim: Claim, principal: Principal | null): Promise<Registered> {
+    const { registration, body } = parseRegistration(input, this.#options)
+    const id = registration.agent_id
+    if (claim.kind === 'key') this.#checkKey(claim.digest, registration)
+    else if (principal?.role === 'agent') this.#checkKey(this.replica.get(id)?.record.ownerKey, registration)
+    await this.#askHost(registration, principal)
+    const content = await this.#content(registration, body)
+    const outcome = await this.#store.register({ id, content, claim, maxAgents: this.#options.maxAgents })
+    if (outcome.ok) return outcome
+    if (outcome.reason === 'taken') throw problem('duplicate-agent', `Agent '${id}' is already registered and alive`)
+    throw tooMany('quota-exceeded', outcome.reason === 'full' ? 'This registry is full' : 'This key has no agents left', 60_000)
+  }
+
+  /**
+   * JSON Merge Patch of a registration.
+   * @param ifRevision `n` of the revision that the client knows
+   * @throws agent-not-found, precondition-failed, validation-failed
+   */
+  async patch (id: string, patch: unknown, ifRevision?: number): Promise<AgentRecord> {
+    const { record } = this.replica.get(id) ?? this.#notFound(id)
+    if (ifRevision !== undefined && ifRevision !== record.revision) throw this.#changed(id)
+    if (!isObject(patch)) throw validationFailed([{ path: '', message: 'Expected object' }])
+    const touched = immutableMembers.filter(member => Object.hasOwn(patch, member))
+    if (touched.length > 0) throw validationFailed(touched.map(member => ({ path: `/${member}`, message: 'Cannot be changed' })))
+    const { registration, body } = parseRegistration(mergePatch(JSON.parse(record.body), patch), this.#options)
+    this.#checkKey(record.ownerKey, registration)
+    const content = await this.#content(registration, body)
+    const outcome = await this.#store.update({ id, content, revision: record.revision })
+    if (!outcome.ok && outcome.reason === 'conflict') throw this.#changed(id)
+    return this.#settle(id, outcome)
+  }
+
+  /** @throws agent-not-found, stale-incarnation */
+  async unregister (sign: Sign, reason: string): Promise<AgentRecord> {
+    return this.#settle(sign.id, await this.#store.remove({ ...sign, reason }))
+  }
+
+  /** A sign of life. @throws agent-not-found, stale-incarnation */
+  async heartbeat (sign: Sign): Promise<AgentRecord> {
+    const [outcome] = await this.renew([sign])
+    return this.#settle(sign.id, outcome!)
+  }
+
+  /** Signs of life of many agents; never throws for one of them. */
+  async renew (signs: readonly Sign[]): Promise<Outcome[]> {
+    const outcomes = await this.#store.renew(signs)
+    for (const outcome of outcomes) if (outcome.ok) this.replica.touch(outcome.record)
+    return outcomes
+  }
+
+  /** @throws agent-not-found, stale-incarnation */
+  async setState (command: StateCommand): Promise<AgentRecord> {
+    const record = this.#settle(command.id, await this.#store.setState(command))
+    this.replica.touch(record)
+    return record
+  }
+
+  get (id: string): AgentInfo | undefined {
+    return this.replica.get(id)?.rendering.info()
+  }
+
+  stats () {
+    const { size: total, deadCount: dead } = this.replica
+    return { total_agents: total, alive_agents: total - dead, dead_agents: dead, agent_types: this.replica.countTypes() }
+  }
+
+  #apply (change: Change) {
+    this.replica.apply(change)
+    this.ring.push(change)
+    for (const listener of this.#listeners) listener(change)
+    this.#emit(change)
+  }
+
+  #emit (change: Change) {
+    if (this.events.listenerCount(change.event) + this.events.listenerCount('change') === 0) return
+    const { event: type, id, before, after, reason } = change
+    const agent = this.replica.render((after ?? before)!).info()
+    const event = { type, revision: revisionText(this.replica.epoch, change.n), agent_id: id, agent, previous: before?.state ?? null, reason }
+    // A listener of the host that throws must not undo a change that is already stored.
+    for (const name of [type, 'change'] as const) {
+      try {
+        this.events.emit(name, event)
+      } catch (error) {
+        this.#options.onError(error)
+      }
+    }
+  }
+
+  #checkKey (digest: string | null | undefined, registration: AgentRegistration) {
+    const objection = digest ? this.#options.keyObjection?.(digest, registration) : undefined
+    if (objection) throw problem('insufficient-permissions', objection)
+  }
+
+  async #askHost (registration: AgentRegistration, principal: Principal | null): Promise<void> {
+    const { onRegister, hookTimeoutMs } = this.#options
+    if (!onRegister) return
+    try {
+      await callHook('onRegister', hookTimeoutMs, () => onRegister({ registration: structuredClone(registration), principal }))
+    } catch (error) {
+      if (error instanceof HookTimeoutError) throw problem('hook-failed', 'The host did not answer in time')
+      throw problem('insufficient-permissions', error instanceof Error ? error.message : 'Refused by the host')
+    }
+  }
+
+  async #content (registration: AgentRegistration, body: string): Promise<RecordContent> {
+    const content = { body, type: registration.agent_type, capabilities: registration.capabilities }
+    return this.#options.publicView ? { ...content, publicBody: await this.#publicBody(registration, this.#options.publicView) } : content
+  }
+
+  /** What the public tier shows is a whole registration too, or one odd record would break every list for clients. */
+  async #publicBody (registration: AgentRegistration, publicView: PublicViewHook): Promise<string | null> {
+    try {
+      const view = await callHook('publicView', this.#options.hookTimeoutMs, () => publicView(structuredClone(registration)))
+      return view === null ? null : parseRegistration({ ...view, agent_id: registration.agent_id }, this.#options).body
+    } catch (error) {
+      this.#options.onError(error)
+      throw problem('hook-failed', 'The host could not decide what the public may see of this agent')
+    }
+  }
+
+  #settle (id: string, outcome: Outcome): AgentRecord {
+    if (outcome.ok) return outcome.record
+    if (outcome.reason === 'not-found') this.#notFound(id)
+    throw problem('stale-incarnation', `A newer instance of agent '${id}' is registered`)
+  }
+
+  #notFound (id: string): never {
+    throw problem('agent-not-found', `Agent ${id} not found`)
+  }
+
+  #changed (id: string) {
+    return problem('precondition-failed', `Agent '${id}' was changed since the revision you know`)
+  }
+}

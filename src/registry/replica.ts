@@ -1,0 +1,147 @@
+import { isDiscoverable, statusOf } from '../schemas/agent.js'
+import type { AgentRecord, Change } from '../store/store.js'
+import { Digest, recordDigest } from './digest.js'
+import { Rendering } from './render.js'
+
+/** Whether discovery and the public tier show an agent. */
+export const isPublic = (record: AgentRecord): boolean => isDiscoverable(record.state) && record.publicBody !== null
+
+/** An agent in the replica: its current record, rendered on demand. */
+export interface Entry {
+  record: AgentRecord
+  rendering: Rendering
+  digest: bigint
+}
+
+type Index = Map<string, Set<Entry>>
+
+function addTo (index: Index, key: string, entry: Entry) {
+  const set = index.get(key)
+  if (set) set.add(entry)
+  else index.set(key, new Set([entry]))
+}
+
+function removeFrom (index: Index, key: string, entry: Entry) {
+  const set = index.get(key)
+  if (set?.delete(entry) && set.size === 0) index.delete(key)
+}
+
+/** All agents as this process knows them, with the indexes that reads use. Fed by the changes of a store. */
+export class Replica {
+  readonly #hidden: readonly string[]
+  readonly #entries = new Map<string, Entry>()
+  readonly #discoverable = new Set<Entry>()
+  readonly #byType: Index = new Map()
+  readonly #byCapability: Index = new Map()
+  #digest = new Digest()
+  #epoch = ''
+  #revision = 0
+  #dead = 0
+
+  constructor ({ hiddenFields = [] }: { hiddenFields?: readonly string[] } = {}) {
+    this.#hidden = hiddenFields
+  }
+
+  get epoch () { return this.#epoch }
+  /** Number of the newest change that was applied. */
+  get revision () { return this.#revision }
+  get size () { return this.#entries.size }
+  get deadCount () { return this.#dead }
+  get digest () { return this.#digest.toString() }
+  /** In the order in which they were first registered. */
+  get entries (): Iterable<Entry> { return this.#entries.values() }
+  get discoverable (): ReadonlySet<Entry> { return this.#discoverable }
+
+  load ({ epoch, revision, agents }: { epoch: string, revision: number, agents: readonly AgentRecord[] }): void {
+    this.#epoch = epoch
+    this.#revision = revision
+    for (const record of [...agents].sort((a, b) => a.created - b.created)) this.#put(record)
+  }
+
+  get (id: string): Entry | undefined {
+    return this.#entries.get(id)
+  }
+
+  /** Agents of each type, dead ones too, under the spelling that the first of them used. */
+  countTypes (): Record<string, number> {
+    const counts = new Map<string, number>()
+    for (const entries of this.#byType.values()) for (const { record } of entries) {
+      counts.set(record.type, entries.size)
+      break
+    }
+    return Object.fromEntries(counts)
+  }
+
+  ofType (type: string): ReadonlySet<Entry> {
+    return this.#byType.get(type.toLowerCase()) ?? new Set()
+  }
+
+  withCapability (capability: string): ReadonlySet<Entry> {
+    return this.#byCapability.get(capability) ?? new Set()
+  }
+
+  apply (change: Change): void {
+    if (change.after) this.#put(change.after)
+    else this.#remove(change.id)
+    this.#revision = change.n
+  }
+
+  /** Takes over a newer `lastSeen`: not a change, nobody is told. */
+  touch (record: AgentRecord): void {
+    const entry = this.#entries.get(record.id)
+    if (entry?.record.revision !== record.revision || entry.record === record) return
+    entry.record = record
+    entry.rendering = this.render(record)
+  }
+
+  render (record: AgentRecord): Rendering {
+    return new Rendering(record, this.#epoch, this.#hidden)
+  }
+
+  #put (record: AgentRecord) {
+    const known = this.#entries.get(record.id)
+    const fresh = { record, rendering: this.render(record), digest: recordDigest(this.#epoch, record) }
+    if (!known) {
+      this.#entries.set(record.id, fresh)
+      this.#index(fresh)
+    } else if (known.record.body !== record.body) {
+      this.#unindex(known)
+      this.#index(Object.assign(known, fresh))
+    } else {
+      this.#uncount(known)
+      this.#count(Object.assign(known, fresh))
+    }
+  }
+
+  #index (entry: Entry) {
+    addTo(this.#byType, entry.record.type.toLowerCase(), entry)
+    for (const capability of entry.record.capabilities) addTo(this.#byCapability, capability, entry)
+    this.#count(entry)
+  }
+
+  #remove (id: string) {
+    const entry = this.#entries.get(id)
+    if (!entry) return
+    this.#unindex(entry)
+    this.#entries.delete(id)
+  }
+
+  #unindex (entry: Entry) {
+    this.#uncount(entry)
+    this.#discoverable.delete(entry)
+    removeFrom(this.#byType, entry.record.type.toLowerCase(), entry)
+    for (const capability of entry.record.capabilities) removeFrom(this.#byCapability, capability, entry)
+  }
+
+  #count (entry: Entry) {
+    this.#digest.add(entry.digest)
+    if (statusOf(entry.record.state) === 'dead') this.#dead++
+    if (isPublic(entry.record)) this.#discoverable.add(entry)
+    else this.#discoverable.delete(entry)
+  }
+
+  #uncount (entry: Entry) {
+    this.#digest.remove(entry.digest)
+    if (statusOf(entry.record.state) === 'dead') this.#dead--
+  }
+}

@@ -1,0 +1,59 @@
+import { performance } from 'node:perf_hooks'
+import type { AgentStore } from '../store/store.js'
+
+export interface SweeperOptions {
+  store: AgentStore
+  leaseMs: number
+  cleanupIntervalMs: number
+  onError: (error: unknown) => void
+}
+
+/**
+ * Takes leases that have ended, often enough that a death is visible within a second of its deadline. When this
+ * process stood still (a busy event loop, a suspended machine), every lease gets the time that was lost: agents could
+ * not be heard, which is not their fault.
+ */
+export class Sweeper {
+  readonly #store: AgentStore
+  readonly #intervalMs: number
+  readonly #cleanupIntervalMs: number
+  readonly #onError: (error: unknown) => void
+  #timer: NodeJS.Timeout | undefined
+  #last = 0
+  #lastCleanup = 0
+  #sweeping: Promise<void> | undefined
+
+  constructor ({ store, leaseMs, cleanupIntervalMs, onError }: SweeperOptions) {
+    this.#store = store
+    this.#intervalMs = Math.max(20, Math.min(500, leaseMs / 4))
+    this.#cleanupIntervalMs = cleanupIntervalMs
+    this.#onError = onError
+  }
+
+  start (): void {
+    this.#last = this.#lastCleanup = performance.now()
+    this.#timer = setInterval(() => { this.#tick() }, this.#intervalMs).unref()
+  }
+
+  async stop (): Promise<void> {
+    clearInterval(this.#timer)
+    await this.#sweeping
+  }
+
+  #tick () {
+    const now = performance.now()
+    const lost = now - this.#last - this.#intervalMs
+    this.#last = now
+    // One sweep at a time: a slow store is not asked again while it still works on the last one.
+    this.#sweeping ??= this.#sweep(now, lost)
+      .catch(this.#onError)
+      .finally(() => { this.#sweeping = undefined })
+  }
+
+  async #sweep (now: number, lost: number): Promise<void> {
+    if (lost > this.#intervalMs) await this.#store.extend(Math.ceil(lost))
+    const cleanup = now - this.#lastCleanup >= this.#cleanupIntervalMs
+    if (cleanup) this.#lastCleanup = now
+    await this.#store.expire({ cleanup })
+  }
+}

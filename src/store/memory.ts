@@ -1,0 +1,227 @@
+import { randomBytes } from 'node:crypto'
+import { monotonicClock, type Clock } from '../clock.js'
+import { LeaseQueue } from './lease-queue.js'
+import { Preservation } from './preservation.js'
+import { afterCommand, afterSign, isAnnounced, isStale, mayReplace, nextIncarnation, signReason } from './transitions.js'
+import type {
+  AgentRecord, AgentStore, Change, ChangeEvent, Outcome, Refusal, RegisterCommand, RegisterOutcome, RemoveCommand,
+  Sign, StateCommand, StoreSnapshot, UpdateCommand
+} from './store.js'
+
+export interface MemoryStoreOptions {
+  leaseMs: number
+  retentionMs: number
+  preservation?: boolean
+  clock?: Clock
+}
+
+const notFound: Refusal = { ok: false, reason: 'not-found' }
+const stale: Refusal = { ok: false, reason: 'stale-incarnation' }
+const conflict: Refusal = { ok: false, reason: 'conflict' }
+
+/** Keeps agents in this process; nothing survives it. */
+export class MemoryStore implements AgentStore {
+  readonly now: Clock
+  readonly #leaseMs: number
+  readonly #retentionMs: number
+  readonly #agents = new Map<string, AgentRecord>()
+  readonly #perKey = new Map<string, number>()
+  readonly #leases = new LeaseQueue()
+  readonly #graves = new LeaseQueue()
+  readonly #preservation: Preservation
+  readonly #epoch = randomBytes(6).toString('base64url')
+  #listener: (changes: readonly Change[]) => void = () => {}
+  #revision = 0
+  #incarnation = 0
+
+  constructor ({ leaseMs, retentionMs, preservation = true, clock = monotonicClock() }: MemoryStoreOptions) {
+    this.now = clock
+    this.#leaseMs = leaseMs
+    this.#retentionMs = retentionMs
+    this.#preservation = new Preservation({ leaseMs, enabled: preservation })
+  }
+
+  async open (listener: (changes: readonly Change[]) => void): Promise<StoreSnapshot> {
+    this.#listener = listener
+    return { epoch: this.#epoch, revision: this.#revision, agents: [...this.#agents.values()] }
+  }
+
+  async close (): Promise<void> {
+    this.#listener = () => {}
+  }
+
+  async register (command: RegisterCommand): Promise<RegisterOutcome> {
+    const before = this.#agents.get(command.id) ?? null
+    const refusal = this.#refusal(before, command)
+    if (refusal) return { ok: false, reason: refusal }
+    const now = this.now()
+    const ownerKey = command.claim.kind === 'key' ? command.claim.digest : before?.ownerKey ?? null
+    this.#incarnation = nextIncarnation(this.#incarnation, now)
+    const n = this.#revision + 1
+    const record: AgentRecord = {
+      id: command.id,
+      ...command.content,
+      ownerKey,
+      registeredAt: before?.registeredAt ?? now,
+      created: before?.created ?? n,
+      incarnation: this.#incarnation,
+      revision: n,
+      state: 'starting',
+      lastSeen: now,
+      held: false
+    }
+    this.#countKey(before?.ownerKey ?? null, -1)
+    this.#countKey(ownerKey, 1)
+    this.#renewLease(record.id, now)
+    this.#commit('registered', before, record, before ? 'replaced' : 'created')
+    return { ok: true, created: before === null, record }
+  }
+
+  async update (command: UpdateCommand): Promise<Outcome> {
+    const before = this.#agents.get(command.id)
+    if (!before) return notFound
+    if (before.revision !== command.revision) return conflict
+    return this.#change('updated', before, command.content, 'patched')
+  }
+
+  async remove (command: RemoveCommand): Promise<Outcome> {
+    const before = this.#agents.get(command.id)
+    if (!before) return notFound
+    if (isStale(before, command)) return stale
+    this.#delete(before, command.reason)
+    return { ok: true, record: before }
+  }
+
+  async setState (command: StateCommand): Promise<Outcome> {
+    const before = this.#agents.get(command.id)
+    if (!before) return notFound
+    if (isStale(before, command)) return stale
+    const state = afterCommand(before.state, command.state)
+    const lastSeen = command.state === 'suspect' ? before.lastSeen : this.#sign(before.id)
+    if (state === before.state) return { ok: true, record: this.#touch(before, lastSeen) }
+    return this.#change(state === 'alive' ? 'alive' : 'state', before, { state, lastSeen, held: false }, command.reason)
+  }
+
+  async renew (signs: readonly Sign[]): Promise<Outcome[]> {
+    return signs.map(sign => this.#renew(sign))
+  }
+
+  async expire ({ cleanup }: { cleanup: boolean }): Promise<number> {
+    const now = this.now()
+    let count = 0
+    for (const id of this.#leases.due(now)) {
+      const fleet = this.#fleet()
+      this.#leases.delete(id)
+      this.#endLease(this.#agents.get(id)!, now, fleet)
+      count++
+    }
+    for (const id of this.#preservation.due(now, this.#fleet())) {
+      this.#bury(this.#agents.get(id)!, now, 'preservation-ended')
+      count++
+    }
+    if (cleanup) count += this.#cleanUp(now)
+    return count
+  }
+
+  async release (): Promise<void> {
+    this.#preservation.release()
+  }
+
+  async extend (ms: number): Promise<void> {
+    this.#leases.shift(ms)
+    this.#preservation.shift(ms)
+  }
+
+  #refusal (before: AgentRecord | null, { claim, maxAgents }: RegisterCommand) {
+    if (before && !mayReplace(before, claim)) return 'taken' as const
+    if (!before && this.#agents.size >= maxAgents) return 'full' as const
+    if (claim.kind !== 'key' || claim.maxAgents === undefined || before?.ownerKey === claim.digest) return null
+    return (this.#perKey.get(claim.digest) ?? 0) >= claim.maxAgents ? 'key-full' as const : null
+  }
+
+  #countKey (key: string | null, by: number) {
+    if (key === null) return
+    const count = (this.#perKey.get(key) ?? 0) + by
+    if (count > 0) this.#perKey.set(key, count)
+    else this.#perKey.delete(key)
+  }
+
+  #renew (sign: Sign): Outcome {
+    const before = this.#agents.get(sign.id)
+    if (!before) return notFound
+    if (isStale(before, sign)) return stale
+    const lastSeen = this.#sign(sign.id)
+    const state = afterSign(before.state)
+    if (state === before.state && !before.held) return { ok: true, record: this.#touch(before, lastSeen) }
+    return this.#change('alive', before, { state, lastSeen, held: false }, signReason(before.state))
+  }
+
+  /** Renews the lease of an agent of which there was a sign of life, and says when that was. */
+  #sign (id: string): number {
+    const now = this.now()
+    this.#renewLease(id, now)
+    return now
+  }
+
+  #renewLease (id: string, now: number) {
+    this.#preservation.forget(id)
+    this.#graves.delete(id)
+    this.#leases.set(id, now + this.#leaseMs)
+  }
+
+  #touch (before: AgentRecord, lastSeen: number): AgentRecord {
+    const record = { ...before, lastSeen }
+    this.#agents.set(record.id, record)
+    return record
+  }
+
+  #endLease (record: AgentRecord, now: number, fleet: number) {
+    if (isAnnounced(record.state) || !this.#preservation.holds(now, fleet)) {
+      this.#bury(record, now, 'lease-expired')
+      return
+    }
+    this.#preservation.hold(record.id, now)
+    this.#change('state', record, { state: 'suspect', held: true }, 'protected')
+  }
+
+  #bury (record: AgentRecord, now: number, reason: string) {
+    this.#preservation.forget(record.id)
+    this.#graves.set(record.id, now + this.#retentionMs)
+    this.#change('dead', record, { state: 'dead', held: false }, reason)
+  }
+
+  #cleanUp (now: number): number {
+    let count = 0
+    for (const id of this.#graves.due(now)) {
+      this.#delete(this.#agents.get(id)!, 'retention')
+      count++
+    }
+    return count
+  }
+
+  #delete (before: AgentRecord, reason: string) {
+    this.#leases.delete(before.id)
+    this.#graves.delete(before.id)
+    this.#preservation.forget(before.id)
+    this.#countKey(before.ownerKey, -1)
+    this.#commit('unregistered', before, null, reason)
+  }
+
+  #change (event: ChangeEvent, before: AgentRecord, to: Partial<AgentRecord>, reason: string): Outcome {
+    const record = { ...before, ...to, revision: this.#revision + 1 }
+    this.#commit(event, before, record, reason)
+    return { ok: true, record }
+  }
+
+  #commit (event: ChangeEvent, before: AgentRecord | null, after: AgentRecord | null, reason: string) {
+    const id = (after ?? before)!.id
+    if (after) this.#agents.set(id, after)
+    else this.#agents.delete(id)
+    this.#listener([{ n: ++this.#revision, event, id, before, after, reason }])
+  }
+
+  /** Agents alive or held: all that wait for a lease to end, or for their hold to. */
+  #fleet (): number {
+    return this.#leases.size + this.#preservation.heldCount
+  }
+}
