@@ -64,16 +64,16 @@ export type AuthenticateHook = (token: string) => Principal | null | Promise<Pri
 export type PublicViewHook = (registration: AgentRegistration) => AgentRegistration | null | Promise<AgentRegistration | null>
 
 export const OptionsSchema = Type.Object({
-  prefix: Type.String({ default: '', pattern: '^(/[A-Za-z0-9_.-]+)*$', description: 'Path before every route; existing clients need none' }),
+  prefix: Type.String({ default: '', pattern: '^(/[A-Za-z0-9_.-]+)*$', description: 'Path before every route; existing clients need none', env: ['ARCP_PREFIX'] }),
   decorateAs: Type.String({ default: 'agentRegistry', pattern: '^[A-Za-z_][A-Za-z0-9_]*$', description: 'Name of the decorator on the Fastify instance' }),
   namespace: Type.String({ default: 'default', pattern: '^[A-Za-z0-9_-]{1,64}$', description: 'Separates registries that share a secret or a store; part of every token', env: ['ARCP_NAMESPACE'] }),
   publicUrl: Type.Optional(Type.String({ pattern: '^https?://[^\\s/]+[^\\s]*$', description: 'URL under which clients reach this registry', env: ['ARCP_ISSUER'] })),
   problemBase: Type.Optional(Type.String({ minLength: 1, description: 'Base of the problem type URIs; default: `<prefix>/problems/`', env: ['ARCP_PROBLEM_BASE'] })),
   routes: group({
-    root: flag(false, 'Serve `GET /`'),
-    health: flag(true, 'Serve `/health`, `/health/live`, `/health/ready`'),
-    wellKnown: flag(true, 'Serve `/.well-known/*`'),
-    docs: flag(false, 'Serve `/docs` and `/openapi.json`')
+    root: flag(false, 'Serve `GET /`', { env: ['ARCP_ROUTES_ROOT'] }),
+    health: flag(true, 'Serve `/health`, `/health/live`, `/health/ready`', { env: ['ARCP_ROUTES_HEALTH'] }),
+    wellKnown: flag(true, 'Serve `/.well-known/*`', { env: ['ARCP_ROUTES_WELL_KNOWN'] }),
+    docs: flag(false, 'Serve `/docs` and `/openapi.json`', { env: ['ARCP_ROUTES_DOCS'] })
   }, 'Groups of routes that can be left out'),
   allowedAgentTypes: list(['security', 'monitoring', 'automation', 'networking', 'testing'], 'Values of agent_type that may register, in any case; `*` allows all', { env: ['ALLOWED_AGENT_TYPES'] }),
   agentKeys: Type.Array(Type.Union([Type.String({ minLength: 10, maxLength: 200 }), AgentKey]), { default: [], description: 'Keys with which agents register: strings of 10 to 200 characters, or objects with `key`, `exclusive`, `ids`, `types`, `capabilities`, `maxAgents`', env: ['AGENT_KEYS'] }),

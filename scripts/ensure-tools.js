@@ -1,0 +1,51 @@
+// Before the tests: makes sure that the programs which tests start are there, and installs them where it can.
+import { spawnSync } from 'node:child_process'
+import { accessSync, constants, readFileSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
+
+/** Programs that tests start, each with the Debian package that brings it: `['redis-server', 'redis-server']`. */
+const tools = []
+
+function isOnPath (program) {
+  return (process.env.PATH ?? '').split(delimiter).some(folder => {
+    try {
+      accessSync(join(folder, program), constants.X_OK)
+      return true
+    } catch {
+      return false
+    }
+  })
+}
+
+function isDebian () {
+  try {
+    return /^ID(_LIKE)?=.*(debian|ubuntu)/m.test(readFileSync('/etc/os-release', 'utf8'))
+  } catch {
+    return false
+  }
+}
+
+function canInstall () {
+  return process.getuid?.() === 0 && isDebian() && isOnPath('apt-get')
+}
+
+function aptGet (...args) {
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  const { status, stdout, stderr } = spawnSync('apt-get', args, { env, encoding: 'utf8', timeout: 300_000 })
+  if (status !== 0) console.error(`apt-get ${args.join(' ')} failed:\n${stdout ?? ''}${stderr ?? ''}`)
+  return status === 0
+}
+
+function missing () {
+  return tools.filter(([program]) => !isOnPath(program))
+}
+
+function install (packages) {
+  return aptGet('update') && aptGet('install', '-y', '--no-install-recommends', ...packages)
+}
+
+if (missing().length > 0 && canInstall()) install(missing().map(([, name]) => name))
+if (missing().length > 0) {
+  console.error(`Missing: ${missing().map(([program]) => program).join(', ')}. Tests that need them are skipped; install the packages ${missing().map(([, name]) => name).join(', ')}`)
+  if (process.env.CI === 'true') process.exitCode = 1
+}

@@ -1,0 +1,96 @@
+// Packs the package, installs it into an empty app and uses it there: ESM, CommonJS, the command, the types.
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { begin, makeFolder, root, run, script, startedLine, stop, waitForOutput } from './support.js'
+
+const wanted = /^package\/(package\.json|README\.md|LICENSE|CHANGELOG\.md|docs\/[^/]+\.md|dist\/(src|plugins|routes)\/.+\.(js|d\.ts))$/
+const required = ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'dist/src/index.js', 'dist/src/index.d.ts', 'dist/src/server.js']
+
+const useIt = `
+const app = fastify()
+await app.register(agentRegistry)
+const { statusCode, body } = await app.inject('/public/stats')
+if (statusCode !== 200) throw new Error('GET /public/stats: ' + statusCode + ' ' + body)
+JSON.parse(body)
+await app.close()
+`
+
+const programs = {
+  'esm.mjs': `import fastify from 'fastify'
+import agentRegistry from 'fastify-agent-registry'
+${useIt}`,
+  'cjs.cjs': `const fastify = require('fastify')
+const { default: agentRegistry } = require('fastify-agent-registry')
+async function main () {${useIt}}
+main().catch(error => { console.error(error); process.exit(1) })
+`,
+  'types.ts': `import fastify from 'fastify'
+import agentRegistry, { type AgentRegistryOptions } from 'fastify-agent-registry'
+
+const options: AgentRegistryOptions = { agentKeys: ['types-test-key'], lease: { durationMs: 5000 } }
+const app = fastify()
+await app.register(agentRegistry, options)
+type Registration = Parameters<typeof app.agentRegistry.register>[0]
+export async function register (registration: Registration): Promise<void> {
+  await app.agentRegistry.register(registration)
+}
+`,
+  'tsconfig.json': JSON.stringify({
+    compilerOptions: { module: 'nodenext', target: 'es2023', lib: ['es2023'], strict: true, noEmit: true, types: ['node'], typeRoots: [join(root, 'node_modules/@types')] },
+    files: ['types.ts']
+  })
+}
+
+async function pack (folder) {
+  const output = await run('npm', ['pack', '--silent', '--pack-destination', folder])
+  return join(folder, output.trim().split('\n').at(-1))
+}
+
+async function checkFiles (tarball) {
+  const files = (await run('tar', ['-tzf', tarball])).trim().split('\n')
+  const unwanted = files.filter(file => !wanted.test(file))
+  const missing = required.filter(file => !files.includes(`package/${file}`))
+  if (unwanted.length > 0) throw new Error(`does not belong in the package: ${unwanted.join(', ')}`)
+  if (missing.length > 0) throw new Error(`missing in the package: ${missing.join(', ')}`)
+  console.log(`  ${files.length} files`)
+}
+
+async function install (tarball, folder) {
+  const { version } = JSON.parse(readFileSync(join(root, 'node_modules/fastify/package.json'), 'utf8'))
+  await run('npm', ['init', '-y'], { cwd: folder })
+  await run('npm', ['pkg', 'set', 'type=module'], { cwd: folder })
+  await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', tarball, `fastify@${version}`], { cwd: folder, timeoutMs: 300_000 })
+  for (const [name, text] of Object.entries(programs)) writeFileSync(join(folder, name), text)
+}
+
+async function checkCommand (cwd) {
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  const printed = await run('npx', ['fastify-agent-registry', '--version'], { cwd })
+  if (!printed.split('\n').includes(version)) throw new Error(`--version printed ${printed}`)
+  const env = { HOST: '', ARCP_HOST: '', ARCP_PORT: '', PORT: '0', NODE_ENV: '' }
+  const server = begin(join(cwd, 'node_modules/.bin/fastify-agent-registry'), [], { cwd, env })
+  const [, url] = await waitForOutput(server, startedLine)
+  const { status } = await fetch(`${url}/public/stats`)
+  if (status !== 200) throw new Error(`the started server answers GET /public/stats with ${status}`)
+  await stop(server)
+}
+
+await script('pack-test', async function packTest () {
+  const folder = makeFolder('pack')
+  const tarball = await pack(folder)
+  await checkFiles(tarball)
+  // The folder's name becomes the app's: one that npm takes.
+  const app = join(folder, 'app')
+  mkdirSync(app)
+  await install(tarball, app)
+  const steps = {
+    'import from ESM': () => run(process.execPath, ['esm.mjs'], { cwd: app }),
+    'require from CommonJS': () => run(process.execPath, ['cjs.cjs'], { cwd: app }),
+    'the command': () => checkCommand(app),
+    'the types': () => run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', app])
+  }
+  for (const [name, step] of Object.entries(steps)) {
+    await step()
+    console.log(`  ${name}`)
+  }
+})

@@ -1,0 +1,112 @@
+// What the checking scripts share: commands, temporary folders, a registry to talk to, and the outcome.
+import { spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import ts from 'typescript'
+
+export const root = fileURLToPath(new URL('..', import.meta.url))
+const running = new Set()
+const folders = new Set()
+
+/** A folder that is gone when the script ends. Inside the project, code in it can import the package by its name. */
+export function makeFolder (name, insideProject = false) {
+  const folder = mkdtempSync(join(insideProject ? root : tmpdir(), `.${name}-`))
+  folders.add(folder)
+  return folder
+}
+
+/**
+ * Starts a command; `ended` gives its exit code, signal and output, and fails after `timeoutMs`.
+ * @param {string} command
+ * @param {string[]} args
+ * @param {{ cwd?: string, env?: Record<string, string | undefined>, input?: string, timeoutMs?: number }} [options]
+ */
+export function begin (command, args, { cwd = root, env = {}, input = '', timeoutMs = 120_000 } = {}) {
+  const child = spawn(command, args, { cwd, env: { ...process.env, ...env } })
+  const run = { child, output: '' }
+  running.add(child)
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', text => { run.output += text })
+  child.stdin.on('error', () => {}).end(input)
+  const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs)
+  run.ended = new Promise((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (code, signal) => resolve({ code, signal, output: run.output }))
+  }).finally(() => {
+    clearTimeout(timer)
+    running.delete(child)
+  })
+  run.ended.catch(() => {})
+  return run
+}
+
+/** Runs a command to its end and gives its output; any exit code but 0 is an error with the output in it. */
+export async function run (command, args, options) {
+  const { code, signal, output } = await begin(command, args, options).ended
+  if (code !== 0) throw new Error(`${[command, ...args].join(' ')}: ended with ${code ?? signal}\n${output}`)
+  return output
+}
+
+/** Waits until the output of a run matches, and gives the match. */
+export async function waitForOutput (started, pattern, timeoutMs = 30_000) {
+  const deadline = Date.now() + timeoutMs
+  while (Date.now() < deadline) {
+    const match = pattern.exec(started.output)
+    if (match) return match
+    if (!running.has(started.child)) break
+    await sleep(20)
+  }
+  throw new Error(`no output that matches ${pattern}:\n${started.output}`)
+}
+
+/** Sends a signal and requires that the process ends with code 0. */
+export async function stop (started, signal = 'SIGTERM') {
+  started.child.kill(signal)
+  const { code, signal: killedBy, output } = await started.ended
+  if (code !== 0) throw new Error(`ended with ${code ?? killedBy} after ${signal}\n${output}`)
+}
+
+/** The line with which the server says that it listens, and its URL; log lines say nearly the same. */
+export const startedLine = /^fastify-agent-registry \S+ listening at (http\S+)$/m
+
+export const agentKey = 'script-agent-key-1'
+export const adminPassword = 'script-admin-password'
+
+/** Starts the built stand-alone server on a free port, in an empty folder, and gives its URL. */
+export async function startRegistry () {
+  const env = { HOST: '', ARCP_HOST: '', PORT: '0', ARCP_PORT: '', LOG_LEVEL: 'warn', NODE_ENV: '', AGENT_KEYS: agentKey, ADMIN_PASSWORD: adminPassword }
+  const server = begin(process.execPath, [join(root, 'dist/src/server.js')], { cwd: makeFolder('registry'), env, timeoutMs: 600_000 })
+  const [, url] = await waitForOutput(server, startedLine)
+  return { url, stop: () => stop(server) }
+}
+
+/** The JavaScript of a TypeScript module. Types are not checked here. */
+export function transpile (source) {
+  const compilerOptions = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2023 }
+  return ts.transpileModule(source, { compilerOptions }).outputText
+}
+
+export function transpileFile (from, to) {
+  writeFileSync(to, transpile(readFileSync(from, 'utf8')))
+}
+
+function cleanUp () {
+  for (const child of running) child.kill('SIGKILL')
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+}
+
+/** Runs a script's steps; whatever they started or made is gone afterwards, and the exit code says how it went. */
+export async function script (name, steps) {
+  process.once('exit', cleanUp)
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1))
+  try {
+    await steps()
+    console.log(`${name}: ok`)
+    process.exit(0)
+  } catch (error) {
+    console.error(`${name}: failed: ${error instanceof Error ? error.message : error}`)
+    process.exit(1)
+  }
+}

@@ -1,0 +1,83 @@
+import { randomUUID } from 'node:crypto'
+import type { Socket } from 'node:net'
+import helmet from '@fastify/helmet'
+import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import { errorHandler, notFoundHandler } from '../plugins/problems.js'
+import agentRegistry from './index.js'
+import type { AgentRegistryOptions } from './options.js'
+import type { ServerSettings } from './server-settings.js'
+
+export interface AppSettings { options: AgentRegistryOptions, server: ServerSettings }
+
+const secretNames = ['authorization', 'token', 'ticket', 'key', 'password', 'secret']
+const redacted = secretNames.flatMap(name => [name, `*.${name}`, `*.headers.${name}`])
+
+interface LoggedRequest { method: string, url: string, ip?: string }
+
+/** A request as it is logged: without its query, in which tokens, tickets and keys may stand. */
+export function serializeRequest (request: LoggedRequest): Record<string, unknown> {
+  return { method: request.method, path: request.url.split('?', 1)[0], address: request.ip }
+}
+
+function loggerOptions (level: string) {
+  return { level, redact: { paths: redacted, censor: '[redacted]' }, serializers: { req: serializeRequest } }
+}
+
+const clientErrors: Record<string, readonly [status: number, title: string]> = {
+  HPE_HEADER_OVERFLOW: [431, 'Request Header Fields Too Large'],
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'Request Timeout']
+}
+
+/** Answers what Node could not parse as HTTP: no request exists yet, so the answer is written by hand (RFC 9457). */
+function answerClientError (error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const [status, title] = clientErrors[error.code ?? ''] ?? [400, 'Bad Request']
+  const body = JSON.stringify({ type: 'about:blank', title, status, detail: 'The request is not valid HTTP' })
+  const head = `HTTP/1.1 ${status} ${title}\r\nContent-Type: application/problem+json\r\n`
+  socket.end(`${head}Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`)
+}
+
+/** Plain HTTP is served, so nothing is upgraded to HTTPS for the browser; inline styles are swagger-ui's. */
+const helmetOptions = {
+  contentSecurityPolicy: {
+    directives: {
+      defaultSrc: ["'self'"],
+      connectSrc: ["'self'", 'ws:', 'wss:'],
+      imgSrc: ["'self'", 'data:'],
+      styleSrc: ["'self'", "'unsafe-inline'"],
+      frameAncestors: ["'none'"],
+      upgradeInsecureRequests: null
+    }
+  },
+  strictTransportSecurity: false,
+  xFrameOptions: { action: 'deny' as const }
+}
+
+function serverOptions ({ server }: AppSettings): FastifyServerOptions {
+  return {
+    logger: loggerOptions(server.logLevel),
+    requestIdHeader: false,
+    genReqId: () => randomUUID(),
+    trustProxy: server.trustProxy,
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },
+    frameworkErrors: errorHandler,
+    clientErrorHandler: answerClientError
+  }
+}
+
+/**
+ * The stand-alone server, ready to listen: the registry with security headers, problem documents for every error and
+ * logs without secrets.
+ * @throws AGENT_REGISTRY_INVALID_OPTIONS and whatever else ends the registration of the plugin
+ */
+export async function buildApp (settings: AppSettings): Promise<FastifyInstance> {
+  const app = fastify(serverOptions(settings))
+  app.setErrorHandler(errorHandler)
+  app.setNotFoundHandler(notFoundHandler)
+  await app.register(helmet, helmetOptions)
+  await app.register(agentRegistry, settings.options)
+  return app
+}

@@ -1,0 +1,5 @@
+#!/usr/bin/env node
+import { runCli } from './cli.js'
+
+const code = await runCli(process.argv.slice(2), process.env)
+if (code !== null) process.exit(code)
