@@ -18,4 +18,8 @@ export interface Principal {
   readonly scopes: readonly string[]
   /** Of a temporary token: digest of the agent key it was given for. */
   readonly keyDigest: string | null
+  /** Of a temporary token: the type of agent it was asked for, in lower case. */
+  readonly agentType?: string | null
+  /** Epoch milliseconds; absent for a principal of the host. */
+  readonly issuedAt?: number | null
 }

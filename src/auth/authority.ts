@@ -1,0 +1,205 @@
+import { callHook } from '../hooks.js'
+import { HookTimeoutError, problem } from '../errors.js'
+import { isHostPrincipal } from '../schemas/claims.js'
+import { AdminAccount, type Credentials } from './admin-account.js'
+import { Pins, sessionInvalid } from './pins.js'
+import { tokenInvalid, type IssuedToken, type MintRequest, type Tokens } from './tokens.js'
+import type { AuthenticateHook } from '../options.js'
+import type { Clock } from '../clock.js'
+import type { Attempts } from './attempts.js'
+import type { KeyRing } from './keys.js'
+import type { PasswordHasher } from './passwords.js'
+import type { Principal } from './principal.js'
+import type { Revocations } from './revocations.js'
+import type { Session, Sessions } from './sessions.js'
+
+export interface AuthorityOptions {
+  tokens: Tokens
+  keys: KeyRing
+  sessions: Sessions
+  revocations: Revocations
+  attempts: Attempts
+  passwords: PasswordHasher
+  admin: { username: string, password?: string }
+  now: Clock
+  hookTimeoutMs: number
+  /** The host's own check of tokens that are not ours. */
+  authenticate?: AuthenticateHook
+  /** Incarnation of an agent that is registered. */
+  currentIncarnation: (agentId: string) => number | undefined
+}
+
+export interface CheckOptions {
+  /** What the token is used for: an agent that has left may only register itself again. */
+  for?: 'register'
+  /** Lets tokens of an older incarnation pass, where those have an answer of their own. */
+  staleAllowed?: boolean
+  /** When given, an admin's session must have been opened with it. */
+  fingerprint?: string
+}
+
+/** `expires_in` is in seconds. */
+export interface LoginAnswer { access_token: string, token_type: 'bearer', expires_in: number, agent_id: string }
+export interface TempTokenAnswer { temp_token: string, token_type: 'bearer', expires_in: number, message: string }
+export interface TempTokenRequest { agentId?: string, agentType?: string, agentKey?: string, address: string }
+
+const minimumKeyLength = 10
+
+/** Who may come in: ties tokens, sessions, keys and limits together for routes and sockets. */
+export class Authority {
+  readonly #options: AuthorityOptions
+  readonly #admin: AdminAccount
+  readonly #pins: Pins
+
+  constructor (options: AuthorityOptions) {
+    this.#options = options
+    this.#admin = new AdminAccount({ ...options.admin, passwords: options.passwords, attempts: options.attempts })
+    this.#pins = new Pins(options)
+  }
+
+  /**
+   * Who bears `token`: one of ours or, failing that, one that the host's hook accepts.
+   * @throws token-invalid with a `reason`; session-invalid; hook-failed when the host does not answer in time.
+   */
+  async authenticate (token: string, options: CheckOptions = {}): Promise<Principal> {
+    const principal = await this.#identify(token)
+    await this.check(principal, options)
+    return principal
+  }
+
+  /**
+   * Whether a principal that was authenticated before may still come in: its life, revocations, session and incarnation.
+   * @throws token-invalid with a `reason`; session-invalid.
+   */
+  async check (principal: Principal, options: CheckOptions = {}): Promise<void> {
+    if (principal.expiresAt !== null && principal.expiresAt * 1000 <= this.#options.now()) throw tokenInvalid('expired')
+    const verdict = this.#options.revocations.check(principal)
+    const isPassed = verdict === 'ok' || (verdict === 'register-only' && options.for === 'register')
+    if (!isPassed) throw tokenInvalid('revoked')
+    if (!options.staleAllowed && this.#isStale(principal)) throw tokenInvalid('revoked')
+    if (principal.sessionId !== null) await this.#checkSession(principal, principal.sessionId, options.fingerprint)
+  }
+
+  /** @throws authentication-failed; rate-limit-exceeded. */
+  async login ({ fingerprint, ...credentials }: Credentials & { fingerprint: string }): Promise<LoginAnswer> {
+    const { username, address } = credentials
+    await this.#admin.check(credentials)
+    const { id, expiresAt } = await this.#options.sessions.open({ username, fingerprint, address })
+    const issued = this.#options.tokens.issueAdmin({ username, sessionId: id, expiresAt })
+    return { access_token: issued.token, token_type: 'bearer', expires_in: issued.expiresIn, agent_id: `user_${username}` }
+  }
+
+  /** Ends the session, and with it every token of it; without a session the token itself. */
+  async logout ({ sessionId, tokenId, expiresAt }: Principal): Promise<void> {
+    if (sessionId === null) this.#options.revocations.revokeToken(tokenId, expiresAt)
+    else await this.#options.sessions.end(sessionId)
+  }
+
+  /**
+   * A token for registering one agent.
+   * @throws invalid-input for what is missing; authentication-failed for a wrong key; rate-limit-exceeded.
+   */
+  async requestTempToken ({ agentId, agentType, agentKey, address }: TempTokenRequest): Promise<TempTokenAnswer> {
+    if (!agentId || !agentType || !agentKey) throw invalidInput('agent_id, agent_type and agent_key are required', 'agent credentials')
+    if (agentKey.length < minimumKeyLength) throw invalidInput(`agent_key must have at least ${minimumKeyLength} characters`, 'agent_key')
+    const { digest } = await this.#options.attempts.attempt({ kind: 'key', address }, () => this.#findKey(agentKey))
+    const { token, expiresIn } = this.#options.tokens.issueTemp({ agentId, agentType, keyDigest: digest })
+    const message = 'Temporary token issued. Use this token to complete agent registration.'
+    return { temp_token: token, token_type: 'bearer', expires_in: expiresIn, message }
+  }
+
+  /**
+   * A token with the same claims and a fresh life. Only for tokens of ours: what the host knows is for the host to renew.
+   * @throws token-invalid; session-invalid; insufficient-permissions for a temporary token.
+   */
+  async refresh (token: string): Promise<IssuedToken> {
+    const principal = this.#options.tokens.verify(token)
+    await this.check(principal)
+    return this.#options.tokens.refresh(principal, await this.#sessionEnd(principal))
+  }
+
+  /**
+   * A token made by an admin, which ends with the admin's session.
+   * @throws insufficient-permissions for anybody else; session-invalid.
+   */
+  async mint (minter: Principal, request: Omit<MintRequest, 'sessionId' | 'endsAt'>): Promise<IssuedToken> {
+    if (minter.role !== 'admin') throw problem('insufficient-permissions', 'Only an admin may mint tokens')
+    const endsAt = await this.#sessionEnd(minter)
+    return this.#options.tokens.mint({ ...request, sessionId: minter.sessionId, endsAt })
+  }
+
+  /** The live session of an admin. @throws session-invalid */
+  session (principal: Principal): Promise<Session> {
+    return this.#pins.session(principal)
+  }
+
+  /** @throws validation-failed; pin-already-set; session-invalid; rate-limit-exceeded. */
+  setPin (principal: Principal, pin: string): Promise<void> {
+    return this.#pins.set(principal, pin)
+  }
+
+  /** @throws validation-failed; pin-not-set; pin-incorrect; session-invalid; rate-limit-exceeded. */
+  verifyPin (principal: Principal, pin: string, address: string): Promise<void> {
+    return this.#pins.verify(principal, pin, address)
+  }
+
+  /** @throws session-invalid */
+  pinStatus (principal: Principal): Promise<{ pin_set: boolean }> {
+    return this.#pins.status(principal)
+  }
+
+  /** Passes when the session has no PIN or this is it. @throws pin-required; pin-incorrect; rate-limit-exceeded. */
+  requirePin (principal: Principal, pin: string | undefined, address: string): Promise<void> {
+    return this.#pins.require(principal, pin, address)
+  }
+
+  async #identify (token: string): Promise<Principal> {
+    try {
+      return this.#options.tokens.verify(token)
+    } catch (error) {
+      const principal = await this.#askHost(token)
+      if (principal) return principal
+      throw error
+    }
+  }
+
+  async #askHost (token: string): Promise<Principal | undefined> {
+    const { authenticate, hookTimeoutMs } = this.#options
+    if (!authenticate) return undefined
+    try {
+      const answer = await callHook('authenticate', hookTimeoutMs, () => authenticate(token))
+      return isHostPrincipal(answer) ? Object.freeze({ ...answer, scopes: [...answer.scopes] }) : undefined
+    } catch (error) {
+      if (error instanceof HookTimeoutError) throw problem('hook-failed', 'The host did not answer in time')
+    }
+  }
+
+  /** An agent's token ends when a newer instance of the agent registers. */
+  #isStale ({ type, agentId, incarnation }: Principal): boolean {
+    if (type !== 'agent' || agentId === null || incarnation === null) return false
+    return incarnation < (this.#options.currentIncarnation(agentId) ?? -Infinity)
+  }
+
+  async #checkSession ({ type }: Principal, sessionId: string, fingerprint: string | undefined) {
+    const { sessions } = this.#options
+    const isCompared = type === 'admin' && fingerprint !== undefined
+    const session = isCompared ? await sessions.check(sessionId, fingerprint) : await sessions.find(sessionId)
+    if (!session) throw sessionInvalid()
+  }
+
+  async #sessionEnd (principal: Principal): Promise<number | undefined> {
+    if (principal.sessionId === null) return undefined
+    const { expiresAt } = await this.#pins.session(principal)
+    return expiresAt
+  }
+
+  #findKey (text: string) {
+    const key = this.#options.keys.find(text)
+    if (!key) throw problem('authentication-failed', 'Authentication failed: Invalid agent registration key')
+    return key
+  }
+}
+
+function invalidInput (detail: string, field: string) {
+  return problem('invalid-input', detail, { members: { field } })
+}

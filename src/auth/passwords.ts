@@ -1,0 +1,94 @@
+import { randomBytes, scrypt, timingSafeEqual, type ScryptOptions } from 'node:crypto'
+import { promisify } from 'node:util'
+import { tooMany } from '../errors.js'
+
+/** Work factors of scrypt (RFC 7914). */
+export interface ScryptCost { N: number, r: number, p: number }
+
+export interface PasswordHasherOptions {
+  cost?: ScryptCost
+  /** Hashes that are worked on at once. */
+  concurrency?: number
+  /** Hashes that may wait for their turn. */
+  queue?: number
+}
+
+interface Parsed { cost: ScryptCost, salt: Buffer, hash: Buffer }
+
+/** One of the equivalent settings of the OWASP Password Storage Cheat Sheet; 32 MiB for each hash. */
+const defaultCost: ScryptCost = { N: 32_768, r: 8, p: 3 }
+const hashBytes = 32
+
+const derive = promisify<string, Buffer, number, ScryptOptions, Buffer>(scrypt)
+
+function encode ({ cost: { N, r, p }, salt, hash }: Parsed): string {
+  return ['scrypt', N, r, p, salt.toString('base64url'), hash.toString('base64url')].join('$')
+}
+
+function parse (text: string): Parsed {
+  const parts = text.split('$')
+  if (parts.length !== 6 || parts[0] !== 'scrypt') throw new TypeError('Not a hash of this hasher')
+  const [N, r, p] = parts.slice(1, 4).map(Number)
+  return { cost: { N, r, p }, salt: Buffer.from(parts[4], 'base64url'), hash: Buffer.from(parts[5], 'base64url') }
+}
+
+/**
+ * Hashes of passwords and PINs (scrypt, RFC 7914). A hash keeps a core busy for long, so few run at once, some wait and
+ * the others are refused.
+ */
+export class PasswordHasher {
+  readonly #cost: ScryptCost
+  readonly #concurrency: number
+  readonly #queue: number
+  readonly #decoy: string
+  readonly #waiting: Array<() => void> = []
+  #running = 0
+
+  constructor ({ cost = defaultCost, concurrency = 2, queue = 32 }: PasswordHasherOptions = {}) {
+    this.#cost = cost
+    this.#concurrency = concurrency
+    this.#queue = queue
+    this.#decoy = encode({ cost, salt: randomBytes(16), hash: randomBytes(hashBytes) })
+  }
+
+  /** @throws rate-limit-exceeded when too many hashes wait already. */
+  async hashPassword (text: string): Promise<string> {
+    const salt = randomBytes(16)
+    return encode({ cost: this.#cost, salt, hash: await this.#derive(text, salt, this.#cost) })
+  }
+
+  /**
+   * Whether `hash` was made of `text`. Without a hash (an account that is unknown) the answer is false and takes as long.
+   * @throws rate-limit-exceeded when too many hashes wait already.
+   */
+  async verifyPassword (text: string, hash: string | null): Promise<boolean> {
+    const expected = parse(hash ?? this.#decoy)
+    const actual = await this.#derive(text, expected.salt, expected.cost)
+    return timingSafeEqual(actual, expected.hash) && hash !== null
+  }
+
+  async #derive (text: string, salt: Buffer, cost: ScryptCost): Promise<Buffer> {
+    await this.#enter()
+    try {
+      return await derive(text.normalize('NFKC'), salt, hashBytes, { ...cost, maxmem: 256 * cost.r * (cost.N + cost.p) })
+    } finally {
+      this.#leave()
+    }
+  }
+
+  /** Takes a place; one that is handed over by `#leave` stays counted. */
+  async #enter () {
+    if (this.#running < this.#concurrency) {
+      this.#running++
+      return
+    }
+    if (this.#waiting.length >= this.#queue) throw tooMany('rate-limit-exceeded', 'Too many password checks at once', 1000)
+    await new Promise<void>(resolve => this.#waiting.push(resolve))
+  }
+
+  #leave () {
+    const next = this.#waiting.shift()
+    if (next) next()
+    else this.#running--
+  }
+}

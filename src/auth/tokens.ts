@@ -1,0 +1,172 @@
+import { randomUUID } from 'node:crypto'
+import { problem, type ProblemError } from '../errors.js'
+import { Claims, isClaims } from '../schemas/claims.js'
+import type { Clock } from '../clock.js'
+import type { Principal, Role, TokenType } from './principal.js'
+
+/** Signs, and checks signature and algorithm; every claim is checked here. `verify` throws when they are wrong. */
+export interface Signer {
+  sign (claims: Claims): string
+  verify (token: string): unknown
+}
+
+export interface TokensOptions {
+  signer: Signer
+  namespace: string
+  /** Life of agent and user tokens, milliseconds. */
+  expiresInMs: number
+  /** Epoch milliseconds. */
+  now: Clock
+}
+
+/** A new token. `expiresIn` is in seconds, `expiresAt` in epoch seconds. */
+export interface IssuedToken { token: string, tokenId: string, expiresIn: number, expiresAt: number }
+
+/** Why a token is refused: a socket closes with 4002 for `expired`, with 4001 for the others. */
+export type TokenRefusal = 'invalid' | 'expired' | 'revoked'
+export interface TokenProblem extends ProblemError { reason: TokenRefusal }
+
+export interface MintRequest {
+  subject: string
+  agentId: string
+  role: Role
+  scopes: readonly string[]
+  sessionId: string | null
+  incarnation: number | null
+  agentType?: string | null
+  /** Epoch milliseconds that the token may not outlive, such as the end of its session. */
+  endsAt?: number
+}
+
+type Subject = Pick<Principal, 'subject' | 'agentId' | 'scopes' | 'sessionId' | 'incarnation' | 'agentType'>
+interface Draft { typ: TokenType, sub: string, lifeMs: number, rest: Partial<Claims> }
+
+const tempLifeMs = 900_000
+const roleOf: Record<TokenType, Role> = { temp: 'agent', agent: 'agent', user: 'user', admin: 'admin' }
+const audienceOf: Record<TokenType, string> = {
+  temp: 'arcp:validate',
+  agent: 'arcp:operations',
+  user: 'arcp:operations',
+  admin: 'arcp:operations'
+}
+
+export function tokenInvalid (reason: TokenRefusal, detail = 'Invalid or expired token'): TokenProblem {
+  return Object.assign(problem('token-invalid', detail), { reason })
+}
+
+/** A type may lack only what it does not need: no agent without an id, no temporary token without a key. */
+function isComplete (claims: Claims): boolean {
+  if (claims.typ === 'admin') return claims.sid !== undefined
+  if (claims.typ === 'temp') return claims.agent_id !== undefined && claims.key !== undefined
+  return claims.typ === 'user' || claims.agent_id !== undefined
+}
+
+function toPrincipal (claims: Claims): Principal {
+  return {
+    type: claims.typ,
+    role: claims.role,
+    subject: claims.sub,
+    agentId: claims.agent_id ?? null,
+    incarnation: claims.inc ?? null,
+    tokenId: claims.jti,
+    sessionId: claims.sid ?? null,
+    expiresAt: claims.exp,
+    scopes: claims.scopes ?? [],
+    keyDigest: claims.key ?? null,
+    agentType: claims.agent_type ?? null,
+    issuedAt: claims.iat_ms ?? claims.iat * 1000
+  }
+}
+
+/** Members that are null or undefined are left out of a token. */
+function present (claims: Record<string, unknown>): Partial<Claims> {
+  return Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== null && value !== undefined))
+}
+
+/** Issues and checks the tokens of one namespace (JSON Web Tokens, RFC 7519). */
+export class Tokens {
+  readonly #signer: Signer
+  readonly #issuer: string
+  readonly #expiresInMs: number
+  readonly #now: Clock
+
+  constructor ({ signer, namespace, expiresInMs, now }: TokensOptions) {
+    this.#signer = signer
+    this.#issuer = `agent-registry:${namespace}`
+    this.#expiresInMs = expiresInMs
+    this.#now = now
+  }
+
+  /** A token that lives 900 s and is good for registering `agentId` with the key behind `keyDigest`. */
+  issueTemp ({ agentId, agentType, keyDigest }: { agentId: string, agentType: string, keyDigest: string }): IssuedToken {
+    const rest = { agent_id: agentId, agent_type: agentType.toLowerCase(), key: keyDigest, scopes: [], temp_registration: true, token_type: 'temp' }
+    return this.#issue({ typ: 'temp', sub: `temp_${agentId}`, lifeMs: tempLifeMs, rest })
+  }
+
+  issueAgent ({ agentId, incarnation }: { agentId: string, incarnation: number }): IssuedToken {
+    const rest = { agent_id: agentId, inc: incarnation, scopes: [] }
+    return this.#issue({ typ: 'agent', sub: agentId, lifeMs: this.#expiresInMs, rest })
+  }
+
+  /** `expiresAt` is the end of the session, epoch milliseconds. */
+  issueAdmin ({ username, sessionId, expiresAt }: { username: string, sessionId: string, expiresAt: number }): IssuedToken {
+    const rest = { agent_id: `user_${username}`, sid: sessionId, scopes: ['admin', 'agent_management'] }
+    return this.#issue({ typ: 'admin', sub: username, lifeMs: expiresAt - this.#now(), rest })
+  }
+
+  /** @throws insufficient-permissions for an admin token without a session: nobody could end it. */
+  mint ({ role, endsAt, ...request }: MintRequest): IssuedToken {
+    return this.#issueUsual(role, request, endsAt ?? Infinity)
+  }
+
+  /**
+   * A new token with the claims of `principal` and a fresh life. With a session it lasts until `sessionEndsAt` (epoch
+   * milliseconds) at most, or as long as the token it replaces when that is not given.
+   * @throws insufficient-permissions for a temporary token, and for an admin without a session.
+   */
+  refresh (principal: Principal, sessionEndsAt?: number): IssuedToken {
+    const { type, sessionId, expiresAt } = principal
+    if (type === 'temp') throw problem('insufficient-permissions', 'A temporary token cannot be refreshed')
+    return this.#issueUsual(type, principal, sessionId === null ? Infinity : sessionEndsAt ?? (expiresAt ?? 0) * 1000)
+  }
+
+  /** @throws token-invalid with a `reason` for whatever is wrong. */
+  verify (token: string): Principal {
+    return toPrincipal(this.claims(token))
+  }
+
+  /** The claims of a token that is valid now. @throws token-invalid with a `reason`. */
+  claims (token: string): Claims {
+    const claims = this.#signed(token)
+    const isOurs = isClaims(claims) && claims.iss === this.#issuer && claims.aud === audienceOf[claims.typ] &&
+      claims.role === roleOf[claims.typ] && isComplete(claims)
+    if (!isOurs) throw tokenInvalid('invalid')
+    if (claims.exp * 1000 <= this.#now()) throw tokenInvalid('expired')
+    return claims
+  }
+
+  #signed (token: string): unknown {
+    try {
+      return this.#signer.verify(token)
+    } catch {
+      throw tokenInvalid('invalid')
+    }
+  }
+
+  #issueUsual (typ: Role, { subject, agentId, scopes, sessionId, incarnation, agentType }: Subject, endsAt: number): IssuedToken {
+    if (typ === 'admin' && sessionId === null) throw problem('insufficient-permissions', 'An admin token needs a session')
+    const lifeMs = Math.min(this.#expiresInMs, endsAt - this.#now())
+    const rest = present({ agent_id: agentId, scopes: [...scopes], sid: sessionId, inc: incarnation, agent_type: agentType })
+    return this.#issue({ typ, sub: subject, lifeMs, rest })
+  }
+
+  #issue ({ typ, sub, lifeMs, rest }: Draft): IssuedToken {
+    const now = this.#now()
+    const iat = Math.floor(now / 1000)
+    const exp = Math.floor((now + lifeMs) / 1000)
+    if (exp * 1000 <= now) throw tokenInvalid('expired')
+    const jti = randomUUID()
+    const token = this.#signer.sign({ iss: this.#issuer, aud: audienceOf[typ], sub, jti, typ, role: roleOf[typ], iat, exp, iat_ms: now, ...rest })
+    return { token, tokenId: jti, expiresIn: exp - iat, expiresAt: exp }
+  }
+}
