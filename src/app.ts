@@ -2,9 +2,10 @@ import { randomUUID } from 'node:crypto'
 import type { Socket } from 'node:net'
 import helmet from '@fastify/helmet'
 import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
-import { errorHandler, notFoundHandler } from '../plugins/problems.js'
+import { createProblemHandlers, type ProblemHandlers } from '../plugins/problems.js'
+import { problem } from './errors.js'
 import agentRegistry from './index.js'
-import type { AgentRegistryOptions } from './options.js'
+import { resolveOptions, type AgentRegistryOptions } from './options.js'
 import type { ServerSettings } from './server-settings.js'
 
 export interface AppSettings { options: AgentRegistryOptions, server: ServerSettings }
@@ -56,14 +57,22 @@ const helmetOptions = {
   xFrameOptions: { action: 'deny' as const }
 }
 
-function serverOptions ({ server }: AppSettings): FastifyServerOptions {
+function problemHandlers (options: AgentRegistryOptions): ProblemHandlers {
+  const { problemBase, prefix } = resolveOptions(options)
+  return createProblemHandlers(problemBase ?? `${prefix}/problems/`)
+}
+
+function serverOptions ({ server }: AppSettings, { errorHandler }: ProblemHandlers): FastifyServerOptions {
   return {
     logger: loggerOptions(server.logLevel),
     requestIdHeader: false,
     genReqId: () => randomUUID(),
     trustProxy: server.trustProxy,
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },
-    frameworkErrors: errorHandler,
+    // Fastify's own message repeats the URL, and with it what may be a secret in its query.
+    frameworkErrors: function answerBadUrl (_error, request, reply) {
+      errorHandler(problem('request-error', 'The URL is not valid'), request, reply)
+    },
     clientErrorHandler: answerClientError
   }
 }
@@ -74,9 +83,10 @@ function serverOptions ({ server }: AppSettings): FastifyServerOptions {
  * @throws AGENT_REGISTRY_INVALID_OPTIONS and whatever else ends the registration of the plugin
  */
 export async function buildApp (settings: AppSettings): Promise<FastifyInstance> {
-  const app = fastify(serverOptions(settings))
-  app.setErrorHandler(errorHandler)
-  app.setNotFoundHandler(notFoundHandler)
+  const handlers = problemHandlers(settings.options)
+  const app = fastify(serverOptions(settings, handlers))
+  app.setErrorHandler(handlers.errorHandler)
+  app.setNotFoundHandler(handlers.notFoundHandler)
   await app.register(helmet, helmetOptions)
   await app.register(agentRegistry, settings.options)
   return app
