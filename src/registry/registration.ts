@@ -13,11 +13,14 @@ export interface RegistrationRules {
   maxRecordBytes: number
 }
 
+/** A registration that keeps every rule, and the JSON that is stored of it. */
+export interface ParsedRegistration { readonly registration: AgentRegistration, readonly body: string }
+
 /**
  * Makes a registration of untrusted input, the same way whether it came over HTTP, from the host or from a patch.
  * @throws validation-failed with one entry per wrong field
  */
-export function parseRegistration (input: unknown, rules: RegistrationRules): { registration: AgentRegistration, body: string } {
+export function parseRegistration (input: unknown, rules: RegistrationRules): ParsedRegistration {
   if (!isObject(input)) throw validationFailed([{ path: '', message: 'Expected object' }])
   if (!isShallow(input, maxDepth)) throw validationFailed([{ path: '', message: `Nested deeper than ${maxDepth} levels` }])
   const value = normalizeRegistration(input)

@@ -8,7 +8,7 @@ import { ChangeRing } from './changes.js'
 import { RegistryEmitter } from './events.js'
 import { mergePatch } from './merge-patch.js'
 import { isObject } from './normalize.js'
-import { parseRegistration, type RegistrationRules } from './registration.js'
+import { parseRegistration, type ParsedRegistration, type RegistrationRules } from './registration.js'
 import { Replica } from './replica.js'
 import { revisionText } from './render.js'
 import { Sweeper } from './sweeper.js'
@@ -86,18 +86,16 @@ export class Registry {
     return () => { this.#listeners.delete(listener) }
   }
 
-  /** @throws validation-failed, as `register` would */
-  parse (input: unknown): AgentRegistration {
-    return parseRegistration(input, this.#options).registration
+  /** @throws validation-failed with one entry per wrong field */
+  parse (input: unknown): ParsedRegistration {
+    return parseRegistration(input, this.#options)
   }
 
   /**
-   * @param input a registration, not yet validated
    * @param claim with what right it is registered
-   * @throws validation-failed, insufficient-permissions, duplicate-agent, quota-exceeded, hook-failed
+   * @throws insufficient-permissions, duplicate-agent, quota-exceeded, hook-failed
    */
-  async register (input: unknown, claim: Claim, principal: Principal | null): Promise<Registered> {
-    const { registration, body } = parseRegistration(input, this.#options)
+  async register ({ registration, body }: ParsedRegistration, claim: Claim, principal: Principal | null): Promise<Registered> {
     const id = registration.agent_id
     if (claim.kind === 'key') this.#checkKey(claim.digest, registration)
     else if (principal?.role === 'agent') this.#checkKey(this.replica.get(id)?.record.ownerKey, registration)
@@ -151,6 +149,11 @@ export class Registry {
     const record = this.#settle(command.id, await this.#store.setState(command))
     this.replica.touch(record)
     return record
+  }
+
+  /** Ends self-preservation on an admin's word. */
+  releaseHeld (): Promise<void> {
+    return this.#store.release()
   }
 
   get (id: string): AgentInfo | undefined {

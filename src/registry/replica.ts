@@ -33,6 +33,8 @@ export class Replica {
   readonly #discoverable = new Set<Entry>()
   readonly #byType: Index = new Map()
   readonly #byCapability: Index = new Map()
+  /** Newest last; also holds what has gone since, until it is cleared out. */
+  #recent: Entry[] = []
   #digest = new Digest()
   #epoch = ''
   #revision = 0
@@ -62,12 +64,20 @@ export class Replica {
     return this.#entries.get(id)
   }
 
+  /** The newest registered first. */
+  * newest (): Generator<Entry> {
+    for (let index = this.#recent.length - 1; index >= 0; index--) {
+      const entry = this.#recent[index]!
+      if (this.#entries.get(entry.record.id) === entry) yield entry
+    }
+  }
+
   /** Agents of each type, dead ones too, under the spelling that the first of them used. */
   countTypes (): Record<string, number> {
     const counts = new Map<string, number>()
-    for (const entries of this.#byType.values()) for (const { record } of entries) {
-      counts.set(record.type, entries.size)
-      break
+    for (const entries of this.#byType.values()) {
+      const [first] = entries
+      counts.set(first!.record.type, entries.size)
     }
     return Object.fromEntries(counts)
   }
@@ -103,6 +113,7 @@ export class Replica {
     const fresh = { record, rendering: this.render(record), digest: recordDigest(this.#epoch, record) }
     if (!known) {
       this.#entries.set(record.id, fresh)
+      this.#remember(fresh)
       this.#index(fresh)
     } else if (known.record.body !== record.body) {
       this.#unindex(known)
@@ -111,6 +122,11 @@ export class Replica {
       this.#uncount(known)
       this.#count(Object.assign(known, fresh))
     }
+  }
+
+  #remember (entry: Entry) {
+    if (this.#recent.length > 2 * this.#entries.size + 64) this.#recent = [...this.#entries.values()]
+    else this.#recent.push(entry)
   }
 
   #index (entry: Entry) {

@@ -54,7 +54,7 @@ export const AgentRegistration = Type.Object({
   requirements: Nullable(AgentRequirements, optional),
   policy_tags: Type.Array(Type.String({ minLength: 1, maxLength: 50 }), { maxItems: 20, default: [] }),
   ai_context: Nullable(Type.String({ maxLength: 5000 }), optional)
-}, { $id: 'AgentRegistration' })
+})
 export type AgentRegistration = Static<typeof AgentRegistration>
 
 /** What a registration may look like on the way in; `normalizeRegistration` completes it. */
@@ -102,7 +102,7 @@ export const AgentInfo = Type.Object({
   last_seen: Timestamp,
   similarity: Nullable(Type.Number({ minimum: 0, maximum: 1 })),
   metrics: Nullable(AgentMetrics)
-}, { $id: 'AgentInfo' })
+})
 export type AgentInfo = Static<typeof AgentInfo>
 
 export const RegistrationResponse = Type.Object({

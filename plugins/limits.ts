@@ -1,0 +1,56 @@
+import { BlockList, isIPv6 } from 'node:net'
+import fp from 'fastify-plugin'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { OptionsError, problem } from '../src/errors.js'
+import type { ResolvedOptions } from '../src/options.js'
+
+/** @throws AGENT_REGISTRY_INVALID_OPTIONS for what is neither an address nor a CIDR range */
+function blockListOf (name: string, ranges: readonly string[]): BlockList {
+  const list = new BlockList()
+  for (const range of ranges) {
+    const [address = '', bits] = range.split('/')
+    const family = isIPv6(address) ? 'ipv6' : 'ipv4'
+    try {
+      if (bits === undefined) list.addAddress(address, family)
+      else list.addSubnet(address, Number(bits), family)
+    } catch {
+      throw new OptionsError(`addresses.${name}: '${range}' is neither an address nor a CIDR range`)
+    }
+  }
+  return list
+}
+
+function addressCheck ({ blocked, allowed, defaultDeny }: ResolvedOptions['addresses']) {
+  const refused = blockListOf('blocked', blocked)
+  const welcome = blockListOf('allowed', allowed)
+  return function isRefused (address: string): boolean {
+    const family = isIPv6(address) ? 'ipv6' : 'ipv4'
+    return refused.check(address, family) || (defaultDeny && !welcome.check(address, family))
+  }
+}
+
+function headerBytes (headers: readonly string[]): number {
+  return headers.reduce((sum, text) => sum + text.length, 0)
+}
+
+function queryParams (url: string): number {
+  const start = url.indexOf('?')
+  if (start < 0 || start === url.length - 1) return 0
+  let count = 1
+  for (let at = url.indexOf('&', start); at >= 0; at = url.indexOf('&', at + 1)) count++
+  return count
+}
+
+/** Refuses, before anything else is done, whoever may not come and whatever is too large; upgrades too. */
+export default fp(async function limits (scope: FastifyInstance, { options }: { options: ResolvedOptions }) {
+  const { maxHeaderBytes, maxQueryParams } = options.limits
+  const isRefused = addressCheck(options.addresses)
+
+  scope.addHook('onRequest', async function checkLimits (request: FastifyRequest) {
+    if (isRefused(request.ip)) throw problem('insufficient-permissions', 'This address is not allowed')
+    const size = headerBytes(request.raw.rawHeaders ?? [])
+    if (size > maxHeaderBytes) throw problem('headers-too-large', 'The headers are too large', { members: { header_size: size, max_header_size: maxHeaderBytes } })
+    const params = queryParams(request.url)
+    if (params > maxQueryParams) throw problem('request-error', 'Too many query parameters', { members: { query_param_count: params, max_query_params: maxQueryParams } })
+  })
+}, { name: 'agent-registry-limits' })

@@ -1,0 +1,69 @@
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { isProblem, problem, problemTypes, type ProblemError, type ProblemType } from '../src/errors.js'
+
+/** A problem document (RFC 9457). */
+export interface ProblemDocument {
+  type: string
+  title: string
+  status: number
+  detail: string
+  instance: string
+  timestamp: string
+  request_id: string
+  [member: string]: unknown
+}
+
+export interface ProblemHandlers {
+  errorHandler: (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => FastifyReply
+  notFoundHandler: (request: FastifyRequest, reply: FastifyReply) => FastifyReply
+}
+
+/** Errors of Fastify that are the client's, by code; anything else below 500 is a `request-error`. */
+const fastifyErrors: Record<string, [type: ProblemType, detail: string]> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: ['request-too-large', 'The body is too large'],
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: ['unsupported-media-type', 'Expected application/json'],
+  FST_ERR_CTP_INVALID_JSON_BODY: ['validation-failed', 'The body is not valid JSON'],
+  FST_ERR_CTP_EMPTY_JSON_BODY: ['validation-failed', 'The body is empty']
+}
+
+const pathOf = (url: string) => url.split('?', 1)[0]!
+
+/** What an error that is not a problem yet is told as. Errors of ours are logged whole and told without a detail. */
+function toProblem (error: FastifyError, request: FastifyRequest): ProblemError {
+  if (isProblem(error)) return error
+  const known = fastifyErrors[error.code]
+  if (known) return problem(known[0], known[1], known[0] === 'validation-failed' ? { members: { errors: [{ path: '', message: known[1] }] } } : {})
+  const status = error.statusCode ?? 500
+  if (status >= 400 && status < 500) return Object.assign(problem('request-error', error.message), { statusCode: status })
+  request.log.error(error)
+  return problem('internal-error', 'An unexpected error occurred. Try again later.')
+}
+
+/** Handlers that answer every error as a problem document whose type is below `base`. */
+export function createProblemHandlers (base: string): ProblemHandlers {
+  function send (error: ProblemError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+    const document: ProblemDocument = {
+      ...error.members,
+      type: `${base}${error.type}`,
+      title: problemTypes[error.type][0],
+      status: error.statusCode,
+      detail: error.message,
+      instance: pathOf(request.url),
+      timestamp: new Date().toISOString(),
+      request_id: request.id
+    }
+    if (error.statusCode === 401) reply.header('www-authenticate', 'Bearer')
+    return reply.code(error.statusCode).headers(error.headers ?? {}).type('application/problem+json; charset=utf-8').send(JSON.stringify(document))
+  }
+  return {
+    errorHandler: function problemErrorHandler (error, request, reply) {
+      return send(toProblem(error, request), request, reply)
+    },
+    notFoundHandler: function problemNotFoundHandler (request, reply) {
+      return send(problem('not-found', 'There is nothing here'), request, reply)
+    }
+  }
+}
+
+/** Handlers for the stand-alone server, whose problem types are served at its own root. */
+export const { errorHandler, notFoundHandler } = createProblemHandlers('/problems/')

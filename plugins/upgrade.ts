@@ -1,0 +1,55 @@
+import type { FastifyRequest } from 'fastify'
+import { isProblem, problem } from '../src/errors.js'
+import type { TokenProblem } from '../src/auth/tokens.js'
+import type { Core } from '../src/core.js'
+import type { UpgradeCredentials } from '../src/sockets/handshake.js'
+import type { Tier } from '../src/sockets/tiers.js'
+import { bearerOf } from './guard.js'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    agentRegistryCredentials: UpgradeCredentials
+  }
+}
+
+const subprotocol = 'agent-registry.json'
+const bearerPrefix = 'bearer.'
+
+/**
+ * Leaves in the request only what may be negotiated, so that no @fastify/websocket, ours or the host's, echoes a token.
+ * @returns the token that was offered as a subprotocol
+ * @throws request-error for a token without the subprotocol itself
+ */
+export function takeSubprotocols (request: FastifyRequest): string | undefined {
+  const { headers } = request.raw
+  const offered = (headers['sec-websocket-protocol'] ?? '').split(',').map(name => name.trim())
+  const token = offered.find(name => name.startsWith(bearerPrefix))?.slice(bearerPrefix.length)
+  if (offered.includes(subprotocol)) headers['sec-websocket-protocol'] = subprotocol
+  else delete headers['sec-websocket-protocol']
+  if (token !== undefined && !offered.includes(subprotocol)) {
+    throw problem('request-error', `A token as a subprotocol needs a second one to choose: offer '${subprotocol}' and '${bearerPrefix}<jwt>'`)
+  }
+  return token
+}
+
+/** Who opens the socket, by header, subprotocol, ticket or query, in this order. */
+export async function credentialsOf (core: Core, tier: Tier, request: FastifyRequest, subprotocolToken: string | undefined): Promise<UpgradeCredentials> {
+  const query = request.query as Record<string, string | undefined>
+  const token = bearerOf(request) ?? subprotocolToken
+  try {
+    const principal = token === undefined && query.ticket !== undefined
+      ? await fromTicket(core, tier, query.ticket)
+      : token ?? query.token ? await core.authority.authenticate((token ?? query.token)!) : null
+    if (principal === null) return null
+    return principal === undefined ? { refused: 'invalid' } : principal.type === 'temp' ? { refused: 'not-allowed' } : { principal }
+  } catch (error) {
+    if (!isProblem(error) || error.statusCode >= 500) throw error
+    return { refused: (error as TokenProblem).reason === 'expired' ? 'expired' : 'invalid' }
+  }
+}
+
+async function fromTicket ({ tickets, authority }: Core, tier: Tier, ticket: string) {
+  const principal = tickets.take(ticket, tier.name)
+  if (principal) await authority.check(principal)
+  return principal
+}

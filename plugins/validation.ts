@@ -1,0 +1,31 @@
+import fp from 'fastify-plugin'
+import type { TSchema } from '@sinclair/typebox'
+import type { FastifyInstance, FastifyRequest, FastifySchemaCompiler } from 'fastify'
+import { validationFailed } from '../src/errors.js'
+import { coerce } from '../src/coerce.js'
+import { fieldErrors } from '../src/validation.js'
+
+/** Checks a part of a request by its TypeBox schema, after reading numbers in strings and trimming texts. */
+export const validatorCompiler: FastifySchemaCompiler<TSchema> = function compileValidator ({ schema }) {
+  return function validate (input: unknown) {
+    const value = coerce(schema, input)
+    const errors = fieldErrors(schema, value)
+    return errors.length > 0 ? { error: validationFailed(errors) } : { value }
+  }
+}
+
+/** JSON bodies, where an empty one counts as none: existing clients send it with DELETE and logout. */
+function addJsonParser (scope: FastifyInstance) {
+  const parse = scope.getDefaultJsonParser('error', 'error')
+  scope.removeContentTypeParser('application/json')
+  scope.addContentTypeParser('application/json', { parseAs: 'string' }, function parseJson (request: FastifyRequest, body: string, done) {
+    if (body.trim() === '') done(null, undefined)
+    else parse(request, body, done)
+  })
+}
+
+export default fp(async function validation (scope: FastifyInstance) {
+  addJsonParser(scope)
+  scope.setValidatorCompiler(validatorCompiler)
+  scope.setSchemaErrorFormatter(function passOn (_errors, part) { return new Error(part) })
+}, { name: 'agent-registry-validation' })

@@ -1,0 +1,66 @@
+import { EventEmitter } from 'node:events'
+import type { IncomingMessage, Server } from 'node:http'
+import type { Duplex } from 'node:stream'
+import fastifyWebsocket, { type WebsocketPluginOptions } from '@fastify/websocket'
+import type { FastifyInstance } from 'fastify'
+import type { WebSocket } from 'ws'
+
+/** Largest frame that ws takes in at all; it closes with 1009 over it. */
+export const hardPayloadLimit = 262_144
+
+/** How long a peer has to answer a close frame. */
+const closeTimeout = 5_000
+
+/** @fastify/websocket marks upgrades that it has sent through the router. */
+function isRouted (request: IncomingMessage): boolean {
+  return Object.getOwnPropertySymbols(request).some(symbol => symbol.description === 'ws-socket')
+}
+
+/**
+ * Makes WebSocket routes possible in `scope`. A host that has @fastify/websocket in this scope keeps it: its plugin
+ * serves our routes too. Otherwise we register our own, which must not send an upgrade through the router that another
+ * one in the same server has sent already, nor take upgrades that are somebody else's.
+ *
+ * @param paths the paths that are ours
+ */
+export async function provideWebSocket (scope: FastifyInstance, paths: ReadonlySet<string>): Promise<void> {
+  if (scope.hasDecorator('websocketServer')) return
+  const upgrades = new EventEmitter()
+  // closeTimeout is newer than the types of ws.
+  const serverOptions: WebsocketPluginOptions['options'] & { closeTimeout: number } = { maxPayload: hardPayloadLimit, closeTimeout, server: upgrades as unknown as Server }
+  await scope.register(fastifyWebsocket, {
+    options: serverOptions,
+    errorHandler: function ignoreSocketError () { /* ws closes the socket with the right code by itself */ }
+  })
+
+  function forward (request: IncomingMessage, socket: Duplex, head: Buffer) {
+    if (isRouted(request)) return
+    const isOurs = paths.has((request.url ?? '').split('?', 1)[0]!)
+    if (isOurs || isNobodys(scope.server)) upgrades.emit('upgrade', request, socket, head)
+  }
+  forward.isRegistry = true
+
+  // At the end of the start, so that it runs after the listeners of every other plugin.
+  scope.addHook('onReady', async function listenForUpgrades () { scope.server.on('upgrade', forward) })
+  scope.addHook('onClose', async function stopListening () { scope.server.off('upgrade', forward) })
+}
+
+/** Whether only registries listen: then an upgrade of an unknown path is answered by the router, with 404. */
+function isNobodys (server: Server): boolean {
+  return server.listeners('upgrade').every(listener => 'isRegistry' in listener)
+}
+
+interface Receiver { _maxPayload?: number }
+
+/**
+ * Takes a socket over from whichever @fastify/websocket accepted it: bounds its frames and removes it from the host's
+ * set of clients, which the host may broadcast to, and closes without a code on shutdown.
+ * @returns whether the bound could be set
+ */
+export function adopt (scope: FastifyInstance, socket: WebSocket): boolean {
+  scope.websocketServer.clients.delete(socket)
+  const receiver = (socket as unknown as { _receiver?: Receiver })._receiver
+  if (typeof receiver?._maxPayload !== 'number') return false
+  if (receiver._maxPayload === 0 || receiver._maxPayload > hardPayloadLimit) receiver._maxPayload = hardPayloadLimit
+  return true
+}

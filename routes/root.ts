@@ -1,0 +1,19 @@
+import { Type } from '@sinclair/typebox'
+import type { FastifyInstance } from 'fastify'
+import { implementation, protocol } from '../src/identity.js'
+
+const Root = Type.Object({
+  service: Type.String(),
+  version: Type.String({ description: 'Of the protocol' }),
+  status: Type.String(),
+  dashboard: Type.String(),
+  docs: Type.String(),
+  implementation: Type.Object({ name: Type.String(), version: Type.String() })
+})
+
+/** `GET /`: what this is. */
+export default async function rootRoutes (scope: FastifyInstance) {
+  scope.get('/', { schema: { tags: ['service'], summary: 'What this is', response: { 200: Root } } }, async function getRoot () {
+    return { service: protocol.name, version: protocol.version, status: 'healthy', dashboard: '/dashboard', docs: '/docs', implementation }
+  })
+}

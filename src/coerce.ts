@@ -1,0 +1,54 @@
+import { Kind, type TSchema } from '@sinclair/typebox'
+
+/** Marks a string that is taken as it came: secrets may begin or end with a space. */
+export const verbatim = { verbatim: true }
+
+const truthy = new Set(['true', '1', 'yes', 'on'])
+const falsy = new Set(['false', '0', 'no', 'off'])
+
+function coerceString (value: unknown, schema: TSchema): unknown {
+  return typeof value === 'string' && !schema.verbatim ? value.trim() : value
+}
+
+function coerceNumber (value: unknown): unknown {
+  return typeof value === 'string' && /^\s*-?\d+(\.\d+)?\s*$/.test(value) ? Number(value) : value
+}
+
+function coerceBoolean (value: unknown): unknown {
+  if (typeof value !== 'string') return value
+  const text = value.trim().toLowerCase()
+  return truthy.has(text) ? true : falsy.has(text) ? false : value
+}
+
+function coerceArray (value: unknown, schema: TSchema): unknown {
+  const list = typeof value === 'string' ? [value] : value
+  return Array.isArray(list) ? list.map(item => coerce(schema.items as TSchema, item)) : list
+}
+
+function coerceObject (value: unknown, schema: TSchema): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  const result: Record<string, unknown> = { ...value }
+  for (const [key, property] of Object.entries<TSchema>(schema.properties ?? {})) {
+    const given = Object.hasOwn(result, key) ? result[key] : undefined
+    const coerced = given === undefined ? property.default : coerce(property, given)
+    if (coerced !== undefined) result[key] = coerced
+  }
+  return result
+}
+
+const coercions: Record<string, (value: unknown, schema: TSchema) => unknown> = {
+  String: coerceString,
+  Integer: coerceNumber,
+  Number: coerceNumber,
+  Boolean: coerceBoolean,
+  Array: coerceArray,
+  Object: coerceObject
+}
+
+/**
+ * Reads what came as text: numbers and booleans in strings, a list of one, texts with blanks around them; defaults are
+ * filled in. What does not fit is left for the schema to refuse.
+ */
+export function coerce (schema: TSchema, value: unknown): unknown {
+  return coercions[schema[Kind]]?.(value, schema) ?? value
+}

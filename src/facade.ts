@@ -1,0 +1,51 @@
+import type { AgentInfo, RegistrationBody, RegistrationResponse } from './schemas/agent.js'
+import type { WantedState } from './schemas/common.js'
+import type { Static } from '@sinclair/typebox'
+import type { Core } from './core.js'
+import type { RegistryEmitter } from './registry/events.js'
+import { select, type AgentFilter } from './registry/query.js'
+
+export interface RegistryStatistics {
+  total_agents: number
+  alive_agents: number
+  dead_agents: number
+  agent_types: Record<string, number>
+}
+
+/** The registry as the host application uses it, without HTTP to itself. Methods throw the problems of the REST API. */
+export interface AgentRegistry {
+  /** The newest revision, `<epoch>:<n>`. */
+  readonly revision: string
+  /** `registered updated alive dead unregistered state`, and `change` for all of them in order. */
+  readonly events: RegistryEmitter
+  /** Registers an agent, or a new instance of it. The answer holds its access token. */
+  register (registration: RegistrationBody): Promise<RegistrationResponse>
+  /** Unregisters an agent and ends its tokens. @throws agent-not-found */
+  unregister (agentId: string): Promise<void>
+  /** A sign of life. @throws agent-not-found */
+  heartbeat (agentId: string): Promise<AgentInfo>
+  /** Drains an agent, takes it into maintenance, or back. @throws agent-not-found */
+  setStatus (agentId: string, status: Static<typeof WantedState>): Promise<AgentInfo>
+  get (agentId: string): AgentInfo | undefined
+  /** In the order of registration. */
+  list (filter?: AgentFilter): AgentInfo[]
+  stats (): RegistryStatistics
+  /** Ends self-preservation: leases that are held go now, at the bounded rate. */
+  releaseHeld (): Promise<void>
+}
+
+export function createFacade ({ registry, membership }: Core): AgentRegistry {
+  const infoOf = (id: string) => registry.get(id)!
+  return {
+    get revision () { return registry.revision },
+    events: registry.events,
+    register: async registration => membership.join(registry.parse(registration), null),
+    unregister: agentId => membership.expel(agentId),
+    heartbeat: async agentId => infoOf((await registry.heartbeat({ id: agentId })).id),
+    setStatus: async (agentId, state) => infoOf((await registry.setState({ id: agentId, state, reason: 'requested' })).id),
+    get: agentId => registry.get(agentId),
+    list: (filter = {}) => Array.from(select(registry.replica, 'full', filter), ({ rendering }) => rendering.info()),
+    stats: () => registry.stats(),
+    releaseHeld: () => registry.releaseHeld()
+  }
+}

@@ -1,0 +1,121 @@
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import docs, { collectOpenapi } from '../plugins/docs.js'
+import { registerJwt } from '../plugins/jwt.js'
+import limits from '../plugins/limits.js'
+import { collectMethods } from '../plugins/methods.js'
+import { createProblemHandlers } from '../plugins/problems.js'
+import { createSockets, type Sockets } from '../plugins/sockets.js'
+import validation from '../plugins/validation.js'
+import { provideWebSocket } from '../plugins/websocket-host.js'
+import agentRoutes from '../routes/agents.js'
+import authRoutes from '../routes/auth.js'
+import healthRoutes from '../routes/health.js'
+import problemRoutes from '../routes/problems.js'
+import publicRoutes from '../routes/public.js'
+import rootRoutes from '../routes/root.js'
+import tokenRoutes from '../routes/tokens.js'
+import wellKnownRoutes from '../routes/well-known.js'
+import agentsSocket from '../routes/ws/agents.js'
+import publicSocket from '../routes/ws/public.js'
+import ticketRoutes from '../routes/ws-tickets.js'
+import { createCore, secretsOf, type Core } from './core.js'
+import { AlreadyRegisteredError } from './errors.js'
+import { createFacade, type AgentRegistry } from './facade.js'
+import { resolveOptions, type AgentRegistryOptions, type ResolvedOptions } from './options.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The registry; under another name when `decorateAs` says so. */
+    agentRegistry: AgentRegistry
+  }
+}
+
+function warnOfOptions ({ jwt, admin, agentKeys }: ResolvedOptions, { log }: Core) {
+  if (jwt.secret === undefined) log.warn({ option: 'jwt.secret' }, 'tokens are signed with a secret made for this run and end with it')
+  if (admin.password === undefined) log.info({ option: 'admin.password' }, 'nobody can log in as admin')
+  if (agentKeys.length === 0) log.info({ option: 'agentKeys' }, 'agents can register only through the host or an admin')
+}
+
+/** What every route of ours has: limits, validation, problem documents. */
+async function prepare (scope: FastifyInstance, options: ResolvedOptions) {
+  const handlers = createProblemHandlers(options.problemBase ?? `${options.prefix}/problems/`)
+  scope.decorateRequest('agentRegistryPrincipal', null)
+  scope.decorateRequest('agentRegistryCredentials', null)
+  scope.setErrorHandler(handlers.errorHandler)
+  // Without a prefix what is not found is the host's to answer.
+  if (options.prefix) scope.setNotFoundHandler(handlers.notFoundHandler)
+  scope.addHook('onRequest', async function nameRequest (request, reply) { reply.header('x-request-id', request.id) })
+  await scope.register(limits, { options })
+  await scope.register(validation)
+  const { publicWs, agentsWs, prefix } = options
+  await provideWebSocket(scope, new Set([publicWs, agentsWs].map(({ path }) => prefix + path)))
+}
+
+/** All routes, in one visible order. */
+async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) {
+  const { routes } = core.options
+  const refuseOtherMethods = collectMethods(scope)
+  const services = { core, sockets, hub: sockets.services.hub }
+  if (routes.root) await scope.register(rootRoutes)
+  if (routes.health) await scope.register(healthRoutes, services)
+  if (routes.wellKnown && !scope.prefix) await scope.register(wellKnownRoutes, services)
+  await scope.register(authRoutes, { ...services, prefix: '/auth' })
+  await scope.register(tokenRoutes, { ...services, prefix: '/tokens' })
+  await scope.register(ticketRoutes, services)
+  await scope.register(agentRoutes, { ...services, prefix: '/agents' })
+  await scope.register(publicRoutes, { ...services, prefix: '/public' })
+  await scope.register(problemRoutes)
+  await scope.register(publicSocket, services)
+  await scope.register(agentsSocket, services)
+  refuseOtherMethods()
+}
+
+async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
+  await core.registry.open()
+  sockets.start()
+  const sweep = setInterval(() => { core.sessions.sweep().catch(error => core.log.error({ err: error }, 'sessions')) }, 1000).unref()
+  scope.addHook('preClose', async function drainSockets () {
+    clearInterval(sweep)
+    await sockets.stop()
+  })
+  scope.addHook('onClose', async function closeRegistry () { await core.registry.close() })
+}
+
+/**
+ * The plugin: `await app.register(agentRegistry, { agentKeys: ['…'] })`.
+ * @throws AGENT_REGISTRY_INVALID_OPTIONS, AGENT_REGISTRY_ALREADY_REGISTERED, and what a store throws that cannot open
+ */
+async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions = {}): Promise<void> {
+  const options = resolveOptions(input)
+  if (app.hasDecorator(options.decorateAs)) throw new AlreadyRegisteredError(options.decorateAs)
+
+  await app.register(async function agentRegistryScope (scope) {
+    const secrets = secretsOf(options)
+    const core = createCore(options, await registerJwt(scope, options.decorateAs, secrets, options.jwt), secrets, app.log)
+    app.decorate(options.decorateAs, createFacade(core))
+    warnOfOptions(options, core)
+    const sockets = createSockets(core)
+    await prepare(scope, options)
+    if (options.routes.docs) await collectOpenapi(scope)
+    await scope.register(async function registryRoutes (routes) { await addRoutes(routes, core, sockets) })
+    if (options.routes.docs) await scope.register(docs)
+    await start(scope, core, sockets)
+  }, { prefix: options.prefix })
+}
+
+const plugin = fp(agentRegistry, { name: 'fastify-agent-registry', fastify: '5.x' })
+
+export default plugin
+export { plugin as agentRegistry, plugin as 'module.exports' }
+export { problemTypes, type ProblemType, type FieldError } from './errors.js'
+export { hideableFields } from './schemas/agent.js'
+export { MemoryStore, type MemoryStoreOptions } from './store/memory.js'
+export type { AgentRegistry, RegistryStatistics } from './facade.js'
+export type { AgentRegistryOptions, AuthenticateHook, OnRegisterHook, PublicViewHook, RegisterHookContext } from './options.js'
+export type { Principal, Role, TokenType } from './auth/principal.js'
+export type { AgentFilter } from './registry/query.js'
+export type { RegistryEvent, RegistryEvents } from './registry/events.js'
+export type { AgentInfo, AgentMetrics, AgentRegistration, RegistrationBody, RegistrationResponse } from './schemas/agent.js'
+export type { AgentState } from './schemas/common.js'
+export type * from './store/store.js'

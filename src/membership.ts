@@ -1,0 +1,112 @@
+import { createHash } from 'node:crypto'
+import { problem } from './errors.js'
+import type { KeyRing } from './auth/keys.js'
+import type { Principal } from './auth/principal.js'
+import type { Revocations } from './auth/revocations.js'
+import type { SpentTokens } from './auth/spent.js'
+import { tokenInvalid, type Tokens } from './auth/tokens.js'
+import type { ParsedRegistration } from './registry/registration.js'
+import { revisionText } from './registry/render.js'
+import type { Registry } from './registry/registry.js'
+import type { RegistrationResponse } from './schemas/agent.js'
+import type { AgentRecord, Claim, Sign } from './store/store.js'
+
+export interface MembershipOptions {
+  registry: Registry
+  tokens: Tokens
+  keys: KeyRing
+  spent: SpentTokens
+  revocations: Revocations
+  /** Told when an instance of an agent takes the place of another. */
+  onReplaced: (replacement: { agentId: string, address: string | undefined, previousAddress: string | undefined }) => void
+}
+
+/** Heartbeats per lease: two may be lost. */
+const heartbeatsPerLease = 3
+
+/** How agents come and go, and what becomes of their tokens. */
+export class Membership {
+  readonly #options: MembershipOptions
+  /** Where each agent registered from. */
+  readonly #addresses = new Map<string, string>()
+
+  constructor (options: MembershipOptions) {
+    this.#options = options
+    options.registry.onChange(({ id, after }) => { if (!after) this.#addresses.delete(id) })
+  }
+
+  /**
+   * Registers an agent with the right that a token gives; null is the host itself.
+   * @param address where the request came from
+   * @throws insufficient-permissions, token-invalid, and what `Registry.register` throws
+   */
+  async join (parsed: ParsedRegistration, principal: Principal | null, address?: string): Promise<RegistrationResponse> {
+    const id = parsed.registration.agent_id
+    assertMayJoin(id, principal)
+    if (principal?.type !== 'temp') return this.#join(parsed, principal, { kind: 'owner' }, address)
+    const claim = this.#keyClaim(principal)
+    const request = createHash('sha256').update(parsed.body).digest('base64')
+    return this.#options.spent.once(principal.tokenId, request, () => this.#join(parsed, principal, claim, address))
+  }
+
+  /**
+   * An agent goes by itself: it may come back with the same token, and do nothing else with it.
+   * @param gone called as soon as it is unregistered, before its tokens end
+   */
+  async leave (sign: Sign, gone: () => void = () => {}): Promise<void> {
+    const { incarnation } = await this.#options.registry.unregister(sign, 'left')
+    gone()
+    this.#options.revocations.revokeAgent({ agentId: sign.id, incarnation, mayRegister: true })
+  }
+
+  /** Somebody else unregisters an agent: its tokens end altogether. */
+  async expel (id: string): Promise<void> {
+    const { incarnation } = await this.#options.registry.unregister({ id }, 'removed')
+    this.#options.revocations.revokeAgent({ agentId: id, incarnation, mayRegister: false })
+  }
+
+  /** The holder of the key that owns an agent unregisters it with a temporary token, which that spends. */
+  async expelByKey (id: string, principal: Principal): Promise<void> {
+    const { digest } = this.#keyClaim(principal)
+    await this.#options.spent.once(principal.tokenId, `delete ${id}`, async () => {
+      const record = this.#options.registry.replica.get(id)?.record
+      if (record && record.ownerKey !== digest) throw problem('insufficient-permissions', 'The agent was registered with another key')
+      await this.expel(id)
+    })
+  }
+
+  #keyClaim ({ keyDigest }: Principal): Extract<Claim, { kind: 'key' }> {
+    const key = keyDigest === null ? undefined : this.#options.keys.byDigest(keyDigest)
+    if (!key) throw tokenInvalid('revoked')
+    return { kind: 'key', digest: key.digest, exclusive: key.exclusive, maxAgents: key.maxAgents }
+  }
+
+  async #join (parsed: ParsedRegistration, principal: Principal | null, claim: Claim, address: string | undefined): Promise<RegistrationResponse> {
+    const { created, record } = await this.#options.registry.register(parsed, claim, principal)
+    if (!created) this.#options.onReplaced({ agentId: record.id, address, previousAddress: this.#addresses.get(record.id) })
+    if (address !== undefined) this.#addresses.set(record.id, address)
+    return this.#answer(record, parsed.registration.name, created)
+  }
+
+  #answer (record: AgentRecord, name: string, created: boolean): RegistrationResponse {
+    const { registry, tokens } = this.#options
+    return {
+      status: 'success',
+      message: `Agent '${name}' registered successfully`,
+      agent_id: record.id,
+      access_token: tokens.issueAgent({ agentId: record.id, incarnation: record.incarnation }).token,
+      created,
+      revision: revisionText(registry.replica.epoch, record.revision),
+      incarnation: record.incarnation,
+      lease_ms: registry.leaseMs,
+      heartbeat_every_ms: Math.floor(registry.leaseMs / heartbeatsPerLease)
+    }
+  }
+}
+
+function assertMayJoin (id: string, principal: Principal | null) {
+  if (principal === null || principal.role === 'admin') return
+  if (principal.role === 'agent' && principal.agentId === id) return
+  const members = { agent_id: principal.agentId, request_agent_id: id }
+  throw problem('insufficient-permissions', 'Agents can only register themselves', { members })
+}

@@ -1,0 +1,64 @@
+import { Type, type Static } from '@sinclair/typebox'
+import { AgentInfo } from '../agent.js'
+import { Nullable, Revision } from '../common.js'
+import { ClientFrame, commonClientFrames, commonServerFrames, EpochSeconds, RequestId, ServerFrame } from './common.js'
+
+/** A number, or a string that holds one: existing clients send both. */
+const NumberLike = Type.Union([Type.Number(), Type.String({ pattern: '^\\s*[-+]?\\d{1,15}\\s*$' })])
+
+export const GetDiscoveryFrame = ClientFrame('get_discovery', {
+  page: Type.Optional(NumberLike),
+  page_size: Type.Optional(NumberLike),
+  agent_type: Type.Optional(Nullable(Type.String({ maxLength: 100 })))
+})
+export type GetDiscoveryFrame = Static<typeof GetDiscoveryFrame>
+
+export const Welcome = ServerFrame('welcome', {
+  message: Type.String(),
+  features: Type.Array(Type.String()),
+  commands: Type.Object({ ping: Type.String(), get_discovery: Type.String() }),
+  pagination: Type.Object({ default_page_size: Type.Integer(), max_page_size: Type.Integer(), usage: Type.String() }),
+  revision: Revision
+})
+export const StatsUpdate = ServerFrame('stats_update', {
+  timestamp: EpochSeconds,
+  data: Type.Object({
+    total_agents: Type.Integer(),
+    alive_agents: Type.Integer(),
+    dead_agents: Type.Integer(),
+    agent_types_count: Type.Integer(),
+    available_types: Type.Array(Type.String()),
+    system_status: Type.Literal('operational')
+  })
+})
+export const AgentsUpdate = ServerFrame('agents_update', {
+  timestamp: EpochSeconds,
+  data: Type.Object({
+    agents: Type.Array(AgentInfo),
+    total_count: Type.Integer({ description: 'The true number, also when the list is cut' }),
+    revision: Revision,
+    truncated: Type.Optional(Type.Literal(true))
+  })
+})
+export const DiscoveryData = ServerFrame('discovery_data', {
+  timestamp: EpochSeconds,
+  requestId: Type.Optional(RequestId),
+  data: Type.Object({
+    agents: Type.Array(AgentInfo),
+    pagination: Type.Object({
+      current_page: Type.Integer(),
+      page_size: Type.Integer(),
+      total_agents: Type.Integer(),
+      total_pages: Type.Integer(),
+      has_next: Type.Boolean(),
+      has_previous: Type.Boolean(),
+      next_page: Nullable(Type.Integer()),
+      previous_page: Nullable(Type.Integer())
+    }),
+    filters: Type.Object({ agent_type: Nullable(Type.String()) }),
+    omitted: Type.Optional(Type.Array(Type.String(), { description: 'agent_ids of this page that did not fit into the frame' }))
+  })
+})
+
+export const publicClientFrames = { ...commonClientFrames, get_discovery: GetDiscoveryFrame }
+export const publicServerFrames = [...commonServerFrames, Welcome, StatsUpdate, AgentsUpdate, DiscoveryData]

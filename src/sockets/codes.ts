@@ -1,0 +1,22 @@
+/** Codes of `error` frames. The socket lives on after each of them. */
+export const errorCodes = [
+  'malformed_message', 'unknown_type', 'invalid_frame', 'unsupported_encoding', 'message_too_large', 'rate_limited',
+  'action_not_permitted', 'agent_offline', 'storage_unavailable', 'internal_error'
+] as const
+export type ErrorCode = typeof errorCodes[number]
+
+/** Close codes: RFC 6455 §7.4.1 below 4000, those of this protocol from there. */
+export const closeCodes = {
+  normal: 1000,
+  goingAway: 1001,
+  policyViolation: 1008,
+  tooBig: 1009,
+  internal: 1011,
+  tryAgainLater: 1013,
+  tokenInvalid: 4001,
+  tokenExpired: 4002,
+  notAllowed: 4003,
+  slowConsumer: 4008,
+  replaced: 4009,
+  tooManyMessages: 4029
+} as const

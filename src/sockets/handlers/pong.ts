@@ -1,0 +1,5 @@
+import { PongFrame } from '../../schemas/frames/common.js'
+import type { FrameHandler } from '../tiers.js'
+
+/** That it came was the message. */
+export const pong: FrameHandler = { schema: PongFrame, handle () {} }

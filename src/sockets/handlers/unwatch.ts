@@ -1,0 +1,12 @@
+import { UnwatchFrame } from '../../schemas/frames/common.js'
+import type { FrameHandler } from '../tiers.js'
+
+/** Ends the feed; lists of agents come again. Harmless without one. */
+export const unwatch: FrameHandler = {
+  schema: UnwatchFrame,
+  handle (connection, frame, { watchers }) {
+    if (connection.watcher) watchers.delete(connection.watcher)
+    connection.watcher = null
+    connection.ack(frame)
+  }
+}

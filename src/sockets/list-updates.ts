@@ -1,0 +1,144 @@
+import { isPublic } from '../registry/replica.js'
+import type { Rendering } from '../registry/render.js'
+import type { View } from '../registry/query.js'
+import { statusOf } from '../schemas/agent.js'
+import type { Change } from '../store/store.js'
+import type { Connection } from './connection.js'
+import type { SocketServices } from './services.js'
+import type { Tier, TierName } from './tiers.js'
+
+interface TierUpdates {
+  readonly tier: Tier
+  readonly intervalMs: number
+  /** Agents that changed since the last list went out, the latest last. */
+  readonly changed: Set<string>
+  sentAt: number
+  /** Grows with what a list costs. */
+  spacingMs: number
+  timer: NodeJS.Timeout | undefined
+}
+
+interface List { agents: string[], total: number, truncated: boolean }
+
+/** Lists may take a fifth of one core. */
+const costFactor = 5
+
+function isVisible (view: View, { event, before, after }: Change): boolean {
+  if (view === 'public') {
+    const was = before !== null && isPublic(before)
+    const is = after !== null && isPublic(after)
+    return was !== is || (is && (event === 'registered' || event === 'updated'))
+  }
+  if (!before || !after || event === 'registered' || event === 'updated') return true
+  return statusOf(before.state) !== statusOf(after.state) || isPublic(before) !== isPublic(after)
+}
+
+/**
+ * The lists of agents that sockets get unasked: the first change at once, then at most one list per interval, always of
+ * the newest state. Watchers get deltas instead.
+ */
+export class ListUpdates {
+  readonly #tiers = new Map<TierName, TierUpdates>()
+  #services!: SocketServices
+
+  start (services: SocketServices, tiers: Array<{ tier: Tier, intervalMs: number }>): void {
+    this.#services = services
+    for (const { tier, intervalMs } of tiers) {
+      this.#tiers.set(tier.name, { tier, intervalMs, changed: new Set(), sentAt: -Infinity, spacingMs: intervalMs, timer: undefined })
+    }
+  }
+
+  stop (): void {
+    for (const updates of this.#tiers.values()) clearTimeout(updates.timer)
+  }
+
+  change (change: Change): void {
+    for (const updates of this.#tiers.values()) {
+      if (this.#services.hub.connections(updates.tier.name).size === 0 || !isVisible(updates.tier.view, change)) continue
+      updates.changed.delete(change.id)
+      updates.changed.add(change.id)
+      const wait = Math.max(0, updates.sentAt + updates.spacingMs - this.#services.now())
+      updates.timer ??= setTimeout(() => this.#flush(updates), wait).unref()
+    }
+  }
+
+  /** The list of now, for a connection that has just come. */
+  sendTo (connection: Connection): void {
+    const updates = this.#tiers.get(connection.tier.name)!
+    connection.sendList(() => this.#frames(updates, []))
+  }
+
+  #flush (updates: TierUpdates) {
+    const changed = [...updates.changed].reverse()
+    updates.changed.clear()
+    updates.timer = undefined
+    updates.sentAt = this.#services.now()
+    const started = performance.now()
+    this.#broadcast(updates, changed)
+    updates.spacingMs = Math.max(updates.intervalMs, costFactor * (performance.now() - started))
+  }
+
+  #broadcast (updates: TierUpdates, changed: string[]) {
+    let revision = -1
+    let texts: string[] = []
+    const make = () => {
+      if (revision !== this.#services.registry.replica.revision) texts = this.#frames(updates, changed)
+      revision = this.#services.registry.replica.revision
+      return texts
+    }
+    for (const connection of this.#services.hub.connections(updates.tier.name)) {
+      if (connection.isAuthenticated && !connection.watcher) connection.sendList(make)
+    }
+  }
+
+  #frames ({ tier }: TierUpdates, changed: readonly string[]): string[] {
+    const { registry, now } = this.#services
+    const { agents, total, truncated } = this.#list(tier.view, changed)
+    if (tier.name === 'public') {
+      const cut = truncated ? ',"truncated":true' : ''
+      return [`{"type":"agents_update","timestamp":${now() / 1000},"data":{"agents":[${agents.join()}],"total_count":${total},"revision":"${registry.revision}"${cut}}}`]
+    }
+    const list = `[${agents.join()}]`
+    return truncated ? [list, JSON.stringify({ type: 'agents_truncated', total_count: total, sent: agents.length, revision: registry.revision })] : [list]
+  }
+
+  /** All agents in order of registration or, when they are too many, what changed first and then the newest. */
+  #list (view: View, changed: readonly string[]): List {
+    const { replica } = this.#services.registry
+    const { maxAgentsPerUpdate } = this.#services.options.sockets
+    const all = view === 'public' ? replica.discoverable : replica.entries
+    const total = view === 'public' ? replica.discoverable.size : replica.size
+    if (total <= maxAgentsPerUpdate) {
+      const whole = this.#take(Array.from(all, entry => entry.rendering), view)
+      if (whole.length === total) return { agents: whole, total, truncated: false }
+    }
+    return { agents: this.#take(this.#byInterest(view, changed), view), total, truncated: true }
+  }
+
+  * #byInterest (view: View, changed: readonly string[]): Generator<Rendering> {
+    const { replica } = this.#services.registry
+    const isShown = (rendering: Rendering) => view === 'full' || isPublic(rendering.record)
+    const first = new Set(changed)
+    for (const id of changed) {
+      const rendering = replica.get(id)?.rendering
+      if (rendering && isShown(rendering)) yield rendering
+    }
+    for (const { rendering } of replica.newest()) {
+      if (isShown(rendering) && !first.has(rendering.record.id)) yield rendering
+    }
+  }
+
+  /** As many as fit. */
+  #take (renderings: Iterable<Rendering>, view: View): string[] {
+    const { maxAgentsPerUpdate, maxUpdateBytes } = this.#services.options.sockets
+    const agents: string[] = []
+    let bytes = 0
+    for (const rendering of renderings) {
+      const text = view === 'public' ? rendering.public()! : rendering.full()
+      bytes += Buffer.byteLength(text) + 1
+      if (agents.length === maxAgentsPerUpdate || bytes > maxUpdateBytes) break
+      agents.push(text)
+    }
+    return agents
+  }
+}

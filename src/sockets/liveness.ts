@@ -1,0 +1,77 @@
+import { closeCodes } from './codes.js'
+import type { Connection } from './connection.js'
+import type { SocketServices } from './services.js'
+
+/**
+ * What sockets say of their agents' lives. Frames and pongs mark an agent here; one batched renewal goes to the store
+ * at most every max(1 s, lease/10), sooner only for leases that are shorter than that.
+ */
+export class SocketLiveness {
+  readonly #byAgent = new Map<string, Set<Connection>>()
+  readonly #heard = new Map<string, number>()
+  #services!: SocketServices
+  #timer: NodeJS.Timeout | undefined
+
+  start (services: SocketServices): void {
+    this.#services = services
+    const { leaseMs } = services.registry
+    const everyMs = Math.min(Math.max(1000, leaseMs / 10), leaseMs / 3)
+    this.#timer = setInterval(() => { this.#flush() }, everyMs).unref()
+  }
+
+  stop (): void {
+    clearInterval(this.#timer)
+  }
+
+  /** Only a socket of the agent's current instance that does not just observe says anything of its life. */
+  add (connection: Connection): void {
+    const agentId = agentOf(connection)
+    if (agentId === null || connection.observes) return
+    const connections = this.#byAgent.get(agentId) ?? new Set()
+    this.#byAgent.set(agentId, connections.add(connection))
+    this.heard(connection)
+  }
+
+  delete (connection: Connection): void {
+    const agentId = agentOf(connection)
+    const connections = agentId === null ? undefined : this.#byAgent.get(agentId)
+    if (connections?.delete(connection) && connections.size === 0) this.#byAgent.delete(agentId!)
+  }
+
+  heard (connection: Connection): void {
+    const agentId = agentOf(connection)
+    if (agentId === null || connection.observes) return
+    const incarnation = connection.principal!.incarnation ?? 0
+    if (incarnation >= (this.#heard.get(agentId) ?? 0)) this.#heard.set(agentId, incarnation)
+  }
+
+  /** A broken connection makes its agent suspect, unless it has another one; its lease runs on. */
+  lost (connection: Connection, wasClean: boolean): void {
+    const agentId = agentOf(connection)
+    const isBroken = agentId !== null && !wasClean && !connection.observes && !this.#services.hub.isDraining
+    this.delete(connection)
+    if (!isBroken || this.#byAgent.has(agentId)) return
+    const incarnation = connection.principal!.incarnation ?? undefined
+    this.#heard.delete(agentId)
+    this.#services.registry.setState({ id: agentId, incarnation, state: 'suspect', reason: 'connection-lost' })
+      .catch(() => { /* gone or replaced: then there is nothing to suspect */ })
+  }
+
+  /** Ends the sockets of instances that came before `incarnation`. */
+  replaced (agentId: string, incarnation: number): void {
+    for (const connection of this.#byAgent.get(agentId) ?? []) {
+      if (connection.principal!.incarnation! < incarnation) connection.close(closeCodes.replaced, 'Replaced by a newer instance')
+    }
+  }
+
+  #flush () {
+    if (this.#heard.size === 0) return
+    const signs = Array.from(this.#heard, ([id, incarnation]) => ({ id, incarnation }))
+    this.#heard.clear()
+    this.#services.registry.renew(signs).catch(this.#services.onError)
+  }
+}
+
+function agentOf ({ principal }: Connection): string | null {
+  return principal?.type === 'agent' ? principal.agentId : null
+}

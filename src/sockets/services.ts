@@ -1,0 +1,27 @@
+import type { Authority } from '../auth/authority.js'
+import type { Clock } from '../clock.js'
+import type { ResolvedOptions } from '../options.js'
+import type { Feed } from '../registry/feed.js'
+import type { Registry } from '../registry/registry.js'
+import type { Handshake } from './handshake.js'
+import type { Hub } from './hub.js'
+import type { ListUpdates } from './list-updates.js'
+import type { SocketLiveness } from './liveness.js'
+import type { Membership } from '../membership.js'
+import type { Watchers } from './watchers.js'
+
+/** What connections and their handlers work with. */
+export interface SocketServices {
+  readonly registry: Registry
+  readonly authority: Authority
+  readonly membership: Membership
+  readonly options: ResolvedOptions
+  readonly feed: Feed
+  readonly hub: Hub
+  readonly watchers: Watchers
+  readonly lists: ListUpdates
+  readonly liveness: SocketLiveness
+  readonly handshake: Handshake
+  readonly now: Clock
+  readonly onError: (error: unknown) => void
+}
