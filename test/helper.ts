@@ -11,7 +11,7 @@ export const fingerprint = 'test-fingerprint'
 export const password = 'correct horse battery staple'
 export const secret = 'a secret of more than thirty-two characters'
 
-export type Json = any // eslint-disable-line @typescript-eslint/no-explicit-any
+export type Json = ReturnType<typeof JSON.parse>
 
 export interface Answer { status: number, headers: Headers, body: Json, text: string }
 export interface Call { token?: string | undefined, body?: unknown, raw?: string, headers?: Record<string, string> }
