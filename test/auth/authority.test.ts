@@ -3,11 +3,15 @@ import { AdminAccount } from '../../src/auth/admin-account.js'
 import { PasswordHasher } from '../../src/auth/passwords.js'
 import { admin, agentKey, buildAuthority, cheapCost, hmacSigner, login, principal, refusal } from './helper.js'
 import type { Principal } from '../../src/auth/principal.js'
-import type { TokenProblem } from '../../src/auth/tokens.js'
 
 const tokenInvalid = { type: 'token-invalid', status: 401, detail: 'Invalid or expired token' }
 const sessionInvalid = { type: 'session-invalid', status: 401, detail: 'Admin session validation failed' }
 const badLogin = { type: 'authentication-failed', status: 401, detail: 'Authentication failed: Invalid admin credentials' }
+
+/** What `run` rejects with, with the members that are not for clients. */
+function failure (run: Promise<unknown>): Promise<unknown> {
+  return run.then(() => undefined, (error: unknown) => error)
+}
 
 async function loggedIn (built: ReturnType<typeof buildAuthority>, changes: Partial<typeof login> = {}) {
   const { access_token: token } = await built.authority.login({ ...login, ...changes })
@@ -92,9 +96,9 @@ t.test('an expired token is told apart', async t => {
   const bearer = await authority.authenticate(token)
   now.advance(3_600_000)
   for (const run of [authority.authenticate(token), authority.check(bearer)]) {
-    await t.rejects(run, { type: 'token-invalid', reason: 'expired' } as Partial<TokenProblem>)
+    t.match(await failure(run), { type: 'token-invalid', reason: 'expired' })
   }
-  await t.rejects(authority.authenticate('x'), { reason: 'invalid' } as Partial<TokenProblem>)
+  t.match(await failure(authority.authenticate('x')), { reason: 'invalid' })
   t.equal(await authority.check(principal({ expiresAt: null })), undefined)
 })
 
@@ -192,9 +196,9 @@ t.test('missing and short credentials are wrong input, and cost no try', async t
   const request = { agentId: 'agent-one', agentType: 'testing', agentKey, address: '192.0.2.1' }
   for (let n = 0; n < 10; n++) {
     for (const member of ['agentId', 'agentType', 'agentKey']) {
-      await t.rejects(authority.requestTempToken({ ...request, [member]: undefined }), { type: 'invalid-input', statusCode: 400, members: { field: 'agent credentials' } })
+      t.match(await failure(authority.requestTempToken({ ...request, [member]: undefined })), { type: 'invalid-input', statusCode: 400, members: { field: 'agent credentials' } })
     }
-    await t.rejects(authority.requestTempToken({ ...request, agentKey: 'short' }), { type: 'invalid-input', members: { field: 'agent_key' } })
+    t.match(await failure(authority.requestTempToken({ ...request, agentKey: 'short' })), { type: 'invalid-input', members: { field: 'agent_key' } })
   }
   t.ok(await authority.requestTempToken(request))
 })
