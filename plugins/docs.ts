@@ -1,6 +1,7 @@
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyInstance } from 'fastify'
+import { collectMethods } from './methods.js'
 import { implementation } from '../src/identity.js'
 
 const description = `A live registry of AI agents: they register, show signs of life and are discovered.
@@ -36,5 +37,7 @@ export default async function docs (scope: FastifyInstance) {
   // swagger-ui asks for the document by this name; a host's own stays untouched above this scope.
   scope.swagger = scope[decorator]
   await scope.register(swaggerUi, { routePrefix: '/docs' })
+  const refuseOtherMethods = collectMethods(scope)
   scope.get('/openapi.json', { schema: { hide: true } }, async function getOpenapi () { return scope[decorator]() })
+  refuseOtherMethods()
 }

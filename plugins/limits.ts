@@ -8,7 +8,7 @@ import type { ResolvedOptions } from '../src/options.js'
 function blockListOf (name: string, ranges: readonly string[]): BlockList {
   const list = new BlockList()
   for (const range of ranges) {
-    const [address = '', bits] = range.split('/')
+    const [, address = '', bits] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(range) ?? []
     const family = isIPv6(address) ? 'ipv6' : 'ipv4'
     try {
       if (bits === undefined) list.addAddress(address, family)
@@ -43,8 +43,10 @@ function queryParams (url: string): number {
 
 /** Refuses, before anything else is done, whoever may not come and whatever is too large; upgrades too. */
 export default fp(async function limits (scope: FastifyInstance, { options }: { options: ResolvedOptions }) {
-  const { maxHeaderBytes, maxQueryParams } = options.limits
+  const { maxBodyBytes, maxHeaderBytes, maxQueryParams } = options.limits
   const isRefused = addressCheck(options.addresses)
+
+  scope.addHook('onRoute', function limitBody (route) { route.bodyLimit ??= maxBodyBytes })
 
   scope.addHook('onRequest', async function checkLimits (request: FastifyRequest) {
     if (isRefused(request.ip)) throw problem('insufficient-permissions', 'This address is not allowed')

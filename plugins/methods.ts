@@ -23,9 +23,11 @@ export function collectMethods (scope: FastifyInstance): () => void {
         method: methods.filter(method => !known.has(method)),
         url: url.slice(scope.prefix.length) || '/',
         schema: { hide: true },
-        handler: async function refuseMethod () {
+        // Before a body is read: it does not matter what is in it.
+        onRequest: async function refuseMethod () {
           throw problem('method-not-allowed', `Allowed here: ${allow}`, { headers: { allow } })
-        }
+        },
+        handler: async function neverReached () {}
       })
     }
   }

@@ -20,7 +20,6 @@ export interface ProblemHandlers {
 
 /** Errors of Fastify that are the client's, by code; anything else below 500 is a `request-error`. */
 const fastifyErrors: Record<string, [type: ProblemType, detail: string]> = {
-  FST_ERR_CTP_BODY_TOO_LARGE: ['request-too-large', 'The body is too large'],
   FST_ERR_CTP_INVALID_MEDIA_TYPE: ['unsupported-media-type', 'Expected application/json'],
   FST_ERR_CTP_INVALID_JSON_BODY: ['validation-failed', 'The body is not valid JSON'],
   FST_ERR_CTP_EMPTY_JSON_BODY: ['validation-failed', 'The body is empty']
@@ -28,9 +27,16 @@ const fastifyErrors: Record<string, [type: ProblemType, detail: string]> = {
 
 const pathOf = (url: string) => url.split('?', 1)[0]!
 
+function tooLarge ({ headers, routeOptions }: FastifyRequest): ProblemError {
+  const length = headers['content-length']
+  const members = { max_size: routeOptions.bodyLimit, ...(length !== undefined && { content_length: Number(length) }) }
+  return problem('request-too-large', 'The body is too large', { members })
+}
+
 /** What an error that is not a problem yet is told as. Errors of ours are logged whole and told without a detail. */
 function toProblem (error: FastifyError, request: FastifyRequest): ProblemError {
   if (isProblem(error)) return error
+  if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') return tooLarge(request)
   const known = fastifyErrors[error.code]
   if (known) return problem(known[0], known[1], known[0] === 'validation-failed' ? { members: { errors: [{ path: '', message: known[1] }] } } : {})
   const status = error.statusCode ?? 500
@@ -52,6 +58,7 @@ export function createProblemHandlers (base: string): ProblemHandlers {
       timestamp: new Date().toISOString(),
       request_id: request.id
     }
+    reply.header('x-request-id', request.id)
     if (error.statusCode === 401) reply.header('www-authenticate', 'Bearer')
     return reply.code(error.statusCode).headers(error.headers ?? {}).type('application/problem+json; charset=utf-8').send(JSON.stringify(document))
   }

@@ -14,11 +14,13 @@ export const validatorCompiler: FastifySchemaCompiler<TSchema> = function compil
   }
 }
 
+const jsonTypes = ['application/json', 'application/merge-patch+json']
+
 /** JSON bodies, where an empty one counts as none: existing clients send it with DELETE and logout. */
 function addJsonParser (scope: FastifyInstance) {
   const parse = scope.getDefaultJsonParser('error', 'error')
   scope.removeContentTypeParser('application/json')
-  scope.addContentTypeParser('application/json', { parseAs: 'string' }, function parseJson (request: FastifyRequest, body: string, done) {
+  scope.addContentTypeParser(jsonTypes, { parseAs: 'string' }, function parseJson (request: FastifyRequest, body: string, done) {
     if (body.trim() === '') done(null, undefined)
     else parse(request, body, done)
   })
