@@ -3,6 +3,9 @@ import { Kind, type TSchema } from '@sinclair/typebox'
 /** Marks a string that is taken as it came: secrets may begin or end with a space. */
 export const verbatim = { verbatim: true }
 
+/** Marks a choice of names that may be given in any case. */
+export const lowercase = { lowercase: true }
+
 const truthy = new Set(['true', '1', 'yes', 'on'])
 const falsy = new Set(['false', '0', 'no', 'off'])
 
@@ -36,13 +39,21 @@ function coerceObject (value: unknown, schema: TSchema): unknown {
   return result
 }
 
+/** What may also be null is read like what it else is; names that are told apart in any case are made lower case. */
+function coerceUnion (value: unknown, schema: TSchema): unknown {
+  if (schema.lowercase && typeof value === 'string') return value.trim().toLowerCase()
+  const [inner, ...others] = (schema.anyOf as TSchema[]).filter(({ type }) => type !== 'null')
+  return inner && others.length === 0 && value !== null ? coerce(inner, value) : value
+}
+
 const coercions: Record<string, (value: unknown, schema: TSchema) => unknown> = {
   String: coerceString,
   Integer: coerceNumber,
   Number: coerceNumber,
   Boolean: coerceBoolean,
   Array: coerceArray,
-  Object: coerceObject
+  Object: coerceObject,
+  Union: coerceUnion
 }
 
 /**

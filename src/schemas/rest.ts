@@ -1,5 +1,5 @@
 import { Type, type TSchema } from '@sinclair/typebox'
-import { verbatim } from '../coerce.js'
+import { lowercase, verbatim } from '../coerce.js'
 import { AgentId, AgentType, Capability, Nullable, Status, Timestamp, Token, WantedState } from './common.js'
 
 /** A problem document (RFC 9457). */
@@ -86,7 +86,7 @@ export const MintBody = Type.Object({
   user_id: Type.String({ minLength: 2, maxLength: 100, pattern: '^[a-zA-Z0-9_@.-]+$' }),
   agent_id: AgentId,
   scopes: Type.Array(Type.String({ minLength: 1, maxLength: 100, pattern: '^[a-zA-Z0-9_.:-]+$' }), { maxItems: 50, default: [] }),
-  role: Type.Union([Type.Literal('user'), Type.Literal('admin'), Type.Literal('agent')], { default: 'user' }),
+  role: Type.Union([Type.Literal('user'), Type.Literal('admin'), Type.Literal('agent')], { default: 'user', ...lowercase }),
   agent_type: Type.Optional(Nullable(AgentType))
 })
 export const TokenAnswer = Type.Object({ access_token: Token, token_type: Type.Literal('bearer'), expires_in: Type.Integer({ description: 'Seconds' }) })
