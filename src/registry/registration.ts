@@ -21,9 +21,10 @@ export interface ParsedRegistration { readonly registration: AgentRegistration, 
  * @throws validation-failed with one entry per wrong field
  */
 export function parseRegistration (input: unknown, rules: RegistrationRules): ParsedRegistration {
-  if (!isObject(input)) throw validationFailed([{ path: '', message: 'Expected object' }])
-  if (!isShallow(input, maxDepth)) throw validationFailed([{ path: '', message: `Nested deeper than ${maxDepth} levels` }])
+  assertTree(input)
   const value = normalizeRegistration(input)
+  // Again: requirements may have come as JSON text.
+  assertTree(value)
   const errors = new Map([...ruleErrors(value, rules), ...fieldErrors(AgentRegistration, value)].map(error => [error.path, error]))
   if (errors.size > 0) throw validationFailed([...errors.values()])
   const body = JSON.stringify(value)
@@ -31,6 +32,12 @@ export function parseRegistration (input: unknown, rules: RegistrationRules): Pa
     throw validationFailed([{ path: '', message: `The record is larger than ${rules.maxRecordBytes} bytes` }])
   }
   return { registration: value as AgentRegistration, body }
+}
+
+/** @throws validation-failed for what is no object, or nested so deep that it would end the stack */
+export function assertTree (input: unknown): asserts input is Record<string, unknown> {
+  if (!isObject(input)) throw validationFailed([{ path: '', message: 'Expected object' }])
+  if (!isShallow(input, maxDepth)) throw validationFailed([{ path: '', message: `Nested deeper than ${maxDepth} levels` }])
 }
 
 /** What a schema cannot say. */

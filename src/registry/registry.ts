@@ -7,8 +7,7 @@ import type { AgentRecord, AgentStore, Change, Claim, Outcome, RecordContent, Si
 import { ChangeRing } from './changes.js'
 import { RegistryEmitter } from './events.js'
 import { mergePatch } from './merge-patch.js'
-import { isObject } from './normalize.js'
-import { parseRegistration, type ParsedRegistration, type RegistrationRules } from './registration.js'
+import { assertTree, parseRegistration, type ParsedRegistration, type RegistrationRules } from './registration.js'
 import { Replica } from './replica.js'
 import { revisionText } from './render.js'
 import { Sweeper } from './sweeper.js'
@@ -98,7 +97,7 @@ export class Registry {
   async register ({ registration, body }: ParsedRegistration, claim: Claim, principal: Principal | null): Promise<Registered> {
     const id = registration.agent_id
     if (claim.kind === 'key') this.#checkKey(claim.digest, registration)
-    else if (principal?.role === 'agent') this.#checkKey(this.replica.get(id)?.record.ownerKey, registration)
+    else if (principal?.role === 'agent') this.#checkKey(this.replica.get(id)?.record.ownerKey ?? principal.keyDigest, registration)
     await this.#askHost(registration, principal)
     const content = await this.#content(registration, body)
     const outcome = await this.#store.register({ id, content, claim, maxAgents: this.#options.maxAgents })
@@ -115,7 +114,7 @@ export class Registry {
   async patch (id: string, patch: unknown, ifRevision?: number): Promise<AgentRecord> {
     const { record } = this.replica.get(id) ?? this.#notFound(id)
     if (ifRevision !== undefined && ifRevision !== record.revision) throw this.#changed(id)
-    if (!isObject(patch)) throw validationFailed([{ path: '', message: 'Expected object' }])
+    assertTree(patch)
     const touched = immutableMembers.filter(member => Object.hasOwn(patch, member))
     if (touched.length > 0) throw validationFailed(touched.map(member => ({ path: `/${member}`, message: 'Cannot be changed' })))
     const { registration, body } = parseRegistration(mergePatch(JSON.parse(record.body), patch), this.#options)
