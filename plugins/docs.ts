@@ -1,8 +1,8 @@
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyInstance } from 'fastify'
-import { collectMethods } from './methods.js'
 import { implementation } from '../src/identity.js'
+import { collectMethods } from './methods.js'
 
 const description = `A live registry of AI agents: they register, show signs of life and are discovered.
 

@@ -92,7 +92,7 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
 
   scope.delete('/:id', {
     schema: { tags, summary: 'Unregisters an agent', params: IdParams, response: answers(Unregistered) },
-    preValidation: guard(authority, { takes: ['temp', 'agent', 'admin'], level: 'agent' })
+    preValidation: guard(authority, { takes: ['temp', 'agent', 'admin'], level: 'agent', for: 'unregister' })
   }, async function unregister (request) {
     const { id } = request.params
     const principal = request.agentRegistryPrincipal!

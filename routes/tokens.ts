@@ -1,6 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { bearerOf, guard, headerOf } from '../plugins/guard.js'
 import { isProblem, problem } from '../src/errors.js'
+import type { TokenProblem } from '../src/auth/tokens.js'
 import type { Core } from '../src/core.js'
 import { answers, Done, MintBody, RevokeBody, TokenAnswer, TokenVerdict, ValidateQuery } from '../src/schemas/rest.js'
 
@@ -16,6 +17,16 @@ const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function to
     const claims = tokens.claims(token)
     await authority.check(tokens.verify(token))
     return claims
+  }
+
+  /** A token that has expired is as good as revoked (RFC 7009 §2.2). */
+  function revokeOne (token: string) {
+    try {
+      const { tokenId, expiresAt } = tokens.verify(token)
+      revocations.revokeToken(tokenId, expiresAt)
+    } catch (error) {
+      if ((error as TokenProblem).reason !== 'expired') throw problem('invalid-input', 'The token is not one of this registry', { members: { field: 'token' } })
+    }
   }
 
   scope.post('/mint', {
@@ -78,8 +89,7 @@ const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function to
       const incarnation = registry.replica.get(agentId)?.record.incarnation ?? core.now()
       revocations.revokeAgent({ agentId, incarnation, mayRegister: false })
     } else {
-      const { tokenId, expiresAt } = tokens.verify(token!)
-      revocations.revokeToken(tokenId, expiresAt)
+      revokeOne(token!)
     }
     return { status: 'success' as const, message: 'Revoked' }
   })

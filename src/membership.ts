@@ -43,7 +43,7 @@ export class Membership {
   async join (parsed: ParsedRegistration, principal: Principal | null, address?: string): Promise<RegistrationResponse> {
     const id = parsed.registration.agent_id
     assertMayJoin(id, principal)
-    if (principal?.type !== 'temp') return this.#join(parsed, principal, { kind: 'owner' }, address)
+    if (principal?.type !== 'temp') return this.#join(parsed, principal, { kind: 'owner', digest: principal?.keyDigest ?? null }, address)
     const claim = this.#keyClaim(principal)
     const request = createHash('sha256').update(parsed.body).digest('base64')
     return this.#options.spent.once(principal.tokenId, request, () => this.#join(parsed, principal, claim, address))
@@ -69,6 +69,7 @@ export class Membership {
   async expelByKey (id: string, principal: Principal): Promise<void> {
     const { digest } = this.#keyClaim(principal)
     await this.#options.spent.once(principal.tokenId, `delete ${id}`, async () => {
+      if (this.#options.revocations.check(principal) !== 'ok') throw tokenInvalid('revoked')
       const record = this.#options.registry.replica.get(id)?.record
       if (record && record.ownerKey !== digest) throw problem('insufficient-permissions', 'The agent was registered with another key')
       await this.expel(id)
@@ -94,7 +95,7 @@ export class Membership {
       status: 'success',
       message: `Agent '${name}' registered successfully`,
       agent_id: record.id,
-      access_token: tokens.issueAgent({ agentId: record.id, incarnation: record.incarnation }).token,
+      access_token: tokens.issueAgent({ agentId: record.id, incarnation: record.incarnation, keyDigest: record.ownerKey }).token,
       created,
       revision: revisionText(registry.replica.epoch, record.revision),
       incarnation: record.incarnation,

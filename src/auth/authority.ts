@@ -10,7 +10,7 @@ import type { Attempts } from './attempts.js'
 import type { KeyRing } from './keys.js'
 import type { PasswordHasher } from './passwords.js'
 import type { Principal } from './principal.js'
-import type { Revocations } from './revocations.js'
+import type { Revocations, RevocationVerdict } from './revocations.js'
 import type { Session, Sessions } from './sessions.js'
 
 export interface AuthorityOptions {
@@ -30,8 +30,11 @@ export interface AuthorityOptions {
 }
 
 export interface CheckOptions {
-  /** What the token is used for: an agent that has left may only register itself again. */
-  for?: 'register'
+  /**
+   * What the token is used for: an agent that has left may only register itself again, and a temporary token that has
+   * unregistered its agent, and ended with it, may ask for the same again.
+   */
+  for?: 'register' | 'unregister'
   /** Lets tokens of an older incarnation pass, where those have an answer of their own. */
   staleAllowed?: boolean
   /** When given, an admin's session must have been opened with it. */
@@ -74,8 +77,7 @@ export class Authority {
   async check (principal: Principal, options: CheckOptions = {}): Promise<void> {
     if (principal.expiresAt !== null && principal.expiresAt * 1000 <= this.#options.now()) throw tokenInvalid('expired')
     const verdict = this.#options.revocations.check(principal)
-    const isPassed = verdict === 'ok' || (verdict === 'register-only' && options.for === 'register')
-    if (!isPassed) throw tokenInvalid('revoked')
+    if (!isPassed(verdict, principal, options)) throw tokenInvalid('revoked')
     if (!options.staleAllowed && this.#isStale(principal)) throw tokenInvalid('revoked')
     if (principal.sessionId !== null) await this.#checkSession(principal, principal.sessionId, options.fingerprint)
   }
@@ -198,6 +200,11 @@ export class Authority {
     if (!key) throw problem('authentication-failed', 'Authentication failed: Invalid agent registration key')
     return key
   }
+}
+
+function isPassed (verdict: RevocationVerdict, { type }: Principal, { for: use }: CheckOptions): boolean {
+  if (verdict === 'ok' || (use === 'unregister' && type === 'temp')) return true
+  return verdict === 'register-only' && use === 'register'
 }
 
 function invalidInput (detail: string, field: string) {

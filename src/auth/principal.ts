@@ -16,7 +16,7 @@ export interface Principal {
   /** Epoch seconds; null for a principal of the host that does not end. */
   readonly expiresAt: number | null
   readonly scopes: readonly string[]
-  /** Of a temporary token: digest of the agent key it was given for. */
+  /** Digest of an agent key: of a temporary token the one it was given for, of an agent the one that owns it. */
   readonly keyDigest: string | null
   /** Of a temporary token: the type of agent it was asked for, in lower case. */
   readonly agentType?: string | null

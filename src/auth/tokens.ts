@@ -34,11 +34,12 @@ export interface MintRequest {
   sessionId: string | null
   incarnation: number | null
   agentType?: string | null
+  keyDigest?: string | null
   /** Epoch milliseconds that the token may not outlive, such as the end of its session. */
   endsAt?: number
 }
 
-type Subject = Pick<Principal, 'subject' | 'agentId' | 'scopes' | 'sessionId' | 'incarnation' | 'agentType'>
+type Subject = Pick<Principal, 'subject' | 'agentId' | 'scopes' | 'sessionId' | 'incarnation' | 'agentType'> & { keyDigest?: string | null }
 interface Draft { typ: TokenType, sub: string, lifeMs: number, rest: Partial<Claims> }
 
 const tempLifeMs = 900_000
@@ -103,8 +104,9 @@ export class Tokens {
     return this.#issue({ typ: 'temp', sub: `temp_${agentId}`, lifeMs: tempLifeMs, rest })
   }
 
-  issueAgent ({ agentId, incarnation }: { agentId: string, incarnation: number }): IssuedToken {
-    const rest = { agent_id: agentId, inc: incarnation, scopes: [] }
+  /** `keyDigest` names the key that owns the agent, so that it still does when the agent has gone and comes back. */
+  issueAgent ({ agentId, incarnation, keyDigest = null }: { agentId: string, incarnation: number, keyDigest?: string | null }): IssuedToken {
+    const rest = present({ agent_id: agentId, inc: incarnation, scopes: [], key: keyDigest })
     return this.#issue({ typ: 'agent', sub: agentId, lifeMs: this.#expiresInMs, rest })
   }
 
@@ -153,10 +155,10 @@ export class Tokens {
     }
   }
 
-  #issueUsual (typ: Role, { subject, agentId, scopes, sessionId, incarnation, agentType }: Subject, endsAt: number): IssuedToken {
+  #issueUsual (typ: Role, { subject, agentId, scopes, sessionId, incarnation, agentType, keyDigest }: Subject, endsAt: number): IssuedToken {
     if (typ === 'admin' && sessionId === null) throw problem('insufficient-permissions', 'An admin token needs a session')
     const lifeMs = Math.min(this.#expiresInMs, endsAt - this.#now())
-    const rest = present({ agent_id: agentId, scopes: [...scopes], sid: sessionId, inc: incarnation, agent_type: agentType })
+    const rest = present({ agent_id: agentId, scopes: [...scopes], sid: sessionId, inc: incarnation, agent_type: agentType, key: keyDigest })
     return this.#issue({ typ, sub: subject, lifeMs, rest })
   }
 

@@ -21,7 +21,7 @@ export const Claims = Type.Object({
   scopes: Type.Optional(Type.Array(Type.String())),
   inc: Type.Optional(Type.Integer({ description: 'Incarnation of the agent' })),
   sid: Type.Optional(Type.String({ minLength: 1, description: 'Session that the token ends with' })),
-  key: Type.Optional(Type.String({ minLength: 1, description: 'Digest of the agent key, of temporary tokens only' })),
+  key: Type.Optional(Type.String({ minLength: 1, description: 'Digest of the agent key: of a temporary token the one it was given for, of an agent the one that owns it' })),
   agent_type: Type.Optional(Type.String()),
   temp_registration: Type.Optional(Type.Boolean()),
   token_type: Type.Optional(Type.String())

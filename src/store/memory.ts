@@ -55,7 +55,7 @@ export class MemoryStore implements AgentStore {
     const refusal = this.#refusal(before, command)
     if (refusal) return { ok: false, reason: refusal }
     const now = this.now()
-    const ownerKey = command.claim.kind === 'key' ? command.claim.digest : before?.ownerKey ?? null
+    const ownerKey = command.claim.kind === 'key' ? command.claim.digest : before?.ownerKey ?? command.claim.digest ?? null
     this.#incarnation = nextIncarnation(this.#incarnation, now)
     const n = this.#revision + 1
     const record: AgentRecord = {

@@ -41,7 +41,7 @@ export interface Change {
 
 /** With what right an agent is registered. Decides what happens to an id that is registered already. */
 export type Claim =
-  | { readonly kind: 'owner' }
+  | { readonly kind: 'owner', /** Key that owns the agent unless a record of it says otherwise. */ readonly digest?: string | null }
   | { readonly kind: 'key', readonly digest: string, readonly exclusive: boolean, readonly maxAgents?: number }
 
 /** The part of a record that its owner decides. */
