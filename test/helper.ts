@@ -1,8 +1,11 @@
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
-import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import type { TSchema } from '@sinclair/typebox'
+import { Value } from '@sinclair/typebox/value'
+import fastify, { type FastifyInstance, type FastifyRequest, type FastifyServerOptions } from 'fastify'
 import type { Test } from 'tap'
 import { WebSocket, type ClientOptions } from 'ws'
+import { Problem } from '../src/schemas/rest.js'
 import agentRegistry, { type AgentRegistryOptions } from '../src/index.js'
 
 /** Keys that tests configure: two plain ones and one that is exclusive. */
@@ -215,4 +218,34 @@ export async function build (t: Test, options: AgentRegistryOptions = {}, { befo
   await app.listen({ port: 0, host: '127.0.0.1' })
   t.teardown(() => app.close())
   return new Harness(app, options.prefix)
+}
+
+type ResponseSchemas = Record<string, TSchema | undefined>
+
+/** What is wrong in an answer by the response schema of its own route. */
+function answerErrors (request: FastifyRequest, status: number, payload: unknown): string[] {
+  const schemas = request.routeOptions.schema?.response as ResponseSchemas | undefined
+  const schema = schemas?.[status] ?? schemas?.[`${String(status)[0]}xx`]
+  if (!schema || typeof payload !== 'string') return []
+  return [...Value.Errors(schema, JSON.parse(payload))].map(({ path, message }) => `${request.method} ${request.url} ${status} ${path}: ${message}`)
+}
+
+/** Collects every answer that is not what the response schema of its route promises. */
+export function answerChecker () {
+  const findings: string[] = []
+  function before (app: FastifyInstance) {
+    app.addHook('onSend', async function checkAnswer (request, reply, payload) {
+      findings.push(...answerErrors(request, reply.statusCode, payload))
+    })
+  }
+  return { findings, before }
+}
+
+/** The suffix of a problem's type, once its shape was checked. */
+export function problemOf (t: Test, { status, headers, body }: Answer): string {
+  t.match(headers.get('content-type'), /^application\/problem\+json/)
+  t.same([...Value.Errors(Problem, body)], [])
+  t.equal(body.status, status)
+  t.equal(body.request_id, headers.get('x-request-id'))
+  return body.type.replace(/^.*\/problems\//, '')
 }
