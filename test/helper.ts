@@ -6,7 +6,7 @@ import fastify, { type FastifyInstance, type FastifyRequest, type FastifyServerO
 import type { Test } from 'tap'
 import { WebSocket, type ClientOptions } from 'ws'
 import { Problem } from '../src/schemas/rest.js'
-import agentRegistry, { type AgentRegistryOptions } from '../src/index.js'
+import agentRegistry, { type AgentRegistryOptions, type RegistrationBody } from '../src/index.js'
 
 /** Keys that tests configure: two plain ones and one that is exclusive. */
 export const keys = { plain: 'plain-key-0001', other: 'other-key-0002', exclusive: 'exclusive-key-0003' }
@@ -81,6 +81,12 @@ export class Harness {
     return body.access_token
   }
 
+  /** Registers an agent as the host does, without HTTP; its access token. */
+  async join (id = 'agent-one', more: object = {}): Promise<string> {
+    const { access_token: token } = await this.app.agentRegistry.register(registration(id, more) as RegistrationBody)
+    return token
+  }
+
   /** What an admin's calls need: `{ token, headers }`. */
   async admin (print = fingerprint): Promise<{ token: string, headers: Record<string, string> }> {
     const headers = { 'x-client-fingerprint': print }
@@ -129,8 +135,7 @@ export class Client {
     this.ws = new WebSocket(url, protocols, options)
     this.opened = once(this.ws, 'open')
     this.opened.catch(() => {})
-    this.closed = once(this.ws, 'close').then(([code, reason]) => ({ code, reason: String(reason) }))
-    this.closed.catch(() => {})
+    this.closed = new Promise(resolve => { this.ws.once('close', (code, reason) => resolve({ code, reason: String(reason) })) })
     this.refused = once(this.ws, 'unexpected-response').then(async ([, response]) => {
       let text = ''
       for await (const chunk of response) text += chunk
