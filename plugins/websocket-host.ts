@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream'
 import fastifyWebsocket, { type WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import type { WebSocket } from 'ws'
+import { problem } from '../src/errors.js'
 
 /** Largest frame that ws takes in at all; it closes with 1009 over it. */
 export const hardPayloadLimit = 262_144
@@ -24,13 +25,21 @@ function isRouted (request: IncomingMessage): boolean {
  * @param paths the paths that are ours
  */
 export async function provideWebSocket (scope: FastifyInstance, paths: ReadonlySet<string>): Promise<void> {
+  await provideServer(scope, paths)
+  // Otherwise such a socket would be opened, closed without a word, and its URL logged with the query.
+  scope.addHook('onRequest', async function refuseUpgrade (request) {
+    if (request.ws && !paths.has(request.routeOptions.url ?? '')) throw problem('request-error', 'There is no WebSocket here')
+  })
+}
+
+async function provideServer (scope: FastifyInstance, paths: ReadonlySet<string>): Promise<void> {
   if (scope.hasDecorator('websocketServer')) return
   const upgrades = new EventEmitter()
   // closeTimeout is newer than the types of ws.
   const serverOptions: WebsocketPluginOptions['options'] & { closeTimeout: number } = { maxPayload: hardPayloadLimit, closeTimeout, server: upgrades as unknown as Server }
   await scope.register(fastifyWebsocket, {
     options: serverOptions,
-    errorHandler: function ignoreSocketError () { /* ws closes the socket with the right code by itself */ }
+    errorHandler: ignoreSocketError
   })
 
   function forward (request: IncomingMessage, socket: Duplex, head: Buffer) {
@@ -50,15 +59,19 @@ function isNobodys (server: Server): boolean {
   return server.listeners('upgrade').every(listener => 'isRegistry' in listener)
 }
 
+function ignoreSocketError () { /* ws closes the socket with the right code by itself */ }
+
 interface Receiver { _maxPayload?: number }
 
 /**
  * Takes a socket over from whichever @fastify/websocket accepted it: bounds its frames and removes it from the host's
- * set of clients, which the host may broadcast to, and closes without a code on shutdown.
+ * set of clients, which the host may broadcast to, and closes without a code on shutdown. The host's error handler cuts
+ * the socket off before ws's close frame has left.
  * @returns whether the bound could be set
  */
 export function adopt (scope: FastifyInstance, socket: WebSocket): boolean {
   scope.websocketServer.clients.delete(socket)
+  socket.removeAllListeners('error').on('error', ignoreSocketError)
   const receiver = (socket as unknown as { _receiver?: Receiver })._receiver
   if (typeof receiver?._maxPayload !== 'number') return false
   if (receiver._maxPayload === 0 || receiver._maxPayload > hardPayloadLimit) receiver._maxPayload = hardPayloadLimit

@@ -5,6 +5,7 @@ import { registerJwt } from '../plugins/jwt.js'
 import limits from '../plugins/limits.js'
 import { collectMethods } from '../plugins/methods.js'
 import { createProblemHandlers } from '../plugins/problems.js'
+import { withoutQueries } from '../plugins/request-log.js'
 import { createSockets, type Sockets } from '../plugins/sockets.js'
 import validation from '../plugins/validation.js'
 import { provideWebSocket } from '../plugins/websocket-host.js'
@@ -101,7 +102,7 @@ async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions 
     await scope.register(async function registryRoutes (routes) { await addRoutes(routes, core, sockets) })
     if (options.routes.docs) await scope.register(docs)
     await start(scope, core, sockets)
-  }, { prefix: options.prefix })
+  }, { prefix: options.prefix, logSerializers: withoutQueries(app.log) })
 }
 
 const plugin = fp(agentRegistry, { name: 'fastify-agent-registry', fastify: '5.x' })
