@@ -19,7 +19,8 @@ export function serveTier (scope: FastifyInstance, core: Core, { services }: Soc
     if (!request.ws) throw problem('request-error', 'This is a WebSocket: send an upgrade')
     const token = takeSubprotocols(request)
     request.agentRegistryCredentials = tier.authenticates ? await credentialsOf(core, tier, request, token) : null
-    const objection = hub.objection(tier, request.ip, request.agentRegistryCredentials !== null)
+    const isKnown = request.agentRegistryCredentials !== null && 'principal' in request.agentRegistryCredentials
+    const objection = hub.objection(tier, request.ip, isKnown)
     if (objection === undefined) return
     reply.header('connection', 'close')
     throw problem(hub.isDraining ? 'shutting-down' : 'too-many-connections', objection, { headers: { 'retry-after': '5' } })
@@ -29,7 +30,7 @@ export function serveTier (scope: FastifyInstance, core: Core, { services }: Soc
     const connection = new Connection({ tier, transport: transportOf(socket), address: request.ip, services })
     socket.on('message', (data: Buffer, isBinary: boolean) => { connection.receive(data, isBinary) })
     socket.on('pong', () => { connection.heard(core.now()) })
-    socket.on('close', code => { hub.remove(connection, code === closeCodes.normal) })
+    socket.on('close', code => { hub.remove(connection, code !== closeCodes.abnormal) })
     if (!adopt(scope, socket) && isBounded) {
       isBounded = false
       core.log.warn({ tier: tier.name }, 'the size of frames of this tier is not bounded by ws')

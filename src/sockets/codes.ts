@@ -9,6 +9,8 @@ export type ErrorCode = typeof errorCodes[number]
 export const closeCodes = {
   normal: 1000,
   goingAway: 1001,
+  /** Never sent: what is heard when no close frame came. */
+  abnormal: 1006,
   policyViolation: 1008,
   tooBig: 1009,
   internal: 1011,

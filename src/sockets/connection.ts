@@ -18,6 +18,9 @@ const envelopeBytes = 4096
 const maxQueued = 1000
 const maxHeld = 64
 const abuseMs = 10_000
+/** Silence of the limiter after which a connection that was over it has a clean sheet. */
+const forgivenMs = 1000
+const storageRetryMs = 1000
 const maxRequestId = 128
 
 const problemCodes: Record<string, ErrorCode> = {
@@ -55,6 +58,7 @@ export class Connection {
   #held: Frame[] = []
   #busy = false
   #limitedSince = 0
+  #limitedAt = -Infinity
   #listState: 'idle' | 'sending' | 'stale' = 'idle'
   readonly #bucket: TokenBucket
   readonly #services: SocketServices
@@ -78,10 +82,9 @@ export class Connection {
     const now = this.#services.now()
     this.framedAt = now
     this.heard(now)
-    if (this.#isLimited(now)) return
+    if (this.#isLimited(now, data, isBinary)) return
     if (isBinary) return this.fail('unsupported_encoding', 'Binary frames need the subprotocol agent-registry.msgpack')
-    const limit = this.tier.options.maxMessageSize + (this.tier.authenticates ? envelopeBytes : 0)
-    if (data.length > limit) return this.fail('message_too_large', `Frames of this tier have at most ${this.tier.options.maxMessageSize} bytes`)
+    if (data.length > this.#maxFrameSize) return this.fail('message_too_large', `Frames of this tier have at most ${this.tier.options.maxMessageSize} bytes`)
     const text = data.toString()
     if (!this.#isKeepAlive(text)) this.#enqueue(text)
   }
@@ -95,7 +98,7 @@ export class Connection {
   send (text: string, sent?: () => void): void {
     if (!this.isOpen) return
     this.transport.send(text, sent)
-    if (this.transport.bufferedAmount > this.#services.options.sockets.maxBufferedBytes) this.#drop()
+    if (this.transport.bufferedAmount > this.#services.options.sockets.maxBufferedBytes) this.close(closeCodes.slowConsumer, 'Slow consumer')
   }
 
   sendFrame (frame: object): void {
@@ -146,24 +149,22 @@ export class Connection {
   #listSent (make: () => string[]) {
     const stale = this.#listState === 'stale'
     this.#listState = 'idle'
-    if (stale && this.isOpen) this.sendList(make)
+    if (stale && this.isOpen && !this.watcher) this.sendList(make)
   }
 
-  /** A reader that lets this much pile up would not read a close frame either. */
-  #drop () {
-    this.close(closeCodes.slowConsumer, 'Slow consumer')
-    this.transport.terminate()
+  get #maxFrameSize () {
+    return this.tier.options.maxMessageSize + (this.tier.authenticates ? envelopeBytes : 0)
   }
 
-  #isLimited (now: number): boolean {
+  #isLimited (now: number, data: Buffer, isBinary: boolean): boolean {
     const retryAfterMs = this.#bucket.take(now)
-    if (retryAfterMs === 0) {
-      this.#limitedSince = 0
-      return false
-    }
-    this.#limitedSince ||= now
+    if (retryAfterMs === 0) return false
+    // A sender over the limit still gets a frame through now and then: only a pause ends the count.
+    if (now - this.#limitedAt > forgivenMs) this.#limitedSince = now
+    this.#limitedAt = now
+    const frame = isBinary || data.length > this.#maxFrameSize ? undefined : parse(data.toString())
     if (now - this.#limitedSince > abuseMs) this.close(closeCodes.tooManyMessages, 'Too many messages')
-    else this.fail('rate_limited', 'Too many messages', undefined, { retryAfterMs })
+    else this.fail('rate_limited', 'Too many messages', frame, { retryAfterMs })
     return true
   }
 
@@ -214,7 +215,7 @@ export class Connection {
 
   #report (error: unknown, frame: unknown) {
     const code = isProblem(error) ? problemCodes[error.type] : undefined
-    if (code) return this.fail(code, (error as Error).message, frame)
+    if (code) return this.fail(code, (error as Error).message, frame, code === 'storage_unavailable' ? { retryAfterMs: storageRetryMs } : {})
     this.#services.onError(error)
     this.fail('internal_error', 'Something went wrong here', frame)
   }

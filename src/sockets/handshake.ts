@@ -48,10 +48,10 @@ export class Handshake {
       return connection.fail('action_not_permitted', principal ? 'The token belongs to somebody else' : 'Invalid token', { requestId })
     }
     this.#services.hub.rename(connection, principal)
-    connection.sendFrame({ ...this.#success(connection), ...(requestId !== undefined && { requestId }) })
+    connection.sendFrame(this.#success(connection, requestId))
   }
 
-  async #authenticate (connection: Connection, { token, observe }: Record<string, unknown>): Promise<void> {
+  async #authenticate (connection: Connection, { token, observe, requestId }: Record<string, unknown>): Promise<void> {
     const principal = typeof token === 'string' ? await this.#check(token) : null
     // The socket may have gone while the token was checked.
     if (!connection.isOpen) return
@@ -59,7 +59,7 @@ export class Handshake {
     if (principal.type === 'temp') return refuse(connection, 'Insufficient permissions')
     connection.observes = observe === true
     if (this.#services.hub.isFull(connection.tier)) return connection.close(closeCodes.tryAgainLater, 'Too many connections')
-    this.#succeed(connection, principal)
+    this.#succeed(connection, principal, requestId)
   }
 
   /** @returns null for a token that is not valid; whatever else goes wrong is an error of ours */
@@ -72,14 +72,14 @@ export class Handshake {
     }
   }
 
-  #succeed (connection: Connection, principal: Principal) {
+  #succeed (connection: Connection, principal: Principal, requestId?: unknown) {
     this.#services.hub.identify(connection, principal)
-    connection.sendFrame(this.#success(connection))
+    connection.sendFrame(this.#success(connection, requestId))
     this.#services.lists.sendTo(connection)
     connection.releaseHeld()
   }
 
-  #success (connection: Connection) {
+  #success (connection: Connection, requestId: unknown) {
     const { agentId, role, expiresAt } = connection.principal!
     const { registry, now } = this.#services
     const { maxMessageSize, messagesPerSecond, burst } = connection.tier.options
@@ -93,7 +93,8 @@ export class Handshake {
       expiresAt,
       heartbeatInterval: registry.leaseMs / 3000,
       leaseMs: registry.leaseMs,
-      limits: { maxMessageSize, messagesPerSecond, burst, channels: 0 }
+      limits: { maxMessageSize, messagesPerSecond, burst, channels: 0 },
+      ...(typeof requestId === 'string' && { requestId })
     }
   }
 }

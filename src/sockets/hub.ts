@@ -74,7 +74,7 @@ export class Hub {
     this.#services.liveness.add(connection)
   }
 
-  /** @param wasClean the client said that it goes */
+  /** @param wasClean a close frame came: nothing broke */
   remove (connection: Connection, wasClean: boolean): void {
     const state = this.#state(connection.tier.name)
     if (!state.connections.delete(connection)) return

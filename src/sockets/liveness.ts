@@ -23,10 +23,9 @@ export class SocketLiveness {
     clearInterval(this.#timer)
   }
 
-  /** Only a socket of the agent's current instance that does not just observe says anything of its life. */
   add (connection: Connection): void {
     const agentId = agentOf(connection)
-    if (agentId === null || connection.observes) return
+    if (agentId === null) return
     const connections = this.#byAgent.get(agentId) ?? new Set()
     this.#byAgent.set(agentId, connections.add(connection))
     this.heard(connection)
@@ -38,6 +37,7 @@ export class SocketLiveness {
     if (connections?.delete(connection) && connections.size === 0) this.#byAgent.delete(agentId!)
   }
 
+  /** Only a socket of the agent's current instance that does not just observe says anything of its life. */
   heard (connection: Connection): void {
     const agentId = agentOf(connection)
     if (agentId === null || connection.observes) return
@@ -50,7 +50,7 @@ export class SocketLiveness {
     const agentId = agentOf(connection)
     const isBroken = agentId !== null && !wasClean && !connection.observes && !this.#services.hub.isDraining
     this.delete(connection)
-    if (!isBroken || this.#byAgent.has(agentId)) return
+    if (!isBroken || this.#isConnected(agentId)) return
     const incarnation = connection.principal!.incarnation ?? undefined
     this.#heard.delete(agentId)
     this.#services.registry.setState({ id: agentId, incarnation, state: 'suspect', reason: 'connection-lost' })
@@ -62,6 +62,10 @@ export class SocketLiveness {
     for (const connection of this.#byAgent.get(agentId) ?? []) {
       if (connection.principal!.incarnation! < incarnation) connection.close(closeCodes.replaced, 'Replaced by a newer instance')
     }
+  }
+
+  #isConnected (agentId: string): boolean {
+    return [...this.#byAgent.get(agentId) ?? []].some(({ observes }) => !observes)
   }
 
   #flush () {
