@@ -1,4 +1,4 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
 import docs, { collectOpenapi } from '../plugins/docs.js'
 import { registerJwt } from '../plugins/jwt.js'
@@ -105,7 +105,8 @@ async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions 
   }, { prefix: options.prefix, logSerializers: withoutQueries(app.log) })
 }
 
-const plugin = fp(agentRegistry, { name: 'fastify-agent-registry', fastify: '5.x' })
+// Named, so that TypeScript knows the parameters of hooks that are written in place.
+const plugin: FastifyPluginAsync<AgentRegistryOptions> = fp(agentRegistry, { name: 'fastify-agent-registry', fastify: '5.x' })
 
 export default plugin
 export { plugin as agentRegistry, plugin as 'module.exports' }
