@@ -1,5 +1,6 @@
 import type { Static, TSchema } from '@sinclair/typebox'
 import { TypeCompiler, type TypeCheck } from '@sinclair/typebox/compiler'
+import type { ValueError } from '@sinclair/typebox/errors'
 import { validationFailed, type FieldError } from './errors.js'
 
 const maxErrors = 50
@@ -14,12 +15,23 @@ export function checkerOf (schema: TSchema): TypeCheck<TSchema> {
   return checker
 }
 
+/** A choice of types is told as what is wrong with the one that was meant, a choice of names as these names. */
+function * precise (errors: Iterable<ValueError>): Generator<{ path: string, message: string }> {
+  for (const error of errors) {
+    const variants = (error.schema.anyOf ?? []) as TSchema[]
+    const meant = variants.findIndex(({ type }) => type !== 'null')
+    if (variants.length === 2 && variants.some(({ type }) => type === 'null')) yield * precise(error.errors[meant]!)
+    else if (variants.length > 0 && variants.every(variant => 'const' in variant)) yield { path: error.path, message: `Expected one of ${variants.map(variant => variant.const).join(', ')}` }
+    else yield error
+  }
+}
+
 /** One entry for each field that is wrong, none when all is right. */
 export function fieldErrors (schema: TSchema, value: unknown): FieldError[] {
   const checker = checkerOf(schema)
   if (checker.Check(value)) return []
   const byPath = new Map<string, string>()
-  for (const { path, message } of checker.Errors(value)) {
+  for (const { path, message } of precise(checker.Errors(value))) {
     if (byPath.size === maxErrors) break
     if (!byPath.has(path)) byPath.set(path, message)
   }

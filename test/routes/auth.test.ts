@@ -78,7 +78,7 @@ t.test('logging in', async t => {
   })
 
   await t.test('a fingerprint is required before anything is compared', async t => {
-    for (const headers of [{}, { 'x-client-fingerprint': '' }]) {
+    for (const headers of [{}, { 'x-client-fingerprint': '' }] as Array<Record<string, string>>) {
       const answer = await login(right, headers)
       t.equal(problemOf(t, answer), 'required-header-missing')
       t.match(answer.body, { status: 400, header: 'X-Client-Fingerprint' })
@@ -171,7 +171,7 @@ t.test('what is for admins', async t => {
         t.equal(problemOf(t, answer), 'insufficient-permissions')
         t.equal(answer.body.detail, `Access denied: ${role} role cannot access admin endpoint`)
       }
-      for (const headers of [{}, { 'x-client-fingerprint': '' }, { 'x-client-fingerprint': 'another' }]) {
+      for (const headers of [{}, { 'x-client-fingerprint': '' }, { 'x-client-fingerprint': 'another' }] as Array<Record<string, string>>) {
         const answer = await registry.call(method, path, { token: admin.token, headers })
         t.equal(problemOf(t, answer), 'session-invalid')
         t.equal(answer.body.detail, 'Admin session validation failed')
@@ -331,6 +331,7 @@ t.test('guessing', async t => {
   })
 
   await t.test('costs the guesser no more than a while', async t => {
+    t.equal((await login('192.0.2.66', password)).status, 429)
     await until(async () => (await login('192.0.2.66', password)).status === 200, 20_000)
   })
 
