@@ -1,36 +1,151 @@
-// Runs every example against a registry of its own. Each must print what is expected of it and end with code 0.
+// Runs every example against a registry: each must print what is expected of it, in that order, and end with code 0.
+import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { agentKey, begin, makeFolder, root, script, startRegistry, stop, transpileFile, waitForOutput } from './support.js'
 
-/** What an example prints, and whether it runs until it is interrupted. */
+/** Lines of examples that end by themselves; for the others the function that runs them. */
 const expectations = {
+  'embed.ts': [
+    /^event: registered packer-1, new -> starting \(created\)$/m,
+    /^packer-1 is registered: a lease of 60000 ms, a heartbeat every 20000 ms$/m,
+    /^event: alive packer-1, starting -> alive \(first-sign\)$/m,
+    /^refused: somebody is not one of ours$/m,
+    /^event: state packer-1, alive -> draining \(requested\)$/m,
+    /^event: alive packer-1, draining -> alive \(requested\)$/m,
+    /^GET \/orders \[\{"order":1,"workers":1\}\]$/m,
+    /^GET \/registry\/public\/discover \[ 'packer-1' \]$/m,
+    /^\/chat chat: hello$/m,
+    /^\/registry\/public\/ws welcome$/m,
+    /^event: unregistered packer-1, alive -> gone \(removed\)$/m,
+    /^stats \{ total_agents: 0, /m
+  ],
+  'agent.ts': runAgentAndWatch,
+  'watch.ts': runAgentAndWatch
 }
 
+const secrets = ['a secret of the examples, long enough', 'another secret, from after a restart']
 const folder = join(root, 'examples')
 const examples = readdirSync(folder).filter(name => name.endsWith('.ts')).sort()
+const built = makeFolder('examples', true)
 
-async function finish (started, interrupt) {
-  if (interrupt) return stop(started, 'SIGINT')
-  const { code, signal, output } = await started.ended
-  if (code !== 0) throw new Error(`ended with ${code ?? signal}\n${output}`)
+function compiled (name) {
+  return join(built, name.replace(/\.ts$/, '.js'))
 }
 
-async function runExample (name, file, url) {
-  const { lines, interrupt = false } = expectations[name] ?? {}
-  if (!lines) throw new Error(`${name}: scripts/run-examples.js does not say what it prints`)
-  const started = begin(process.execPath, [file], { env: { REGISTRY_URL: url, AGENT_KEY: agentKey }, timeoutMs: 60_000 })
-  for (const line of lines) await waitForOutput(started, line)
-  await finish(started, interrupt)
-  console.log(`  ${name}\n${started.output.trim().replace(/^/gm, '    ')}`)
+function beginExample (name, url) {
+  return begin(process.execPath, [compiled(name)], { env: { REGISTRY_URL: url, AGENT_KEY: agentKey, PORT: '0' }, timeoutMs: 120_000 })
+}
+
+/** Waits for lines one after the other, each after the one before. */
+function reader (started) {
+  let seen = 0
+  const unread = { child: started.child, get output () { return started.output.slice(seen) } }
+  return async function read (...patterns) {
+    let match
+    for (const pattern of patterns) {
+      match = await waitForOutput(unread, pattern)
+      seen += match.index + match[0].length
+    }
+    return match
+  }
+}
+
+function print (name, { output }) {
+  console.log(`  ${name}\n${output.trim().replace(/^/gm, '    ')}`)
+}
+
+/** Passes connections on to `url` until it is cut; then none until it is mended. */
+async function startProxy (url) {
+  const { hostname, port } = new URL(url)
+  const sockets = new Set()
+  let isCut = false
+  const server = createServer(function pass (socket) {
+    if (isCut) return socket.destroy()
+    const upstream = connect(Number(port), hostname)
+    for (const end of [socket, upstream]) sockets.add(end.on('error', () => { socket.destroy(); upstream.destroy() }))
+    socket.pipe(upstream).pipe(socket)
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    cut () {
+      isCut = true
+      for (const socket of sockets) socket.destroy()
+    },
+    mend () { isCut = false }
+  }
+}
+
+async function echo (agent, { url }) {
+  const response = await fetch(`${url}/echo`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"hello":"agent"}' })
+  if (await response.text() !== '{"echo":{"hello":"agent"}}') throw new Error(`agent.ts did not echo\n${agent.output}`)
+}
+
+/** Ends the server process and starts another in its place, with nothing left of the first. */
+async function restart (registry, env) {
+  await registry.stop()
+  return startRegistry({ ...env, PORT: new URL(registry.url).port })
+}
+
+/**
+ * The agent and the watcher of the feed at one registry, through a cut, two restarts of its process (one that still
+ * takes the old tokens, one that does not) and the end of the agent's token, which comes early here.
+ */
+async function runAgentAndWatch () {
+  const env = { JWT_EXPIRE_MINUTES: '0.55', JWT_SECRET: secrets[0] }
+  let registry = await startRegistry(env)
+  const proxy = await startProxy(registry.url)
+
+  const watch = beginExample('watch.ts', proxy.url)
+  const watched = reader(watch)
+  await watched(/^snapshot \S+: nobody$/m)
+  proxy.cut()
+  await watched(/^disconnected: 1006$/m)
+
+  const agent = beginExample('agent.ts', registry.url)
+  const said = reader(agent)
+  const [, url] = await said(/^echo-agent listens at (http\S+)$/m)
+  await said(/^registered, revision /m, /^connected$/m)
+  await echo(agent, { url })
+  proxy.mend()
+  await watched(/^resuming after \S+:0$/m, /^put echo-agent: new -> starting \(created\)/m, /^state echo-agent: starting -> alive \(first-sign\)/m)
+  await said(/^token renewed$/m)
+
+  for (const [index, sign] of [/^POST \/agents\/echo-agent\/heartbeat: 404 /m, /^disconnected: 4001 /m].entries()) {
+    registry = await restart(registry, { ...env, JWT_SECRET: secrets[index] })
+    await said(/^disconnected: 1001 Going away$/m, sign, /^registered, revision /m, /^connected$/m)
+    await watched(/^the registry goes away: /m, /^resync$/m, /^snapshot \S+: echo-agent alive$|^state echo-agent: starting -> alive /m)
+  }
+
+  await stop(agent, 'SIGINT')
+  await said(/^unregistered$/m)
+  await watched(/^remove echo-agent: alive -> gone \(left\)/m)
+  await stop(watch, 'SIGINT')
+  await registry.stop()
+  print('agent.ts', agent)
+  print('watch.ts', watch)
+}
+
+async function runAlone (name, lines) {
+  const registry = await startRegistry()
+  const started = beginExample(name, registry.url)
+  await reader(started)(...lines)
+  const { code, signal, output } = await started.ended
+  if (code !== 0) throw new Error(`${name}: ended with ${code ?? signal}\n${output}`)
+  await registry.stop()
+  print(name, started)
 }
 
 await script('run-examples', async function runExamples () {
-  const built = makeFolder('examples', true)
-  for (const name of examples) transpileFile(join(folder, name), join(built, name.replace(/\.ts$/, '.js')))
+  const together = new Set()
+  for (const name of examples) transpileFile(join(folder, name), compiled(name))
   for (const name of examples) {
-    const registry = await startRegistry()
-    await runExample(name, join(built, name.replace(/\.ts$/, '.js')), registry.url)
-    await registry.stop()
+    const expected = expectations[name]
+    if (!expected) throw new Error(`${name}: scripts/run-examples.js does not say what it prints`)
+    if (typeof expected === 'function') together.add(expected)
+    else await runAlone(name, expected)
   }
+  for (const run of together) await run()
 })
