@@ -127,7 +127,7 @@ export const OptionsSchema = Type.Object({
   }, 'All sockets'),
   publicWs: tier('PUBLIC', '/public/ws', { intervalMs: 30_000, timeoutMs: 30_000, maxMessageSize: 4_096 }),
   agentsWs: tier('AGENT', '/agents/ws', { intervalMs: 5_000, timeoutMs: 10_000, maxMessageSize: 65_536 }),
-  store: Type.Optional(Type.Unsafe<AgentStore>({ type: 'object', description: 'An AgentStore of your own; default: in memory' })),
+  store: Type.Optional(Type.Unsafe<AgentStore>(Type.Object({}, { description: 'An AgentStore of your own; default: in memory' }))),
   onRegister: hook<OnRegisterHook>('Called before a registration is stored; a throw refuses it'),
   authenticate: hook<AuthenticateHook>('Tries bearer tokens that are not ours'),
   publicView: hook<PublicViewHook>('What the public tier shows of a registration')
