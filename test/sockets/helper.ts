@@ -1,0 +1,53 @@
+import type { TSchema } from '@sinclair/typebox'
+import { AgentList, agentsServerFrames } from '../../src/schemas/frames/agents.js'
+import { publicServerFrames } from '../../src/schemas/frames/public.js'
+import { errorCodes } from '../../src/sockets/codes.js'
+import { fieldErrors } from '../../src/validation.js'
+import type { Client, Harness, Json } from '../helper.js'
+
+/** An open socket of each tier on which everything may be sent. */
+export const openers: Record<'public' | 'agents', (registry: Harness) => Promise<Client>> = {
+  public: registry => registry.watcher(),
+  agents: async registry => registry.agentSocket(await registry.join('agent-open'))
+}
+
+/** The next frame of a type that `isRight` says yes to; those before it are skipped. */
+export async function nextWhere (client: Client, type: string, isRight: (frame: Json) => unknown, within = 10_000): Promise<Json> {
+  const deadline = Date.now() + within
+  for (;;) {
+    const frame = await client.next(type, Math.max(1, deadline - Date.now()))
+    if (isRight(frame)) return frame
+  }
+}
+
+/** Sends a frame that must be answered by an `error`, then shows that the socket lives on. */
+export async function refusalOf (client: Client, frame: unknown): Promise<Json> {
+  client.send(frame)
+  const error = await client.next('error')
+  await assertAlive(client)
+  return error
+}
+
+/** The socket answers, and all that was sent before has been handled. */
+export async function assertAlive (client: Client): Promise<void> {
+  const requestId = `alive-${Math.random()}`
+  client.send({ type: 'ping', requestId })
+  await nextWhere(client, 'pong', frame => frame.requestId === requestId)
+}
+
+function schemasOf (frame: Json, catalogue: readonly TSchema[]): readonly TSchema[] {
+  if (Array.isArray(frame)) return [AgentList]
+  return catalogue.filter(({ properties }) => properties.type.const === frame.type)
+}
+
+function isKnown (frame: Json, catalogue: readonly TSchema[]): boolean {
+  if (typeof frame === 'string') return frame === 'ping' || frame === 'pong'
+  if (frame.type === 'error' && !errorCodes.includes(frame.code)) return false
+  return schemasOf(frame, catalogue).some(schema => fieldErrors(schema, frame).length === 0)
+}
+
+/** Frames of a client that are not in the catalogue of its tier, or not as the catalogue says. */
+export function strangeFrames (tier: 'public' | 'agents', frames: readonly Json[]): Json[] {
+  const catalogue = tier === 'public' ? publicServerFrames : agentsServerFrames
+  return frames.filter(frame => !isKnown(frame, catalogue))
+}
