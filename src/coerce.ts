@@ -48,6 +48,7 @@ function coerceUnion (value: unknown, schema: TSchema): unknown {
 
 const coercions: Record<string, (value: unknown, schema: TSchema) => unknown> = {
   String: coerceString,
+  Text: coerceString,
   Integer: coerceNumber,
   Number: coerceNumber,
   Boolean: coerceBoolean,

@@ -1,7 +1,8 @@
-import type { Static, TSchema } from '@sinclair/typebox'
+import { Kind, type Static, type TSchema } from '@sinclair/typebox'
 import { TypeCompiler, type TypeCheck } from '@sinclair/typebox/compiler'
 import type { ValueError } from '@sinclair/typebox/errors'
 import { validationFailed, type FieldError } from './errors.js'
+import { textFault } from './schemas/common.js'
 
 const maxErrors = 50
 const compiled = new WeakMap<TSchema, TypeCheck<TSchema>>()
@@ -15,6 +16,11 @@ export function checkerOf (schema: TSchema): TypeCheck<TSchema> {
   return checker
 }
 
+function messageOf ({ schema, value, message }: ValueError): string {
+  if (schema[Kind] === 'Text') return textFault(schema, value) ?? message
+  return schema.anyOf ? `Expected one of ${(schema.anyOf as TSchema[]).map(({ type }) => type).join(', ')}` : message
+}
+
 /** A choice of types is told as what is wrong with the one that was meant, a choice of names as these names. */
 function * precise (errors: Iterable<ValueError>): Generator<{ path: string, message: string }> {
   for (const error of errors) {
@@ -22,7 +28,7 @@ function * precise (errors: Iterable<ValueError>): Generator<{ path: string, mes
     const meant = variants.findIndex(({ type }) => type !== 'null')
     if (variants.length === 2 && variants.some(({ type }) => type === 'null')) yield * precise(error.errors[meant]!)
     else if (variants.length > 0 && variants.every(variant => 'const' in variant)) yield { path: error.path, message: `Expected one of ${variants.map(variant => variant.const).join(', ')}` }
-    else yield error
+    else yield { path: error.path, message: messageOf(error) }
   }
 }
 
@@ -50,6 +56,17 @@ export function isShallow (value: unknown, limit: number): boolean {
   for (let depth = 0; level.length > 0; depth++) {
     if (depth > limit) return false
     level = level.flatMap(item => typeof item === 'object' && item !== null ? Object.values(item) : [])
+  }
+  return true
+}
+
+/** Whether JSON can say all of `value`, a tree. Numbers that are not finite would silently become null. */
+export function isJson (value: unknown): boolean {
+  const left: unknown[] = [value]
+  while (left.length > 0) {
+    const item = left.pop()
+    if (typeof item === 'number' ? !Number.isFinite(item) : ['bigint', 'function', 'symbol'].includes(typeof item)) return false
+    if (typeof item === 'object' && item !== null) for (const inner of Object.values(item)) left.push(inner)
   }
   return true
 }

@@ -3,12 +3,14 @@
  * members left out. What cannot be made right stays as it is, for the schema to refuse.
  */
 import { AgentRegistration, AgentRequirements } from '../schemas/agent.js'
+import { textFault } from '../schemas/common.js'
 
 type Members = Record<string, unknown>
 
 export const isObject = (value: unknown): value is Members => typeof value === 'object' && value !== null && !Array.isArray(value)
 
 const trim = (value: unknown) => typeof value === 'string' ? value.trim() : value
+const lower = (value: unknown) => typeof value === 'string' ? value.trim().toLowerCase() : value
 const blankToNull = (value: unknown) => value === '' || value === undefined ? null : value
 
 function toNumber (value: unknown): unknown {
@@ -24,11 +26,14 @@ function toBoolean (value: unknown): unknown {
   return ['false', '0', 'no', 'off'].includes(text) ? false : value
 }
 
+/** Whether an item stays in a list: what is no text is kept, for the schema to refuse. */
+const fits = (minLength: number, maxLength: number) => (item: unknown) => typeof item !== 'string' || textFault({ minLength, maxLength }, item) === undefined
+
 /** Trimmed items; those that are blank or longer than `maxLength` are left out. */
 function texts (value: unknown, maxLength = Infinity): unknown {
   if (value === null || value === undefined) return []
   if (!Array.isArray(value)) return value
-  return value.map(trim).filter(item => typeof item !== 'string' || (item !== '' && item.length <= maxLength))
+  return value.map(trim).filter(fits(1, maxLength))
 }
 
 /** A list that is over its limit is refused as it came: leaving items out must not make it fit. */
@@ -38,8 +43,7 @@ function cut (value: unknown, maxItems: number, maxLength: number): unknown {
 
 function languages (value: unknown): unknown {
   if (!Array.isArray(value) || value.length > 20) return value ?? null
-  const kept = value.map(trim).filter(item => typeof item !== 'string' || (item.length >= 2 && item.length <= 5))
-    .map(item => typeof item === 'string' ? item.toLowerCase() : item)
+  const kept = value.map(lower).filter(fits(2, 5))
   return kept.length > 0 ? kept : null
 }
 
@@ -80,8 +84,6 @@ function requirements (input: unknown): unknown {
     schema_version: trim(value.schema_version ?? '1.0')
   }
 }
-
-const lower = (value: unknown) => typeof value === 'string' ? value.trim().toLowerCase() : value
 
 const normalizers: Record<string, (value: unknown) => unknown> = {
   capabilities: value => value === undefined || !Array.isArray(value) ? value : texts(value),

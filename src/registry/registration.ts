@@ -1,7 +1,7 @@
 import { validationFailed, type FieldError } from '../errors.js'
 import { AgentRegistration } from '../schemas/agent.js'
 import { isPoisonousKey, isReservedAgentId } from '../schemas/common.js'
-import { fieldErrors, isShallow } from '../validation.js'
+import { fieldErrors, isJson, isShallow } from '../validation.js'
 import { isObject, normalizeRegistration } from './normalize.js'
 
 const maxDepth = 32
@@ -27,6 +27,7 @@ export function parseRegistration (input: unknown, rules: RegistrationRules): Pa
   assertTree(value)
   const errors = new Map([...ruleErrors(value, rules), ...fieldErrors(AgentRegistration, value)].map(error => [error.path, error]))
   if (errors.size > 0) throw validationFailed([...errors.values()])
+  if (!isJson(value)) throw validationFailed([{ path: '', message: 'Expected finite numbers and nothing that JSON cannot say' }])
   const body = JSON.stringify(value)
   if (Buffer.byteLength(body) > rules.maxRecordBytes) {
     throw validationFailed([{ path: '', message: `The record is larger than ${rules.maxRecordBytes} bytes` }])

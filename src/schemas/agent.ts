@@ -1,59 +1,61 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { AgentId, AgentType, Capability, Endpoint, Nullable, Revision, State, Status, Timestamp, type AgentState } from './common.js'
+import { AgentId, AgentType, Capability, Endpoint, Nullable, Revision, State, Status, Text, Timestamp, type AgentState } from './common.js'
 
-const RegExpText = Type.String({ maxLength: 500, description: 'A regular expression' })
-const Text = (maxLength: number) => Type.String({ maxLength })
-const Texts = (maxItems: number, maxLength: number) => Type.Array(Text(maxLength), { maxItems })
+const RegExpText = Text({ maxLength: 500, description: 'A regular expression' })
+const Texts = (maxItems: number, maxLength: number) => Type.Array(Text({ maxLength }), { maxItems })
 const optional = { default: null }
 
 const configField = {
-  name: Type.String({ minLength: 1, maxLength: 100, pattern: '^[a-zA-Z0-9_-]+$' }),
-  label: Type.String({ minLength: 1, maxLength: 200 }),
+  name: Text({ minLength: 1, maxLength: 100, pattern: '^[a-zA-Z0-9_-]+$' }),
+  label: Text({ minLength: 1, maxLength: 200 }),
   type: Type.Union(['text', 'select', 'multiselect', 'boolean', 'number', 'textarea', 'array'].map(name => Type.Literal(name))),
-  description: Type.Optional(Nullable(Text(1000))),
+  description: Type.Optional(Nullable(Text({ maxLength: 1000 }))),
   default_value: Type.Optional(Nullable(Type.Union([Type.String(), Type.Integer(), Type.Boolean(), Type.Array(Type.String())]))),
   options: Type.Optional(Nullable(Texts(50, 200))),
   validation: Type.Optional(Nullable(RegExpText)),
-  placeholder: Type.Optional(Nullable(Text(300)))
+  placeholder: Type.Optional(Nullable(Text({ maxLength: 300 })))
 }
 
 export const AgentRequirements = Type.Object({
-  system_requirements: Type.Array(Text(200), { maxItems: 50 }),
-  permissions: Type.Array(Text(100), { maxItems: 30 }),
-  dependencies: Type.Array(Text(200), { maxItems: 100 }),
-  minimum_system_version: Nullable(Type.String({ maxLength: 50, pattern: '^[0-9]+(\\.[0-9]+)*([a-zA-Z0-9\\-+]*)?$' })),
+  system_requirements: Type.Array(Text({ maxLength: 200 }), { maxItems: 50 }),
+  permissions: Type.Array(Text({ maxLength: 100 }), { maxItems: 30 }),
+  dependencies: Type.Array(Text({ maxLength: 200 }), { maxItems: 100 }),
+  minimum_system_version: Nullable(Text({ maxLength: 50, pattern: '^[0-9]+(\\.[0-9]+)*([a-zA-Z0-9\\-+]*)?$' })),
   minimum_memory_mb: Nullable(Type.Integer({ minimum: 1, maximum: 1_048_576 })),
   minimum_disk_space_mb: Nullable(Type.Integer({ minimum: 1, maximum: 10_485_760 })),
   requires_internet: Type.Boolean(),
-  network_ports: Type.Array(Type.String({ pattern: '^\\d+(-\\d+)?$' }), { maxItems: 20 }),
+  network_ports: Type.Array(Text({ pattern: '^\\d+(-\\d+)?$' }), { maxItems: 20 }),
   required_fields: Type.Array(Type.Object(configField), { maxItems: 50 }),
-  optional_fields: Type.Array(Type.Object({ ...configField, category: Type.Optional(Nullable(Text(100))) }), { maxItems: 100 }),
+  optional_fields: Type.Array(Type.Object({ ...configField, category: Type.Optional(Nullable(Text({ maxLength: 100 }))) }), { maxItems: 100 }),
   user_configuration: Type.Record(Type.String(), Type.Unknown(), { maxProperties: 100 }),
-  schema_version: Type.String({ pattern: '^\\d+\\.\\d+$' })
+  schema_version: Text({ pattern: '^\\d+\\.\\d+$' })
 }, { description: 'What an agent needs to run' })
 
-const MetadataValue = Type.Union([Type.String({ maxLength: 1000 }), Type.Number(), Type.Boolean(), Type.Array(Type.Unknown())])
+/** One code point, whether or not the pattern is read with the flag `u`: strict alternatives, so that it never backtracks. */
+const character = '(?:[\\ud800-\\udbff][\\udc00-\\udfff]|[^\\ud800-\\udbff]|[\\ud800-\\udbff](?![\\udc00-\\udfff]))'
+
+const MetadataValue = Type.Union([Text({ maxLength: 1000 }), Type.Number(), Type.Boolean(), Type.Array(Type.Unknown())])
 
 /** A registration as it is stored: trimmed, completed and without unknown members (see `normalizeRegistration`). */
 export const AgentRegistration = Type.Object({
   agent_id: AgentId,
-  name: Type.String({ minLength: 2, maxLength: 32 }),
+  name: Text({ minLength: 2, maxLength: 32 }),
   agent_type: AgentType,
   endpoint: Endpoint,
   capabilities: Type.Array(Capability, { minItems: 1, maxItems: 50 }),
-  context_brief: Type.String({ minLength: 10, maxLength: 1000, description: 'What the agent does, for people and models' }),
-  version: Type.String({ pattern: '^\\d+\\.\\d+\\.\\d+(-[a-zA-Z0-9]+)?$', examples: ['1.0.0'] }),
-  owner: Type.String({ minLength: 2, maxLength: 50 }),
-  public_key: Type.String({ minLength: 32, maxLength: 1024, pattern: '^[a-zA-Z0-9+/=\\-_\\s\\n\\r]+$' }),
-  metadata: Type.Record(Type.String({ pattern: '^[\\s\\S]{1,100}$' }), MetadataValue, { minProperties: 1, maxProperties: 50, additionalProperties: false, description: 'Free-form facts: strings, numbers, booleans or arrays' }),
+  context_brief: Text({ minLength: 10, maxLength: 1000, description: 'What the agent does, for people and models' }),
+  version: Text({ pattern: '^\\d+\\.\\d+\\.\\d+(-[a-zA-Z0-9]+)?$', examples: ['1.0.0'] }),
+  owner: Text({ minLength: 2, maxLength: 50 }),
+  public_key: Text({ minLength: 32, maxLength: 1024, pattern: '^[a-zA-Z0-9+/=\\-_\\s\\n\\r]+$' }),
+  metadata: Type.Record(Type.String({ pattern: `^${character}{1,100}$` }), MetadataValue, { minProperties: 1, maxProperties: 50, additionalProperties: false, description: 'Free-form facts: strings, numbers, booleans or arrays' }),
   communication_mode: Type.Union([Type.Literal('remote'), Type.Literal('local'), Type.Literal('hybrid')]),
-  features: Type.Array(Type.String({ minLength: 1, maxLength: 100 }), { maxItems: 100, default: [] }),
+  features: Type.Array(Text({ minLength: 1, maxLength: 100 }), { maxItems: 100, default: [] }),
   max_tokens: Nullable(Type.Integer({ minimum: 1, maximum: 1_000_000 }), optional),
-  language_support: Nullable(Type.Array(Type.String({ minLength: 2, maxLength: 5 }), { maxItems: 20 }), optional),
+  language_support: Nullable(Type.Array(Text({ minLength: 2, maxLength: 5 }), { maxItems: 20 }), optional),
   rate_limit: Nullable(Type.Integer({ minimum: 1, maximum: 10_000 }), optional),
   requirements: Nullable(AgentRequirements, optional),
-  policy_tags: Type.Array(Type.String({ minLength: 1, maxLength: 50 }), { maxItems: 20, default: [] }),
-  ai_context: Nullable(Type.String({ maxLength: 5000 }), optional)
+  policy_tags: Type.Array(Text({ minLength: 1, maxLength: 50 }), { maxItems: 20, default: [] }),
+  ai_context: Nullable(Text({ maxLength: 5000 }), optional)
 })
 export type AgentRegistration = Static<typeof AgentRegistration>
 

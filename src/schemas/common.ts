@@ -1,12 +1,39 @@
-import { Type, type SchemaOptions, type TSchema } from '@sinclair/typebox'
+import { Kind, Type, TypeRegistry, type SchemaOptions, type StringOptions, type TSchema } from '@sinclair/typebox'
+
+type TextOptions = Pick<StringOptions, 'minLength' | 'maxLength' | 'pattern'>
+
+const patterns = new Map<string, RegExp>()
+
+function patternOf (source: string): RegExp {
+  const known = patterns.get(source) ?? new RegExp(source)
+  patterns.set(source, known)
+  return known
+}
+
+/** Characters of a text as people and other languages count them: code points, not UTF-16 units. */
+export const lengthOf = (text: string): number => [...text].length
+
+/** What is wrong with a text, if anything. The pattern is tried last: not on what may be a megabyte long. */
+export function textFault (schema: object, value: unknown): string | undefined {
+  const { minLength = 0, maxLength = Infinity, pattern }: TextOptions = schema
+  if (typeof value !== 'string') return 'Expected string'
+  if (value.length > 2 * maxLength || (value.length > maxLength && lengthOf(value) > maxLength)) return `Expected string length less or equal to ${maxLength}`
+  if (value.length < 2 * minLength && lengthOf(value) < minLength) return `Expected string length greater or equal to ${minLength}`
+  return pattern === undefined || patternOf(pattern).test(value) ? undefined : `Expected string to match '${pattern}'`
+}
+
+TypeRegistry.Set<object>('Text', (schema, value) => textFault(schema, value) === undefined)
+
+/** A JSON Schema string whose lengths count code points, as JSON Schema has it and `Type.String` does not. */
+export const Text = (options: StringOptions = {}) => Type.Unsafe<string>({ type: 'string', ...options, [Kind]: 'Text' })
 
 /** `T` or null, as JSON Schema `anyOf`. */
 export const Nullable = <T extends TSchema>(schema: T, options: SchemaOptions = {}) => Type.Union([schema, Type.Null()], options)
 
-export const AgentId = Type.String({ minLength: 3, maxLength: 100, pattern: '^[a-zA-Z0-9_-]+$', description: 'Identity of an agent, case-sensitive', examples: ['agent-one'] })
-export const AgentType = Type.String({ minLength: 2, maxLength: 50, pattern: '^[a-zA-Z0-9_-]+$', description: 'Kind of agent; one of the allowed types, in any case', examples: ['testing'] })
-export const Capability = Type.String({ minLength: 2, maxLength: 100, pattern: '^[a-zA-Z0-9_\\-\\s]+$', examples: ['summarise'] })
-export const Endpoint = Type.String({ minLength: 1, maxLength: 2048, pattern: '^https?://[^\\s/$.?#].[^\\s]*$', description: 'Where the agent listens', examples: ['http://127.0.0.1:4000'] })
+export const AgentId = Text({ minLength: 3, maxLength: 100, pattern: '^[a-zA-Z0-9_-]+$', description: 'Identity of an agent, case-sensitive', examples: ['agent-one'] })
+export const AgentType = Text({ minLength: 2, maxLength: 50, pattern: '^[a-zA-Z0-9_-]+$', description: 'Kind of agent; one of the allowed types, in any case', examples: ['testing'] })
+export const Capability = Text({ minLength: 2, maxLength: 100, pattern: '^[a-zA-Z0-9_\\-\\s]+$', examples: ['summarise'] })
+export const Endpoint = Text({ minLength: 1, maxLength: 2048, pattern: '^https?://[^\\s/$.?#].[^\\s]*$', description: 'Where the agent listens', examples: ['http://127.0.0.1:4000'] })
 export const Timestamp = Type.String({ description: 'RFC 3339, UTC, milliseconds', examples: ['2030-01-31T12:00:00.000Z'] })
 export const Revision = Type.String({ description: 'Opaque `<epoch>:<n>`', examples: ['k3f9:42'] })
 export const Token = Type.String({ description: 'A JSON Web Token' })
