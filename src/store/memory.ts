@@ -108,19 +108,7 @@ export class MemoryStore implements AgentStore {
 
   async expire ({ cleanup }: { cleanup: boolean }): Promise<number> {
     const now = this.now()
-    let count = 0
-    for (const id of this.#leases.due(now)) {
-      const fleet = this.#fleet()
-      this.#leases.delete(id)
-      this.#endLease(this.#agents.get(id)!, now, fleet)
-      count++
-    }
-    for (const id of this.#preservation.due(now, this.#fleet())) {
-      this.#bury(this.#agents.get(id)!, now, 'preservation-ended')
-      count++
-    }
-    if (cleanup) count += this.#cleanUp(now)
-    return count
+    return this.#endLeases(now) + this.#endHolds(now) + (cleanup ? this.#cleanUp(now) : 0)
   }
 
   async release (): Promise<void> {
@@ -175,11 +163,34 @@ export class MemoryStore implements AgentStore {
     return record
   }
 
-  #endLease (record: AgentRecord, now: number, fleet: number) {
-    if (isAnnounced(record.state) || !this.#preservation.holds(now, fleet)) {
-      this.#bury(record, now, 'lease-expired')
-      return
+  #endLeases (now: number): number {
+    const due = this.#records(this.#leases.due(now))
+    const unannounced = due.filter(({ state }) => !isAnnounced(state)).length
+    const held = this.#preservation.holds(now, unannounced, this.#fleet())
+    for (const record of this.#unchanged(due)) {
+      this.#leases.delete(record.id)
+      if (held && !isAnnounced(record.state)) this.#hold(record, now)
+      else this.#bury(record, now, 'lease-expired')
     }
+    return due.length
+  }
+
+  #endHolds (now: number): number {
+    const due = this.#records(this.#preservation.due(now, this.#fleet()))
+    for (const record of this.#unchanged(due)) this.#bury(record, now, 'preservation-ended')
+    return due.length
+  }
+
+  #records (ids: Iterable<string>): AgentRecord[] {
+    return Array.from(ids, id => this.#agents.get(id)!)
+  }
+
+  /** What hears of one of these records may have renewed or removed another before its turn. */
+  * #unchanged (records: readonly AgentRecord[]): Generator<AgentRecord> {
+    for (const record of records) if (this.#agents.get(record.id) === record) yield record
+  }
+
+  #hold (record: AgentRecord, now: number) {
     this.#preservation.hold(record.id, now)
     this.#change('state', record, { state: 'suspect', held: true }, 'protected')
   }

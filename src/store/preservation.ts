@@ -7,14 +7,14 @@ const leasesHeld = 3
  * agents', so their leases are held instead of taken. Unlike Eureka's it ends: after three leases, or on an admin's
  * word, what is held goes at a bounded rate, and small fleets never trip it.
  *
- * d = leases that ended within the last lease period, n = agents alive or held. Held when n >= 10 and
- * d > max(3, 15 % of n); released at 15 % of n a second.
+ * d = leases that ended within the last lease period, those that are due now among them; n = agents alive or held before
+ * any of these is taken. Held when n >= 10 and d > max(3, 15 % of n); released at 15 % of n a second.
  */
 export class Preservation {
   readonly #leaseMs: number
   readonly #enabled: boolean
-  /** Times at which leases ended within the last lease period, oldest first. */
-  #ended: number[] = []
+  /** How many leases ended when, within the last lease period, oldest first. */
+  #ended: Array<{ at: number, count: number }> = []
   /** Held ids and since when, oldest first. */
   readonly #held = new Map<string, number>()
   #releaseNow = false
@@ -28,13 +28,12 @@ export class Preservation {
 
   get heldCount () { return this.#held.size }
 
-  /** Counts a lease that ended at `now` and decides whether it is held; `fleet` is n. */
-  holds (now: number, fleet: number): boolean {
-    if (!this.#enabled) return false
-    this.#ended.push(now)
-    const start = this.#ended.findIndex(at => at > now - this.#leaseMs)
-    if (start > 0) this.#ended = this.#ended.slice(start)
-    return fleet >= minimumFleet && this.#ended.length > Math.max(3, share * fleet)
+  /** Counts leases that ended at `now` and decides whether they are held; `fleet` is n. */
+  holds (now: number, count: number, fleet: number): boolean {
+    if (!this.#enabled || count === 0) return false
+    this.#ended = [...this.#ended.filter(({ at }) => at > now - this.#leaseMs), { at: now, count }]
+    const ended = this.#ended.reduce((sum, { count }) => sum + count, 0)
+    return fleet >= minimumFleet && ended > Math.max(3, share * fleet)
   }
 
   hold (id: string, now: number): void {
@@ -53,6 +52,7 @@ export class Preservation {
 
   shift (ms: number): void {
     for (const [id, since] of this.#held) this.#held.set(id, since + ms)
+    if (this.#releasedUntil !== 0) this.#releasedUntil += ms
   }
 
   /** Ids whose hold has ended, at most 15 % of `fleet` for each second since the last call. */
