@@ -20,6 +20,8 @@ export class Sweeper {
   readonly #onError: (error: unknown) => void
   #timer: NodeJS.Timeout | undefined
   #last = 0
+  /** Time that was lost and not yet given to the leases. */
+  #owed = 0
   #lastCleanup = 0
   #sweeping: Promise<void> | undefined
 
@@ -44,16 +46,24 @@ export class Sweeper {
     const now = performance.now()
     const lost = now - this.#last - this.#intervalMs
     this.#last = now
+    if (lost > this.#intervalMs) this.#owed += Math.ceil(lost)
     // One sweep at a time: a slow store is not asked again while it still works on the last one.
-    this.#sweeping ??= this.#sweep(now, lost)
+    this.#sweeping ??= this.#sweep(now)
       .catch(this.#onError)
       .finally(() => { this.#sweeping = undefined })
   }
 
-  async #sweep (now: number, lost: number): Promise<void> {
-    if (lost > this.#intervalMs) await this.#store.extend(Math.ceil(lost))
+  async #sweep (now: number): Promise<void> {
+    await this.#extend()
     const cleanup = now - this.#lastCleanup >= this.#cleanupIntervalMs
     if (cleanup) this.#lastCleanup = now
     await this.#store.expire({ cleanup })
+  }
+
+  async #extend (): Promise<void> {
+    const owed = this.#owed
+    if (owed === 0) return
+    await this.#store.extend(owed)
+    this.#owed -= owed
   }
 }
