@@ -1,3 +1,4 @@
+import { isPoisonousKey } from '../schemas/common.js'
 import { isObject } from './normalize.js'
 
 /** JSON Merge Patch (RFC 7396): members of `patch` replace those of `target`, null removes, objects are merged. */
@@ -9,4 +10,14 @@ export function mergePatch (target: unknown, patch: unknown): unknown {
     else result[key] = mergePatch(result[key], value)
   }
   return result
+}
+
+/** JSON Pointers of the members of a patch that would change the shape of what it is merged into. */
+export function * poisonousMembers (patch: unknown, path = ''): Generator<string> {
+  if (!isObject(patch)) return
+  for (const [key, value] of Object.entries(patch)) {
+    const pointer = `${path}/${key}`
+    if (isPoisonousKey(key)) yield pointer
+    else yield * poisonousMembers(value, pointer)
+  }
 }

@@ -5,8 +5,8 @@ import type { OnRegisterHook, PublicViewHook } from '../options.js'
 import type { AgentInfo, AgentRegistration } from '../schemas/agent.js'
 import type { AgentRecord, AgentStore, Change, Claim, Outcome, RecordContent, Sign, StateCommand } from '../store/store.js'
 import { ChangeRing } from './changes.js'
-import { RegistryEmitter } from './events.js'
-import { mergePatch } from './merge-patch.js'
+import { RegistryEmitter, type RegistryEvent } from './events.js'
+import { mergePatch, poisonousMembers } from './merge-patch.js'
 import { assertTree, parseRegistration, type ParsedRegistration, type RegistrationRules } from './registration.js'
 import { Replica } from './replica.js'
 import { revisionText } from './render.js'
@@ -31,6 +31,13 @@ export interface Registered { created: boolean, record: AgentRecord }
 
 /** Members that a patch may not name: identity, ownership and what the registry itself keeps. */
 const immutableMembers = ['agent_id', 'public_key', 'owner', 'status', 'state', 'last_seen', 'registered_at', 'revision', 'incarnation', 'metrics', 'similarity']
+
+/** @throws validation-failed for members that a patch may not name */
+function assertPatchable (patch: Record<string, unknown>) {
+  const errors = [...poisonousMembers(patch)].map(path => ({ path, message: 'This name is reserved' }))
+  for (const member of immutableMembers) if (Object.hasOwn(patch, member)) errors.push({ path: `/${member}`, message: 'Cannot be changed' })
+  if (errors.length > 0) throw validationFailed(errors)
+}
 
 /**
  * The registry: every write goes through a store that decides it, every read is answered from a replica that the
@@ -115,8 +122,7 @@ export class Registry {
     const { record } = this.replica.get(id) ?? this.#notFound(id)
     if (ifRevision !== undefined && ifRevision !== record.revision) throw this.#changed(id)
     assertTree(patch)
-    const touched = immutableMembers.filter(member => Object.hasOwn(patch, member))
-    if (touched.length > 0) throw validationFailed(touched.map(member => ({ path: `/${member}`, message: 'Cannot be changed' })))
+    assertPatchable(patch)
     const { registration, body } = parseRegistration(mergePatch(JSON.parse(record.body), patch), this.#options)
     this.#checkKey(record.ownerKey, registration)
     const content = await this.#content(registration, body)
@@ -176,13 +182,15 @@ export class Registry {
     const { event: type, id, before, after, reason } = change
     const agent = this.replica.render((after ?? before)!).info()
     const event = { type, revision: revisionText(this.replica.epoch, change.n), agent_id: id, agent, previous: before?.state ?? null, reason }
-    // A listener of the host that throws must not undo a change that is already stored.
-    for (const name of [type, 'change'] as const) {
-      try {
-        this.events.emit(name, event)
-      } catch (error) {
-        this.#options.onError(error)
-      }
+    for (const listener of [...this.events.rawListeners(type), ...this.events.rawListeners('change')]) this.#tell(listener, event)
+  }
+
+  /** Each by itself: a listener of the host that throws neither undoes a stored change nor keeps it from others. */
+  async #tell (listener: (event: RegistryEvent) => unknown, event: RegistryEvent): Promise<void> {
+    try {
+      await listener.call(this.events, event)
+    } catch (error) {
+      this.#options.onError(error)
     }
   }
 

@@ -139,12 +139,12 @@ export class Replica {
     const entry = this.#entries.get(id)
     if (!entry) return
     this.#unindex(entry)
+    this.#discoverable.delete(entry)
     this.#entries.delete(id)
   }
 
   #unindex (entry: Entry) {
     this.#uncount(entry)
-    this.#discoverable.delete(entry)
     removeFrom(this.#byType, entry.record.type.toLowerCase(), entry)
     for (const capability of entry.record.capabilities) removeFrom(this.#byCapability, capability, entry)
   }
