@@ -23,18 +23,20 @@ function kidOf (token: string): unknown {
  */
 export async function registerJwt (scope: FastifyInstance, name: string, secrets: readonly string[], { algorithm }: ResolvedOptions['jwt']): Promise<Signer> {
   const verifiers = new Map<unknown, JWT>()
+  // Of this scope alone: @fastify/jwt adds namespaces to the object that a host may have here already.
+  const own: Record<string, JWT> = Object.create(null)
+  scope.decorate('jwt', own as unknown as JWT)
   for (const [index, secret] of secrets.entries()) {
     const namespace = `${name}Jwt${index}`
     const kid = keyId(secret)
     await scope.register(fastifyJwt, {
       secret,
       namespace,
-      decoratorName: `${namespace}User`,
       sign: { algorithm, kid },
       // When a token ends is checked by who issues it, against its own clock and without leeway.
       verify: { algorithms: [algorithm], ignoreExpiration: true }
     })
-    verifiers.set(kid, (scope.jwt as unknown as Record<string, JWT>)[namespace]!)
+    verifiers.set(kid, own[namespace]!)
   }
   const first = verifiers.get(keyId(secrets[0]!))!
   return {

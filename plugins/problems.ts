@@ -25,6 +25,14 @@ const fastifyErrors: Record<string, [type: ProblemType, detail: string]> = {
   FST_ERR_CTP_EMPTY_JSON_BODY: ['validation-failed', 'The body is empty']
 }
 
+/** Types of what the host refuses with a status of its own. */
+const typesByStatus: Record<number, ProblemType> = {
+  401: 'authentication-failed',
+  403: 'insufficient-permissions',
+  404: 'not-found',
+  429: 'rate-limit-exceeded'
+}
+
 const pathOf = (url: string) => url.split('?', 1)[0]!
 
 function tooLarge ({ headers, routeOptions }: FastifyRequest): ProblemError {
@@ -40,9 +48,10 @@ function toProblem (error: FastifyError, request: FastifyRequest): ProblemError 
   const known = fastifyErrors[error.code]
   if (known) return problem(known[0], known[1], known[0] === 'validation-failed' ? { members: { errors: [{ path: '', message: known[1] }] } } : {})
   const status = error.statusCode ?? 500
-  if (status >= 400 && status < 500) return Object.assign(problem('request-error', error.message), { statusCode: status })
+  if (status >= 400 && status < 500) return Object.assign(problem(typesByStatus[status] ?? 'request-error', error.message), { statusCode: status })
   request.log.error(error)
-  return problem('internal-error', 'An unexpected error occurred. Try again later.')
+  // A host under pressure refuses with 503, and clients and proxies come again.
+  return Object.assign(problem('internal-error', 'An unexpected error occurred. Try again later.'), { statusCode: status === 503 ? 503 : 500 })
 }
 
 /** Handlers that answer every error as a problem document whose type is below `base`. */

@@ -1,6 +1,7 @@
 import fp from 'fastify-plugin'
+import fastJson, { type AnySchema } from 'fast-json-stringify'
 import type { TSchema } from '@sinclair/typebox'
-import type { FastifyInstance, FastifyRequest, FastifySchemaCompiler } from 'fastify'
+import type { FastifyInstance, FastifyRequest, FastifySchemaCompiler, FastifySerializerCompiler } from 'fastify'
 import { validationFailed } from '../src/errors.js'
 import { coerce } from '../src/coerce.js'
 import { fieldErrors } from '../src/validation.js'
@@ -19,15 +20,22 @@ const jsonTypes = ['application/json', 'application/merge-patch+json']
 /** JSON bodies, where an empty one counts as none: existing clients send it with DELETE and logout. */
 function addJsonParser (scope: FastifyInstance) {
   const parse = scope.getDefaultJsonParser('error', 'error')
-  scope.removeContentTypeParser('application/json')
+  // Those of the host too: what it takes elsewhere is none of ours.
+  scope.removeAllContentTypeParsers()
   scope.addContentTypeParser(jsonTypes, { parseAs: 'string' }, function parseJson (request: FastifyRequest, body: string, done) {
     if (body.trim() === '') done(null, undefined)
     else parse(request, body, done)
   })
 }
 
+/** The form of every answer; a host's own compiler is made for schemas of another kind. */
+const serializerCompiler: FastifySerializerCompiler<AnySchema> = function compileSerializer ({ schema }) {
+  return fastJson(schema)
+}
+
 export default fp(async function validation (scope: FastifyInstance) {
   addJsonParser(scope)
+  scope.setSerializerCompiler(serializerCompiler)
   scope.setValidatorCompiler(validatorCompiler)
   scope.setSchemaErrorFormatter(function passOn (_errors, part) { return new Error(part) })
 }, { name: 'agent-registry-validation' })

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events'
 import type { IncomingMessage, Server } from 'node:http'
-import type { Duplex } from 'node:stream'
+import type { Socket } from 'node:net'
 import fastifyWebsocket, { type WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import type { WebSocket } from 'ws'
@@ -11,6 +11,9 @@ export const hardPayloadLimit = 262_144
 
 /** How long a peer has to answer a close frame. */
 const closeTimeout = 5_000
+
+/** How long an upgrade may be silent before it is accepted. */
+const upgradeTimeout = 10_000
 
 /** @fastify/websocket marks upgrades that it has sent through the router. */
 function isRouted (request: IncomingMessage): boolean {
@@ -30,6 +33,10 @@ export async function provideWebSocket (scope: FastifyInstance, paths: ReadonlyS
   scope.addHook('onRequest', async function refuseUpgrade (request) {
     if (request.ws && !paths.has(request.routeOptions.url ?? '')) throw problem('request-error', 'There is no WebSocket here')
   })
+  // @fastify/websocket does so only for what its own hook has seen, which a hook of the host may refuse before.
+  scope.addHook('onResponse', async function closeRefused (request) {
+    if (!request.ws && isRouted(request.raw)) request.raw.socket.destroy()
+  })
 }
 
 async function provideServer (scope: FastifyInstance, paths: ReadonlySet<string>): Promise<void> {
@@ -42,10 +49,14 @@ async function provideServer (scope: FastifyInstance, paths: ReadonlySet<string>
     errorHandler: ignoreSocketError
   })
 
-  function forward (request: IncomingMessage, socket: Duplex, head: Buffer) {
+  function forward (request: IncomingMessage, socket: Socket, head: Buffer) {
     if (isRouted(request)) return
     const isOurs = paths.has((request.url ?? '').split('?', 1)[0]!)
-    if (isOurs || isNobodys(scope.server)) upgrades.emit('upgrade', request, socket, head)
+    if (!isOurs && !isNobodys(scope.server)) return
+    // No server closes a socket that asked for an upgrade and was refused: it would hold up the end of the host. ws takes
+    // the timeout away from those that it accepts.
+    socket.setTimeout(upgradeTimeout, () => socket.destroy())
+    upgrades.emit('upgrade', request, socket, head)
   }
   forward.isRegistry = true
 

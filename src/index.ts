@@ -39,13 +39,13 @@ function warnOfOptions ({ jwt, admin, agentKeys }: ResolvedOptions, { log }: Cor
 }
 
 /** What every route of ours has: limits, validation, problem documents. */
-async function prepare (scope: FastifyInstance, options: ResolvedOptions) {
+async function prepare (scope: FastifyInstance, options: ResolvedOptions, hasPrefix: boolean) {
   const handlers = createProblemHandlers(options.problemBase ?? `${options.prefix}/problems/`)
   scope.decorateRequest('agentRegistryPrincipal', null)
   scope.decorateRequest('agentRegistryCredentials', null)
   scope.setErrorHandler(handlers.errorHandler)
-  // Without a prefix what is not found is the host's to answer.
-  if (options.prefix) scope.setNotFoundHandler(handlers.notFoundHandler)
+  // Without a prefix of ours what is not found is the host's to answer.
+  if (hasPrefix) scope.setNotFoundHandler(handlers.notFoundHandler)
   scope.addHook('onRequest', async function nameRequest (request, reply) { reply.header('x-request-id', request.id) })
   await scope.register(limits, { options })
   await scope.register(validation)
@@ -88,7 +88,8 @@ async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
  * @throws AGENT_REGISTRY_INVALID_OPTIONS, AGENT_REGISTRY_ALREADY_REGISTERED, and what a store throws that cannot open
  */
 async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions = {}): Promise<void> {
-  const options = resolveOptions(input)
+  const { prefix, ...given } = resolveOptions(input)
+  const options = { ...given, prefix: app.prefix + prefix }
   if (app.hasDecorator(options.decorateAs)) throw new AlreadyRegisteredError(options.decorateAs)
 
   await app.register(async function agentRegistryScope (scope) {
@@ -97,12 +98,12 @@ async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions 
     app.decorate(options.decorateAs, createFacade(core))
     warnOfOptions(options, core)
     const sockets = createSockets(core)
-    await prepare(scope, options)
+    await prepare(scope, options, prefix !== '')
     if (options.routes.docs) await collectOpenapi(scope)
     await scope.register(async function registryRoutes (routes) { await addRoutes(routes, core, sockets) })
     if (options.routes.docs) await scope.register(docs)
     await start(scope, core, sockets)
-  }, { prefix: options.prefix, logSerializers: withoutQueries(app.log) })
+  }, { prefix, logSerializers: withoutQueries(app.log) })
 }
 
 // Named, so that TypeScript knows the parameters of hooks that are written in place.
