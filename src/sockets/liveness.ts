@@ -41,7 +41,7 @@ export class SocketLiveness {
   heard (connection: Connection): void {
     const agentId = agentOf(connection)
     if (agentId === null || connection.observes) return
-    const incarnation = connection.principal!.incarnation ?? 0
+    const incarnation = incarnationOf(connection)
     if (incarnation >= (this.#heard.get(agentId) ?? 0)) this.#heard.set(agentId, incarnation)
   }
 
@@ -60,7 +60,7 @@ export class SocketLiveness {
   /** Ends the sockets of instances that came before `incarnation`. */
   replaced (agentId: string, incarnation: number): void {
     for (const connection of this.#byAgent.get(agentId) ?? []) {
-      if (connection.principal!.incarnation! < incarnation) connection.close(closeCodes.replaced, 'Replaced by a newer instance')
+      if (incarnationOf(connection) < incarnation) connection.close(closeCodes.replaced, 'Replaced by a newer instance')
     }
   }
 
@@ -74,6 +74,11 @@ export class SocketLiveness {
     this.#heard.clear()
     this.#services.registry.renew(signs).catch(this.#services.onError)
   }
+}
+
+/** A principal of the host that does not say counts as whichever instance is registered. */
+function incarnationOf ({ principal }: Connection): number {
+  return principal!.incarnation ?? Infinity
 }
 
 function agentOf ({ principal }: Connection): string | null {
