@@ -3,7 +3,9 @@ import { AgentList, agentsServerFrames } from '../../src/schemas/frames/agents.j
 import { publicServerFrames } from '../../src/schemas/frames/public.js'
 import { errorCodes } from '../../src/sockets/codes.js'
 import { fieldErrors } from '../../src/validation.js'
-import type { Client, Harness, Json } from '../helper.js'
+import type { Claims } from '../../src/schemas/claims.js'
+import { hmacSigner } from '../auth/helper.js'
+import { secret, type Client, type Harness, type Json } from '../helper.js'
 
 /** An open socket of each tier on which everything may be sent. */
 export const openers: Record<'public' | 'agents', (registry: Harness) => Promise<Client>> = {
@@ -51,3 +53,16 @@ export function strangeFrames (tier: 'public' | 'agents', frames: readonly Json[
   const catalogue = tier === 'public' ? publicServerFrames : agentsServerFrames
   return frames.filter(frame => !isKnown(frame, catalogue))
 }
+
+/** The claims of a token, changed and signed anew. */
+export function forge (token: string, changes: object = {}, key = secret): string {
+  const claims = JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()) as Claims
+  return hmacSigner(key).sign({ ...claims, ...changes })
+}
+
+/** The same claims, not signed at all. */
+export function unsigned (token: string): string {
+  return `${Buffer.from('{"alg":"none","typ":"JWT"}').toString('base64url')}.${token.split('.')[1]}.`
+}
+
+export const expired = (token: string) => forge(token, { exp: Math.floor(Date.now() / 1000) - 5 })
