@@ -57,7 +57,10 @@ async function prepare (scope: FastifyInstance, options: ResolvedOptions, hasPre
 async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) {
   const { routes } = core.options
   const refuseOtherMethods = collectMethods(scope)
-  const services = { core, sockets, hub: sockets.services.hub }
+  const { hub } = sockets.services
+  const services = { core, sockets, hub }
+  // A connection that is kept alive would hold the shutdown until it times out.
+  scope.addHook('onSend', async function endConnection (_request, reply) { if (hub.isDraining) reply.header('connection', 'close') })
   if (routes.root) await scope.register(rootRoutes)
   if (routes.health) await scope.register(healthRoutes, services)
   if (routes.wellKnown && !scope.prefix) await scope.register(wellKnownRoutes, services)
