@@ -18,8 +18,10 @@ export class Preservation {
   /** Held ids and since when, oldest first. */
   readonly #held = new Map<string, number>()
   #releaseNow = false
+  /** Agents that may go per millisecond, and how many of them that were not let go yet. */
   #rate = 0
-  #releasedUntil = 0
+  #credit = 0
+  #creditedAt = 0
 
   constructor ({ leaseMs, enabled }: { leaseMs: number, enabled: boolean }) {
     this.#leaseMs = leaseMs
@@ -52,14 +54,14 @@ export class Preservation {
 
   shift (ms: number): void {
     for (const [id, since] of this.#held) this.#held.set(id, since + ms)
-    if (this.#releasedUntil !== 0) this.#releasedUntil += ms
+    if (this.#creditedAt !== 0) this.#creditedAt += ms
   }
 
   /** Ids whose hold has ended, at most 15 % of `fleet` for each second since the last call. */
   due (now: number, fleet: number): string[] {
     const ready = this.#ready(now)
     if (ready.length === 0) {
-      this.#releasedUntil = 0
+      this.#creditedAt = 0
       return ready
     }
     return ready.slice(0, this.#allowance(now, fleet))
@@ -76,12 +78,15 @@ export class Preservation {
 
   /** Whole agents that may go now; the rate is fixed when a release begins, or it would never end. */
   #allowance (now: number, fleet: number): number {
-    if (this.#releasedUntil === 0) {
+    if (this.#creditedAt === 0) {
       this.#rate = Math.max(1, share * fleet) / 1000
-      this.#releasedUntil = now - 1 / this.#rate
+      this.#credit = 1
+    } else {
+      this.#credit += (now - this.#creditedAt) * this.#rate
     }
-    const allowance = Math.floor((now - this.#releasedUntil) * this.#rate + 1e-9)
-    this.#releasedUntil += allowance / this.#rate
+    this.#creditedAt = now
+    const allowance = Math.floor(this.#credit + 1e-9)
+    this.#credit -= allowance
     return allowance
   }
 }
