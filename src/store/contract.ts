@@ -1,0 +1,57 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { changing } from './contract/changing.js'
+import { liveness } from './contract/liveness.js'
+import { preservation } from './contract/preservation.js'
+import { registering } from './contract/registering.js'
+import { Scene, type Case, type ContractSettings, type ContractStore } from './contract/scene.js'
+
+export type { ContractSettings, ContractStore }
+
+export interface ContractFlags {
+  /** The store measures leases with `clock` (default); otherwise the suite waits, and leaves out what needs exact times. */
+  injectedClock?: boolean
+  /** Agents outlive the store that registered them, and `build` gives a `reopen`. */
+  persistent?: boolean
+}
+
+export interface StoreContractOptions {
+  /** Declares a test, as `test` of `node:test` does; it fails when `run` rejects. */
+  test: (name: string, run: () => Promise<void>) => unknown
+  build: (settings: ContractSettings) => Promise<ContractStore>
+  flags?: ContractFlags
+}
+
+const cases: readonly Case[] = [...registering, ...changing, ...liveness, ...preservation]
+
+async function runCase ([, run, needs = {}]: Case, { build, flags: { injectedClock = true } = {} }: StoreContractOptions): Promise<void> {
+  // Real stores are late by some milliseconds: leases are long enough for that, and each wait is a little longer.
+  const lengths = injectedClock ? { leaseMs: 1000, retentionMs: 5000 } : { leaseMs: 400, retentionMs: 800 }
+  let now = Date.now()
+  async function pass (ms: number) {
+    if (injectedClock) now += ms
+    else await sleep(ms + 20)
+  }
+  const settings = { ...lengths, preservation: needs.preservation === true, clock: () => now }
+  const scene = new Scene(await build(settings), settings, pass)
+  await scene.open()
+  try {
+    await run(scene)
+  } finally {
+    await scene.close()
+  }
+}
+
+/**
+ * Declares one test for each promise that an `AgentStore` makes. Each builds a store of its own.
+ *
+ *     import test from 'node:test'
+ *     storeContract({ test, build: async ({ leaseMs, retentionMs, preservation, clock }) => ({ store: new MyStore(…) }) })
+ */
+export function storeContract (options: StoreContractOptions): void {
+  const { injectedClock = true, persistent = false } = options.flags ?? {}
+  for (const entry of cases) {
+    const [name, , needs = {}] = entry
+    if ((needs.exact && !injectedClock) || (needs.persistent && !persistent)) continue
+    options.test(name, () => runCase(entry, options))
+  }
+}
