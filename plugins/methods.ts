@@ -1,27 +1,27 @@
 import type { FastifyInstance, HTTPMethods } from 'fastify'
 import { problem } from '../src/errors.js'
 
-const methods: HTTPMethods[] = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
+const methods: HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']
 
 /**
- * Notes the methods of every path that is added to `scope` from now on. The function that is returned answers the
- * others with 405 and `Allow`; call it after the last route. OPTIONS stays free: it is the host's, for CORS.
+ * Notes every path that is added to `scope` from now on. The function that is returned answers the methods that are
+ * not served there with 405 and `Allow`; call it after the last route. OPTIONS stays free: it is the host's, for CORS.
  */
 export function collectMethods (scope: FastifyInstance): () => void {
-  const served = new Map<string, Set<string>>()
+  const paths = new Set<string>()
 
-  scope.addHook('onRoute', function collect ({ url, method }) {
-    const known = served.get(url) ?? new Set()
-    for (const name of [method].flat()) known.add(name)
-    served.set(url, known)
-  })
+  scope.addHook('onRoute', function collect ({ url }) { paths.add(url) })
 
   return function refuseOthers () {
-    for (const [url, known] of [...served]) {
-      const allow = [...known].join(', ')
+    for (const url of [...paths]) {
+      // Asked of the router, which also has routes that were not announced: those of `/prefix/`, and the host's.
+      const served = methods.filter(method => scope.hasRoute({ method, url }))
+      const allow = served.join(', ')
       scope.route({
-        method: methods.filter(method => !known.has(method)),
-        url: url.slice(scope.prefix.length) || '/',
+        method: methods.filter(method => method !== 'HEAD' && !served.includes(method)),
+        url: url.slice(scope.prefix.length),
+        // `/prefix` and `/prefix/` are two entries here.
+        prefixTrailingSlash: 'slash',
         schema: { hide: true },
         // Before a body is read: it does not matter what is in it.
         onRequest: async function refuseMethod () {

@@ -92,7 +92,7 @@ async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
  */
 async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions = {}): Promise<void> {
   const { prefix, ...given } = resolveOptions(input)
-  const options = { ...given, prefix: app.prefix + prefix }
+  const options = { ...given, prefix: app.prefix.replace(/\/$/, '') + prefix }
   if (app.hasDecorator(options.decorateAs)) throw new AlreadyRegisteredError(options.decorateAs)
 
   await app.register(async function agentRegistryScope (scope) {
