@@ -32,7 +32,7 @@ export function registration (id = 'agent-one', more: object = {}) {
     owner: 'tests',
     public_key: 'k'.repeat(40),
     metadata: { a: 'b' },
-    communication_mode: 'remote',
+    communication_mode: 'remote' as const,
     ...more
   }
 }
