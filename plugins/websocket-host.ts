@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import type { IncomingMessage, Server } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import fastifyWebsocket, { type WebsocketPluginOptions } from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
@@ -56,13 +56,25 @@ async function provideServer (scope: FastifyInstance, paths: ReadonlySet<string>
     // No server closes a socket that asked for an upgrade and was refused: it would hold up the end of the host. ws takes
     // the timeout away from those that it accepts.
     socket.setTimeout(upgradeTimeout, () => socket.destroy())
-    upgrades.emit('upgrade', request, socket, head)
+    if (!upgrades.emit('upgrade', request, socket, head)) return refuse(socket)
+    answerOf(socket)?.once('finish', () => socket.destroySoon())
   }
   forward.isRegistry = true
 
   // At the end of the start, so that it runs after the listeners of every other plugin.
   scope.addHook('onReady', async function listenForUpgrades () { scope.server.on('upgrade', forward) })
   scope.addHook('onClose', async function stopListening () { scope.server.off('upgrade', forward) })
+}
+
+/** The answer that @fastify/websocket puts on a socket until it is accepted. */
+function answerOf (socket: Socket): ServerResponse | undefined {
+  return (socket as { _httpMessage?: ServerResponse })._httpMessage
+}
+
+/** While the server closes nobody takes upgrades any more, and a socket without an answer would hold it up. */
+function refuse (socket: Socket) {
+  socket.on('error', () => socket.destroy())
+  socket.end('HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n', () => socket.destroy())
 }
 
 /** Whether only registries listen: then an upgrade of an unknown path is answered by the router, with 404. */

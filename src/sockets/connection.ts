@@ -132,6 +132,8 @@ export class Connection {
     if (!this.isOpen) return
     this.#closing = true
     this.#queue = this.#held = []
+    // The answer to the close frame has to be read, also while another frame is being handled.
+    this.transport.resume()
     this.transport.close(code, reason)
   }
 
