@@ -1,6 +1,6 @@
-import { Kind, type Static, type TSchema } from '@sinclair/typebox'
+import type { Static, TSchema } from '@sinclair/typebox'
 import { TypeCompiler, type TypeCheck } from '@sinclair/typebox/compiler'
-import type { ValueError } from '@sinclair/typebox/errors'
+import { ValueErrorType, type ValueError } from '@sinclair/typebox/errors'
 import { validationFailed, type FieldError } from './errors.js'
 import { textFault } from './schemas/common.js'
 
@@ -16,15 +16,15 @@ export function checkerOf (schema: TSchema): TypeCheck<TSchema> {
   return checker
 }
 
-function messageOf ({ schema, value, message }: ValueError): string {
-  if (schema[Kind] === 'Text') return textFault(schema, value) ?? message
-  return schema.anyOf ? `Expected one of ${(schema.anyOf as TSchema[]).map(({ type }) => type).join(', ')}` : message
+function messageOf ({ type, schema, value, message }: ValueError): string {
+  if (type === ValueErrorType.Kind) return textFault(schema, value) ?? message
+  return type === ValueErrorType.Union ? `Expected one of ${(schema.anyOf as TSchema[]).map(({ type }) => type).join(', ')}` : message
 }
 
 /** A choice of types is told as what is wrong with the one that was meant, a choice of names as these names. */
 function * precise (errors: Iterable<ValueError>): Generator<{ path: string, message: string }> {
   for (const error of errors) {
-    const variants = (error.schema.anyOf ?? []) as TSchema[]
+    const variants = (error.type === ValueErrorType.Union ? error.schema.anyOf : []) as TSchema[]
     const meant = variants.findIndex(({ type }) => type !== 'null')
     if (variants.length === 2 && variants.some(({ type }) => type === 'null')) yield * precise(error.errors[meant]!)
     else if (variants.length > 0 && variants.every(variant => 'const' in variant)) yield { path: error.path, message: `Expected one of ${variants.map(variant => variant.const).join(', ')}` }
