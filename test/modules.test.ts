@@ -1,0 +1,25 @@
+import { readdirSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import t from 'tap'
+
+/** These run when they are imported; tests start them as processes of their own. */
+const programs = ['src/server.ts']
+
+function modulesBelow (folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.ts')).map(name => join(folder, name))
+}
+
+const modules = ['src', 'plugins', 'routes'].flatMap(modulesBelow).filter(name => !programs.includes(name)).sort()
+
+t.test('every module can be imported by itself, and one that nothing else imports counts as not covered', async t => {
+  t.ok(modules.length > 50)
+  for (const name of modules) {
+    const exported: unknown = await import(pathToFileURL(resolve(name)).href)
+    t.type(exported, 'object', name)
+  }
+})
+
+t.test('what is a program is still where it is said to be', async t => {
+  t.same(['src', 'plugins', 'routes'].flatMap(modulesBelow).filter(name => programs.includes(name)), programs)
+})

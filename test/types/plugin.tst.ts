@@ -1,0 +1,117 @@
+import fastify, { type FastifyInstance } from 'fastify'
+import { describe, expect, test } from 'tstyche'
+import agentRegistry, {
+  agentRegistry as named, MemoryStore, problemTypes, type AgentFilter, type AgentInfo, type AgentRegistration, type AgentRegistry,
+  type AgentRegistryOptions, type AgentState, type AgentStore, type AuthenticateHook, type OnRegisterHook, type Principal, type ProblemType,
+  type PublicViewHook, type RegisterHookContext, type RegistrationBody, type RegistrationResponse, type RegistryEvent, type RegistryEvents, type RegistryStatistics
+} from '../../src/index.js'
+
+const app = fastify()
+
+describe('registering', () => {
+  test('is done with options, without, and with a function that makes them', () => {
+    expect(app.register).type.toBeCallableWith(agentRegistry)
+    expect(app.register).type.toBeCallableWith(agentRegistry, { prefix: '/registry', agentKeys: ['a-key-of-an-agent'] })
+    expect(app.register).type.toBeCallableWith(agentRegistry, () => ({ prefix: '/registry' }))
+    expect(agentRegistry).type.toBe<typeof named>()
+  })
+
+  test('wrong options are type errors', () => {
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ unknown: true })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ prefix: 1 })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ agentKeys: 'a-key-of-an-agent' })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ agentKeys: [{ key: 'a-key-of-an-agent', owner: 'me' }] })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ routes: { admin: true } })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ jwt: { secret: 1 } })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ lease: 60_000 })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ publicWs: { path: ['/ws'] } })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ store: 'memory' })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ onRegister: true })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ authenticate: () => true })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ publicView: () => 'public' })
+  })
+
+  test('a secret may be one text or several', () => {
+    expect<AgentRegistryOptions>().type.toBeAssignableFrom({ jwt: { secret: 'text' } })
+    expect<AgentRegistryOptions>().type.toBeAssignableFrom({ jwt: { secret: ['new', 'old'] } })
+  })
+})
+
+describe('hooks', () => {
+  test('know what they are given, also when they are written in place', () => {
+    expect<Parameters<OnRegisterHook>>().type.toBe<[context: RegisterHookContext]>()
+    expect<RegisterHookContext>().type.toBe<{ registration: AgentRegistration, principal: Principal | null }>()
+    expect<Parameters<AuthenticateHook>>().type.toBe<[token: string]>()
+    expect<Parameters<PublicViewHook>>().type.toBe<[registration: AgentRegistration]>()
+    app.register(agentRegistry, {
+      onRegister ({ registration, principal }) {
+        expect(registration).type.toBe<AgentRegistration>()
+        expect(principal).type.toBe<Principal | null>()
+      },
+      authenticate (token) {
+        expect(token).type.toBe<string>()
+        return null
+      },
+      publicView: registration => ({ ...registration, metadata: { shown: 'this' } })
+    })
+  })
+
+  test('answer at once or later', () => {
+    expect<OnRegisterHook>().type.toBeAssignableFrom(() => {})
+    expect<OnRegisterHook>().type.toBeAssignableFrom(async () => {})
+    expect<AuthenticateHook>().type.toBeAssignableFrom(async (): Promise<Principal | null> => null)
+    expect<PublicViewHook>().type.toBeAssignableFrom(async () => null)
+  })
+})
+
+describe('the decorator', () => {
+  test('is on every instance', () => {
+    expect<FastifyInstance['agentRegistry']>().type.toBe<AgentRegistry>()
+    expect(app.agentRegistry).type.toBe<AgentRegistry>()
+  })
+
+  test('has typed methods', () => {
+    const { agentRegistry: registry } = app
+    expect(registry.register).type.toBe<(registration: RegistrationBody) => Promise<RegistrationResponse>>()
+    expect(registry.register).type.not.toBeCallableWith({ agent_id: 'agent-one' })
+    expect(registry.unregister('agent-one')).type.toBe<Promise<void>>()
+    expect(registry.heartbeat('agent-one')).type.toBe<Promise<AgentInfo>>()
+    expect(registry.setStatus).type.toBeCallableWith('agent-one', 'draining')
+    expect(registry.setStatus).type.not.toBeCallableWith('agent-one', 'dead')
+    expect(registry.get('agent-one')).type.toBe<AgentInfo | undefined>()
+    expect(registry.list).type.toBe<(filter?: AgentFilter) => AgentInfo[]>()
+    expect(registry.list).type.toBeCallableWith({ agent_type: 'testing', capabilities: ['cap one'], status: 'alive' })
+    expect(registry.list).type.not.toBeCallableWith({ status: 'draining' })
+    expect(registry.stats()).type.toBe<RegistryStatistics>()
+    expect(registry.releaseHeld()).type.toBe<Promise<void>>()
+    expect(registry.revision).type.toBe<string>()
+  })
+
+  test('has typed events', () => {
+    expect<keyof RegistryEvents>().type.toBe<'registered' | 'updated' | 'alive' | 'dead' | 'unregistered' | 'state' | 'change'>()
+    app.agentRegistry.events.on('dead', event => {
+      expect(event).type.toBe<RegistryEvent>()
+      expect(event.agent).type.toBe<AgentInfo>()
+      expect(event.previous).type.toBe<AgentState | null>()
+    })
+    expect(app.agentRegistry.events.on<'gone'>).type.not.toBeCallableWith('gone', () => {})
+  })
+})
+
+describe('records, stores and problems', () => {
+  test('status and state are what the wire says', () => {
+    expect<AgentInfo['status']>().type.toBe<'alive' | 'dead'>()
+    expect<AgentState>().type.toBe<'starting' | 'alive' | 'suspect' | 'dead' | 'draining' | 'maintenance'>()
+  })
+
+  test('the memory store is a store, and one of the host can be given', () => {
+    expect<AgentStore>().type.toBeAssignableFrom(new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: true }))
+    expect<AgentRegistryOptions['store']>().type.toBe<AgentStore | undefined>()
+  })
+
+  test('problem types are told apart by name', () => {
+    expect<ProblemType>().type.toBeAssignableFrom('agent-not-found' as const)
+    expect<ProblemType>().type.not.toBeAssignableFrom('teapot' as const)
+    expect(problemTypes['agent-not-found'][1]).type.toBe<404>()
+  })
+})
