@@ -17,6 +17,9 @@ export function collectMethods (scope: FastifyInstance): () => void {
       // Asked of the router, which also has routes that were not announced: those of `/prefix/`, and the host's.
       const served = methods.filter(method => scope.hasRoute({ method, url }))
       const allow = served.join(', ')
+      async function refuseMethod () {
+        throw problem('method-not-allowed', `Allowed here: ${allow}`, { headers: { allow } })
+      }
       scope.route({
         method: methods.filter(method => method !== 'HEAD' && !served.includes(method)),
         url: url.slice(scope.prefix.length),
@@ -24,10 +27,8 @@ export function collectMethods (scope: FastifyInstance): () => void {
         prefixTrailingSlash: 'slash',
         schema: { hide: true },
         // Before a body is read: it does not matter what is in it.
-        onRequest: async function refuseMethod () {
-          throw problem('method-not-allowed', `Allowed here: ${allow}`, { headers: { allow } })
-        },
-        handler: async function neverReached () {}
+        onRequest: refuseMethod,
+        handler: refuseMethod
       })
     }
   }

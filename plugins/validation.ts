@@ -37,5 +37,4 @@ export default fp(async function validation (scope: FastifyInstance) {
   addJsonParser(scope)
   scope.setSerializerCompiler(serializerCompiler)
   scope.setValidatorCompiler(validatorCompiler)
-  scope.setSchemaErrorFormatter(function passOn (_errors, part) { return new Error(part) })
 }, { name: 'agent-registry-validation' })

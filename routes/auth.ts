@@ -22,13 +22,15 @@ const authRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function aut
     })
   })
 
+  async function refuseCompliance () {
+    throw problem('tpr-disabled', 'Three-phase registration is not enabled')
+  }
+
   // Before anything is looked at: this very answer tells existing clients to register without validation.
   scope.post('/agent/validate_compliance', {
     schema: { tags, summary: 'Always 400: three-phase registration is not enabled' },
-    onRequest: async function refuseCompliance () {
-      throw problem('tpr-disabled', 'Three-phase registration is not enabled')
-    }
-  }, async function neverReached () {})
+    onRequest: refuseCompliance
+  }, refuseCompliance)
 
   scope.post('/login', {
     schema: { tags, summary: 'Opens an admin session', body: LoginBody, response: answers(LoginAnswer) },
