@@ -305,18 +305,20 @@ t.test('the PIN of a session', async t => {
 })
 
 t.test('guessing', async t => {
-  const registry = await build(t, { attempts: { burst: 5, windowMs: 10_000 } }, { ...answers, server: { trustProxy: true } })
+  const registry = await build(t, { attempts: { burst: 5, windowMs: 20_000 } }, { ...answers, server: { trustProxy: true } })
   const from = (address: string) => ({ ...print, 'x-forwarded-for': address })
   const login = (address: string, secret = 'wrong') => registry.post('/auth/login', { body: { username: 'admin', password: secret }, headers: from(address) })
   const tryKey = (address: string, key = 'a-wrong-key-1') => registry.post('/auth/agent/request_temp_token', {
     body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: key }, headers: from(address)
   })
 
-  await t.test('200 passwords at the same time are hardly more than the five that may be tried', async t => {
+  await t.test('200 passwords at the same time are no more than the five that may be tried, and those of the time it takes', async t => {
     t.equal((await login('192.0.2.1', password)).status, 200)
+    const started = Date.now()
     const all = await Promise.all(Array.from({ length: 200 }, () => login('192.0.2.66')))
     const tried = all.filter(({ status }) => status === 401)
-    t.ok(tried.length >= 5 && tried.length <= 10, `${tried.length} were tried`)
+    const most = 5 + Math.ceil((Date.now() - started) / 4000)
+    t.ok(tried.length >= 5 && tried.length <= most, `${tried.length} of ${most} were tried`)
     const refused = all.filter(({ status }) => status === 429)
     t.equal(tried.length + refused.length, 200)
     const [one] = refused
@@ -331,8 +333,7 @@ t.test('guessing', async t => {
   })
 
   await t.test('costs the guesser no more than a while', async t => {
-    t.equal((await login('192.0.2.66', password)).status, 429)
-    await until(async () => (await login('192.0.2.66', password)).status === 200, 20_000)
+    await until(async () => (await login('192.0.2.66', password)).status === 200, 40_000)
   })
 
   await t.test('keys is limited by address, an IPv6 address by its network; other addresses are unharmed', async t => {

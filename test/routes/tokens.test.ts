@@ -219,6 +219,8 @@ t.test('tokens of registries that share or change their secret', async t => {
   t.equal(await reads(renewed, first), 401, 'a secret that is gone verifies nothing')
   t.equal(await reads(old, second), 401)
   t.equal(await reads(other, first), 401, 'a namespace is part of a token')
+  t.equal(await reads(both, 'x.y.z'), 401, 'a header that is no JSON names no secret')
+  t.equal(await reads(both, sign(agentClaims(), next)), 200, 'without a name the first secret counts')
 })
 
 for (const algorithm of ['HS384', 'HS512'] as const) {
