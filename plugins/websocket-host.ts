@@ -12,9 +12,6 @@ export const hardPayloadLimit = 262_144
 /** How long a peer has to answer a close frame. */
 const closeTimeout = 5_000
 
-/** How long an upgrade may be silent before it is accepted. */
-const upgradeTimeout = 10_000
-
 /** @fastify/websocket marks upgrades that it has sent through the router. */
 function isRouted (request: IncomingMessage): boolean {
   return Object.getOwnPropertySymbols(request).some(symbol => symbol.description === 'ws-socket')
@@ -26,9 +23,10 @@ function isRouted (request: IncomingMessage): boolean {
  * one in the same server has sent already, nor take upgrades that are somebody else's.
  *
  * @param paths the paths that are ours
+ * @param timeoutMs how long an upgrade may take until it is accepted
  */
-export async function provideWebSocket (scope: FastifyInstance, paths: ReadonlySet<string>): Promise<void> {
-  await provideServer(scope, paths)
+export async function provideWebSocket (scope: FastifyInstance, paths: ReadonlySet<string>, timeoutMs: number): Promise<void> {
+  await provideServer(scope, paths, timeoutMs)
   // Otherwise such a socket would be opened, closed without a word, and its URL logged with the query.
   scope.addHook('onRequest', async function refuseUpgrade (request) {
     if (request.ws && !paths.has(request.routeOptions.url ?? '')) throw problem('request-error', 'There is no WebSocket here')
@@ -39,7 +37,7 @@ export async function provideWebSocket (scope: FastifyInstance, paths: ReadonlyS
   })
 }
 
-async function provideServer (scope: FastifyInstance, paths: ReadonlySet<string>): Promise<void> {
+async function provideServer (scope: FastifyInstance, paths: ReadonlySet<string>, timeoutMs: number): Promise<void> {
   if (scope.hasDecorator('websocketServer')) return
   const upgrades = new EventEmitter()
   // closeTimeout is newer than the types of ws.
@@ -53,9 +51,9 @@ async function provideServer (scope: FastifyInstance, paths: ReadonlySet<string>
     if (isRouted(request)) return
     const isOurs = paths.has((request.url ?? '').split('?', 1)[0]!)
     if (!isOurs && !isNobodys(scope.server)) return
-    // No server closes a socket that asked for an upgrade and was refused: it would hold up the end of the host. ws takes
-    // the timeout away from those that it accepts.
-    socket.setTimeout(upgradeTimeout, () => socket.destroy())
+    // A route of the host may never answer, and nobody else ends such a socket: it would hold up the end of the host. ws
+    // takes the timeout away from those that it accepts.
+    socket.setTimeout(timeoutMs, socket.destroy)
     if (!upgrades.emit('upgrade', request, socket, head)) return refuse(socket)
     answerOf(socket)?.once('finish', () => socket.destroySoon())
   }

@@ -50,7 +50,7 @@ async function prepare (scope: FastifyInstance, options: ResolvedOptions, hasPre
   await scope.register(limits, { options })
   await scope.register(validation)
   const { publicWs, agentsWs, prefix } = options
-  await provideWebSocket(scope, new Set([publicWs, agentsWs].map(({ path }) => prefix + path)))
+  await provideWebSocket(scope, new Set([publicWs, agentsWs].map(({ path }) => prefix + path)), agentsWs.timeoutMs)
 }
 
 /** All routes, in one visible order. */

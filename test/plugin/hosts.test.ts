@@ -1,4 +1,5 @@
-import type { AddressInfo } from 'node:net'
+import { once } from 'node:events'
+import { connect, type AddressInfo } from 'node:net'
 import fastifyJwt from '@fastify/jwt'
 import rateLimit from '@fastify/rate-limit'
 import swagger from '@fastify/swagger'
@@ -281,4 +282,19 @@ t.test('a host on IPv6 reaches the sockets too', async t => {
   t.equal((await client.next('welcome')).type, 'welcome')
   client.close()
   t.equal((await app.inject('/.well-known/arcp-configuration')).json().issuer, `http://[::1]:${port}`)
+})
+
+t.test('an upgrade that is refused or left alone does not hold up the end of the host', async t => {
+  const registry = await host(t, async app => {
+    app.get('/slow', async () => new Promise(() => {}))
+    await ours(app, { agentsWs: { timeoutMs: 300 } })
+  })
+  const { port } = registry.app.server.address() as AddressInfo
+  for (const path of ['/nowhere', '/slow']) {
+    const socket = connect(port, '127.0.0.1')
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n`)
+    socket.resume()
+    await once(socket, 'close')
+    t.ok(socket.destroyed, path)
+  }
 })
