@@ -2,6 +2,7 @@ import type { FastifyRequest, preValidationAsyncHookHandler } from 'fastify'
 import { problem } from '../src/errors.js'
 import type { Authority, CheckOptions } from '../src/auth/authority.js'
 import type { Principal, TokenType } from '../src/auth/principal.js'
+import type { Sign } from '../src/store/store.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -49,3 +50,7 @@ export function assertSelf ({ role, agentId }: Principal, id: string): void {
   if (role === 'admin' || (role === 'agent' && agentId === id)) return
   throw problem('insufficient-permissions', 'Agents can only do this for themselves', { members: { agent_id: agentId, target_agent_id: id } })
 }
+
+/** A sign of life by whoever asks: an agent's counts for its own instance, an admin's for any. */
+export const signOf = (id: string, { type, incarnation }: Principal): Sign =>
+  ({ id, incarnation: type === 'agent' ? incarnation ?? undefined : undefined })

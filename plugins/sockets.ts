@@ -1,7 +1,9 @@
 import type { Core } from '../src/core.js'
+import type { DataFrameType } from '../src/dashboard/frame.js'
 import { Feed } from '../src/registry/feed.js'
 import { closeCodes } from '../src/sockets/codes.js'
-import { agentsHandlers, publicHandlers } from '../src/sockets/handlers/index.js'
+import { DashboardHandshake } from '../src/sockets/dashboard-handshake.js'
+import { agentsHandlers, dashboardHandlers, publicHandlers } from '../src/sockets/handlers/index.js'
 import { Handshake } from '../src/sockets/handshake.js'
 import { Hub } from '../src/sockets/hub.js'
 import { ListUpdates } from '../src/sockets/list-updates.js'
@@ -13,21 +15,50 @@ import { Watchers } from '../src/sockets/watchers.js'
 
 export interface Sockets {
   readonly services: SocketServices
-  readonly tiers: { readonly public: Tier, readonly agents: Tier }
+  readonly tiers: { readonly public: Tier, readonly agents: Tier, readonly dashboard: Tier }
   start (): void
   stop (): Promise<void>
 }
 
-function createTiers ({ options, registry }: Core): Sockets['tiers'] {
-  const { publicWs, agentsWs } = options
+function createTiers ({ options, registry }: Core, services: SocketServices): Sockets['tiers'] {
+  const { publicWs, agentsWs, dashboardWs } = options
   return {
-    public: { name: 'public', options: publicWs, authenticates: false, view: 'public', handlers: publicHandlers, protocolPingMs: publicWs.pingIntervalMs },
-    // An agent that lives by its socket alone must be heard within its lease.
-    agents: { name: 'agents', options: agentsWs, authenticates: true, view: 'full', handlers: agentsHandlers, protocolPingMs: Math.min(agentsWs.pingIntervalMs, registry.leaseMs / 3) }
+    public: {
+      name: 'public',
+      options: publicWs,
+      view: 'public',
+      handlers: publicHandlers,
+      handshake: null,
+      timeoutCode: closeCodes.policyViolation,
+      takesQueryToken: false,
+      protocolPingMs: publicWs.pingIntervalMs
+    },
+    agents: {
+      name: 'agents',
+      options: agentsWs,
+      view: 'full',
+      handlers: agentsHandlers,
+      handshake: new Handshake(services),
+      timeoutCode: closeCodes.policyViolation,
+      takesQueryToken: true,
+      // An agent that lives by its socket alone must be heard within its lease.
+      protocolPingMs: Math.min(agentsWs.pingIntervalMs, registry.leaseMs / 3)
+    },
+    dashboard: {
+      name: 'dashboard',
+      options: dashboardWs,
+      view: 'full',
+      handlers: dashboardHandlers,
+      handshake: new DashboardHandshake(services),
+      timeoutCode: closeCodes.tokenInvalid,
+      // The page of existing clients sends it there too, without the fingerprint: its first frame decides.
+      takesQueryToken: false,
+      protocolPingMs: dashboardWs.pingIntervalMs
+    }
   }
 }
 
-function createServices ({ registry, membership, authority, options, now, log }: Core): SocketServices {
+function createServices ({ registry, membership, authority, dashboard, options, now, log }: Core): SocketServices {
   return {
     registry,
     membership,
@@ -39,19 +70,29 @@ function createServices ({ registry, membership, authority, options, now, log }:
     watchers: new Watchers({ bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now }),
     lists: new ListUpdates(),
     liveness: new SocketLiveness(),
-    handshake: new Handshake(),
+    dashboard,
     onError: error => log.error({ err: error }, 'socket')
+  }
+}
+
+const pausable: ReadonlySet<DataFrameType> = new Set(['monitoring', 'health', 'alert'])
+
+/** Sends one data frame to all dashboards; of each kind only the newest waits for one that reads slowly, alerts apart. */
+function broadcast (hub: Hub, type: DataFrameType, text: string) {
+  for (const connection of hub.connections('dashboard')) {
+    if (!connection.isAuthenticated || (connection.isPaused && pausable.has(type))) continue
+    if (type === 'alert') connection.send(text)
+    else connection.sendLatest(type, () => [text])
   }
 }
 
 /** The socket side of a registry: told of changes and revocations, ticking from `start` to `stop`. */
 export function createSockets (core: Core): Sockets {
-  const tiers = createTiers(core)
   const services = createServices(core)
-  const { hub, handshake, lists, liveness, watchers } = services
-  const ticker = new Ticker(services, [tiers.public, tiers.agents])
+  const tiers = createTiers(core, services)
+  const { hub, lists, liveness, watchers } = services
+  const ticker = new Ticker(services, Object.values(tiers))
   hub.use(services)
-  handshake.use(services)
 
   core.registry.onChange(change => {
     lists.change(change)
@@ -74,9 +115,11 @@ export function createSockets (core: Core): Sockets {
       lists.start(services, [{ tier: tiers.public, intervalMs: core.options.sockets.agentsUpdateIntervalMs }, { tier: tiers.agents, intervalMs: tiers.agents.options.intervalMs }])
       liveness.start(services)
       ticker.start()
+      core.dashboard.start(() => hub.countOf('dashboard'), (type, text) => broadcast(hub, type, text))
     },
     async stop () {
       await hub.drain(core.options.sockets.drainMs)
+      core.dashboard.stop()
       ticker.stop()
       liveness.stop()
       lists.stop()

@@ -36,10 +36,11 @@ export function takeSubprotocols (request: FastifyRequest): string | undefined {
 export async function credentialsOf (core: Core, tier: Tier, request: FastifyRequest, subprotocolToken: string | undefined): Promise<UpgradeCredentials> {
   const query = request.query as Record<string, string | undefined>
   const token = bearerOf(request) ?? subprotocolToken
+  const inQuery = tier.takesQueryToken ? query.token : undefined
   try {
     const principal = token === undefined && query.ticket !== undefined
       ? await fromTicket(core, tier, query.ticket)
-      : token ?? query.token ? await core.authority.authenticate((token ?? query.token)!) : null
+      : token ?? inQuery ? await core.authority.authenticate((token ?? inQuery)!) : null
     if (principal === null) return null
     return principal === undefined ? { refused: 'invalid' } : principal.type === 'temp' ? { refused: 'not-allowed' } : { principal }
   } catch (error) {

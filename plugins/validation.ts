@@ -1,6 +1,7 @@
 import fp from 'fastify-plugin'
 import fastJson, { type AnySchema } from 'fast-json-stringify'
 import type { TSchema } from '@sinclair/typebox'
+import type { FastifyRouteSchemaDef } from 'fastify/types/schema.js'
 import type { FastifyInstance, FastifyRequest, FastifySchemaCompiler, FastifySerializerCompiler } from 'fastify'
 import { validationFailed } from '../src/errors.js'
 import { coerce } from '../src/coerce.js'
@@ -12,6 +13,20 @@ export const validatorCompiler: FastifySchemaCompiler<TSchema> = function compil
     const value = coerce(schema, input)
     const errors = fieldErrors(schema, value)
     return errors.length > 0 ? { error: validationFailed(errors) } : { value }
+  }
+}
+
+/** The compiler of a route whose body `parse` makes something of; what it throws is answered. */
+export function parseBody (parse: (body: unknown) => unknown) {
+  return function compileParser (route: FastifyRouteSchemaDef<unknown>) {
+    if (route.httpPart !== 'body') return validatorCompiler(route as FastifyRouteSchemaDef<TSchema>)
+    return function parseOrRefuse (body: unknown) {
+      try {
+        return { value: parse(body) }
+      } catch (error) {
+        return { error: error as Error }
+      }
+    }
   }
 }
 

@@ -1,7 +1,8 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
 import { expectedRevision, isUnchanged, listTag, recordTag, sendJson } from '../plugins/entity-tags.js'
-import { assertSelf, guard, headerOf } from '../plugins/guard.js'
+import { assertSelf, guard, headerOf, signOf } from '../plugins/guard.js'
+import { parseBody } from '../plugins/validation.js'
 import { problem } from '../src/errors.js'
 import type { Principal } from '../src/auth/principal.js'
 import type { Core } from '../src/core.js'
@@ -13,8 +14,6 @@ import { answers, HeartbeatAnswer, IdParams, ListQuery, RecordQuery, RegistrySta
 import type { Hub } from '../src/sockets/hub.js'
 
 const tags = ['agents']
-
-const signOf = (id: string, { type, incarnation }: Principal) => ({ id, incarnation: type === 'agent' ? incarnation ?? undefined : undefined })
 
 /** `/agents/*`: agents come, show life, change and go; whoever has a token reads. */
 const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async function agentRoutes (scope, { core, hub }) {
@@ -31,13 +30,7 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
   scope.post('/register', {
     schema: { tags, summary: 'Registers an agent, or a new instance of it', body: RegistrationBody, response: answers(RegistrationResponse) },
     preValidation: guard(authority, { takes: ['temp', 'agent', 'admin'], level: 'agent', for: 'register' }),
-    validatorCompiler: () => (body: unknown) => {
-      try {
-        return { value: registry.parse(body) }
-      } catch (error) {
-        return { error: error as Error }
-      }
-    }
+    validatorCompiler: parseBody(body => registry.parse(body))
   }, async function register ({ agentRegistryPrincipal, body, ip }) {
     return membership.join(body as unknown as ParsedRegistration, agentRegistryPrincipal, ip)
   })

@@ -9,8 +9,11 @@ import { SpentTokens } from './auth/spent.js'
 import { Tickets } from './auth/tickets.js'
 import { Tokens, type Signer } from './auth/tokens.js'
 import { monotonicClock } from './clock.js'
+import { Dashboard } from './dashboard/dashboard.js'
 import { Membership } from './membership.js'
 import type { ResolvedOptions } from './options.js'
+import { OutgoingCalls } from './outgoing/outgoing-calls.js'
+import { Search } from './search/search.js'
 import { Registry } from './registry/registry.js'
 import { hideableFields } from './schemas/agent.js'
 import { MemoryStore } from './store/memory.js'
@@ -33,6 +36,9 @@ export interface Core {
   readonly tickets: Tickets
   readonly sessions: Sessions
   readonly revocations: Revocations
+  readonly search: Search
+  readonly outgoing: OutgoingCalls
+  readonly dashboard: Dashboard
   readonly now: () => number
 }
 
@@ -73,7 +79,7 @@ function createRegistry (options: ResolvedOptions, keys: KeyRing, log: Log): Reg
 }
 
 /** @param signer signs and checks tokens with the secrets of `options` */
-export function createCore (options: ResolvedOptions, signer: Signer, secrets: readonly string[], log: Log): Core {
+export function createCore (options: ResolvedOptions, signer: Signer, secrets: readonly string[], log: Log, listensOnLoopback: () => boolean = () => false): Core {
   const now = monotonicClock()
   const { jwt, admin, attempts, limits, namespace } = options
   const keys = new KeyRing(options.agentKeys, keyRingSecret(secrets[0]!))
@@ -81,6 +87,8 @@ export function createCore (options: ResolvedOptions, signer: Signer, secrets: r
   const tokens = new Tokens({ signer, namespace, expiresInMs: jwt.expiresInMs, now })
   const sessions = new Sessions({ timeoutMs: admin.sessionTimeoutMs, maxSessions: admin.maxSessions, now })
   const revocations = new Revocations({ maxTokenLifeMs: Math.max(jwt.expiresInMs, admin.sessionTimeoutMs, tempTokenLifeMs), now })
+  const dashboard = new Dashboard({ options, registry, now })
+  const onError = (error: unknown) => log.error({ err: error }, 'search')
   const authority = new Authority({
     tokens,
     keys,
@@ -92,9 +100,19 @@ export function createCore (options: ResolvedOptions, signer: Signer, secrets: r
     now,
     hookTimeoutMs: limits.hookTimeoutMs,
     authenticate: options.authenticate,
+    onAttempt: attempt => dashboard.attempted(attempt),
     currentIncarnation: id => registry.replica.get(id)?.record.incarnation
   })
   const onReplaced = (replacement: object) => log.info(replacement, 'a newer instance of an agent registered')
   const membership = new Membership({ registry, tokens, keys, spent: new SpentTokens({ now }), revocations, onReplaced })
-  return { options, log, registry, membership, authority, tokens, tickets: new Tickets({ now }), sessions, revocations, now }
+  const search = new Search({
+    replica: registry.replica,
+    onChange: listener => registry.onChange(listener),
+    embed: options.embed,
+    hookTimeoutMs: limits.hookTimeoutMs,
+    metricsOf: ({ metrics }) => metrics,
+    onError
+  })
+  const outgoing = new OutgoingCalls({ now, allowLoopback: listensOnLoopback })
+  return { options, log, registry, membership, authority, tokens, tickets: new Tickets({ now }), sessions, revocations, search, outgoing, dashboard, now }
 }

@@ -36,6 +36,8 @@ export const problemTypes = {
   'too-many-connections': ['Too Many Connections', 503],
   'shutting-down': ['Shutting Down', 503],
   'storage-unavailable': ['Storage Unavailable', 503],
+  'endpoint-unreachable': ['Endpoint Unreachable', 502],
+  'connection-timeout': ['Connection Timeout', 504],
   'internal-error': ['Internal Server Error', 500]
 } as const satisfies Record<string, readonly [title: string, status: number]>
 
@@ -90,3 +92,5 @@ export const OptionsError = createError('AGENT_REGISTRY_INVALID_OPTIONS', 'Inval
 export const AlreadyRegisteredError = createError('AGENT_REGISTRY_ALREADY_REGISTERED', "The decorator '%s' is taken: give this registry another 'decorateAs'", 500)
 /** Thrown by a hook of the host that did not settle in time. */
 export const HookTimeoutError = createError('AGENT_REGISTRY_HOOK_TIMEOUT', "The hook '%s' did not answer within %s ms", 503)
+/** No vector could be made of a text; search goes on without it. */
+export const EmbeddingError = createError('AGENT_REGISTRY_EMBEDDING_FAILED', 'No embedding: %s', 503)

@@ -2,6 +2,8 @@ import type { AgentInfo, RegistrationBody, RegistrationResponse } from './schema
 import type { WantedState } from './schemas/common.js'
 import type { Static } from '@sinclair/typebox'
 import type { Core } from './core.js'
+import { logSink, type LogSink } from './dashboard/log-sink.js'
+import type { SearchRequest, SearchResult } from './schemas/search.js'
 import type { RegistryEmitter } from './registry/events.js'
 import { select, type AgentFilter } from './registry/query.js'
 
@@ -30,11 +32,15 @@ export interface AgentRegistry {
   /** In the order of registration. */
   list (filter?: AgentFilter): AgentInfo[]
   stats (): RegistryStatistics
+  /** Agents that fit a query, best first: those that discovery shows. */
+  search (request: { query: string } & Partial<SearchRequest>): Promise<SearchResult[]>
+  /** Lines that pino writes go into the log of the dashboards: for the `stream` of a logger. */
+  readonly logSink: LogSink
   /** Ends self-preservation: leases that are held go now, at the bounded rate. */
   releaseHeld (): Promise<void>
 }
 
-export function createFacade ({ registry, membership }: Core): AgentRegistry {
+export function createFacade ({ registry, membership, search, dashboard, options }: Core): AgentRegistry {
   const infoOf = (id: string) => registry.get(id)!
   return {
     get revision () { return registry.revision },
@@ -46,6 +52,8 @@ export function createFacade ({ registry, membership }: Core): AgentRegistry {
     get: agentId => registry.get(agentId),
     list: (filter = {}) => Array.from(select(registry.replica, 'full', filter), ({ rendering }) => rendering.info()),
     stats: () => registry.stats(),
+    search: request => search.search({ top_k: options.search.topK, min_similarity: options.search.minSimilarity, weighted: false, ...request }),
+    logSink: logSink(dashboard.logs),
     releaseHeld: () => registry.releaseHeld()
   }
 }

@@ -4,22 +4,30 @@ import docs, { collectOpenapi } from '../plugins/docs.js'
 import { registerJwt } from '../plugins/jwt.js'
 import limits from '../plugins/limits.js'
 import { collectMethods } from '../plugins/methods.js'
+import { createMetrics } from '../plugins/metrics.js'
 import { createProblemHandlers } from '../plugins/problems.js'
 import { withoutQueries } from '../plugins/request-log.js'
 import { createSockets, type Sockets } from '../plugins/sockets.js'
 import validation from '../plugins/validation.js'
 import { provideWebSocket } from '../plugins/websocket-host.js'
+import agentMetricsRoutes from '../routes/agent-metrics.js'
 import agentRoutes from '../routes/agents.js'
 import authRoutes from '../routes/auth.js'
+import connectionRoutes from '../routes/connections.js'
+import dashboardRoutes from '../routes/dashboard.js'
 import healthRoutes from '../routes/health.js'
+import metricsRoutes from '../routes/metrics.js'
 import problemRoutes from '../routes/problems.js'
 import publicRoutes from '../routes/public.js'
 import rootRoutes from '../routes/root.js'
+import searchRoutes from '../routes/search.js'
 import tokenRoutes from '../routes/tokens.js'
 import wellKnownRoutes from '../routes/well-known.js'
 import agentsSocket from '../routes/ws/agents.js'
+import dashboardSocket from '../routes/ws/dashboard.js'
 import publicSocket from '../routes/ws/public.js'
 import ticketRoutes from '../routes/ws-tickets.js'
+import { isLoopback } from './outgoing/addresses.js'
 import { createCore, secretsOf, type Core } from './core.js'
 import { AlreadyRegisteredError } from './errors.js'
 import { createFacade, type AgentRegistry } from './facade.js'
@@ -49,8 +57,14 @@ async function prepare (scope: FastifyInstance, options: ResolvedOptions, hasPre
   scope.addHook('onRequest', async function nameRequest (request, reply) { reply.header('x-request-id', request.id) })
   await scope.register(limits, { options })
   await scope.register(validation)
-  const { publicWs, agentsWs, prefix } = options
-  await provideWebSocket(scope, new Set([publicWs, agentsWs].map(({ path }) => prefix + path)), agentsWs.timeoutMs)
+  const { publicWs, agentsWs, dashboardWs, prefix } = options
+  await provideWebSocket(scope, new Set([publicWs, agentsWs, dashboardWs].map(({ path }) => prefix + path)), agentsWs.timeoutMs)
+}
+
+/** Whether nobody can reach this server but from the same machine. */
+function listensOnLoopback (app: FastifyInstance): boolean {
+  const addresses = app.addresses()
+  return addresses.length > 0 && addresses.every(address => typeof address === 'object' && isLoopback(address.address))
 }
 
 /** All routes, in one visible order. */
@@ -59,6 +73,7 @@ async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) 
   const refuseOtherMethods = collectMethods(scope)
   const { hub } = sockets.services
   const services = { core, sockets, hub }
+  const metrics = createMetrics(scope, services)
   // A connection that is kept alive would hold the shutdown until it times out.
   scope.addHook('onSend', async function endConnection (_request, reply) { if (hub.isDraining) reply.header('connection', 'close') })
   if (routes.root) await scope.register(rootRoutes)
@@ -67,23 +82,36 @@ async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) 
   await scope.register(authRoutes, { ...services, prefix: '/auth' })
   await scope.register(tokenRoutes, { ...services, prefix: '/tokens' })
   await scope.register(ticketRoutes, services)
+  await scope.register(searchRoutes, services)
+  await scope.register(connectionRoutes, services)
   await scope.register(agentRoutes, { ...services, prefix: '/agents' })
+  await scope.register(agentMetricsRoutes, { ...services, prefix: '/agents' })
   await scope.register(publicRoutes, { ...services, prefix: '/public' })
   await scope.register(problemRoutes)
   await scope.register(publicSocket, services)
   await scope.register(agentsSocket, services)
+  if (routes.metrics) await scope.register(metricsRoutes, { core, metrics })
+  if (routes.dashboard) {
+    await scope.register(dashboardRoutes, { ...services, prefix: '/dashboard' })
+    await scope.register(dashboardSocket, services)
+  }
   refuseOtherMethods()
 }
 
 async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
   await core.registry.open()
+  core.search.open()
   sockets.start()
   const sweep = setInterval(() => { core.sessions.sweep().catch(error => core.log.error({ err: error }, 'sessions')) }, 1000).unref()
   scope.addHook('preClose', async function drainSockets () {
     clearInterval(sweep)
     await sockets.stop()
   })
-  scope.addHook('onClose', async function closeRegistry () { await core.registry.close() })
+  scope.addHook('onClose', async function closeRegistry () {
+    core.search.close()
+    core.outgoing.close()
+    await core.registry.close()
+  })
 }
 
 /**
@@ -97,7 +125,7 @@ async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions 
 
   await app.register(async function agentRegistryScope (scope) {
     const secrets = secretsOf(options)
-    const core = createCore(options, await registerJwt(scope, options.decorateAs, secrets, options.jwt), secrets, app.log)
+    const core = createCore(options, await registerJwt(scope, options.decorateAs, secrets, options.jwt), secrets, app.log, () => listensOnLoopback(app))
     app.decorate(options.decorateAs, createFacade(core))
     warnOfOptions(options, core)
     const sockets = createSockets(core)

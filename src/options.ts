@@ -1,7 +1,9 @@
 import { Type, type Static, type TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
+import { AlertRuleInput } from './dashboard/alert-rules.js'
 import { OptionsError } from './errors.js'
 import type { AgentRegistration } from './schemas/agent.js'
+import type { EmbedHook } from './search/embedder.js'
 import type { AgentStore } from './store/store.js'
 import type { Principal } from './auth/principal.js'
 
@@ -29,13 +31,19 @@ const hook = <F>(description: string) =>
 
 const seconds = (env: string, fallback?: string): EnvMapping => ({ env: fallback ? [env, fallback] : [env], envFactor: 1000 })
 
-function tier (name: 'PUBLIC' | 'AGENT', path: string, defaults: { intervalMs: number, timeoutMs: number, maxMessageSize: number }) {
+const tierTexts = {
+  PUBLIC: ['Time between two `stats_update` frames', 'Time a peer has to answer a close frame'],
+  AGENT: ['Least time between two lists of agents', 'Time a socket has to authenticate'],
+  DASHBOARD: ['Time between two sets of data frames', 'Time a socket has to authenticate']
+} as const
+
+function tier (name: keyof typeof tierTexts, path: string, defaults: { intervalMs: number, timeoutMs: number, maxMessageSize: number, maxConnections?: number }) {
   return group({
     path: Type.String({ default: path, pattern: '^/[A-Za-z0-9/_.-]+$', description: 'Path of this tier, below the prefix', env: [`${name}_WS_PATH`] }),
-    intervalMs: ms(defaults.intervalMs, name === 'PUBLIC' ? 'Time between two `stats_update` frames' : 'Least time between two lists of agents', seconds(`${name}_WS_INTERVAL`, 'WEBSOCKET_INTERVAL')),
-    timeoutMs: ms(defaults.timeoutMs, name === 'PUBLIC' ? 'Time a peer has to answer a close frame' : 'Time a socket has to authenticate', seconds(`${name}_WS_TIMEOUT`, 'WEBSOCKET_TIMEOUT')),
+    intervalMs: ms(defaults.intervalMs, tierTexts[name][0], seconds(`${name}_WS_INTERVAL`, 'WEBSOCKET_INTERVAL')),
+    timeoutMs: ms(defaults.timeoutMs, tierTexts[name][1], seconds(`${name}_WS_TIMEOUT`, 'WEBSOCKET_TIMEOUT')),
     pingIntervalMs: ms(30_000, 'Silence after which the server pings; no life for two of them ends the connection', seconds(`${name}_WS_PING_INTERVAL`, 'WEBSOCKET_PING_INTERVAL')),
-    maxConnections: count(100, 'Sockets of this tier; the next upgrade is answered 503', { env: [`${name}_WS_MAX_CONNECTIONS`, 'WEBSOCKET_MAX_CONNECTIONS'] }),
+    maxConnections: count(defaults.maxConnections ?? 100, 'Sockets of this tier; the next upgrade is answered 503', { env: [`${name}_WS_MAX_CONNECTIONS`, 'WEBSOCKET_MAX_CONNECTIONS'] }),
     maxMessageSize: bytes(defaults.maxMessageSize, 'Largest frame that is acted on', { env: [`${name}_WS_MAX_MESSAGE_SIZE`] }),
     messagesPerSecond: count(100, 'Frames a second that a connection may send for long', { env: [`${name}_WS_MESSAGES_PER_SECOND`] }),
     burst: count(200, 'Frames that a connection may send at once', { env: [`${name}_WS_BURST`] })
@@ -73,6 +81,8 @@ export const OptionsSchema = Type.Object({
     root: flag(false, 'Serve `GET /`', { env: ['ARCP_ROUTES_ROOT'] }),
     health: flag(true, 'Serve `/health`, `/health/live`, `/health/ready`', { env: ['ARCP_ROUTES_HEALTH'] }),
     wellKnown: flag(true, 'Serve `/.well-known/*`', { env: ['ARCP_ROUTES_WELL_KNOWN'] }),
+    metrics: flag(true, 'Serve `/metrics` and `/metrics/scrape`', { env: ['ARCP_ROUTES_METRICS'] }),
+    dashboard: flag(true, 'Serve `/dashboard/config` and the dashboard tier', { env: ['ARCP_ROUTES_DASHBOARD'] }),
     docs: flag(false, 'Serve `/docs` and `/openapi.json`', { env: ['ARCP_ROUTES_DOCS'] })
   }, 'Groups of routes that can be left out'),
   allowedAgentTypes: list(['security', 'monitoring', 'automation', 'networking', 'testing'], 'Values of agent_type that may register, in any case; `*` allows all', { env: ['ALLOWED_AGENT_TYPES'] }),
@@ -126,10 +136,25 @@ export const OptionsSchema = Type.Object({
     drainMs: ms(5_000, 'Time over which sockets are closed on shutdown', seconds('WEBSOCKET_DRAIN'))
   }, 'All sockets'),
   publicWs: tier('PUBLIC', '/public/ws', { intervalMs: 30_000, timeoutMs: 30_000, maxMessageSize: 4_096 }),
+  dashboardWs: tier('DASHBOARD', '/dashboard/ws', { intervalMs: 5_000, timeoutMs: 10_000, maxMessageSize: 65_536, maxConnections: 5 }),
   agentsWs: tier('AGENT', '/agents/ws', { intervalMs: 5_000, timeoutMs: 10_000, maxMessageSize: 65_536 }),
+  dashboard: group({
+    logCapacity: count(10_000, 'Log entries and alerts that are kept', { env: ['DASHBOARD_LOG_BUFFER_MAXLEN'] }),
+    logMessageLength: count(2048, 'Characters of a log message', { env: ['DASHBOARD_LOG_MESSAGE_MAXLEN'] }),
+    maxLogsPerFrame: count(200, 'Entries of a `logs` frame', { env: ['DASHBOARD_MAX_LOGS_PER_FRAME'] }),
+    requireFingerprint: flag(false, 'Refuse an `auth` frame without the fingerprint of the session', { env: ['DASHBOARD_REQUIRE_FINGERPRINT'] }),
+    networkCapacityMbps: count(1000, 'What counts as a network that is fully used (megabits a second)', { env: ['NETWORK_INTERFACE_CAPACITY_MBPS'] }),
+    alertRules: Type.Array(AlertRuleInput, { default: [], description: 'Alert rules beside the default ones, or in place of one with the same id' })
+  }, 'The operator\'s side'),
+  search: group({
+    topK: Type.Integer({ minimum: 1, maximum: 100, default: 10, description: 'Results of a search that does not say', env: ['VECTOR_SEARCH_TOP_K'] }),
+    minSimilarity: Type.Number({ minimum: 0, maximum: 1, default: 0.5, description: 'Least similarity of a search that does not say', env: ['VECTOR_SEARCH_MIN_SIMILARITY'] })
+  }, 'Search'),
+  metricsScrapeToken: Type.Optional(Type.String({ minLength: 16, description: 'Lets whoever bears it read `/metrics/scrape`', env: ['METRICS_SCRAPE_TOKEN'] })),
   store: Type.Optional(Type.Unsafe<AgentStore>(Type.Object({}, { description: 'An AgentStore of your own; default: in memory' }))),
   onRegister: hook<OnRegisterHook>('Called before a registration is stored; a throw refuses it'),
   authenticate: hook<AuthenticateHook>('Tries bearer tokens that are not ours'),
+  embed: hook<EmbedHook>('Makes vectors of texts; turns on search by meaning'),
   publicView: hook<PublicViewHook>('What the public tier shows of a registration')
 }, { additionalProperties: false })
 

@@ -6,6 +6,6 @@ import { serveTier } from './tier.js'
 /** `/agents/ws`: agents, users and admins with a token. */
 export default async function agentsSocket (scope: FastifyInstance, { core, sockets }: { core: Core, sockets: Sockets }) {
   serveTier(scope, core, sockets, sockets.tiers.agents, (connection, request) => {
-    sockets.services.handshake.begin(connection, request.agentRegistryCredentials)
+    connection.tier.handshake!.begin(connection, request.agentRegistryCredentials)
   })
 }

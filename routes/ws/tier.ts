@@ -18,7 +18,7 @@ export function serveTier (scope: FastifyInstance, core: Core, { services }: Soc
   async function admit (request: FastifyRequest, reply: FastifyReply) {
     if (!request.ws) throw problem('request-error', 'This is a WebSocket: send an upgrade')
     const token = takeSubprotocols(request)
-    request.agentRegistryCredentials = tier.authenticates ? await credentialsOf(core, tier, request, token) : null
+    request.agentRegistryCredentials = tier.handshake ? await credentialsOf(core, tier, request, token) : null
     const isKnown = request.agentRegistryCredentials !== null && 'principal' in request.agentRegistryCredentials
     const objection = hub.objection(tier, request.ip, isKnown)
     if (objection === undefined) return

@@ -23,6 +23,8 @@ export interface AuthorityOptions {
   admin: { username: string, password?: string }
   now: Clock
   hookTimeoutMs: number
+  /** Hears how each login and each use of an agent key ended. */
+  onAttempt?: (attempt: AuthAttempt) => void
   /** The host's own check of tokens that are not ours. */
   authenticate?: AuthenticateHook
   /** Incarnation of an agent that is registered. */
@@ -45,6 +47,9 @@ export interface CheckOptions {
 export interface LoginAnswer { access_token: string, token_type: 'bearer', expires_in: number, agent_id: string }
 export interface TempTokenAnswer { temp_token: string, token_type: 'bearer', expires_in: number, message: string }
 export interface TempTokenRequest { agentId?: string, agentType?: string, agentKey?: string, address: string }
+
+/** A login, or the use of an agent key. */
+export interface AuthAttempt { type: 'login' | 'temp_token', subject: string, address: string, succeeded: boolean }
 
 const minimumKeyLength = 10
 
@@ -85,7 +90,7 @@ export class Authority {
   /** @throws authentication-failed; rate-limit-exceeded. */
   async login ({ fingerprint, ...credentials }: Credentials & { fingerprint: string }): Promise<LoginAnswer> {
     const { username, address } = credentials
-    await this.#admin.check(credentials)
+    await this.#told({ type: 'login', subject: username, address }, this.#admin.check(credentials))
     const { id, expiresAt } = await this.#options.sessions.open({ username, fingerprint, address })
     const issued = this.#options.tokens.issueAdmin({ username, sessionId: id, expiresAt })
     return { access_token: issued.token, token_type: 'bearer', expires_in: issued.expiresIn, agent_id: `user_${username}` }
@@ -104,7 +109,7 @@ export class Authority {
   async requestTempToken ({ agentId, agentType, agentKey, address }: TempTokenRequest): Promise<TempTokenAnswer> {
     if (!agentId || !agentType || !agentKey) throw invalidInput('agent_id, agent_type and agent_key are required', 'agent credentials')
     if (agentKey.length < minimumKeyLength) throw invalidInput(`agent_key must have at least ${minimumKeyLength} characters`, 'agent_key')
-    const { digest } = await this.#options.attempts.attempt({ kind: 'key', address }, () => this.#findKey(agentKey))
+    const { digest } = await this.#told({ type: 'temp_token', subject: agentId, address }, this.#options.attempts.attempt({ kind: 'key', address }, () => this.#findKey(agentKey)))
     const { token, expiresIn } = this.#options.tokens.issueTemp({ agentId, agentType, keyDigest: digest })
     const message = 'Temporary token issued. Use this token to complete agent registration.'
     return { temp_token: token, token_type: 'bearer', expires_in: expiresIn, message }
@@ -153,6 +158,18 @@ export class Authority {
   /** Passes when the session has no PIN or this is it. @throws pin-required; pin-incorrect; rate-limit-exceeded. */
   requirePin (principal: Principal, pin: string | undefined, address: string): Promise<void> {
     return this.#pins.require(principal, pin, address)
+  }
+
+  /** The result of an attempt, which somebody is told of. */
+  async #told<T> (attempt: Omit<AuthAttempt, 'succeeded'>, result: Promise<T>): Promise<T> {
+    let succeeded = false
+    try {
+      const value = await result
+      succeeded = true
+      return value
+    } finally {
+      this.#options.onAttempt?.({ ...attempt, succeeded })
+    }
   }
 
   async #identify (token: string): Promise<Principal> {

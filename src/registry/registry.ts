@@ -3,7 +3,7 @@ import { callHook } from '../hooks.js'
 import type { Principal } from '../auth/principal.js'
 import type { OnRegisterHook, PublicViewHook } from '../options.js'
 import type { AgentInfo, AgentRegistration } from '../schemas/agent.js'
-import type { AgentRecord, AgentStore, Change, Claim, Outcome, RecordContent, Sign, StateCommand } from '../store/store.js'
+import type { AgentRecord, AgentStore, Change, Claim, Outcome, RecordContent, ReportCommand, Sign, StateCommand } from '../store/store.js'
 import { ChangeRing } from './changes.js'
 import { RegistryEmitter, type RegistryEvent } from './events.js'
 import { mergePatch, poisonousMembers } from './merge-patch.js'
@@ -48,6 +48,8 @@ export class Registry {
   readonly replica: Replica
   readonly leaseMs: number
   ring: ChangeRing
+  /** Signs of life since the start. */
+  readonly tally = { renewed: 0, refused: 0 }
   readonly #options: RegistryOptions
   readonly #store: AgentStore
   readonly #sweeper: Sweeper
@@ -72,6 +74,11 @@ export class Registry {
   async close (): Promise<void> {
     await this.#sweeper.stop()
     await this.#store.close()
+  }
+
+  /** How late the last sweep was, in milliseconds. */
+  get sweepLagMs (): number {
+    return this.#sweeper.lagMs
   }
 
   /** The newest revision. */
@@ -145,8 +152,21 @@ export class Registry {
   /** Signs of life of many agents; never throws for one of them. */
   async renew (signs: readonly Sign[]): Promise<Outcome[]> {
     const outcomes = await this.#store.renew(signs)
-    for (const outcome of outcomes) if (outcome.ok) this.replica.touch(outcome.record)
+    for (const outcome of outcomes) {
+      if (outcome.ok) this.replica.touch(outcome.record)
+      this.tally[outcome.ok ? 'renewed' : 'refused']++
+    }
     return outcomes
+  }
+
+  /**
+   * Takes in what an agent reports of itself, which is a sign of life.
+   * @throws agent-not-found, stale-incarnation
+   */
+  async report (command: ReportCommand): Promise<AgentRecord> {
+    const record = this.#settle(command.id, await this.#store.report(command))
+    this.replica.touch(record)
+    return record
   }
 
   /** @throws agent-not-found, stale-incarnation */

@@ -1,25 +1,11 @@
-import { statusOf, type AgentInfo, type AgentMetrics } from '../schemas/agent.js'
+import { showMetrics } from './agent-metrics.js'
+import { statusOf, type AgentInfo } from '../schemas/agent.js'
 import type { AgentRecord } from '../store/store.js'
 
 const iso = (ms: number) => new Date(ms).toISOString()
 
 /** Opaque `<epoch>:<n>`. */
 export const revisionText = (epoch: string, n: number) => `${epoch}:${n}`
-
-/** Metrics of an agent that has reported none. */
-function noMetrics (record: AgentRecord): AgentMetrics {
-  return {
-    agent_id: record.id,
-    success_rate: 0,
-    avg_response_time: 0,
-    total_requests: 0,
-    last_active: iso(record.registeredAt),
-    reputation_score: 0,
-    requests_processed: 0,
-    average_response_time: 0,
-    error_rate: 0
-  }
-}
 
 /**
  * The JSON of one record: made of its body, which never changes, and of a tail that is made when it is first read.
@@ -65,7 +51,7 @@ export class Rendering {
   }
 
   #metricsText (): string {
-    this.#metrics ??= JSON.stringify(noMetrics(this.record))
+    this.#metrics ??= JSON.stringify(showMetrics(this.record))
     return this.#metrics
   }
 

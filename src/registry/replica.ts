@@ -82,6 +82,13 @@ export class Replica {
     return Object.fromEntries(counts)
   }
 
+  /** Agents that discovery shows, by type. */
+  aliveTypes (): Map<string, number> {
+    const counts = new Map<string, number>()
+    for (const { record } of this.#discoverable) counts.set(record.type, (counts.get(record.type) ?? 0) + 1)
+    return counts
+  }
+
   ofType (type: string): ReadonlySet<Entry> {
     return this.#byType.get(type.toLowerCase()) ?? new Set()
   }

@@ -23,6 +23,7 @@ export class Sweeper {
   /** Time that was lost and not yet given to the leases. */
   #owed = 0
   #lastCleanup = 0
+  #lag = 0
   #sweeping: Promise<void> | undefined
 
   constructor ({ store, leaseMs, cleanupIntervalMs, onError }: SweeperOptions) {
@@ -31,6 +32,9 @@ export class Sweeper {
     this.#cleanupIntervalMs = cleanupIntervalMs
     this.#onError = onError
   }
+
+  /** How late the last sweep was. */
+  get lagMs (): number { return this.#lag }
 
   start (): void {
     this.#last = this.#lastCleanup = performance.now()
@@ -46,6 +50,7 @@ export class Sweeper {
     const now = performance.now()
     const lost = now - this.#last - this.#intervalMs
     this.#last = now
+    this.#lag = Math.max(0, lost)
     if (lost > this.#intervalMs) this.#owed += Math.ceil(lost)
     // One sweep at a time: a slow store is not asked again while it still works on the last one.
     this.#sweeping ??= this.#sweep(now)

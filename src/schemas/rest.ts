@@ -1,5 +1,6 @@
 import { Type, type TSchema } from '@sinclair/typebox'
 import { lowercase, verbatim } from '../coerce.js'
+import { AgentMetrics } from './agent.js'
 import { AgentId, AgentType, Capability, Nullable, Status, Timestamp, Token, WantedState } from './common.js'
 
 /** A problem document (RFC 9457). */
@@ -114,3 +115,22 @@ export const PublicStats = Type.Object({
   available_types: Type.Optional(Type.Array(Type.String()))
 })
 export const AgentTypes = Type.Object({ allowed_agent_types: Type.Array(Type.String()) })
+
+export const MetricsBody = Type.Unknown({ description: 'Fields of AgentMetrics, or `{response_time, success}` of one request; others are left out' })
+export const MetricsAnswer = Type.Object({ status: Type.Literal('success'), message: Type.String(), metrics: AgentMetrics })
+export const ReportQuery = Type.Object({
+  response_time: Type.Number({ minimum: 0, maximum: 3600, description: 'Seconds' }),
+  success: Type.Boolean({ default: true })
+})
+export const ReportAnswer = Type.Object({
+  status: Type.Literal('success'),
+  message: Type.String(),
+  current_metrics: Type.Object({
+    success_rate: Type.Number(),
+    avg_response_time: Type.Number({ description: 'Seconds' }),
+    total_requests: Type.Integer(),
+    reputation_score: Type.Number(),
+    last_active: Timestamp
+  })
+})
+export const NotifyAnswer = Type.Object({ status: Type.Literal('notified'), message: Type.String(), agent_endpoint: Type.String(), next_step: Type.String() })

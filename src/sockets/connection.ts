@@ -44,6 +44,8 @@ export class Connection {
   /** Does not renew its agent's lease. */
   observes = false
   watcher: Watcher | null = null
+  /** A dashboard that wants no monitoring for a while. */
+  isPaused = false
   /** Last sign of life, and last frame that the client sent by itself. */
   heardAt: number
   framedAt: number
@@ -59,7 +61,8 @@ export class Connection {
   #busy = false
   #limitedSince = 0
   #limitedAt = -Infinity
-  #listState: 'idle' | 'sending' | 'stale' = 'idle'
+  /** Kinds of frames that are on their way, and what is to follow them. */
+  readonly #onTheWay = new Map<string, (() => readonly string[]) | null>()
   readonly #bucket: TokenBucket
   readonly #services: SocketServices
 
@@ -74,7 +77,7 @@ export class Connection {
   }
 
   get isOpen () { return !this.#closing && this.transport.isOpen }
-  get isAuthenticated () { return !this.tier.authenticates || this.principal !== null }
+  get isAuthenticated () { return this.tier.handshake === null || this.principal !== null }
 
   /** A message from the client. */
   receive (data: Buffer, isBinary: boolean): void {
@@ -115,16 +118,16 @@ export class Connection {
     this.sendFrame({ type: 'error', code, message, ...(requestId && { requestId }), ...extras })
   }
 
-  /** Sends the list of agents; while one is on its way only the newest of the next is kept. */
-  sendList (make: () => string[]): void {
-    if (this.#listState !== 'idle') {
-      this.#listState = 'stale'
+  /** Sends frames of which only the newest count: while those of a kind are on their way, the next ones wait and the newest of them win. */
+  sendLatest (kind: string, make: () => readonly string[]): void {
+    if (this.#onTheWay.has(kind)) {
+      this.#onTheWay.set(kind, make)
       return
     }
-    this.#listState = 'sending'
     const texts = make()
     const last = texts.length - 1
-    texts.forEach((text, index) => this.send(text, index === last ? () => this.#listSent(make) : undefined))
+    if (last >= 0) this.#onTheWay.set(kind, null)
+    texts.forEach((text, index) => this.send(text, index === last ? () => this.#latestSent(kind) : undefined))
   }
 
   /** @param reason at most 123 bytes */
@@ -148,14 +151,14 @@ export class Connection {
     this.#held = []
   }
 
-  #listSent (make: () => string[]) {
-    const stale = this.#listState === 'stale'
-    this.#listState = 'idle'
-    if (stale && this.isOpen && !this.watcher) this.sendList(make)
+  #latestSent (kind: string) {
+    const next = this.#onTheWay.get(kind)
+    this.#onTheWay.delete(kind)
+    if (next && this.isOpen) this.sendLatest(kind, next)
   }
 
   get #maxFrameSize () {
-    return this.tier.options.maxMessageSize + (this.tier.authenticates ? envelopeBytes : 0)
+    return this.tier.options.maxMessageSize + (this.tier.handshake ? envelopeBytes : 0)
   }
 
   #isLimited (now: number, data: Buffer, isBinary: boolean): boolean {
@@ -198,7 +201,7 @@ export class Connection {
   /** @returns a promise only when there is something to wait for; it never rejects */
   #handle (frame: unknown): Promise<void> | void {
     try {
-      const handling = this.isAuthenticated ? this.#dispatch(frame) : this.#services.handshake.receive(this, frame)
+      const handling = this.isAuthenticated ? this.#dispatch(frame) : this.tier.handshake!.receive(this, frame)
       return handling?.catch(error => this.#report(error, frame))
     } catch (error) {
       this.#report(error, frame)

@@ -2,6 +2,7 @@ import { isProblem } from '../errors.js'
 import type { Principal } from '../auth/principal.js'
 import { closeCodes } from './codes.js'
 import { isFrameLike, type Connection, type Frame } from './connection.js'
+import type { AuthFrame } from '../schemas/frames/agents.js'
 import type { SocketServices } from './services.js'
 
 /** Seconds before the end of a token at which its bearer is told. */
@@ -14,14 +15,23 @@ export type UpgradeCredentials = { principal: Principal } | { refused: 'invalid'
 type Refusal = 'Token required' | 'Invalid token' | 'Insufficient permissions' | 'Invalid JSON' | 'Authentication failed'
 
 /** How a connection of a tier with authentication becomes somebody's. */
-export class Handshake {
-  #services!: SocketServices
+export interface TierHandshake {
+  /** The first thing that happens on a new connection. */
+  begin (connection: Connection, credentials: UpgradeCredentials): void
+  /** A frame on a connection that is not authenticated yet; undefined is one that is not JSON. */
+  receive (connection: Connection, frame: unknown): Promise<void> | void
+  /** An `auth` frame on a connection that has a token already. */
+  replace (connection: Connection, frame: AuthFrame): Promise<void>
+}
 
-  use (services: SocketServices): void {
+/** The handshake of `/agents/ws`, with texts as existing clients know them. */
+export class Handshake implements TierHandshake {
+  readonly #services: SocketServices
+
+  constructor (services: SocketServices) {
     this.#services = services
   }
 
-  /** The first thing that happens on a new connection. */
   begin (connection: Connection, credentials: UpgradeCredentials): void {
     if (credentials === null) return connection.sendFrame({ type: 'auth_required', message: 'Send your authentication token' })
     if ('principal' in credentials) return this.#succeed(connection, credentials.principal)
@@ -30,7 +40,6 @@ export class Handshake {
     connection.close(closeCodes.notAllowed, 'Insufficient permissions')
   }
 
-  /** A frame on a connection that is not authenticated yet. */
   receive (connection: Connection, frame: unknown): Promise<void> | void {
     if (frame === undefined) return refuse(connection, 'Invalid JSON')
     if (!isFrameLike(frame)) return refuse(connection, 'Authentication failed')
@@ -41,13 +50,13 @@ export class Handshake {
   }
 
   /** Takes a new token for a connection that has one: it must be the same subject's. */
-  async replace (connection: Connection, token: string, requestId?: string): Promise<void> {
+  async replace (connection: Connection, { token, requestId }: AuthFrame): Promise<void> {
     const principal = await this.#check(token)
     if (!connection.isOpen) return
     if (!principal || principal.subject !== connection.principal!.subject || principal.role !== connection.principal!.role) {
       return connection.fail('action_not_permitted', principal ? 'The token belongs to somebody else' : 'Invalid token', { requestId })
     }
-    this.#services.hub.rename(connection, principal)
+    this.#services.hub.replaceToken(connection, principal)
     connection.sendFrame(this.#success(connection, requestId))
   }
 

@@ -47,7 +47,7 @@ export class Hub {
   objection (tier: Tier, address: string, isKnown: boolean): string | undefined {
     if (this.#isDraining) return 'Shutting down'
     if (this.isFull(tier)) return 'Too many connections'
-    if (!tier.authenticates || isKnown) return undefined
+    if (tier.handshake === null || isKnown) return undefined
     const { pending, pendingCount } = this.#state(tier.name)
     const { maxUnauthenticated, maxUnauthenticatedPerAddress } = this.#services.options.sockets
     const isOver = pendingCount >= maxUnauthenticated || (pending.get(addressKey(address)) ?? 0) >= maxUnauthenticatedPerAddress
@@ -68,7 +68,7 @@ export class Hub {
   }
 
   /** The same subject, with another token. */
-  rename (connection: Connection, principal: Principal): void {
+  replaceToken (connection: Connection, principal: Principal): void {
     this.#services.liveness.delete(connection)
     connection.principal = principal
     this.#services.liveness.add(connection)

@@ -65,7 +65,7 @@ export class ListUpdates {
   /** The list of now, for a connection that has just come. */
   sendTo (connection: Connection): void {
     const updates = this.#tiers.get(connection.tier.name)!
-    connection.sendList(() => this.#frames(updates, []))
+    connection.sendLatest('list', () => this.#frames(updates, []))
   }
 
   #flush (updates: TierUpdates) {
@@ -87,7 +87,8 @@ export class ListUpdates {
       return texts
     }
     for (const connection of this.#services.hub.connections(updates.tier.name)) {
-      if (connection.isAuthenticated && !connection.watcher) connection.sendList(make)
+      // A watcher gets deltas; one may become so while a list is on its way.
+      if (connection.isAuthenticated) connection.sendLatest('list', () => connection.watcher ? [] : make())
     }
   }
 

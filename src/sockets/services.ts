@@ -1,9 +1,9 @@
 import type { Authority } from '../auth/authority.js'
 import type { Clock } from '../clock.js'
+import type { Dashboard } from '../dashboard/dashboard.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Feed } from '../registry/feed.js'
 import type { Registry } from '../registry/registry.js'
-import type { Handshake } from './handshake.js'
 import type { Hub } from './hub.js'
 import type { ListUpdates } from './list-updates.js'
 import type { SocketLiveness } from './liveness.js'
@@ -21,7 +21,7 @@ export interface SocketServices {
   readonly watchers: Watchers
   readonly lists: ListUpdates
   readonly liveness: SocketLiveness
-  readonly handshake: Handshake
+  readonly dashboard: Dashboard
   readonly now: Clock
   readonly onError: (error: unknown) => void
 }

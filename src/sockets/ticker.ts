@@ -31,7 +31,7 @@ export class Ticker {
       for (const connection of this.#services.hub.connections(tier.name)) {
         this.#checkLife(connection, now)
         if (!connection.isAuthenticated) checkHandshake(connection, now)
-        else if (tier.authenticates) checkExpiry(connection, now)
+        else if (tier.handshake) checkExpiry(connection, now)
         else sendStatistics(connection, now, statistics)
       }
     }
@@ -68,7 +68,7 @@ export class Ticker {
 
 function checkHandshake (connection: Connection, now: number) {
   if (now - connection.openedAt >= connection.tier.options.timeoutMs) {
-    connection.close(closeCodes.policyViolation, 'Authentication timeout')
+    connection.close(connection.tier.timeoutCode, 'Authentication timeout')
   }
 }
 

@@ -2,6 +2,7 @@ import type { TSchema } from '@sinclair/typebox'
 import type { ResolvedOptions } from '../options.js'
 import type { View } from '../registry/query.js'
 import type { Connection, Frame } from './connection.js'
+import type { TierHandshake } from './handshake.js'
 import type { SocketServices } from './services.js'
 
 export interface FrameHandler {
@@ -11,14 +12,18 @@ export interface FrameHandler {
   handle (connection: Connection, frame: Frame, services: SocketServices): Promise<void> | void
 }
 
-export type TierName = 'public' | 'agents'
+export type TierName = 'public' | 'agents' | 'dashboard'
 
 /** A tier is data: who comes in, what they see, what they may send. */
 export interface Tier {
   name: TierName
   options: ResolvedOptions['publicWs']
-  /** Whether a connection must say who it is. */
-  authenticates: boolean
+  /** How a connection says who it is; null where anybody may come. */
+  handshake: TierHandshake | null
+  /** Code with which a connection is closed that has not said so in time. */
+  timeoutCode: number
+  /** Whether a token may stand in the query of the upgrade. */
+  takesQueryToken: boolean
   view: View
   handlers: ReadonlyMap<string, FrameHandler>
   /** Silence after which the server sends a protocol ping (ms). */

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import { monotonicClock, type Clock } from '../clock.js'
+import { applyMetrics } from '../registry/agent-metrics.js'
 import { LeaseQueue } from './lease-queue.js'
 import { Preservation } from './preservation.js'
 import { afterCommand, afterSign, isAnnounced, isStale, mayReplace, nextIncarnation, signReason } from './transitions.js'
 import type {
-  AgentRecord, AgentStore, Change, ChangeEvent, Outcome, Refusal, RegisterCommand, RegisterOutcome, RemoveCommand,
+  AgentRecord, AgentStore, Change, ChangeEvent, Outcome, Refusal, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand,
   Sign, StateCommand, StoreSnapshot, UpdateCommand
 } from './store.js'
 
@@ -68,7 +69,8 @@ export class MemoryStore implements AgentStore {
       revision: n,
       state: 'starting',
       lastSeen: now,
-      held: false
+      held: false,
+      metrics: before?.metrics ?? null
     }
     this.#countKey(before?.ownerKey ?? null, -1)
     this.#countKey(ownerKey, 1)
@@ -98,12 +100,19 @@ export class MemoryStore implements AgentStore {
     if (isStale(before, command)) return stale
     const state = afterCommand(before.state, command.state)
     const lastSeen = command.state === 'suspect' ? before.lastSeen : this.#sign(before.id)
-    if (state === before.state) return { ok: true, record: this.#touch(before, lastSeen) }
+    if (state === before.state) return { ok: true, record: this.#touch(before, { lastSeen }) }
     return this.#change(state === 'alive' ? 'alive' : 'state', before, { state, lastSeen, held: false }, command.reason)
   }
 
   async renew (signs: readonly Sign[]): Promise<Outcome[]> {
     return signs.map(sign => this.#renew(sign))
+  }
+
+  async report (command: ReportCommand): Promise<Outcome> {
+    const outcome = this.#renew(command)
+    if (!outcome.ok) return outcome
+    const metrics = applyMetrics(outcome.record.metrics, command.update, outcome.record.lastSeen)
+    return { ok: true, record: this.#touch(outcome.record, { metrics }) }
   }
 
   async expire ({ cleanup }: { cleanup: boolean }): Promise<number> {
@@ -140,7 +149,7 @@ export class MemoryStore implements AgentStore {
     if (isStale(before, sign)) return stale
     const lastSeen = this.#sign(sign.id)
     const state = afterSign(before.state)
-    if (state === before.state && !before.held) return { ok: true, record: this.#touch(before, lastSeen) }
+    if (state === before.state && !before.held) return { ok: true, record: this.#touch(before, { lastSeen }) }
     return this.#change('alive', before, { state, lastSeen, held: false }, signReason(before.state))
   }
 
@@ -157,8 +166,9 @@ export class MemoryStore implements AgentStore {
     this.#leases.set(id, now + this.#leaseMs)
   }
 
-  #touch (before: AgentRecord, lastSeen: number): AgentRecord {
-    const record = { ...before, lastSeen }
+  /** Takes over what nobody is told of. */
+  #touch (before: AgentRecord, to: Partial<AgentRecord>): AgentRecord {
+    const record = { ...before, ...to }
     this.#agents.set(record.id, record)
     return record
   }

@@ -1,3 +1,4 @@
+import type { MetricsUpdate, StoredMetrics } from '../registry/agent-metrics.js'
 import type { AgentState } from '../schemas/common.js'
 
 /**
@@ -25,6 +26,8 @@ export interface AgentRecord {
   readonly lastSeen: number
   /** The lease is held by self-preservation. */
   readonly held: boolean
+  /** What the agent has reported; null when nothing. Kept when it registers again. */
+  readonly metrics: StoredMetrics | null
 }
 
 export type ChangeEvent = 'registered' | 'updated' | 'alive' | 'dead' | 'unregistered' | 'state'
@@ -73,6 +76,11 @@ export interface StateCommand extends Sign {
   readonly reason: string
 }
 
+/** A report of metrics, which is a sign of life too. */
+export interface ReportCommand extends Sign {
+  readonly update: MetricsUpdate
+}
+
 export interface RemoveCommand {
   readonly id: string
   readonly reason: string
@@ -104,6 +112,8 @@ export interface AgentStore {
   setState (command: StateCommand): Promise<Outcome>
   /** Renews leases; the outcomes are in the order of the signs. */
   renew (signs: readonly Sign[]): Promise<Outcome[]>
+  /** Applies a report to what the store holds at that moment, so that none is lost; not a change, nobody is told. */
+  report (command: ReportCommand): Promise<Outcome>
   /** Takes leases that have ended and, with `cleanup`, removes what is past its retention. Resolves with how many. */
   expire (options: { cleanup: boolean }): Promise<number>
   /** Ends self-preservation now: what is held goes at the bounded rate. */

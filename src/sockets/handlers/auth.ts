@@ -4,8 +4,7 @@ import type { FrameHandler } from '../tiers.js'
 /** Replaces the token of a connection, so that it outlives the first one. */
 export const auth: FrameHandler = {
   schema: AuthFrame,
-  handle (connection, frame, { handshake }) {
-    const { token, requestId } = frame as AuthFrame
-    return handshake.replace(connection, token, requestId)
+  handle (connection, frame) {
+    return connection.tier.handshake!.replace(connection, frame as AuthFrame)
   }
 }

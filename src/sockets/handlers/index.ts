@@ -1,4 +1,13 @@
 import type { FrameHandler } from '../tiers.js'
+import { agentsRequest } from './dashboard/agents-request.js'
+import { auth as dashboardAuth } from './dashboard/auth.js'
+import { clearAlerts } from './dashboard/clear-alerts.js'
+import { clearLogs } from './dashboard/clear-logs.js'
+import { dashboardAlert } from './dashboard/dashboard-alert.js'
+import { dashboardLog } from './dashboard/dashboard-log.js'
+import { pauseMonitoring } from './dashboard/pause-monitoring.js'
+import { refreshRequest } from './dashboard/refresh-request.js'
+import { resumeMonitoring } from './dashboard/resume-monitoring.js'
 import { auth } from './auth.js'
 import { getDiscovery } from './get-discovery.js'
 import { goodbye } from './goodbye.js'
@@ -13,3 +22,15 @@ const common = { ping, pong, watch, unwatch }
 /** The frames that each tier takes, by `type`. */
 export const publicHandlers: ReadonlyMap<string, FrameHandler> = new Map(Object.entries({ ...common, get_discovery: getDiscovery }))
 export const agentsHandlers: ReadonlyMap<string, FrameHandler> = new Map(Object.entries({ ...common, auth, status, goodbye }))
+export const dashboardHandlers: ReadonlyMap<string, FrameHandler> = new Map(Object.entries({
+  ...common,
+  auth: dashboardAuth,
+  pause_monitoring: pauseMonitoring,
+  resume_monitoring: resumeMonitoring,
+  refresh_request: refreshRequest,
+  agents_request: agentsRequest,
+  dashboard_log: dashboardLog,
+  dashboard_alert: dashboardAlert,
+  clear_logs: clearLogs,
+  clear_alerts: clearAlerts
+}))

@@ -1,0 +1,80 @@
+// Rounds, medians and the table that the rows are printed in.
+import { fork, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import autocannon from 'autocannon'
+
+export const rounds = Number(process.env.BENCH_ROUNDS ?? 5)
+export const seconds = Number(process.env.BENCH_SECONDS ?? 3)
+
+export const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!
+export const percentile = (values: readonly number[], share: number): number => [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))]!
+
+/** One line of the report: what was measured, what came out, what was aimed at. */
+export interface Row { name: string, ours: string, peer: string, ratio: string, goal: string, met: boolean }
+
+/** A program of this folder in a process of its own, which answers questions about itself. */
+export class Server {
+  readonly child: ChildProcess
+  port = 0
+  details: Record<string, unknown> = {}
+
+  private constructor (child: ChildProcess) { this.child = child }
+
+  static async start (file: string, args: string[]): Promise<Server> {
+    const server = new Server(fork(new URL(file, import.meta.url), args, { execArgv: ['--expose-gc'] }))
+    const [message] = await once(server.child, 'message') as [{ port: number } & Record<string, unknown>]
+    server.port = message.port
+    server.details = message
+    return server
+  }
+
+  get url () { return `http://127.0.0.1:${this.port}` }
+
+  async ask<T> (question: string): Promise<T> {
+    this.child.send(question)
+    const [answer] = await once(this.child, 'message') as [T]
+    return answer
+  }
+
+  /** CPU that the process has used, in microseconds. */
+  async cpu (): Promise<number> {
+    const { user, system } = await this.ask<NodeJS.CpuUsage>('cpu')
+    return user + system
+  }
+
+  stop (): void { this.child.disconnect() }
+}
+
+export interface Load { path: string, method?: 'GET' | 'POST', headers?: Record<string, string>, body?: string, amount?: number, next?: () => { path?: string, headers?: Record<string, string>, body?: string } }
+export interface Result { rate: number, cpuUs: number }
+
+/** One round of load on a server: requests a second, and CPU of the server per request in microseconds. */
+export async function round (server: Server, { path, method = 'GET', headers = {}, body, amount, next }: Load): Promise<Result> {
+  const before = await server.cpu()
+  const result = await autocannon({
+    url: server.url + path,
+    method,
+    headers,
+    body,
+    connections: 40,
+    ...(amount ? { amount } : { duration: seconds }),
+    ...(next && { requests: [{ setupRequest: (request: object) => ({ ...request, ...next() }) }] })
+  })
+  const used = await server.cpu() - before
+  if (result.non2xx > 0 || result.errors > 0) throw new Error(`${path}: ${result.non2xx} answers that are not 2xx, ${result.errors} errors`)
+  return { rate: result.requests.total / result.duration, cpuUs: used / result.requests.total }
+}
+
+/** Rounds on ours and on the peer in turn, so that what else the machine does is shared. */
+export async function compare (ours: Server, ourLoad: Load, peer: Server, peerLoad: Load): Promise<{ ours: Result, peer: Result, ratio: number }> {
+  const results: Record<'ours' | 'peer', Result[]> = { ours: [], peer: [] }
+  for (let index = 0; index < rounds; index++) {
+    results.ours.push(await round(ours, ourLoad))
+    results.peer.push(await round(peer, peerLoad))
+  }
+  const middle = (side: Result[]): Result => ({ rate: median(side.map(({ rate }) => rate)), cpuUs: median(side.map(({ cpuUs }) => cpuUs)) })
+  const [a, b] = [middle(results.ours), middle(results.peer)]
+  return { ours: a, peer: b, ratio: a.rate / b.rate }
+}
+
+export const show = ({ rate, cpuUs }: Result) => `${Math.round(rate)}/s, ${cpuUs.toFixed(1)} µs CPU`

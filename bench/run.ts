@@ -1,0 +1,42 @@
+// Runs all measurements, prints them as a table and writes the table of docs/benchmarks.md.
+import { execFileSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { http } from './http.js'
+import { rounds, seconds, type Row } from './rounds.js'
+
+const report = process.env.BENCH_REPORT
+const only = process.argv[2]
+
+function inProcess (...args: string[]): Row[] {
+  const file = fileURLToPath(new URL('./process.js', import.meta.url))
+  return JSON.parse(execFileSync(process.execPath, ['--expose-gc', file, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })) as Row[]
+}
+
+const measurements: Record<string, () => Row[] | Promise<Row[]>> = {
+  http,
+  sweep: () => inProcess('sweep'),
+  search: () => inProcess('search'),
+  memory: () => [...inProcess('memory'), ...inProcess('memory', 'index')],
+  'fan-out': () => inProcess('fan-out')
+}
+
+function table (rows: Row[]): string {
+  const lines = rows.map(({ name, ours, peer, ratio, goal, met }) => `| ${[name, ours, peer, ratio, goal, met ? 'yes' : '**no**'].join(' | ')} |`)
+  return ['| what | ours | peer | ratio | goal | met |', '| --- | --- | --- | --- | --- | --- |', ...lines].join('\n')
+}
+
+const rows: Row[] = []
+for (const [name, measure] of Object.entries(measurements)) {
+  if (only !== undefined && only !== name) continue
+  rows.push(...await measure())
+}
+const text = table(rows)
+console.log(text)
+if (report && only === undefined) {
+  const machine = `Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model.trim()}, ${rounds} rounds of ${seconds} s, medians.`
+  const page = readFileSync(report, 'utf8')
+  writeFileSync(report, page.replace(/(<!-- results -->)[^]*(<!-- \/results -->)/, `$1\n${machine}\n\n${text}\n$2`))
+}
+process.exit(0)

@@ -1,0 +1,97 @@
+// The servers that the HTTP rows compare: ours, and bare Fastify with the same hooks, each in a process of its own.
+import jwt from '@fastify/jwt'
+import helmet from '@fastify/helmet'
+import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import agentRegistry from 'fastify-agent-registry'
+import { agents } from './corpus.js'
+
+const secret = 'a secret of more than thirty-two characters'
+const adminPassword = 'bench-password'
+/** As many as the rounds of registrations use up. */
+const tokenCount = Number(process.env.BENCH_TOKENS ?? 30_000)
+
+/** What both have: security headers and a logger that writes nothing for a request. */
+async function base (): Promise<FastifyInstance> {
+  const app = fastify({ logger: { level: 'warn' } })
+  await app.register(helmet)
+  return app
+}
+
+/** Our registry with `population` agents in it, and tokens for agents that are not. */
+async function ours (population: number) {
+  const app = await base()
+  await app.register(agentRegistry, {
+    jwt: { secret },
+    admin: { password: adminPassword },
+    allowedAgentTypes: ['*'],
+    lease: { durationMs: 3_600_000 },
+    routes: { root: true }
+  })
+  const registry = app.agentRegistry
+  const ids: string[] = []
+  let token = ''
+  for (const registration of agents(population, 1)) {
+    token = (await registry.register(registration)).access_token
+    ids.push(registration.agent_id)
+  }
+  return { app, details: { token, agentId: ids.at(-1), tokens: await mintTokens(app) } }
+}
+
+/** Tokens with which agents may register that are not registered yet. */
+async function mintTokens (app: FastifyInstance): Promise<string[]> {
+  const headers = { 'x-client-fingerprint': 'bench' }
+  const login = await app.inject({ method: 'POST', url: '/auth/login', headers, payload: { username: 'admin', password: adminPassword } })
+  const authorization = `Bearer ${login.json().access_token}`
+  const tokens: string[] = []
+  for (let index = 0; index < tokenCount; index++) {
+    const payload = { user_id: `new-agent-${index}`, agent_id: `new-agent-${index}`, role: 'agent' }
+    const answer = await app.inject({ method: 'POST', url: '/tokens/mint', headers: { ...headers, authorization }, payload })
+    tokens.push(answer.json().access_token)
+  }
+  return tokens
+}
+
+/** The same work on the wire without a registry behind it; constant answers are copied from `url`. */
+async function bare (url: string) {
+  const app = await base()
+  await app.register(jwt, { secret, sign: { expiresIn: '1h' } })
+  const verify = async (request: FastifyRequest) => { await request.jwtVerify() }
+  const text = { type: 'string', minLength: 1, maxLength: 2048 }
+  const names = ['agent_id', 'name', 'agent_type', 'endpoint', 'context_brief', 'version', 'owner', 'public_key', 'communication_mode']
+  const body = {
+    type: 'object',
+    required: [...names, 'capabilities', 'metadata'],
+    properties: {
+      ...Object.fromEntries(names.map(name => [name, text])),
+      capabilities: { type: 'array', items: text, minItems: 1, maxItems: 50 },
+      metadata: { type: 'object', minProperties: 1, maxProperties: 50 }
+    }
+  }
+  app.post('/agents/register', { schema: { body }, preValidation: verify }, async request => {
+    const { agent_id: sub } = request.body as { agent_id: string }
+    return { status: 'success', agent_id: sub, access_token: app.jwt.sign({ sub }) }
+  })
+  app.post('/agents/:id/heartbeat', { preValidation: verify }, async request => {
+    const { id } = request.params as { id: string }
+    return { agent_id: id, status: 'success', last_seen: new Date().toISOString(), metrics: null }
+  })
+  const constants = { discover: '/public/discover?limit=50', stats: '/public/stats', health: '/health', live: '/health/live' }
+  for (const [name, path] of Object.entries(constants)) {
+    const answer = await (await fetch(url + path)).text()
+    app.get(`/constant/${name}`, async (_request, reply) => reply.type('application/json; charset=utf-8').send(answer))
+  }
+  await app.ready()
+  const claims = { sub: 'agent', agent_id: 'agent', jti: '00000000-0000-0000-0000-000000000000', typ: 'agent', role: 'agent', iss: 'agent-registry:default', aud: 'arcp:operations' }
+  const tokens = Array.from({ length: tokenCount }, (_, index) => app.jwt.sign({ ...claims, agent_id: `new-agent-${index}` }))
+  return { app, details: { token: tokens[0], tokens } }
+}
+
+const [kind, argument = ''] = process.argv.slice(2)
+const { app, details } = kind === 'ours' ? await ours(Number(argument)) : await bare(argument)
+await app.listen({ port: 0, host: '127.0.0.1' })
+
+process.on('message', (question: string) => {
+  if (question === 'cpu') process.send!(process.cpuUsage())
+})
+process.on('disconnect', () => process.exit(0))
+process.send!({ port: (app.server.address() as { port: number }).port, ...details })

@@ -1,0 +1,161 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import prom from '@platformatic/prom-client'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { implementation, protocol } from '../src/identity.js'
+import type { Core } from '../src/core.js'
+import type { RequestStats } from '../src/dashboard/request-stats.js'
+import type { Hub } from '../src/sockets/hub.js'
+
+const durationBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+/** Types of agents are anybody's choice where all are allowed: the rest counts as one. */
+const maxTypes = 50
+const nsPerSecond = 1e9
+
+export interface Metrics {
+  readonly contentType: string
+  text (): Promise<string>
+}
+
+export interface MetricsSources { core: Core, hub: Hub }
+
+/** Counts every answered request of `scope` by its route, never by its path: paths are anybody's choice. */
+function countRequests (scope: FastifyInstance, register: prom.Registry, requests: RequestStats): void {
+  const labelNames = ['method', 'endpoint', 'status_code'] as const
+  const total = new prom.Counter({ name: 'arcp_requests_total', help: 'Requests answered', labelNames, registers: [register] })
+  const duration = new prom.Histogram({ name: 'arcp_request_duration_seconds', help: 'Time to answer', labelNames, buckets: durationBuckets, registers: [register] })
+  const series = new Map<string, { total: prom.Counter.Internal, duration: prom.Histogram.Internal<string> }>()
+
+  function seriesOf (method: string, endpoint: string, status: number) {
+    const key = `${method} ${endpoint} ${status}`
+    const known = series.get(key)
+    if (known) return known
+    const labels = { method, endpoint, status_code: String(status) }
+    const made = { total: total.labels(labels), duration: duration.labels(labels) }
+    series.set(key, made)
+    return made
+  }
+
+  scope.addHook('onResponse', function measureRequest (request: FastifyRequest, reply: FastifyReply, done) {
+    const { total, duration } = seriesOf(request.method, request.routeOptions.url ?? 'unmatched', reply.statusCode)
+    total.inc()
+    duration.observe(reply.elapsedTime / 1000)
+    requests.record(reply.elapsedTime, reply.statusCode)
+    done()
+  })
+}
+
+/** Alive agents by type, at most `maxTypes` of them. */
+function aliveByType ({ registry }: Core): Map<string, number> {
+  const counts = new Map<string, number>()
+  for (const [type, count] of registry.replica.aliveTypes()) {
+    const label = counts.size < maxTypes ? type : 'other'
+    counts.set(label, (counts.get(label) ?? 0) + count)
+  }
+  return counts
+}
+
+function countRegistry ({ core, hub }: MetricsSources, register: prom.Registry): void {
+  const registers = [register]
+  const { tally } = core.registry
+  const registrations = new prom.Counter({ name: 'arcp_agent_registrations_total', help: 'Registrations', labelNames: ['status'], registers })
+  const unregistrations = new prom.Counter({ name: 'arcp_agent_unregistrations_total', help: 'Agents that went', labelNames: ['status', 'reason'], registers })
+  const transitions = new prom.Counter({ name: 'agent_registry_transitions_total', help: 'Changes of the registry', labelNames: ['event'], registers })
+  core.registry.onChange(({ event, reason }) => {
+    transitions.inc({ event })
+    if (event === 'registered') registrations.inc({ status: 'success' })
+    if (event === 'unregistered') unregistrations.inc({ status: 'success', reason })
+  })
+  gauge(register, 'arcp_active_agents', 'Agents that are alive, by type', ['agent_type'], set => {
+    for (const [type, count] of aliveByType(core)) set(count, { agent_type: type })
+  })
+  gauge(register, 'arcp_websocket_connections', 'Open sockets, by tier', ['tier'], set => {
+    for (const tier of ['public', 'agents', 'dashboard'] as const) set(hub.countOf(tier), { tier })
+  })
+  counter(register, 'arcp_agent_heartbeats_total', 'Signs of life', ['status'], set => {
+    set(tally.renewed, { status: 'success' })
+    set(tally.refused, { status: 'refused' })
+  })
+  counter(register, 'arcp_auth_attempts_total', 'Logins and uses of agent keys', ['status', 'auth_type'], set => {
+    for (const [type, { success, failure }] of Object.entries(core.dashboard.tally)) {
+      set(success, { status: 'success', auth_type: type })
+      set(failure, { status: 'failed', auth_type: type })
+    }
+  })
+  counter(register, 'arcp_vector_search_operations_total', 'Searches', ['status'], set => {
+    set(core.search.tally.succeeded, { status: 'success' })
+    set(core.search.tally.failed, { status: 'error' })
+  })
+  gauge(register, 'agent_registry_agents', 'Agents by status', ['status'], set => {
+    const { alive_agents: alive, dead_agents: dead } = core.registry.stats()
+    set(alive, { status: 'alive' })
+    set(dead, { status: 'dead' })
+  })
+  gauge(register, 'agent_registry_sweep_lag_seconds', 'How late the last sweep was', [], set => { set(core.registry.sweepLagMs / 1000) })
+}
+
+type Set = (value: number, labels?: Record<string, string>) => void
+
+/** A gauge whose values are asked for when it is read. */
+function gauge (register: prom.Registry, name: string, help: string, labelNames: string[], collect: (set: Set) => void): void {
+  const made = new prom.Gauge({
+    name,
+    help,
+    labelNames,
+    registers: [register],
+    collect () {
+      made.reset()
+      collect((value, labels = {}) => { made.set(labels, value) })
+    }
+  })
+}
+
+/** A counter that somebody else counts. */
+function counter (register: prom.Registry, name: string, help: string, labelNames: string[], collect: (set: Set) => void): void {
+  const made = new prom.Counter({
+    name,
+    help,
+    labelNames,
+    registers: [register],
+    collect () {
+      made.reset()
+      collect((value, labels = {}) => { made.inc(labels, value) })
+    }
+  })
+}
+
+function describeService (register: prom.Registry, { core }: MetricsSources): void {
+  const info = new prom.Gauge({ name: 'arcp_service_info', help: 'What serves here', labelNames: ['version', 'name', 'implementation'], registers: [register] })
+  info.set({ version: protocol.version, name: protocol.name, implementation: `${implementation.name}/${implementation.version}` }, 1)
+  gauge(register, 'arcp_service_health_status', 'Whether the registry is healthy', ['arcp_service_health_status'], set => {
+    const { status } = core.dashboard.health()
+    for (const name of ['healthy', 'degraded', 'unhealthy']) set(name === status ? 1 : 0, { arcp_service_health_status: name })
+  })
+  const names = { cpu: 'cpu', memory: 'memory', disk: 'storage', network: 'network' } as const
+  for (const [name, key] of Object.entries(names)) {
+    gauge(register, `arcp_system_${name}_utilization_percent`, `Use of the host's ${name}`, [], set => { set(core.dashboard.resources.sample()[key]) })
+  }
+}
+
+/** How late the event loop was since the last scrape. */
+function watchEventLoop (scope: FastifyInstance, register: prom.Registry): void {
+  const delay = monitorEventLoopDelay({ resolution: 20 })
+  delay.enable()
+  scope.addHook('onClose', async function stopMonitoring () { delay.disable() })
+  gauge(register, 'agent_registry_event_loop_lag_seconds', 'Lateness of the event loop since the last scrape', ['quantile'], set => {
+    set(delay.percentile(50) / nsPerSecond, { quantile: '0.5' })
+    set(delay.percentile(99) / nsPerSecond, { quantile: '0.99' })
+    set(delay.max / nsPerSecond, { quantile: '1' })
+    delay.reset()
+  })
+}
+
+/** Prometheus series of one registry, in a register of its own, with label sets that are bounded. */
+export function createMetrics (scope: FastifyInstance, sources: MetricsSources): Metrics {
+  const register = new prom.Registry()
+  countRequests(scope, register, sources.core.dashboard.requests)
+  countRegistry(sources, register)
+  describeService(register, sources)
+  watchEventLoop(scope, register)
+  prom.collectDefaultMetrics({ register })
+  return { contentType: register.contentType, text: () => register.metrics() }
+}

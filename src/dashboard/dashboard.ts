@@ -1,0 +1,117 @@
+import type { AuthAttempt } from '../auth/authority.js'
+import type { Clock } from '../clock.js'
+import type { ResolvedOptions } from '../options.js'
+import { showMetrics } from '../registry/agent-metrics.js'
+import type { Registry } from '../registry/registry.js'
+import type { Change } from '../store/store.js'
+import { AgentsFrame } from './agents-frame.js'
+import { resolveAlertRules } from './alert-rules.js'
+import { Alerts } from './alerts.js'
+import type { DataFrameType } from './frame.js'
+import { embeddedStorage, healthData, noAiServices, type HealthData } from './health.js'
+import { LogRing } from './logs.js'
+import { monitoringData } from './monitoring.js'
+import { Producer } from './producer.js'
+import { RequestStats } from './request-stats.js'
+import { Resources } from './resources.js'
+import { UiSettings } from './settings.js'
+
+export interface DashboardOptions { options: ResolvedOptions, registry: Registry, now: Clock }
+
+const logged: Partial<Record<Change['event'], { level: string, text: string }>> = {
+  registered: { level: 'INFO', text: 'registered' },
+  dead: { level: 'WARN', text: 'is dead' },
+  unregistered: { level: 'INFO', text: 'is unregistered' }
+}
+
+/** The operator's side of a registry: what is measured, logged and worth an alarm. */
+export class Dashboard {
+  readonly logs: LogRing
+  readonly alerts: Alerts
+  readonly settings: UiSettings
+  readonly requests: RequestStats
+  readonly resources: Resources
+  /** Logins and uses of agent keys since the start. */
+  readonly tally = { login: { success: 0, failure: 0 }, temp_token: { success: 0, failure: 0 } }
+  readonly #registry: Registry
+  readonly #agents: AgentsFrame
+  readonly #options: DashboardOptions
+  #producer: Producer | undefined
+
+  constructor (settings: DashboardOptions) {
+    const { options: { dashboard, dashboardWs }, registry, now } = settings
+    this.#options = settings
+    this.#registry = registry
+    this.logs = new LogRing({ now, capacity: dashboard.logCapacity, maxMessageLength: dashboard.logMessageLength })
+    this.alerts = new Alerts({ now, rules: resolveAlertRules(dashboard.alertRules), capacity: dashboard.logCapacity })
+    this.settings = new UiSettings({ pingIntervalMs: dashboardWs.pingIntervalMs, logCapacity: dashboard.logCapacity, logMessageLength: dashboard.logMessageLength })
+    this.requests = new RequestStats({ now })
+    this.resources = new Resources({ now, capacityMbps: dashboard.networkCapacityMbps })
+    this.#agents = new AgentsFrame({ replica: registry.replica })
+    registry.onChange(change => this.#changed(change))
+  }
+
+  /** Begins to produce frames. @param watchers how many dashboards there are @param broadcast sends to all of them */
+  start (watchers: () => number, broadcast: (type: DataFrameType, text: string) => void): void {
+    const { options: { dashboard, dashboardWs }, now } = this.#options
+    this.#producer = new Producer({
+      now,
+      intervalMs: dashboardWs.intervalMs,
+      maxLogsPerFrame: dashboard.maxLogsPerFrame,
+      monitoring: () => this.#monitoring(),
+      health: () => this.health(),
+      agents: () => this.#agents.data(),
+      logs: this.logs,
+      alerts: this.alerts,
+      watchers,
+      broadcast
+    })
+    this.#producer.start()
+    this.logs.add({ level: 'INFO', message: 'Monitoring started', source: 'system' })
+  }
+
+  stop (): void {
+    this.#producer?.stop()
+  }
+
+  /** A frame of now for one dashboard; null when there is nothing to tell, or nothing is produced yet. */
+  frame (type: DataFrameType): string | null {
+    return this.#producer?.frame(type) ?? null
+  }
+
+  health (): HealthData {
+    return healthData({
+      storage: embeddedStorage,
+      aiServices: noAiServices,
+      agents: () => ({ total: this.#registry.replica.size, active: this.#registry.replica.size - this.#registry.replica.deadCount })
+    })
+  }
+
+  /** A login or the use of an agent key, for the log. */
+  attempted ({ type, subject, address, succeeded }: AuthAttempt): void {
+    const what = type === 'login' ? 'Admin login' : 'Temporary token'
+    this.tally[type][succeeded ? 'success' : 'failure']++
+    this.logs.add({
+      level: succeeded ? 'INFO' : 'WARN',
+      message: `${what} ${succeeded ? 'succeeded' : 'failed'}: ${subject}`,
+      source: 'auth',
+      event_type: `${type}_${succeeded ? 'success' : 'failed'}`,
+      client_ip: address
+    })
+  }
+
+  #monitoring () {
+    return monitoringData({
+      replica: this.#registry.replica,
+      metricsOf: record => record.metrics && showMetrics(record),
+      resources: () => this.resources.sample(),
+      requests: () => this.requests.summary()
+    })
+  }
+
+  #changed ({ id, event, reason }: Change) {
+    this.#agents.changed(id)
+    const entry = logged[event]
+    if (entry) this.logs.add({ level: entry.level, message: `Agent '${id}' ${entry.text}`, source: 'agents', reason })
+  }
+}

@@ -1,0 +1,88 @@
+import { round } from './frame.js'
+
+export type ComponentStatus = 'healthy' | 'degraded' | 'critical' | 'error' | 'no_agents' | 'not_configured'
+export type OverallStatus = 'healthy' | 'degraded' | 'unhealthy'
+
+export interface StorageHealth { redis: 'connected' | 'not_configured' | 'error', status: ComponentStatus }
+export interface AiHealth { azure_openai: string, status: ComponentStatus }
+export interface AgentsHealth { total: number, active: number, status: ComponentStatus, connectivity_ratio: number }
+
+/** Data of a `health` frame. */
+export interface HealthData {
+  status: OverallStatus
+  components: { storage: StorageHealth, ai_services: AiHealth, agents: AgentsHealth }
+  /** For people. */
+  reason: string
+}
+
+/** Each says what it knows already: nothing is tried in order to answer. One that throws is in error. */
+export interface HealthSources {
+  storage: () => StorageHealth
+  aiServices: () => AiHealth
+  agents: () => { total: number, active: number }
+}
+
+/** A store that is part of this process. */
+export const embeddedStorage = (): StorageHealth => ({ redis: 'not_configured', status: 'healthy' })
+export const noAiServices = (): AiHealth => ({ azure_openai: 'not_configured', status: 'not_configured' })
+
+const smallFleet = 10
+
+function connectivity (total: number, active: number): ComponentStatus {
+  if (total === 0) return 'no_agents'
+  if (active === total) return 'healthy'
+  if (total === 1) return 'degraded'
+  if (total <= 3) return active >= total - 1 ? 'degraded' : 'critical'
+  const ratio = active / total
+  return ratio >= 0.75 ? 'healthy' : ratio >= 0.4 ? 'degraded' : 'critical'
+}
+
+export function agentsHealth ({ total, active }: { total: number, active: number }): AgentsHealth {
+  const found = connectivity(total, active)
+  const status = found === 'critical' && active > 0 && total < smallFleet ? 'degraded' : found
+  return { total, active, status, connectivity_ratio: total === 0 ? 0 : round(active / total, 3) }
+}
+
+type Components = HealthData['components']
+type Finding = readonly [applies: (components: Components) => boolean, status: OverallStatus, reason: string]
+
+const isBroken = (status: ComponentStatus) => status === 'error' || status === 'critical'
+const howMany = (components: Components, test: (status: ComponentStatus) => boolean) =>
+  Object.values(components).filter(({ status }) => test(status)).length
+
+/** The first that applies. */
+const findings: readonly Finding[] = [
+  [({ storage }) => isBroken(storage.status), 'unhealthy', 'Storage system failure'],
+  [({ agents }) => agents.status === 'critical' && agents.active === 0, 'unhealthy', 'No active agents available'],
+  [components => howMany(components, isBroken) >= 2, 'unhealthy', 'Multiple critical component failures'],
+  [({ agents }) => isBroken(agents.status), 'degraded', 'Significant agent connectivity issues'],
+  [({ storage }) => storage.status === 'degraded', 'degraded', 'Storage system degraded'],
+  [({ agents }) => agents.status === 'degraded' && agents.active === 0, 'degraded', 'No active agents available'],
+  [components => howMany(components, status => status === 'degraded' || isBroken(status)) >= 2, 'degraded', 'Multiple components experiencing issues'],
+  [({ agents }) => agents.status === 'degraded', 'healthy', 'System operational with minor issues'],
+  [({ ai_services: ai }) => ai.status === 'degraded' || isBroken(ai.status), 'healthy', 'Core system healthy, AI services have minor issues']
+]
+
+function ask<T> (source: () => T, failed: T): T {
+  try {
+    return source()
+  } catch {
+    return failed
+  }
+}
+
+const failures = {
+  storage: { redis: 'error', status: 'error' },
+  ai: { azure_openai: 'error', status: 'error' },
+  agents: { total: 0, active: 0, status: 'error', connectivity_ratio: 0 }
+} as const satisfies { storage: StorageHealth, ai: AiHealth, agents: AgentsHealth }
+
+export function healthData (sources: HealthSources): HealthData {
+  const components = {
+    storage: ask(sources.storage, failures.storage),
+    ai_services: ask(sources.aiServices, failures.ai),
+    agents: ask(() => agentsHealth(sources.agents()), failures.agents)
+  }
+  const [, status, reason] = findings.find(([applies]) => applies(components)) ?? [null, 'healthy' as const, 'All systems operational']
+  return { status, components, reason }
+}

@@ -1,0 +1,59 @@
+import { isObject } from '../registry/normalize.js'
+import type { LogInput, LogRing } from './logs.js'
+
+/** The part of a stream that loggers write to. */
+export interface LogSink { write (line: string): void }
+
+const infoLevel = 30
+/** What pino adds to every record, or what is shown under another name. */
+const plumbing = new Set(['level', 'time', 'pid', 'hostname', 'msg', 'name', 'v'])
+
+function levelName (level: number): string {
+  if (level >= 60) return 'CRIT'
+  if (level >= 50) return 'ERR'
+  return level >= 40 ? 'WARN' : 'INFO'
+}
+
+function parse (line: string): Record<string, unknown> | undefined {
+  try {
+    const record: unknown = JSON.parse(line)
+    return isObject(record) ? record : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Members of what Fastify logs about a request, an answer and an error, under the names that entries use. */
+function known ({ req, res, err }: Record<string, unknown>): Record<string, unknown> {
+  return {
+    ...(isObject(req) ? { method: req.method, endpoint: req.url, client_ip: req.remoteAddress } : {}),
+    ...(isObject(res) ? { status_code: res.statusCode } : {}),
+    ...(isObject(err) ? { error: err.message, error_type: err.type } : {})
+  }
+}
+
+function entryOf (record: Record<string, unknown>, level: number): LogInput {
+  const extras = Object.fromEntries(Object.entries(record).filter(([name]) => !plumbing.has(name)))
+  const { msg, name } = record
+  return {
+    ...extras,
+    ...known(record),
+    level: levelName(level),
+    message: typeof msg === 'string' ? msg : '',
+    source: typeof name === 'string' ? name : 'server'
+  }
+}
+
+/**
+ * A destination for pino (`pino.multistream`, or the `stream` of a Fastify logger) that turns its records into entries.
+ * @param minLevel pino's number of the least level that is kept; 30 is info
+ */
+export function logSink (ring: LogRing, { minLevel = infoLevel }: { minLevel?: number } = {}): LogSink {
+  return {
+    write (line) {
+      const record = parse(line) ?? { msg: line.trim() }
+      const level = typeof record.level === 'number' ? record.level : infoLevel
+      if (level >= minLevel) ring.add(entryOf(record, level))
+    }
+  }
+}

@@ -1,0 +1,78 @@
+import type { Replica } from '../registry/replica.js'
+import type { AgentMetrics } from '../schemas/agent.js'
+import type { AgentRecord } from '../store/store.js'
+import { round } from './frame.js'
+import type { RequestSummary } from './request-stats.js'
+import type { ResourceUtilization } from './resources.js'
+
+/** Data of a `monitoring` frame. All response times are in seconds. */
+export interface MonitoringData {
+  /** Sum over the agents that have reported metrics, dead ones too. */
+  total_requests: number
+  /** Mean over the agents, weighted by their requests. */
+  avg_response_time: number
+  /** The same of their error rates, 0 to 1. */
+  error_rate: number
+  agent_metrics: AgentMetrics[]
+  /** `agent_metrics` holds the newest registered only. */
+  truncated?: true
+  agent_count: number
+  resource_utilization: ResourceUtilization
+  /** HTTP requests to the registry itself. */
+  registry: RequestSummary
+}
+
+export interface MonitoringSources {
+  replica: Pick<Replica, 'newest' | 'size'>
+  /** What an agent has reported; null when nothing. */
+  metricsOf: (record: AgentRecord) => AgentMetrics | null
+  resources: () => ResourceUtilization
+  requests: () => RequestSummary
+}
+
+/** Metrics of so many agents fit into a frame, whatever their ids are. */
+const maxAgentMetrics = 2_000
+
+/** Sums from which both the weighted and the plain means can be made. */
+interface Totals { agents: number, requests: number, time: number, errors: number, plainTime: number, plainErrors: number }
+
+/** Agents report under either of two names; zero is what they have not reported. */
+const requestsOf = (metrics: AgentMetrics) => metrics.total_requests || metrics.requests_processed
+const responseTimeOf = (metrics: AgentMetrics) => metrics.avg_response_time || metrics.average_response_time
+
+function addTo (totals: Totals, metrics: AgentMetrics): void {
+  const [requests, time] = [requestsOf(metrics), responseTimeOf(metrics)]
+  totals.agents++
+  totals.requests += requests
+  totals.time += time * requests
+  totals.errors += metrics.error_rate * requests
+  totals.plainTime += time
+  totals.plainErrors += metrics.error_rate
+}
+
+/** An idle agent says nothing of a fleet's speed; only where nobody counts requests does every agent count the same. */
+function means ({ agents, requests, time, errors, plainTime, plainErrors }: Totals) {
+  const [weight, sumOfTimes, sumOfErrors] = requests > 0 ? [requests, time, errors] : [Math.max(1, agents), plainTime, plainErrors]
+  return { avg_response_time: round(sumOfTimes / weight, 2), error_rate: round(sumOfErrors / weight, 3) }
+}
+
+/** O(agents). */
+export function monitoringData ({ replica, metricsOf, resources, requests }: MonitoringSources): MonitoringData {
+  const totals: Totals = { agents: 0, requests: 0, time: 0, errors: 0, plainTime: 0, plainErrors: 0 }
+  const shown: AgentMetrics[] = []
+  for (const { record } of replica.newest()) {
+    const metrics = metricsOf(record)
+    if (!metrics) continue
+    addTo(totals, metrics)
+    if (shown.length < maxAgentMetrics) shown.push(metrics)
+  }
+  return {
+    total_requests: totals.requests,
+    ...means(totals),
+    agent_metrics: shown,
+    ...(shown.length < totals.agents ? { truncated: true as const } : {}),
+    agent_count: replica.size,
+    resource_utilization: resources(),
+    registry: requests()
+  }
+}

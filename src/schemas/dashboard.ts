@@ -1,0 +1,54 @@
+import { Type, type Static } from '@sinclair/typebox'
+import { Timestamp } from './common.js'
+
+export const AlertSeverity = Type.Union([Type.Literal('critical'), Type.Literal('warning'), Type.Literal('info')])
+export const LogLevel = Type.Union(['INFO', 'SUCS', 'WARN', 'CRIT', 'ERR'].map(name => Type.Literal(name)))
+
+/** Settings of the page; members that the server does not know are kept for it. */
+export const UiSettings = Type.Object({
+  maxLogEntries: Type.Optional(Type.Integer({ minimum: 10, description: 'At most `log_buffer_maxlen`' }))
+}, { additionalProperties: true })
+
+export const ConfigQuery = Type.Object({ tz: Type.Optional(Type.String({ maxLength: 64, description: 'Comes back as `timezone`' })) })
+/** Anything: what has no object `ui` is answered with `ConfigRefused`. */
+export const ConfigBody = Type.Unknown({ description: '`{"ui": {…}}`, of 16 KiB at most' })
+
+export const DashboardConfig = Type.Object({
+  timezone: Type.String(),
+  ws_ping_interval_ms: Type.Integer(),
+  log_buffer_maxlen: Type.Integer({ description: 'Log entries that are kept' }),
+  log_message_maxlen: Type.Integer({ description: 'Length after which a message is cut' }),
+  ui: UiSettings
+})
+export type DashboardConfig = Static<typeof DashboardConfig>
+
+export const ConfigStored = Type.Object({ status: Type.Literal('ok'), ui: UiSettings })
+export const ConfigRefused = Type.Object({ status: Type.Literal('error'), message: Type.Literal('Invalid payload') })
+export const ConfigAnswer = Type.Union([ConfigStored, ConfigRefused])
+export type ConfigAnswer = Static<typeof ConfigAnswer>
+
+const Percent = Type.Number({ minimum: 0, maximum: 100 })
+export const ResourceUtilization = Type.Object({ cpu: Percent, memory: Percent, network: Percent, storage: Percent }, { description: 'Percent of this host' })
+
+export const RequestSummary = Type.Object({
+  total_requests: Type.Integer({ minimum: 0 }),
+  avg_response_time: Type.Number({ minimum: 0, description: 'Seconds' }),
+  error_rate: Type.Number({ minimum: 0, maximum: 1 })
+}, { description: 'HTTP requests to the registry in the last minutes' })
+
+export const LogEntry = Type.Object({
+  timestamp: Timestamp,
+  level: LogLevel,
+  message: Type.String(),
+  source: Type.String()
+}, { additionalProperties: Type.Union([Type.String(), Type.Number(), Type.Boolean(), Type.Null()]) })
+
+export const Alert = Type.Object({
+  id: Type.String(),
+  title: Type.String(),
+  message: Type.String(),
+  severity: AlertSeverity,
+  type: Type.String(),
+  timestamp: Timestamp,
+  details: Type.Record(Type.String(), Type.Union([Type.String(), Type.Number(), Type.Boolean(), Type.Null()]))
+})

@@ -1,0 +1,79 @@
+import { isProblem } from '../errors.js'
+import type { Principal } from '../auth/principal.js'
+import { closeCodes } from './codes.js'
+import type { DashboardAuthFrame } from '../schemas/frames/dashboard.js'
+import { isFrameLike, type Connection } from './connection.js'
+import { pongFor, type TierHandshake, type UpgradeCredentials } from './handshake.js'
+import { sendFrames } from './handlers/dashboard/send-frames.js'
+import type { SocketServices } from './services.js'
+
+type Verdict = { principal: Principal } | { code: number, reason: string }
+
+const invalid: Verdict = { code: closeCodes.tokenInvalid, reason: 'Invalid token' }
+const notAdmin: Verdict = { code: closeCodes.notAllowed, reason: 'Admin role required' }
+
+/**
+ * How a dashboard becomes an admin's: the server waits for an `auth` frame and says nothing; that it worked is told by
+ * the first data frame, that it did not by the close code.
+ */
+export class DashboardHandshake implements TierHandshake {
+  readonly #services: SocketServices
+
+  constructor (services: SocketServices) {
+    this.#services = services
+  }
+
+  begin (connection: Connection, credentials: UpgradeCredentials): void {
+    if (credentials === null) return
+    if ('principal' in credentials) return this.#settle(connection, this.#verdict(credentials.principal))
+    if (credentials.refused === 'expired') return connection.close(closeCodes.tokenExpired, 'Token expired')
+    this.#settle(connection, credentials.refused === 'invalid' ? invalid : notAdmin)
+  }
+
+  receive (connection: Connection, frame: unknown): Promise<void> | void {
+    if (isFrameLike(frame) && frame.type === 'ping') return connection.sendFrame(pongFor(frame))
+    if (!isFrameLike(frame) || frame.type !== 'auth') return connection.close(closeCodes.tokenInvalid, 'Auth frame required')
+    if (!frame.token) return connection.close(closeCodes.tokenInvalid, 'Authentication token required')
+    return this.#authenticate(connection, frame)
+  }
+
+  /** A later `auth` frame: a token that is not right leaves the one that is. */
+  async replace (connection: Connection, frame: DashboardAuthFrame): Promise<void> {
+    const verdict = await this.#check(frame)
+    if (!connection.isOpen) return
+    if (!('principal' in verdict)) return connection.fail('action_not_permitted', verdict.reason, frame)
+    this.#services.hub.replaceToken(connection, verdict.principal)
+    connection.ack(frame)
+  }
+
+  async #authenticate (connection: Connection, frame: Record<string, unknown>): Promise<void> {
+    const verdict = await this.#check(frame)
+    // The socket may have gone while the token was checked.
+    if (connection.isOpen) this.#settle(connection, verdict)
+  }
+
+  async #check ({ token, fingerprint }: Record<string, unknown>): Promise<Verdict> {
+    const { authority, options } = this.#services
+    if (typeof token !== 'string') return invalid
+    const print = typeof fingerprint === 'string' ? fingerprint : options.dashboard.requireFingerprint ? '' : undefined
+    try {
+      return this.#verdict(await authority.authenticate(token, { fingerprint: print }))
+    } catch (error) {
+      if (isProblem(error) && error.statusCode < 500) return invalid
+      throw error
+    }
+  }
+
+  #verdict (principal: Principal): Verdict {
+    return principal.type === 'admin' ? { principal } : notAdmin
+  }
+
+  #settle (connection: Connection, verdict: Verdict) {
+    const { hub, dashboard } = this.#services
+    if (!('principal' in verdict)) return connection.close(verdict.code, verdict.reason)
+    if (hub.isFull(connection.tier)) return connection.close(closeCodes.tryAgainLater, 'Too many connections')
+    hub.identify(connection, verdict.principal)
+    dashboard.logs.add({ level: 'INFO', message: `New connection (${hub.countOf('dashboard')} total)`, source: 'dashboard', user_id: verdict.principal.subject })
+    sendFrames(connection, dashboard, ['monitoring', 'health', 'agents', 'logs', 'alert'])
+  }
+}

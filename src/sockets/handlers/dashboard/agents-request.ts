@@ -1,0 +1,13 @@
+import { AgentsRequestFrame } from '../../../schemas/frames/dashboard.js'
+import type { FrameHandler } from '../../tiers.js'
+import { acknowledge } from './reply.js'
+import { sendFrames } from './send-frames.js'
+
+/** The agents of now. */
+export const agentsRequest: FrameHandler = {
+  schema: AgentsRequestFrame,
+  handle (connection, frame, { dashboard }) {
+    sendFrames(connection, dashboard, ['agents'])
+    acknowledge(connection, frame, 'agents_ack', { status: 'completed', message: 'Agents data sent' })
+  }
+}

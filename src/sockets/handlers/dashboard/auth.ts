@@ -1,0 +1,10 @@
+import { DashboardAuthFrame } from '../../../schemas/frames/dashboard.js'
+import type { FrameHandler } from '../../tiers.js'
+
+/** Replaces the token of a dashboard. */
+export const auth: FrameHandler = {
+  schema: DashboardAuthFrame,
+  handle (connection, frame) {
+    return connection.tier.handshake!.replace(connection, frame as DashboardAuthFrame)
+  }
+}
