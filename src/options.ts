@@ -33,7 +33,7 @@ function tier (name: 'PUBLIC' | 'AGENT', path: string, defaults: { intervalMs: n
   return group({
     path: Type.String({ default: path, pattern: '^/[A-Za-z0-9/_.-]+$', description: 'Path of this tier, below the prefix', env: [`${name}_WS_PATH`] }),
     intervalMs: ms(defaults.intervalMs, name === 'PUBLIC' ? 'Time between two `stats_update` frames' : 'Least time between two lists of agents', seconds(`${name}_WS_INTERVAL`, 'WEBSOCKET_INTERVAL')),
-    timeoutMs: ms(defaults.timeoutMs, name === 'PUBLIC' ? 'Time a peer has to answer a close frame' : 'Time a socket has to authenticate', seconds(`${name}_WS_TIMEOUT`, 'WEBSOCKET_TIMEOUT')),
+    timeoutMs: ms(defaults.timeoutMs, name === 'PUBLIC' ? 'Time a peer has to answer a close frame' : 'Time a socket has to authenticate, and to answer a close frame', seconds(`${name}_WS_TIMEOUT`, 'WEBSOCKET_TIMEOUT')),
     pingIntervalMs: ms(30_000, 'Silence after which the server pings; no life for two of them ends the connection', seconds(`${name}_WS_PING_INTERVAL`, 'WEBSOCKET_PING_INTERVAL')),
     maxConnections: count(100, 'Sockets of this tier; the next upgrade is answered 503', { env: [`${name}_WS_MAX_CONNECTIONS`, 'WEBSOCKET_MAX_CONNECTIONS'] }),
     maxMessageSize: bytes(defaults.maxMessageSize, 'Largest frame that is acted on', { env: [`${name}_WS_MAX_MESSAGE_SIZE`] }),
@@ -161,6 +161,8 @@ function copy (value: unknown): unknown {
  */
 export function resolveOptions (input: unknown): ResolvedOptions {
   const options = Value.Default(OptionsSchema, copy(input ?? {}))
+  // A store is somebody's object, also when it is a plain one.
+  if (isPlainObject(options) && isPlainObject(input) && isPlainObject(input.store)) options.store = input.store
   const findings = new Map<string, string>()
   for (const { path, message, schema } of Value.Errors(OptionsSchema, options)) {
     const hint = typeof schema.description === 'string' ? ` (${schema.description})` : ''
