@@ -40,14 +40,15 @@ export function sendJson (reply: FastifyReply, text: string): FastifyReply {
 }
 
 /**
- * `n` of the revision that `If-Match` asks for; undefined when it asks for none. The rest of the tag does not matter:
+ * `n` of the revision that `If-Match` asks for, of several the one that is `current`; undefined when it asks for none. The rest of the tag does not matter:
  * a sign of life is no reason to refuse a change.
  * @throws precondition-failed for a tag of another life of this registry, or one that it never gave
  */
-export function expectedRevision (registry: Registry, request: FastifyRequest): number | undefined {
+export function expectedRevision (registry: Registry, request: FastifyRequest, current: number): number | undefined {
   const expected = request.headers['if-match']?.trim()
   if (expected === undefined || expected === '*') return undefined
-  const [, epoch, n] = /^"([\w-]+):(\d{1,15})(?:\.\d*)?"$/.exec(expected) ?? []
-  if (epoch !== registry.replica.epoch) throw problem('precondition-failed', 'The revision in If-Match is not known here')
-  return Number(n)
+  const revisions = expected.split(',').map(tag => /^\s*"([\w-]+):(\d{1,15})(?:\.\d*)?"\s*$/.exec(tag) ?? [])
+  const known = revisions.filter(([, epoch]) => epoch === registry.replica.epoch).map(([, , n]) => Number(n))
+  if (known.length === 0) throw problem('precondition-failed', 'The revision in If-Match is not known here')
+  return known.find(n => n === current) ?? known[0]
 }

@@ -78,7 +78,7 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
   }, async function patchAgent (request, reply) {
     const { id } = request.params
     assertSelf(request.agentRegistryPrincipal!, id)
-    await registry.patch(id, request.body, expectedRevision(registry, request))
+    await registry.patch(id, request.body, expectedRevision(registry, request, entryOf(id).record.revision))
     const { record, rendering } = entryOf(id)
     return sendJson(reply.header('etag', recordTag(registry, record)), rendering.full())
   })

@@ -1,5 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
+import type { Core } from '../src/core.js'
 import { implementation, protocol } from '../src/identity.js'
 
 const Root = Type.Object({
@@ -12,8 +13,8 @@ const Root = Type.Object({
 })
 
 /** `GET /`: what this is. */
-export default async function rootRoutes (scope: FastifyInstance) {
+export default async function rootRoutes (scope: FastifyInstance, { core: { options: { prefix } } }: { core: Core }) {
   scope.get('/', { schema: { tags: ['service'], summary: 'What this is', response: { 200: Root } } }, async function getRoot () {
-    return { service: protocol.name, version: protocol.version, status: 'healthy', dashboard: '/dashboard', docs: '/docs', implementation }
+    return { service: protocol.name, version: protocol.version, status: 'healthy', dashboard: `${prefix}/dashboard`, docs: `${prefix}/docs`, implementation }
   })
 }

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
-import type { Core } from '../src/core.js'
 import { protocol } from '../src/identity.js'
+import type { ResolvedOptions } from '../src/options.js'
 
 const Texts = Type.Array(Type.String())
 const Configuration = Type.Object({
@@ -20,7 +20,7 @@ const Configuration = Type.Object({
 })
 
 /** `/.well-known/*`, at the origin. URLs are never made of the Host header, which anybody can choose. */
-export default async function wellKnownRoutes (scope: FastifyInstance, { core: { options } }: { core: Core }) {
+export default async function wellKnownRoutes (scope: FastifyInstance, { options }: { options: ResolvedOptions }) {
   const issuer = () => options.publicUrl?.replace(/\/+$/, '') ?? `${originOf(scope)}${options.prefix}`
 
   scope.get('/.well-known/arcp-configuration', {

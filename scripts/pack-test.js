@@ -20,7 +20,8 @@ const programs = {
 import agentRegistry from 'fastify-agent-registry'
 ${useIt}`,
   'cjs.cjs': `const fastify = require('fastify')
-const { default: agentRegistry } = require('fastify-agent-registry')
+const agentRegistry = require('fastify-agent-registry')
+if (typeof agentRegistry !== 'function' || agentRegistry.default !== agentRegistry) throw new Error('require() gives no plugin')
 async function main () {${useIt}}
 main().catch(error => { console.error(error); process.exit(1) })
 `,

@@ -66,6 +66,8 @@ function serverOptions ({ server }: AppSettings, { errorHandler }: ProblemHandle
   return {
     logger: loggerOptions(server.logLevel),
     requestIdHeader: false,
+    // While connections drain, requests are still answered, and readiness says what is going on.
+    return503OnClosing: false,
     genReqId: () => randomUUID(),
     trustProxy: server.trustProxy,
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },

@@ -46,9 +46,11 @@ function warnOfOptions ({ jwt, admin, agentKeys }: ResolvedOptions, { log }: Cor
   if (agentKeys.length === 0) log.info({ option: 'agentKeys' }, 'agents can register only through the host or an admin')
 }
 
+const handlersOf = ({ problemBase, prefix }: ResolvedOptions) => createProblemHandlers(problemBase ?? `${prefix}/problems/`)
+
 /** What every route of ours has: limits, validation, problem documents. */
 async function prepare (scope: FastifyInstance, options: ResolvedOptions, hasPrefix: boolean) {
-  const handlers = createProblemHandlers(options.problemBase ?? `${options.prefix}/problems/`)
+  const handlers = handlersOf(options)
   scope.decorateRequest('agentRegistryPrincipal', null)
   scope.decorateRequest('agentRegistryCredentials', null)
   scope.setErrorHandler(handlers.errorHandler)
@@ -76,9 +78,9 @@ async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) 
   const metrics = createMetrics(scope, services)
   // A connection that is kept alive would hold the shutdown until it times out.
   scope.addHook('onSend', async function endConnection (_request, reply) { if (hub.isDraining) reply.header('connection', 'close') })
-  if (routes.root) await scope.register(rootRoutes)
+  if (routes.root) await scope.register(rootRoutes, services)
   if (routes.health) await scope.register(healthRoutes, services)
-  if (routes.wellKnown && !scope.prefix) await scope.register(wellKnownRoutes, services)
+  if (routes.wellKnown && !scope.prefix) await scope.register(wellKnownRoutes, core)
   await scope.register(authRoutes, { ...services, prefix: '/auth' })
   await scope.register(tokenRoutes, { ...services, prefix: '/tokens' })
   await scope.register(ticketRoutes, services)
@@ -95,6 +97,18 @@ async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) 
     await scope.register(dashboardRoutes, { ...services, prefix: '/dashboard' })
     await scope.register(dashboardSocket, services)
   }
+  refuseOtherMethods()
+}
+
+/** `/.well-known/*` stands at the origin whatever the prefix is, and belongs to the first registry there. */
+function isFirstAtOrigin (app: FastifyInstance): boolean {
+  return app.prefix === '' && !app.hasRoute({ method: 'GET', url: '/.well-known/jwks.json' })
+}
+
+async function wellKnownScope (scope: FastifyInstance, { options }: { options: ResolvedOptions }) {
+  scope.setErrorHandler(handlersOf(options).errorHandler)
+  const refuseOtherMethods = collectMethods(scope)
+  await scope.register(wellKnownRoutes, { options })
   refuseOtherMethods()
 }
 
@@ -135,6 +149,7 @@ async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions 
     if (options.routes.docs) await scope.register(docs)
     await start(scope, core, sockets)
   }, { prefix, logSerializers: withoutQueries(app.log) })
+  if (options.routes.wellKnown && isFirstAtOrigin(app)) await app.register(wellKnownScope, { options })
 }
 
 // Named, so that TypeScript knows the parameters of hooks that are written in place.

@@ -33,8 +33,8 @@ const seconds = (env: string, fallback?: string): EnvMapping => ({ env: fallback
 
 const tierTexts = {
   PUBLIC: ['Time between two `stats_update` frames', 'Time a peer has to answer a close frame'],
-  AGENT: ['Least time between two lists of agents', 'Time a socket has to authenticate'],
-  DASHBOARD: ['Time between two sets of data frames', 'Time a socket has to authenticate']
+  AGENT: ['Least time between two lists of agents', 'Time a socket has to authenticate, and to answer a close frame'],
+  DASHBOARD: ['Time between two sets of data frames', 'Time a socket has to authenticate, and to answer a close frame']
 } as const
 
 function tier (name: keyof typeof tierTexts, path: string, defaults: { intervalMs: number, timeoutMs: number, maxMessageSize: number, maxConnections?: number }) {
@@ -186,6 +186,8 @@ function copy (value: unknown): unknown {
  */
 export function resolveOptions (input: unknown): ResolvedOptions {
   const options = Value.Default(OptionsSchema, copy(input ?? {}))
+  // A store is somebody's object, also when it is a plain one.
+  if (isPlainObject(options) && isPlainObject(input) && isPlainObject(input.store)) options.store = input.store
   const findings = new Map<string, string>()
   for (const { path, message, schema } of Value.Errors(OptionsSchema, options)) {
     const hint = typeof schema.description === 'string' ? ` (${schema.description})` : ''

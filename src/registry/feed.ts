@@ -22,7 +22,7 @@ export const scopeKey = ({ view, filter }: FeedScope) =>
   JSON.stringify([view, filter.agent_type?.toLowerCase(), filter.capabilities, filter.status])
 
 function shows ({ view, filter }: FeedScope, record: AgentRecord | null): record is AgentRecord {
-  return record !== null && (view === 'full' || isPublic(record)) && matches(record, filter)
+  return record !== null && (view === 'full' || isPublic(record)) && matches(view, record, filter)
 }
 
 /** What a change looks like to somebody who only sees a part: an agent may enter or leave it without being new or gone. */

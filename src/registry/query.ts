@@ -14,14 +14,18 @@ export interface AgentFilter {
 /** What a reader may see: everything, or only what discovery shows. */
 export type View = 'full' | 'public'
 
-export function matches (record: AgentRecord, { agent_type: type, capabilities, status }: AgentFilter): boolean {
-  return (type === undefined || record.type.toLowerCase() === type.toLowerCase()) &&
+/** Whether a record is like the filter as far as the reader may see it. */
+export function matches (view: View, record: AgentRecord, { agent_type: type, capabilities, status }: AgentFilter): boolean {
+  const shown = view === 'public' ? record.publicFacets ?? record : record
+  return (type === undefined || shown.type.toLowerCase() === type.toLowerCase()) &&
     (status === undefined || statusOf(record.state) === status) &&
-    (capabilities === undefined || capabilities.every(capability => record.capabilities.includes(capability)))
+    (capabilities === undefined || capabilities.every(capability => shown.capabilities.includes(capability)))
 }
 
 /** The smallest set of entries that holds every match. */
 function candidates (replica: Replica, view: View, { agent_type: type, capabilities = [] }: AgentFilter): Iterable<Entry> {
+  // The indexes hold what agents registered, which is not always what the public is shown.
+  if (view === 'public' && replica.hasPublicFacets) return replica.discoverable
   const sets = capabilities.map(capability => replica.withCapability(capability))
   if (type !== undefined) sets.push(replica.ofType(type))
   if (view === 'public') sets.push(replica.discoverable)
@@ -32,7 +36,7 @@ function candidates (replica: Replica, view: View, { agent_type: type, capabilit
 /** Entries that match, in the order of registration as far as states allow. */
 export function * select (replica: Replica, view: View, filter: AgentFilter): Generator<Entry> {
   for (const entry of candidates(replica, view, filter)) {
-    if ((view === 'full' || isPublic(entry.record)) && matches(entry.record, filter)) yield entry
+    if ((view === 'full' || isPublic(entry.record)) && matches(view, entry.record, filter)) yield entry
   }
 }
 

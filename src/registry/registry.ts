@@ -232,14 +232,16 @@ export class Registry {
 
   async #content (registration: AgentRegistration, body: string): Promise<RecordContent> {
     const content = { body, type: registration.agent_type, capabilities: registration.capabilities }
-    return this.#options.publicView ? { ...content, publicBody: await this.#publicBody(registration, this.#options.publicView) } : content
+    return this.#options.publicView ? { ...content, ...await this.#publicContent(registration, this.#options.publicView) } : content
   }
 
   /** What the public tier shows is a whole registration too, or one odd record would break every list for clients. */
-  async #publicBody (registration: AgentRegistration, publicView: PublicViewHook): Promise<string | null> {
+  async #publicContent (registration: AgentRegistration, publicView: PublicViewHook): Promise<Pick<RecordContent, 'publicBody' | 'publicFacets'>> {
     try {
       const view = await callHook('publicView', this.#options.hookTimeoutMs, () => publicView(structuredClone(registration)))
-      return view === null ? null : parseRegistration({ ...view, agent_id: registration.agent_id }, this.#options).body
+      if (view === null) return { publicBody: null }
+      const { body, registration: shown } = parseRegistration({ ...view, agent_id: registration.agent_id }, this.#options)
+      return { publicBody: body, publicFacets: { type: shown.agent_type, capabilities: shown.capabilities } }
     } catch (error) {
       this.#options.onError(error)
       throw problem('hook-failed', 'The host could not decide what the public may see of this agent')

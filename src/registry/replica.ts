@@ -39,6 +39,7 @@ export class Replica {
   #epoch = ''
   #revision = 0
   #dead = 0
+  #hasPublicFacets = false
 
   constructor ({ hiddenFields = [] }: { hiddenFields?: readonly string[] } = {}) {
     this.#hidden = hiddenFields
@@ -48,6 +49,8 @@ export class Replica {
   /** Number of the newest change that was applied. */
   get revision () { return this.#revision }
   get size () { return this.#entries.size }
+  /** Whether some record is shown to the public as something else than it is found by. */
+  get hasPublicFacets () { return this.#hasPublicFacets }
   get deadCount () { return this.#dead }
   get digest () { return this.#digest.toString() }
   /** In the order in which they were first registered. */
@@ -116,6 +119,7 @@ export class Replica {
   }
 
   #put (record: AgentRecord) {
+    if (record.publicFacets) this.#hasPublicFacets = true
     const known = this.#entries.get(record.id)
     const fresh = { record, rendering: this.render(record), digest: recordDigest(this.#epoch, record) }
     if (!known) {

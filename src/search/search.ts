@@ -134,7 +134,7 @@ export class Search {
     const filter: AgentFilter = { agent_type: type ?? undefined, capabilities: capabilities ?? undefined }
     return id => {
       const record = this.#replica.get(id)?.record
-      return record !== undefined && isPublic(record) && matches(record, filter)
+      return record !== undefined && isPublic(record) && matches('public', record, filter)
     }
   }
 

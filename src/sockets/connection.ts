@@ -53,11 +53,15 @@ export class Connection {
   textPingedAt = 0
   nextStatsAt: number
   expiryToldFor = 0
+  /** When a close frame was sent. */
+  closingAt: number | null = null
   #closing = false
   /** Parsed frames that wait for their turn; undefined stands for one that is not JSON. */
   #queue: unknown[] = []
   /** Frames that came before the token, for after it. */
   #held: Frame[] = []
+  /** requestIds that wait for their answer. */
+  readonly #open = new Set<string>()
   #busy = false
   #limitedSince = 0
   #limitedAt = -Infinity
@@ -86,8 +90,8 @@ export class Connection {
     this.framedAt = now
     this.heard(now)
     if (this.#isLimited(now, data, isBinary)) return
-    if (isBinary) return this.fail('unsupported_encoding', 'Binary frames need the subprotocol agent-registry.msgpack')
-    if (data.length > this.#maxFrameSize) return this.fail('message_too_large', `Frames of this tier have at most ${this.tier.options.maxMessageSize} bytes`)
+    if (isBinary) return this.fail('unsupported_encoding', 'Frames are JSON text here')
+    if (data.length > this.#maxFrameSize) return this.fail('message_too_large', `Frames of this tier have at most ${this.#maxFrameSize} bytes`)
     const text = data.toString()
     if (!this.#isKeepAlive(text)) this.#enqueue(text)
   }
@@ -134,6 +138,7 @@ export class Connection {
   close (code: number, reason: string): void {
     if (!this.isOpen) return
     this.#closing = true
+    this.closingAt = this.#services.now()
     this.#queue = this.#held = []
     // The answer to the close frame has to be read, also while another frame is being handled.
     this.transport.resume()
@@ -182,18 +187,26 @@ export class Connection {
 
   #enqueue (text: string) {
     if (this.#queue.length >= maxQueued) return this.close(closeCodes.tooManyMessages, 'Too many messages')
-    this.#queue.push(parse(text))
+    const frame = parse(text)
+    const requestId = requestIdOf(frame)
+    // Without its requestId: that would be taken for the answer to the first.
+    if (requestId !== undefined && this.#open.has(requestId)) return this.fail('malformed_message', 'This requestId is in use')
+    if (requestId !== undefined) this.#open.add(requestId)
+    this.#queue.push(frame)
     if (!this.#busy) this.#run().catch(error => this.#services.onError(error))
   }
 
   async #run (): Promise<void> {
     this.#busy = true
     while (this.#queue.length > 0 && this.isOpen) {
-      const handling = this.#handle(this.#queue.shift()!)
-      if (!handling) continue
-      this.transport.pause()
-      await handling
-      this.transport.resume()
+      const frame = this.#queue.shift()
+      const handling = this.#handle(frame)
+      if (handling) {
+        this.transport.pause()
+        await handling
+        this.transport.resume()
+      }
+      this.#open.delete(requestIdOf(frame)!)
     }
     this.#busy = false
   }
@@ -210,6 +223,7 @@ export class Connection {
 
   #dispatch (frame: unknown): Promise<void> | void {
     if (frame === undefined) return this.fail('malformed_message', 'Invalid JSON format')
+    if (frame instanceof PoisonousFrame) return this.fail('malformed_message', 'A member has a forbidden name', frame)
     if (!isFrameLike(frame)) return this.fail('malformed_message', 'Expected a JSON object')
     const handler = typeof frame.type === 'string' ? this.tier.handlers.get(frame.type) : undefined
     if (!handler) return this.fail('unknown_type', `Unknown message type: ${typeText(frame.type)}`, frame)
@@ -226,10 +240,28 @@ export class Connection {
   }
 }
 
-/** Members that would poison an object are as wrong as text that is not JSON. */
+/** Stands for a frame with members that would poison an object, which are as wrong as text that is not JSON. */
+class PoisonousFrame {
+  readonly requestId: string | undefined
+
+  constructor (frame: unknown) { this.requestId = requestIdOf(frame) }
+}
+
+const forbidding = { protoAction: 'error', constructorAction: 'error' } as const
+const removing = { protoAction: 'remove', constructorAction: 'remove' } as const
+
+/** @returns undefined for text that is not JSON */
 function parse (text: string): unknown {
   try {
-    return sjson.parse(text, undefined, { protoAction: 'error', constructorAction: 'error' })
+    return sjson.parse(text, undefined, forbidding)
+  } catch {
+    return parsePoisonous(text)
+  }
+}
+
+function parsePoisonous (text: string): PoisonousFrame | undefined {
+  try {
+    return new PoisonousFrame(sjson.parse(text, undefined, removing))
   } catch {
     return undefined
   }

@@ -129,14 +129,16 @@ export class ListUpdates {
     }
   }
 
-  /** As many as fit. */
+  /** As many as fit; one that would not fit by itself does not keep the others out. */
   #take (renderings: Iterable<Rendering>, view: View): string[] {
     const { maxAgentsPerUpdate, maxUpdateBytes } = this.#services.options.sockets
     const agents: string[] = []
     let bytes = 0
     for (const rendering of renderings) {
       const text = view === 'public' ? rendering.public()! : rendering.full()
-      bytes += Buffer.byteLength(text) + 1
+      const size = Buffer.byteLength(text) + 1
+      if (size > maxUpdateBytes) continue
+      bytes += size
       if (agents.length === maxAgentsPerUpdate || bytes > maxUpdateBytes) break
       agents.push(text)
     }

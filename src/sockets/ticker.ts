@@ -41,6 +41,7 @@ export class Ticker {
   #checkLife (connection: Connection, now: number) {
     const { options: { pingIntervalMs }, protocolPingMs } = connection.tier
     const silence = now - connection.heardAt
+    if (connection.closingAt !== null && now - connection.closingAt > closeTimeoutMs(connection)) return connection.transport.terminate()
     if (silence > 2 * Math.max(pingIntervalMs, protocolPingMs)) return connection.transport.terminate()
     if (silence >= protocolPingMs && now - connection.pingedAt >= protocolPingMs) {
       connection.pingedAt = now
@@ -65,6 +66,9 @@ export class Ticker {
     }
   }
 }
+
+/** How long a peer may take to answer a close frame; on a tier with authentication that is the same as for a token. */
+const closeTimeoutMs = ({ tier }: Connection) => tier.options.timeoutMs
 
 function checkHandshake (connection: Connection, now: number) {
   if (now - connection.openedAt >= connection.tier.options.timeoutMs) {

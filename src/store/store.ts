@@ -14,6 +14,8 @@ export interface AgentRecord {
   readonly capabilities: readonly string[]
   /** What the public tier shows instead of `body`; null hides the agent there, undefined shows `body`. */
   readonly publicBody?: string | null
+  /** `agent_type` and `capabilities` of `publicBody`: what is not shown cannot be asked for. */
+  readonly publicFacets?: Facets
   /** Digest of the key that registered it; null when an admin or the host did. */
   readonly ownerKey: string | null
   readonly registeredAt: number
@@ -47,8 +49,11 @@ export type Claim =
   | { readonly kind: 'owner', /** Key that owns the agent unless a record of it says otherwise. */ readonly digest?: string | null }
   | { readonly kind: 'key', readonly digest: string, readonly exclusive: boolean, readonly maxAgents?: number }
 
+/** What agents are found by. */
+export interface Facets { readonly type: string, readonly capabilities: readonly string[] }
+
 /** The part of a record that its owner decides. */
-export type RecordContent = Pick<AgentRecord, 'body' | 'type' | 'capabilities' | 'publicBody'>
+export type RecordContent = Pick<AgentRecord, 'body' | 'type' | 'capabilities' | 'publicBody' | 'publicFacets'>
 
 export interface RegisterCommand {
   readonly id: string

@@ -2,7 +2,7 @@ import fastify from 'fastify'
 import t, { type Test } from 'tap'
 import agentRegistry, { agentRegistry as named, type AgentRegistryOptions } from '../../src/index.js'
 import { resolveOptions } from '../../src/options.js'
-import { build, defaults, Harness, keys, problemOf, withDefaults } from '../helper.js'
+import { build, defaults, Harness, keys, problemOf, secret, withDefaults } from '../helper.js'
 
 /** The error that registering ends with. */
 async function refusal (options: unknown): Promise<{ code: string, message: string }> {
@@ -74,6 +74,18 @@ const wrongOptions: Array<[name: string, options: object]> = [
   ['authenticate', { authenticate: {} }],
   ['publicView', { publicView: 1 }]
 ]
+
+t.test('what is well known stands at the origin, whatever the prefix, and is the first registry\'s', async t => {
+  const app = fastify()
+  t.teardown(() => app.close())
+  await app.register(agentRegistry, { prefix: '/one', jwt: { secret } })
+  await app.register(agentRegistry, { prefix: '/two', decorateAs: 'two', jwt: { secret } })
+  const answer = await app.inject('/.well-known/arcp-configuration')
+  t.equal(answer.json().registration_endpoint, 'http://localhost/one/agents/register')
+  t.equal((await app.inject('/one/.well-known/jwks.json')).statusCode, 404)
+  const refused = await app.inject({ method: 'POST', url: '/.well-known/jwks.json' })
+  t.same([refused.statusCode, refused.json().type], [405, '/one/problems/method-not-allowed'])
+})
 
 t.test('every wrong option stops the start and is named', async t => {
   for (const [name, options] of wrongOptions) {

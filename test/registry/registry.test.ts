@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
 import type { ProblemError } from '../../src/errors.js'
 import type { RegistryEvent } from '../../src/registry/events.js'
+import { count, slice, type AgentFilter } from '../../src/registry/query.js'
 import { Registry, type RegistryOptions } from '../../src/registry/registry.js'
 import type { AgentRegistration } from '../../src/schemas/agent.js'
 import { MemoryStore } from '../../src/store/memory.js'
@@ -162,6 +163,17 @@ t.test('publicView decides what the public sees', async t => {
   t.equal(await shown(() => null), null)
   t.match(JSON.parse((await shown(registration => ({ ...registration, name: 'Public', agent_id: 'somebody-else' })))!), { name: 'Public', agent_id: 'agent-one' })
   t.match(JSON.parse((await shown(async registration => Object.assign(registration, { owner: 'nobody' })))!), { owner: 'nobody' })
+})
+
+t.test('nobody finds an agent by what the public is not shown', async t => {
+  const { registry, register } = await open(t, { publicView: registration => ({ ...registration, capabilities: ['public one'], agent_type: 'security' }) })
+  await register('agent-one', { capabilities: ['secret one'], agent_type: 'testing' })
+  const found = (view: 'full' | 'public', filter: AgentFilter) => slice(registry.replica, view, filter, { offset: 0, limit: 9 }).length
+  t.equal(found('public', { capabilities: ['secret one'] }), 0)
+  t.equal(found('public', { agent_type: 'testing' }), 0)
+  t.equal(found('public', { capabilities: ['public one'], agent_type: 'SECURITY' }), 1)
+  t.equal(found('full', { capabilities: ['secret one'], agent_type: 'testing' }), 1)
+  t.equal(count(registry.replica, 'public', { agent_type: 'testing' }), 0)
 })
 
 t.test('publicView that throws, hangs or answers nonsense refuses, and says to the host why', async t => {

@@ -140,11 +140,11 @@ t.test('only who may be discovered is, and status has two values', async t => {
 
 t.test('a filter means all of its members', async t => {
   const agent = record('agent-a', { capabilities: ['one', 'two'] })
-  t.ok(matches(agent, {}))
-  t.ok(matches(agent, { agent_type: 'TESTING', capabilities: ['two', 'one'], status: 'alive' }))
-  t.notOk(matches(agent, { capabilities: ['one', 'three'] }))
-  t.notOk(matches(agent, { capabilities: ['ONE'] }))
-  t.notOk(matches(agent, { status: 'dead' }))
+  t.ok(matches('full', agent, {}))
+  t.ok(matches('full', agent, { agent_type: 'TESTING', capabilities: ['two', 'one'], status: 'alive' }))
+  t.notOk(matches('full', agent, { capabilities: ['one', 'three'] }))
+  t.notOk(matches('full', agent, { capabilities: ['ONE'] }))
+  t.notOk(matches('full', agent, { status: 'dead' }))
 })
 
 t.test('the ring has the newest changes and knows which it has', async t => {

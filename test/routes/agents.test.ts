@@ -200,6 +200,9 @@ t.test('changing a registration', async t => {
       t.equal(problemOf(t, answer), 'precondition-failed')
     }
     t.equal((await patch({ name: 'Third' }, { 'if-match': '*' })).body.name, 'Third')
+    const newest = (await registry.get('/agents/agent-a', { token })).headers.get('etag')!
+    t.equal((await patch({ name: 'Fourth' }, { 'if-match': `${tag}, "other:1.5" , ${newest}` })).body.name, 'Fourth', 'one of several')
+    t.equal((await patch({ name: 'Fifth' }, { 'if-match': `${tag}, ${newest}` })).status, 412)
   })
 
   await t.test('two at the same time are both in the record', async t => {

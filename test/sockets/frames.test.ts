@@ -105,6 +105,25 @@ t.test('a record that cannot be shown is an error of ours for who asks, and for 
   await assertAlive(await registry.watcher())
 })
 
+t.test('a requestId that waits for its answer cannot be used for another frame', async t => {
+  let release = () => {}
+  class SlowStore extends MemoryStore {
+    override async setState (command: Parameters<MemoryStore['setState']>[0]) {
+      await new Promise<void>(resolve => { release = resolve })
+      return super.setState(command)
+    }
+  }
+  const registry = await build(t, { store: new SlowStore({ leaseMs: 60_000, retentionMs: 60_000 }) })
+  const client = await registry.agentSocket(await registry.join())
+  for (const frame of [{ type: 'status', status: 'draining', requestId: 'r' }, { type: 'unwatch', requestId: 'r' }, { type: 'unwatch', requestId: 'other' }]) client.send(frame)
+  t.strictSame(await client.next('error'), { type: 'error', code: 'malformed_message', message: 'This requestId is in use' })
+  release()
+  t.strictSame(await client.next('ack'), { type: 'ack', requestId: 'r' }, 'the first is untouched')
+  t.strictSame(await client.next('ack'), { type: 'ack', requestId: 'other' })
+  client.send({ type: 'unwatch', requestId: 'r' })
+  t.strictSame(await client.next('ack'), { type: 'ack', requestId: 'r' }, 'and free again')
+})
+
 t.test('a frame sent twice with the same requestId is answered twice', async t => {
   const client = await openers.public(await build(t))
   for (let i = 0; i < 2; i++) client.send({ type: 'unwatch', requestId: 'same' })

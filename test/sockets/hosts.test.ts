@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Server } from 'node:http'
-import type { Duplex } from 'node:stream'
+import { Writable, type Duplex } from 'node:stream'
 import fastifyWebsocket from '@fastify/websocket'
 import fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
@@ -149,6 +149,22 @@ t.test('two registries in one app do not know of each other', async t => {
   await assertAlive(second)
   t.strictSame(await second.pending(200), [])
   t.equal((await one.get('/agents', { token })).body.length, 1)
+})
+
+t.test('where frames cannot be bounded below the tier, the log says so once for each', async t => {
+  let log = ''
+  const stream = new Writable({ write (chunk, _encoding, done) { log += chunk; done() } })
+  const app = fastify({ logger: { level: 'warn', stream } })
+  await app.register(fastifyWebsocket)
+  app.websocketServer.on('connection', socket => { delete (socket as unknown as { _receiver: { _maxPayload?: number } })._receiver._maxPayload })
+  await app.register(agentRegistry, options())
+  const [registry] = await listen(t, { app: app as unknown as FastifyInstance, prefixes: [''], own: [] }) as [Harness]
+  for (let i = 0; i < 3; i++) {
+    const client = await registry.watcher()
+    client.send('x'.repeat(300_000))
+    t.equal((await client.next('error')).code, 'message_too_large', 'the tier still does')
+  }
+  t.equal(log.split('is not bounded by ws').length, 2)
 })
 
 t.test('an upgrade that another listener takes is left to it, and ours to us', async t => {

@@ -117,6 +117,15 @@ t.test('a list that is cut carries what changed first, then the newest, beside t
   }
 })
 
+t.test('an agent that is too large for a list keeps no other one out of it', async t => {
+  const registry = await build(t, { sockets: { maxUpdateBytes: 2400 } })
+  await registry.join('agent-small')
+  const client = await registry.watcher()
+  await registry.join('agent-large', { ai_context: 'x'.repeat(3000) })
+  const { data } = await client.next('agents_update')
+  t.strictSame([ids({ data }), data.total_count, data.truncated], [['agent-small'], 2, true])
+})
+
 t.test('the public tier shows the optional fields that it is told to, and all by default', async t => {
   const more = { features: ['fast'], policy_tags: ['internal'], ai_context: 'how to use it', max_tokens: 5, requirements: { permissions: ['net'] } }
   const shown: Array<[object, object]> = [
