@@ -13,8 +13,21 @@ export { manualClock, start } from '../auth/helper.js'
 export function record (id: string, n: number, values: Partial<AgentRecord> & { state?: AgentState } = {}, fields: object = {}): AgentRecord {
   const { body, registration: { agent_type: type, capabilities } } = parseRegistration(registration(id, fields), { allowedAgentTypes: ['*'], maxRecordBytes: 131_072 })
   const times = { registeredAt: start, lastSeen: start }
-  return { id, body, type, capabilities, ownerKey: null, ...times, created: n, incarnation: 1, revision: n, state: 'alive', held: false,
-    metrics: null, ...values }
+  return {
+    id,
+    body,
+    type,
+    capabilities,
+    ownerKey: null,
+    ...times,
+    created: n,
+    incarnation: 1,
+    revision: n,
+    state: 'alive',
+    held: false,
+    metrics: null,
+    ...values
+  }
 }
 
 export function replicaOf (records: readonly AgentRecord[]): Replica {

@@ -36,8 +36,22 @@ export function record (id: string, more: Partial<AgentRecord> = {}): AgentRecor
   const type = more.type ?? 'testing'
   const capabilities = more.capabilities ?? ['cap one']
   const { body } = parseRegistration(registration(id, { agent_type: type, capabilities }), { ...rules, allowedAgentTypes: ['*'] })
-  return { id, body, type, capabilities, ownerKey: null, registeredAt: 1000, created: 1, incarnation: 1, revision: 1, state: 'alive', lastSeen: 2000, held: false,
-    metrics: null, ...more }
+  return {
+    id,
+    body,
+    type,
+    capabilities,
+    ownerKey: null,
+    registeredAt: 1000,
+    created: 1,
+    incarnation: 1,
+    revision: 1,
+    state: 'alive',
+    lastSeen: 2000,
+    held: false,
+    metrics: null,
+    ...more
+  }
 }
 
 /** One random thing that happens to a fleet. */
