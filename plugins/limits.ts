@@ -1,7 +1,7 @@
 import { BlockList, isIPv6 } from 'node:net'
 import fp from 'fastify-plugin'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { OptionsError, problem } from '../src/errors.js'
+import { OptionsError, problem, type ProblemError } from '../src/errors.js'
 import type { ResolvedOptions } from '../src/options.js'
 
 /** @throws AGENT_REGISTRY_INVALID_OPTIONS for what is neither an address nor a CIDR range */
@@ -23,6 +23,7 @@ function blockListOf (name: string, ranges: readonly string[]): BlockList {
 function addressCheck ({ blocked, allowed, defaultDeny }: ResolvedOptions['addresses']) {
   const refused = blockListOf('blocked', blocked)
   const welcome = blockListOf('allowed', allowed)
+  if (blocked.length === 0 && !defaultDeny) return null
   return function isRefused (address: string): boolean {
     const family = isIPv6(address) ? 'ipv6' : 'ipv4'
     return refused.check(address, family) || (defaultDeny && !welcome.check(address, family))
@@ -30,7 +31,9 @@ function addressCheck ({ blocked, allowed, defaultDeny }: ResolvedOptions['addre
 }
 
 function headerBytes (headers: readonly string[]): number {
-  return headers.reduce((sum, text) => sum + text.length, 0)
+  let sum = 0
+  for (const text of headers) sum += text.length
+  return sum
 }
 
 function queryParams (url: string): number {
@@ -41,18 +44,23 @@ function queryParams (url: string): number {
   return count
 }
 
+/** Why a request is refused before anything else is looked at; undefined lets it pass. */
+function objectionTo (request: FastifyRequest, { maxHeaderBytes, maxQueryParams }: ResolvedOptions['limits']): ProblemError | undefined {
+  const size = headerBytes(request.raw.rawHeaders ?? [])
+  if (size > maxHeaderBytes) return problem('headers-too-large', 'The headers are too large', { members: { header_size: size, max_header_size: maxHeaderBytes } })
+  const params = queryParams(request.url)
+  if (params > maxQueryParams) return problem('request-error', 'Too many query parameters', { members: { query_param_count: params, max_query_params: maxQueryParams } })
+}
+
 /** Refuses, before anything else is done, whoever may not come and whatever is too large; upgrades too. */
 export default fp(async function limits (scope: FastifyInstance, { options }: { options: ResolvedOptions }) {
-  const { maxBodyBytes, maxHeaderBytes, maxQueryParams } = options.limits
+  const { maxBodyBytes } = options.limits
   const isRefused = addressCheck(options.addresses)
 
   scope.addHook('onRoute', function limitBody (route) { route.bodyLimit ??= maxBodyBytes })
 
-  scope.addHook('onRequest', async function checkLimits (request: FastifyRequest) {
-    if (isRefused(request.ip)) throw problem('insufficient-permissions', 'This address is not allowed')
-    const size = headerBytes(request.raw.rawHeaders ?? [])
-    if (size > maxHeaderBytes) throw problem('headers-too-large', 'The headers are too large', { members: { header_size: size, max_header_size: maxHeaderBytes } })
-    const params = queryParams(request.url)
-    if (params > maxQueryParams) throw problem('request-error', 'Too many query parameters', { members: { query_param_count: params, max_query_params: maxQueryParams } })
+  scope.addHook('onRequest', function checkLimits (request, _reply, done) {
+    if (isRefused?.(request.ip)) done(problem('insufficient-permissions', 'This address is not allowed'))
+    else done(objectionTo(request, options.limits))
   })
 }, { name: 'agent-registry-limits' })

@@ -4,6 +4,7 @@ import { isUnchanged, listTag, recordTag, sendJson } from '../plugins/entity-tag
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { implementation, protocol } from '../src/identity.js'
+import { PageCache } from '../src/registry/page-cache.js'
 import { slice } from '../src/registry/query.js'
 import { isPublic } from '../src/registry/replica.js'
 import { AgentInfo } from '../src/schemas/agent.js'
@@ -25,13 +26,19 @@ const Info = Type.Object({
 
 /** `/public/*`: what anybody may read. */
 const publicRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function publicRoutes (scope, { core: { registry, options } }) {
+  const embeds = options.embed !== undefined
+
+  const pages = new PageCache(registry.replica)
+
   scope.get('/discover', {
     schema: { tags, summary: 'Agents that are alive', querystring: DiscoverQuery, response: answers(Type.Array(AgentInfo)) }
   }, async function discover (request, reply) {
     const { limit, offset, ...filter } = request.query
     if (isUnchanged(request, reply, listTag(registry, request))) return reply
-    const entries = slice(registry.replica, 'public', filter, { offset, limit })
-    return sendJson(reply, `[${entries.map(({ rendering }) => rendering.public()).join()}]`)
+    return sendJson(reply, pages.get(request.url, () => {
+      const entries = slice(registry.replica, 'public', filter, { offset, limit })
+      return `[${entries.map(({ rendering }) => rendering.public()).join()}]`
+    }))
   })
 
   scope.get('/agent/:id', {
@@ -56,7 +63,7 @@ const publicRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function p
       agent_types: available.length,
       system_status: 'operational' as const,
       last_updated: new Date().toISOString(),
-      features: { semantic_search: false, real_time_discovery: true, connection_facilitation: false },
+      features: { search: true, semantic_search: embeds, real_time_discovery: true, connection_facilitation: true },
       ...(available.length > 0 && { available_types: available })
     }
   })
@@ -74,13 +81,15 @@ const publicRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function p
       available: true,
       endpoints: {
         discover: `${options.prefix}/public/discover`,
+        search: `${options.prefix}/public/search`,
         agent_details: `${options.prefix}/public/agent/{agent_id}`,
+        connect: `${options.prefix}/public/connect/{agent_id}`,
         stats: `${options.prefix}/public/stats`,
         websocket: `${options.prefix}${options.publicWs.path}`
       },
       features: ['agent_updates', 'public_stats', 'discovery_events', 'paginated_discovery']
     },
-    capabilities: { vector_search: false, real_time_updates: true, agent_filtering: true, pagination: true, websocket_pagination: true },
+    capabilities: { search: true, vector_search: embeds, connection_facilitation: true, real_time_updates: true, agent_filtering: true, pagination: true, websocket_pagination: true },
     limits,
     documentation: `${options.prefix}/docs`,
     support: `https://www.npmjs.com/package/${implementation.name}`,

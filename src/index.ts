@@ -56,7 +56,10 @@ async function prepare (scope: FastifyInstance, options: ResolvedOptions, hasPre
   scope.setErrorHandler(handlers.errorHandler)
   // Without a prefix of ours what is not found is the host's to answer.
   if (hasPrefix) scope.setNotFoundHandler(handlers.notFoundHandler)
-  scope.addHook('onRequest', async function nameRequest (request, reply) { reply.header('x-request-id', request.id) })
+  scope.addHook('onRequest', function nameRequest (request, reply, done) {
+    reply.header('x-request-id', request.id)
+    done()
+  })
   await scope.register(limits, { options })
   await scope.register(validation)
   const { publicWs, agentsWs, dashboardWs, prefix } = options
@@ -77,7 +80,10 @@ async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) 
   const services = { core, sockets, hub }
   const metrics = createMetrics(scope, services)
   // A connection that is kept alive would hold the shutdown until it times out.
-  scope.addHook('onSend', async function endConnection (_request, reply) { if (hub.isDraining) reply.header('connection', 'close') })
+  scope.addHook('onSend', function endConnection (_request, reply, _payload, done) {
+    if (hub.isDraining) reply.header('connection', 'close')
+    done()
+  })
   if (routes.root) await scope.register(rootRoutes, services)
   if (routes.health) await scope.register(healthRoutes, services)
   if (routes.wellKnown && !scope.prefix) await scope.register(wellKnownRoutes, core)

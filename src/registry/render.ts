@@ -15,6 +15,7 @@ export class Rendering {
   readonly record: AgentRecord
   readonly #epoch: string
   readonly #hidden: readonly string[]
+  #head: string | undefined
   #tail: string | undefined
   #metrics: string | undefined
   #publicHead: string | null | undefined
@@ -27,7 +28,8 @@ export class Rendering {
 
   /** An `AgentInfo`. */
   full (withMetrics = true): string {
-    return `${this.record.body.slice(0, -1)}${this.#tailText()}${withMetrics ? this.#metricsText() : 'null'}}`
+    this.#head ??= this.record.body.slice(0, -1)
+    return `${this.#head}${this.#tailText()}${withMetrics ? this.#metricsText() : 'null'}}`
   }
 
   /** An `AgentInfo` as anybody may see it; null when the agent is not shown at all. */

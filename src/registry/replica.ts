@@ -38,6 +38,7 @@ export class Replica {
   #digest = new Digest()
   #epoch = ''
   #revision = 0
+  #version = 0
   #dead = 0
   #hasPublicFacets = false
 
@@ -48,6 +49,8 @@ export class Replica {
   get epoch () { return this.#epoch }
   /** Number of the newest change that was applied. */
   get revision () { return this.#revision }
+  /** Grows with whatever may be read of the replica, signs of life included. */
+  get version () { return this.#version }
   get size () { return this.#entries.size }
   /** Whether some record is shown to the public as something else than it is found by. */
   get hasPublicFacets () { return this.#hasPublicFacets }
@@ -101,6 +104,7 @@ export class Replica {
   }
 
   apply (change: Change): void {
+    this.#version++
     if (change.after) this.#put(change.after)
     else this.#remove(change.id)
     this.#revision = change.n
@@ -112,6 +116,7 @@ export class Replica {
     if (entry?.record.revision !== record.revision || entry.record === record) return
     entry.record = record
     entry.rendering = this.render(record)
+    this.#version++
   }
 
   render (record: AgentRecord): Rendering {
