@@ -3,6 +3,7 @@ import { changing } from './contract/changing.js'
 import { liveness } from './contract/liveness.js'
 import { preservation } from './contract/preservation.js'
 import { registering } from './contract/registering.js'
+import { reporting } from './contract/reporting.js'
 import { Scene, type Case, type ContractSettings, type ContractStore } from './contract/scene.js'
 
 export type { ContractSettings, ContractStore }
@@ -21,7 +22,7 @@ export interface StoreContractOptions {
   flags?: ContractFlags
 }
 
-const cases: readonly Case[] = [...registering, ...changing, ...liveness, ...preservation]
+const cases: readonly Case[] = [...registering, ...changing, ...liveness, ...preservation, ...reporting]
 
 async function runCase ([, run, needs = {}]: Case, { build, flags: { injectedClock = true } = {} }: StoreContractOptions): Promise<void> {
   // Real stores are late by some milliseconds: leases are long enough for that, and each wait is a little longer.

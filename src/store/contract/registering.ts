@@ -6,7 +6,7 @@ export const registering: Case[] = [
   ['a new agent has its content, its owner and its times', async scene => {
     const outcome = await scene.register('one', { content: { ...contentOf('a'), publicBody: null } })
     const { registeredAt, lastSeen, created, revision, incarnation, ...rest } = recordOf(outcome)
-    assert.deepEqual(rest, { id: 'one', ...contentOf('a'), publicBody: null, ownerKey: 'key-a', state: 'starting', held: false })
+    assert.deepEqual(rest, { id: 'one', ...contentOf('a'), publicBody: null, ownerKey: 'key-a', state: 'starting', held: false, metrics: null })
     assert.equal((outcome as { created: boolean }).created, true)
     assert.equal(created, revision)
     assert.equal(lastSeen, registeredAt)
