@@ -13,8 +13,13 @@ function coerceString (value: unknown, schema: TSchema): unknown {
   return typeof value === 'string' && !schema.verbatim ? value.trim() : value
 }
 
-function coerceNumber (value: unknown): unknown {
+function coerceInteger (value: unknown): unknown {
   return typeof value === 'string' && /^\s*-?\d+(\.\d+)?\s*$/.test(value) ? Number(value) : value
+}
+
+/** Very small and very large numbers are written with an exponent by whoever writes them as text. */
+function coerceNumber (value: unknown): unknown {
+  return typeof value === 'string' && /^\s*-?\d+(\.\d+)?(e[+-]?\d+)?\s*$/i.test(value) ? Number(value) : value
 }
 
 function coerceBoolean (value: unknown): unknown {
@@ -49,7 +54,7 @@ function coerceUnion (value: unknown, schema: TSchema): unknown {
 const coercions: Record<string, (value: unknown, schema: TSchema) => unknown> = {
   String: coerceString,
   Text: coerceString,
-  Integer: coerceNumber,
+  Integer: coerceInteger,
   Number: coerceNumber,
   Boolean: coerceBoolean,
   Array: coerceArray,
