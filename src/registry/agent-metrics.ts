@@ -1,3 +1,4 @@
+import { coerce } from '../coerce.js'
 import { validationFailed, type FieldError } from '../errors.js'
 import { AgentMetrics } from '../schemas/agent.js'
 import type { AgentRecord } from '../store/store.js'
@@ -91,8 +92,8 @@ function parseValues (body: Record<string, unknown>): MetricValues {
   const values: Record<string, number> = {}
   const errors: FieldError[] = []
   for (const name of settable) {
-    const value = Object.hasOwn(body, name) ? body[name] : undefined
-    if (value === undefined) continue
+    if (!Object.hasOwn(body, name)) continue
+    const value = coerce(AgentMetrics.properties[name], body[name])
     const [error] = fieldErrors(AgentMetrics.properties[name], value)
     if (error) errors.push({ path: `/${name}`, message: error.message })
     else values[name] = value as number
