@@ -14,10 +14,13 @@ import { answers, HeartbeatAnswer, IdParams, ListQuery, RecordQuery, RegistrySta
 import type { Hub } from '../src/sockets/hub.js'
 
 const tags = ['agents']
+const tierNames = ['public', 'agents', 'dashboard'] as const
 
 /** `/agents/*`: agents come, show life, change and go; whoever has a token reads. */
 const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async function agentRoutes (scope, { core, hub }) {
-  const { registry, membership, authority } = core
+  const { registry, membership, authority, search } = core
+  const embeds = core.options.embed !== undefined
+  const sockets = () => tierNames.reduce((sum, tier) => sum + hub.countOf(tier), 0)
   const agent = guard(authority, { takes: ['agent', 'admin'], level: 'agent' })
   const admin = guard(authority, { takes: ['admin'], level: 'admin' })
 
@@ -56,9 +59,9 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
     schema: { tags, summary: 'Numbers of the registry', response: answers(RegistryStats) }, preValidation: admin
   }, async function getStats () {
     return {
-      registry_statistics: { ...registry.stats(), embeddings_available: 0, redis_connected: false, ai_client_available: false },
-      features: { vector_search_enabled: false, redis_storage_enabled: false, metrics_tracking_enabled: false, websocket_broadcasts_enabled: true },
-      performance: { active_websocket_connections: hub.countOf('public') + hub.countOf('agents'), vector_embeddings_stored: 0 }
+      registry_statistics: { ...registry.stats(), embeddings_available: search.vectorCount, redis_connected: false, ai_client_available: embeds },
+      features: { vector_search_enabled: embeds, redis_storage_enabled: false, metrics_tracking_enabled: true, websocket_broadcasts_enabled: true },
+      performance: { active_websocket_connections: sockets(), vector_embeddings_stored: search.vectorCount }
     }
   })
 

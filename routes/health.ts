@@ -28,6 +28,8 @@ const schema = (summary: string, response: object) => ({ tags: ['service'], summ
 
 /** `/health` for people and existing clients, `/health/live` and `/health/ready` for orchestrators. */
 export default async function healthRoutes (scope: FastifyInstance, { core, hub }: { core: Core, hub: Hub }) {
+  const embeds = core.options.embed !== undefined
+
   scope.get('/health', { schema: schema('How the registry is', { 200: Health }) }, async function getHealth () {
     const { total_agents: total, ...counts } = core.registry.stats()
     return {
@@ -36,11 +38,11 @@ export default async function healthRoutes (scope: FastifyInstance, { core, hub 
       version: protocol.version,
       uptime: 'operational' as const,
       service: 'ARCP Registry',
-      features: { vector_search: false, redis_storage: false, metrics_tracking: false, jwt_authentication: true, websocket_broadcasts: true },
+      features: { vector_search: embeds, redis_storage: false, metrics_tracking: true, jwt_authentication: true, websocket_broadcasts: true },
       storage: { redis: 'not_configured', backup_storage: 'available' },
-      ai_services: { azure_openai: 'not_configured', embeddings: false },
-      agents: { total_registered: total, ...counts, embeddings_stored: 0 },
-      performance: { redis_connected: false, ai_client_available: false }
+      ai_services: { azure_openai: 'not_configured', embeddings: embeds },
+      agents: { total_registered: total, ...counts, embeddings_stored: core.search.vectorCount },
+      performance: { redis_connected: false, ai_client_available: embeds }
     }
   })
 

@@ -286,7 +286,7 @@ t.test('heartbeats and single records', async t => {
 
   await t.test('any agent reads any record; what is not there is 404', async t => {
     t.match((await registry.get('/agents/agent-b', { token })).body, { agent_id: 'agent-b' })
-    for (const id of ['agent-z', '__proto__', 'constructor', 'search', 'x', '%3Cimg%3E']) {
+    for (const id of ['agent-z', '__proto__', 'constructor', 'changes', 'x', '%3Cimg%3E']) {
       const answer = await registry.get(`/agents/${id}`, { token })
       t.equal(answer.status, 404)
       t.equal(problemOf(t, answer), 'agent-not-found')
@@ -304,7 +304,8 @@ t.test('heartbeats and single records', async t => {
     const watcher = await registry.watcher()
     const { body } = await registry.get('/agents/stats', admin)
     t.match(body.registry_statistics, { total_agents: 2, alive_agents: 2, dead_agents: 0, agent_types: { testing: 2 }, redis_connected: false })
-    t.match(body.performance, { active_websocket_connections: 1 })
+    t.match(body.features, { vector_search_enabled: false, metrics_tracking_enabled: true, websocket_broadcasts_enabled: true })
+    t.match(body.performance, { active_websocket_connections: 1, vector_embeddings_stored: 0 })
     watcher.close()
   })
 })

@@ -24,7 +24,8 @@ t.test('what everybody may read', async t => {
       agents: { total_registered: 0, alive_agents: 0, dead_agents: 0, agent_types: {}, embeddings_stored: 0 },
       storage: { redis: String, backup_storage: String },
       ai_services: { azure_openai: String, embeddings: false },
-      performance: { redis_connected: false }
+      features: { vector_search: false, redis_storage: false, metrics_tracking: true, jwt_authentication: true, websocket_broadcasts: true },
+      performance: { redis_connected: false, ai_client_available: false }
     })
     t.same(await get('/health/live'), { status: 'live' })
     t.same(await get('/health/ready'), { status: 'ready' })
@@ -34,12 +35,13 @@ t.test('what everybody may read', async t => {
     t.match(await get('/public/info'), {
       service: 'ARCP (Agent Registry & Control Protocol)',
       version: '2.1.2',
+      capabilities: { search: true, vector_search: false, connection_facilitation: true },
       limits: { discover_max_limit: 100, search_max_limit: 50 },
-      public_api: { available: true, endpoints: { discover: '/public/discover', agent_details: '/public/agent/{agent_id}', websocket: '/public/ws' } }
+      public_api: { available: true, endpoints: { discover: '/public/discover', search: '/public/search', connect: '/public/connect/{agent_id}', agent_details: '/public/agent/{agent_id}', websocket: '/public/ws' } }
     })
     t.same(await get('/public/agent_types'), { allowed_agent_types: ['security', 'monitoring', 'automation', 'networking', 'testing'] })
     const empty = await get('/public/stats')
-    t.match(empty, { alive_agents: 0, total_agents: 0, agent_types: 0, system_status: 'operational', last_updated: /Z$/ })
+    t.match(empty, { alive_agents: 0, total_agents: 0, agent_types: 0, system_status: 'operational', last_updated: /Z$/, features: { search: true, semantic_search: false, connection_facilitation: true } })
     t.notOk('available_types' in empty)
     await registry.agent('agent-a')
     await registry.agent('agent-b', { agent_type: 'Security' })
@@ -126,7 +128,7 @@ t.test('every path answers the methods that it has not with 405 and those that i
 })
 
 t.test('what is not there', async t => {
-  const paths = ['/nothing', '/agents/a/b/c', '/public', '/agents/agent-one/metrics', '/%3Cimg%20src=x%3E', '/problems', '/auth']
+  const paths = ['/nothing', '/agents/a/b/c', '/public', '/agents/agent-one/nothing', '/%3Cimg%20src=x%3E', '/problems', '/auth']
   await t.test('is a problem of ours below a prefix', async t => {
     const registry = await build(t, { prefix: '/registry' }, answers)
     for (const path of paths) t.equal(problemOf(t, await registry.get(path)), 'not-found')
