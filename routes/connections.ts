@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { assertSelf, guard } from '../plugins/guard.js'
+import { addressKey } from '../src/auth/address.js'
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { isPublic } from '../src/registry/replica.js'
@@ -33,7 +34,7 @@ const connectionRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async functi
       user_info: body.additional_info,
       timestamp,
       request_source: 'arcp_public_api'
-    }, ip, id)
+    }, addressKey(ip), id)
     const { name, agent_type: type, capabilities, requirements } = agent
     return {
       status: 'connection_requested' as const,
@@ -53,7 +54,8 @@ const connectionRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async functi
     assertSelf(agentRegistryPrincipal!, body.agent_id)
     const agent = registry.get(id)
     if (!agent) throw problem('agent-not-found', `Agent ${id} not found`)
-    await deliver(agent.endpoint, '/connection/notify', body, agentRegistryPrincipal!.subject, id)
+    const { agent_id: from, agent_endpoint: at, agent_info: info } = body
+    await deliver(agent.endpoint, '/connection/notify', { agent_id: from, agent_endpoint: at, agent_info: info }, agentRegistryPrincipal!.subject, id)
     return { status: 'notified' as const, message: 'Agent notified successfully', agent_endpoint: agent.endpoint, next_step: 'The agent may contact you at the endpoint that you gave' }
   })
 }
