@@ -5,6 +5,8 @@ import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastif
 import { createProblemHandlers, type ProblemHandlers } from '../plugins/problems.js'
 import { problem } from './errors.js'
 import agentRegistry from './index.js'
+import type { LogSink } from './dashboard/log-sink.js'
+import type { AgentRegistry } from './facade.js'
 import { resolveOptions, type AgentRegistryOptions } from './options.js'
 import type { ServerSettings } from './server-settings.js'
 
@@ -20,8 +22,18 @@ export function serializeRequest (request: LoggedRequest): Record<string, unknow
   return { method: request.method, path: request.url.split('?', 1)[0], address: request.ip }
 }
 
-function loggerOptions (level: string) {
-  return { level, redact: { paths: redacted, censor: '[redacted]' }, serializers: { req: serializeRequest } }
+/** Where the log goes: to the standard output and, once there is a registry, to its dashboards. */
+class LogStream {
+  sink: LogSink | undefined
+
+  write (line: string): void {
+    process.stdout.write(line)
+    this.sink?.write(line)
+  }
+}
+
+function loggerOptions (level: string, stream: LogStream) {
+  return { level, stream, redact: { paths: redacted, censor: '[redacted]' }, serializers: { req: serializeRequest } }
 }
 
 const clientErrors: Record<string, readonly [status: number, title: string]> = {
@@ -62,9 +74,9 @@ function problemHandlers (options: AgentRegistryOptions): ProblemHandlers {
   return createProblemHandlers(problemBase ?? `${prefix}/problems/`)
 }
 
-function serverOptions ({ server }: AppSettings, { errorHandler }: ProblemHandlers): FastifyServerOptions {
+function serverOptions ({ server }: AppSettings, { errorHandler }: ProblemHandlers, stream: LogStream): FastifyServerOptions {
   return {
-    logger: loggerOptions(server.logLevel),
+    logger: loggerOptions(server.logLevel, stream),
     requestIdHeader: false,
     // While connections drain, requests are still answered, and readiness says what is going on.
     return503OnClosing: false,
@@ -86,10 +98,12 @@ function serverOptions ({ server }: AppSettings, { errorHandler }: ProblemHandle
  */
 export async function buildApp (settings: AppSettings): Promise<FastifyInstance> {
   const handlers = problemHandlers(settings.options)
-  const app = fastify(serverOptions(settings, handlers))
+  const stream = new LogStream()
+  const app = fastify(serverOptions(settings, handlers, stream))
   app.setErrorHandler(handlers.errorHandler)
   app.setNotFoundHandler(handlers.notFoundHandler)
   await app.register(helmet, helmetOptions)
   await app.register(agentRegistry, settings.options)
+  stream.sink = app.getDecorator<AgentRegistry>(resolveOptions(settings.options).decorateAs).logSink
   return app
 }

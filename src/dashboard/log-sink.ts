@@ -23,10 +23,10 @@ function parse (line: string): Record<string, unknown> | undefined {
   }
 }
 
-/** Members of what Fastify logs about a request, an answer and an error, under the names that entries use. */
+/** Members of what Fastify, or the stand-alone server, logs about a request, an answer and an error, under the names of entries. */
 function known ({ req, res, err }: Record<string, unknown>): Record<string, unknown> {
   return {
-    ...(isObject(req) ? { method: req.method, endpoint: req.url, client_ip: req.remoteAddress } : {}),
+    ...(isObject(req) ? { method: req.method, endpoint: req.url ?? req.path, client_ip: req.remoteAddress ?? req.address } : {}),
     ...(isObject(res) ? { status_code: res.statusCode } : {}),
     ...(isObject(err) ? { error: err.message, error_type: err.type } : {})
   }
