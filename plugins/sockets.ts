@@ -106,7 +106,11 @@ export function createSockets (core: Core): Sockets {
           type === 'agent' && agentId === revoked.agentId && (incarnation ?? 0) <= revoked.incarnation
     hub.closeWhere(ends, closeCodes.tokenInvalid, 'Token revoked')
   })
-  core.sessions.onEnd(({ id }) => hub.closeWhere(({ sessionId }) => sessionId === id, closeCodes.tokenInvalid, 'Session ended'))
+  core.sessions.onEnd(({ id }, reason) => {
+    // The token ends with the session, rounded to seconds: whichever is seen first, clients are told the same.
+    const [code, text] = reason === 'expired' ? [closeCodes.tokenExpired, 'Token expired'] as const : [closeCodes.tokenInvalid, 'Session ended'] as const
+    hub.closeWhere(({ sessionId }) => sessionId === id, code, text)
+  })
 
   return {
     services,
