@@ -4,7 +4,7 @@ import type { TokenProblem } from '../src/auth/tokens.js'
 import type { Core } from '../src/core.js'
 import type { UpgradeCredentials } from '../src/sockets/handshake.js'
 import type { Tier } from '../src/sockets/tiers.js'
-import { bearerOf } from './guard.js'
+import { bearerOf, headerOf } from './guard.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -40,13 +40,19 @@ export async function credentialsOf (core: Core, tier: Tier, request: FastifyReq
   try {
     const principal = token === undefined && query.ticket !== undefined
       ? await fromTicket(core, tier, query.ticket)
-      : token ?? inQuery ? await core.authority.authenticate((token ?? inQuery)!) : null
+      : token ?? inQuery ? await core.authority.authenticate((token ?? inQuery)!, { fingerprint: fingerprintOf(core, tier, request) }) : null
     if (principal === null) return null
     return principal === undefined ? { refused: 'invalid' } : principal.type === 'temp' ? { refused: 'not-allowed' } : { principal }
   } catch (error) {
     if (!isProblem(error) || error.statusCode >= 500) throw error
     return { refused: (error as TokenProblem).reason === 'expired' ? 'expired' : 'invalid' }
   }
+}
+
+/** A dashboard's fingerprint counts on the upgrade as it does in the first frame; a ticket was given for one. */
+function fingerprintOf ({ options }: Core, { name }: Tier, request: FastifyRequest): string | undefined {
+  if (name !== 'dashboard') return undefined
+  return headerOf(request, 'x-client-fingerprint') ?? (options.dashboard.requireFingerprint ? '' : undefined)
 }
 
 async function fromTicket ({ tickets, authority }: Core, tier: Tier, ticket: string) {

@@ -46,6 +46,11 @@ export class DashboardHandshake implements TierHandshake {
     connection.ack(frame)
   }
 
+  left ({ principal }: Connection): void {
+    const { hub, dashboard } = this.#services
+    dashboard.logs.add({ level: 'INFO', message: `Disconnected (${hub.countOf('dashboard')} remaining)`, source: 'dashboard', user_id: principal!.subject })
+  }
+
   async #authenticate (connection: Connection, frame: Record<string, unknown>): Promise<void> {
     const verdict = await this.#check(frame)
     // The socket may have gone while the token was checked.
@@ -55,7 +60,8 @@ export class DashboardHandshake implements TierHandshake {
   async #check ({ token, fingerprint }: Record<string, unknown>): Promise<Verdict> {
     const { authority, options } = this.#services
     if (typeof token !== 'string') return invalid
-    const print = typeof fingerprint === 'string' ? fingerprint : options.dashboard.requireFingerprint ? '' : undefined
+    const print = fingerprint ?? (options.dashboard.requireFingerprint ? '' : undefined)
+    if (print !== undefined && typeof print !== 'string') return invalid
     try {
       return this.#verdict(await authority.authenticate(token, { fingerprint: print }))
     } catch (error) {

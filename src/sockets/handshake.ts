@@ -22,6 +22,8 @@ export interface TierHandshake {
   receive (connection: Connection, frame: unknown): Promise<void> | void
   /** An `auth` frame on a connection that has a token already. */
   replace (connection: Connection, frame: AuthFrame): Promise<void>
+  /** A connection that was somebody's is gone. */
+  left? (connection: Connection): void
 }
 
 /** The handshake of `/agents/ws`, with texts as existing clients know them. */

@@ -82,6 +82,7 @@ export class Hub {
     if (connection.watcher) this.#services.watchers.delete(connection.watcher)
     connection.watcher = null
     this.#services.liveness.lost(connection, wasClean)
+    if (connection.principal) connection.tier.handshake?.left?.(connection)
   }
 
   /** Closes every connection of a principal that `ends` says yes to. */
