@@ -47,11 +47,11 @@ export class Producer {
   }
 
   start (): void {
-    this.#timer ??= setInterval(() => { this.tick() }, Math.min(tickMs, this.#options.intervalMs)).unref()
+    if (!this.#timer) this.#schedule()
   }
 
   stop (): void {
-    clearInterval(this.#timer)
+    clearTimeout(this.#timer)
     this.#timer = undefined
     this.#stopListening()
   }
@@ -69,6 +69,15 @@ export class Producer {
     } else if (this.#hasNewLogs) {
       this.#sendLogs(at)
     }
+  }
+
+  /** The next look: when frames are due, or sooner for new log entries. */
+  #schedule () {
+    const wait = Math.max(1, Math.min(tickMs, Math.ceil(this.#nextAt - this.#options.now())))
+    this.#timer = setTimeout(() => {
+      this.tick()
+      if (this.#timer) this.#schedule()
+    }, wait).unref()
   }
 
   /** A frame of now, for one dashboard; changes nothing. Null when there is nothing to tell. */
