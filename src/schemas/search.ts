@@ -1,12 +1,12 @@
 import { Type, type Static } from '@sinclair/typebox'
 import { AgentInfo, AgentMetrics } from './agent.js'
-import { AgentId, Capability, Endpoint, Nullable, Timestamp } from './common.js'
+import { AgentId, Capability, Endpoint, Nullable, Text, Timestamp } from './common.js'
 
 const Capabilities = Type.Array(Capability, { minItems: 1, maxItems: 20, description: 'All of them' })
-const TypeFilter = Type.String({ minLength: 2, maxLength: 50, pattern: '^[a-zA-Z0-9_-]+$', description: 'In any case' })
+const TypeFilter = Text({ minLength: 2, maxLength: 50, pattern: '^[a-zA-Z0-9_-]+$', description: 'In any case' })
 
 const common = {
-  query: Type.String({ minLength: 2, maxLength: 1000, description: 'What the agent should be like or do', examples: ['summarise legal documents'] }),
+  query: Text({ minLength: 2, maxLength: 1000, description: 'What the agent should be like or do', examples: ['summarise legal documents'] }),
   top_k: Type.Optional(Type.Integer({ minimum: 1, maximum: 100, description: 'Most results' })),
   min_similarity: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
   weighted: Type.Boolean({ default: false, description: 'Lets reputation count, and shows metrics' })
@@ -55,13 +55,13 @@ export type SearchResult = Static<typeof SearchResult>
 /** Best first, ties by id. */
 export const SearchResponse = Type.Array(SearchResult)
 
-const InfoValue = Type.Union([Type.String({ maxLength: 1000 }), Type.Number(), Type.Boolean(), Type.Array(Type.Unknown()), Type.Object({})])
+const InfoValue = Type.Union([Text({ maxLength: 1000 }), Type.Number(), Type.Boolean(), Type.Array(Type.Unknown()), Type.Object({})])
 
 /** A user asks an agent to get in touch. */
 export const ConnectionRequest = Type.Object({
-  user_id: Type.String({ minLength: 2, maxLength: 100, pattern: '^[a-zA-Z0-9_@.-]+$' }),
+  user_id: Text({ minLength: 2, maxLength: 100, pattern: '^[a-zA-Z0-9_@.-]+$' }),
   user_endpoint: Endpoint,
-  display_name: Type.String({ maxLength: 200, pattern: '^[^\\u0000-\\u001f\\u007f]*$', default: 'Anonymous User' }),
+  display_name: Text({ maxLength: 200, pattern: '^[^\\u0000-\\u001f\\u007f]*$', default: 'Anonymous User' }),
   additional_info: Type.Record(Type.String({ pattern: '^[\\s\\S]{1,100}$' }), InfoValue, { maxProperties: 50, additionalProperties: false, default: {} })
 })
 export type ConnectionRequest = Static<typeof ConnectionRequest>
