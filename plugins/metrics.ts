@@ -10,6 +10,8 @@ const durationBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 /** Types of agents are anybody's choice where all are allowed: the rest counts as one. */
 const maxTypes = 50
 const nsPerSecond = 1e9
+/** Time between two looks at the event loop. */
+const resolutionMs = 20
 
 export interface Metrics {
   readonly contentType: string
@@ -138,13 +140,15 @@ function describeService (register: prom.Registry, { core }: MetricsSources): vo
 
 /** How late the event loop was since the last scrape. */
 function watchEventLoop (scope: FastifyInstance, register: prom.Registry): void {
-  const delay = monitorEventLoopDelay({ resolution: 20 })
+  const delay = monitorEventLoopDelay({ resolution: resolutionMs })
+  // What is measured is the time between two samples, on time or not.
+  const late = (ns: number) => Math.max(0, ns / nsPerSecond - resolutionMs / 1000)
   delay.enable()
   scope.addHook('onClose', async function stopMonitoring () { delay.disable() })
   gauge(register, 'agent_registry_event_loop_lag_seconds', 'Lateness of the event loop since the last scrape', ['quantile'], set => {
-    set(delay.percentile(50) / nsPerSecond, { quantile: '0.5' })
-    set(delay.percentile(99) / nsPerSecond, { quantile: '0.99' })
-    set(delay.max / nsPerSecond, { quantile: '1' })
+    set(late(delay.percentile(50)), { quantile: '0.5' })
+    set(late(delay.percentile(99)), { quantile: '0.99' })
+    set(late(delay.max), { quantile: '1' })
     delay.reset()
   })
 }
