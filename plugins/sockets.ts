@@ -80,9 +80,11 @@ const pausable: ReadonlySet<DataFrameType> = new Set(['monitoring', 'health', 'a
 /** Sends one data frame to all dashboards; of each kind only the newest waits for one that reads slowly, alerts apart. */
 function broadcast (hub: Hub, type: DataFrameType, text: string) {
   for (const connection of hub.connections('dashboard')) {
-    if (!connection.isAuthenticated || (connection.isPaused && pausable.has(type))) continue
+    const isHeldBack = () => connection.isPaused && pausable.has(type)
+    if (!connection.isAuthenticated || isHeldBack()) continue
     if (type === 'alert') connection.send(text)
-    else connection.sendLatest(type, () => [text])
+    // A pause may come while an earlier frame is on its way.
+    else connection.sendLatest(type, () => isHeldBack() ? [] : [text])
   }
 }
 

@@ -66,6 +66,24 @@ t.test('a pause holds back monitoring, health and alerts, while agents and logs 
   await paused.next('health')
 })
 
+t.test('after the ack of a pause nothing of monitoring comes, also to one that reads slowly', async t => {
+  const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 50 } })
+  for (let i = 0; i < 8; i++) await registry.join(`agent-${i}`, { metadata: { text: ['x'.repeat(100_000)] } })
+  const [slow, healthy] = await dashboards(registry, 2) as [Client, Client]
+  rawOf(slow).pause()
+  for (let i = 0; i < 30; i++) {
+    await healthy.next('agents')
+    await registry.join('agent-0', { metadata: { text: ['x'.repeat(100_000)], i } })
+  }
+  slow.send({ type: 'pause_monitoring' })
+  await entryOf(healthy, 'Monitoring paused')
+  rawOf(slow).resume()
+  await slow.next('pause_ack')
+  for (let i = 0; i < 5; i++) await slow.next('agents')
+  const after = typesOf(slow).slice(typesOf(slow).indexOf('pause_ack') + 1)
+  t.strictSame([...new Set(after)].sort(), ['agents', 'logs'])
+})
+
 t.test('a refresh sends everything in order, also while paused, and takes nothing from anybody', async t => {
   const registry = await build(t, quiet)
   const [client, neighbour] = await dashboards(registry, 2) as [Client, Client]
