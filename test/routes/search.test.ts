@@ -21,7 +21,7 @@ async function muster (registry: Harness): Promise<string> {
 type Find = (request: Record<string, unknown>) => Promise<Answer>
 
 function queryOf (request: Record<string, unknown>): string {
-  const pairs = Object.entries(request).flatMap(([name, value]) => (Array.isArray(value) ? value : [value]).map(item => [name, String(item)]))
+  const pairs: Array<[string, string]> = Object.entries(request).flatMap(([name, value]) => (Array.isArray(value) ? value : [value]).map((item): [string, string] => [name, String(item)]))
   return new URLSearchParams(pairs).toString()
 }
 

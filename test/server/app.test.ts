@@ -4,7 +4,7 @@ import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import { buildApp, serializeRequest } from '../../src/app.js'
 import { optionsFromEnv, type Environment } from '../../src/env.js'
-import { Harness, keys, password, problemOf, registration, secret } from '../helper.js'
+import { Harness, keys, password, problemOf, registration, secret, type Json } from '../helper.js'
 
 const environment = { AGENT_KEYS: keys.plain, ADMIN_PASSWORD: password, JWT_SECRET: secret, LOG_LEVEL: 'silent', WEBSOCKET_DRAIN: '0.2' }
 
@@ -143,6 +143,26 @@ t.test('logs hold no secret and no query', async t => {
   t.match(log, /said by hand/)
   for (const value of [...secrets, password, secret, keys.plain]) t.notOk(log.includes(value), value)
   t.notMatch(log, /"path":"[^"]*\?/)
+})
+
+t.test('what is logged reaches the dashboards too, and no secret does', async t => {
+  const registry = await serve(t, { LOG_LEVEL: 'info' })
+  const { token } = await registry.admin()
+  let frame = ''
+  const log = await logged(async () => {
+    await registry.get('/public/stats?token=secret-token-1', { token: 'header-secret-5' })
+    registry.app.log.warn({ token: 'secret-token-1', part: 'engine' }, 'said by hand with ?ticket=secret-ticket-2')
+    const dashboard = registry.socket('/dashboard/ws')
+    await dashboard.opened
+    dashboard.send({ type: 'auth', token })
+    frame = JSON.stringify(await dashboard.next('logs'))
+    dashboard.close()
+  })
+  t.match(log, /said by hand/, 'the standard output has it')
+  const entries = JSON.parse(frame).data.logs
+  t.match(entries.find(({ level }: Json) => level === 'WARN'), { message: 'said by hand with ?ticket=[redacted]', source: 'server', part: 'engine' })
+  t.match(entries.find(({ endpoint }: Json) => endpoint === '/public/stats'), { level: 'INFO', method: 'GET', client_ip: '127.0.0.1' })
+  for (const value of ['secret-token-1', 'secret-ticket-2', 'header-secret-5', password, token]) t.notOk(frame.includes(value), value)
 })
 
 t.test('a request is logged as its method, path and address', async t => {
