@@ -241,7 +241,7 @@ export class Connection {
 }
 
 /** Stands for a frame with members that would poison an object, which are as wrong as text that is not JSON. */
-class PoisonousFrame {
+export class PoisonousFrame {
   readonly requestId: string | undefined
 
   constructor (frame: unknown) { this.requestId = requestIdOf(frame) }

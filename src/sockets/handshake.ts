@@ -1,7 +1,7 @@
 import { isProblem } from '../errors.js'
 import type { Principal } from '../auth/principal.js'
 import { closeCodes } from './codes.js'
-import { isFrameLike, type Connection, type Frame } from './connection.js'
+import { isFrameLike, PoisonousFrame, type Connection, type Frame } from './connection.js'
 import type { AuthFrame } from '../schemas/frames/agents.js'
 import type { SocketServices } from './services.js'
 
@@ -43,7 +43,7 @@ export class Handshake implements TierHandshake {
   }
 
   receive (connection: Connection, frame: unknown): Promise<void> | void {
-    if (frame === undefined) return refuse(connection, 'Invalid JSON')
+    if (frame === undefined || frame instanceof PoisonousFrame) return refuse(connection, 'Invalid JSON')
     if (!isFrameLike(frame)) return refuse(connection, 'Authentication failed')
     if (frame.token) return this.#authenticate(connection, frame)
     if (frame.type === 'ping') return connection.sendFrame(pongFor(frame))
