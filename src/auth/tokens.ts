@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { problem, type ProblemError } from '../errors.js'
 import { Claims, isClaims } from '../schemas/claims.js'
+import { VerifiedTokens } from './verified-tokens.js'
 import type { Clock } from '../clock.js'
 import type { Principal, Role, TokenType } from './principal.js'
 
@@ -90,6 +91,7 @@ export class Tokens {
   readonly #issuer: string
   readonly #expiresInMs: number
   readonly #now: Clock
+  readonly #verified = new VerifiedTokens()
 
   constructor ({ signer, namespace, expiresInMs, now }: TokensOptions) {
     this.#signer = signer
@@ -134,7 +136,12 @@ export class Tokens {
 
   /** @throws token-invalid with a `reason` for whatever is wrong. */
   verify (token: string): Principal {
-    return toPrincipal(this.claims(token))
+    const known = this.#verified.get(token)
+    if (known && known.expiresAt! * 1000 > this.#now()) return known
+    this.#verified.delete(token)
+    const principal = toPrincipal(this.claims(token))
+    this.#verified.set(token, principal)
+    return principal
   }
 
   /** The claims of a token that is valid now. @throws token-invalid with a `reason`. */
