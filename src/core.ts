@@ -79,7 +79,7 @@ function createRegistry (options: ResolvedOptions, keys: KeyRing, log: Log): Reg
 }
 
 /** @param signer signs and checks tokens with the secrets of `options` */
-export function createCore (options: ResolvedOptions, signer: Signer, secrets: readonly string[], log: Log, listensOnLoopback: () => boolean = () => false): Core {
+export function createCore (options: ResolvedOptions, signer: Signer, secrets: readonly string[], log: Log, listensOnLoopback?: () => boolean): Core {
   const now = monotonicClock()
   const { jwt, admin, attempts, limits, namespace } = options
   const keys = new KeyRing(options.agentKeys, keyRingSecret(secrets[0]!))

@@ -62,6 +62,15 @@ t.test('a host is refused when one of its addresses is not public, and looks unr
   t.equal(connections, 0)
 })
 
+t.test('this machine is called only where that is allowed', async t => {
+  let connections = 0
+  const host = await listen(t, createSocketServer(() => { connections++ }))
+  const calls = new OutgoingCalls({ now: manualClock() })
+  t.teardown(() => calls.close())
+  await t.rejects(calls.post(`http://${host}/`, {}, parties), unreachable)
+  t.equal(connections, 0)
+})
+
 t.test('only URLs of HTTP', async t => {
   for (const url of ['ftp://127.0.0.1/', 'file:///etc/passwd', 'no url', 'http://']) await t.rejects(callsFor(t).post(url, {}, parties), unreachable, url)
 })

@@ -194,3 +194,11 @@ t.test('requests to get in touch are checked and completed', async t => {
   const answer = { status: 'connection_requested', message: 'Connection request sent to A', next_steps: 'The agent will contact you', agent_info: { name: 'Ab', agent_type: 'testing', capabilities: ['maps'], requirements: null }, request_id: 'pub_1234', timestamp: '2030-01-01T00:00:00.000Z' }
   t.strictSame(fieldErrors(ConnectionResponse, answer), [])
 })
+
+t.test('searches are counted by how they ended', async t => {
+  const { add, find, search } = await openSearch(t, { metricsOf: () => { throw new Error('no metrics today') } })
+  await add('agent-one', { name: 'Weather maps' })
+  t.equal((await find('weather')).length, 1)
+  await t.rejects(find('weather', { weighted: true }), { message: 'no metrics today' })
+  t.strictSame(search.tally, { succeeded: 1, failed: 1 })
+})
