@@ -50,14 +50,11 @@ export function assertValid<T extends TSchema> (schema: T, value: unknown): asse
   if (errors.length > 0) throw validationFailed(errors)
 }
 
-/** Whether `value` is nested no deeper than `limit`. Does not recurse: what is too deep would end the stack. */
+/** Whether `value` is nested no deeper than `limit`. Goes no deeper itself: what is too deep would end the stack. */
 export function isShallow (value: unknown, limit: number): boolean {
-  let level: unknown[] = [value]
-  for (let depth = 0; level.length > 0; depth++) {
-    if (depth > limit) return false
-    level = level.flatMap(item => typeof item === 'object' && item !== null ? Object.values(item) : [])
-  }
-  return true
+  if (limit < 0) return false
+  if (typeof value !== 'object' || value === null) return true
+  return Object.values(value).every(item => isShallow(item, limit - 1))
 }
 
 /** Whether JSON can say all of `value`, a tree. Numbers that are not finite would silently become null. */
