@@ -211,7 +211,7 @@ export class Connection {
   /** @returns a promise only when there is something to wait for; it never rejects */
   #handle (frame: unknown): Promise<void> | void {
     try {
-      const handling = this.isAuthenticated ? this.#dispatch(frame) : this.#services.handshake.receive(this, frame)
+      const handling = this.isAuthenticated ? this.#dispatch(frame) : this.#services.handshake.receive(this, frame instanceof PoisonousFrame ? undefined : frame)
       return handling?.catch(error => this.#report(error, frame))
     } catch (error) {
       this.#report(error, frame)
