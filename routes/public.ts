@@ -92,7 +92,7 @@ const publicRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function p
     capabilities: { search: true, vector_search: embeds, connection_facilitation: true, real_time_updates: true, agent_filtering: true, pagination: true, websocket_pagination: true },
     limits,
     documentation: `${options.prefix}/docs`,
-    support: `https://www.npmjs.com/package/${implementation.name}`,
+    support: `${options.prefix}/docs`,
     implementation
   }
   scope.get('/info', { schema: { tags, summary: 'What this tier offers', response: answers(Info) } }, async function getInfo () {
