@@ -121,8 +121,14 @@ export class Search {
   }
 
   #fields (id: string): Fields | undefined {
-    const view = this.#publicView(id)
-    return view && fieldsOf(view)
+    // Indexing goes on behind the writes: one record that cannot be shown must not end it, nor the process.
+    try {
+      const view = this.#publicView(id)
+      return view && fieldsOf(view)
+    } catch (error) {
+      this.#options.onError(error)
+      return undefined
+    }
   }
 
   #textOf (id: string): string | undefined {
