@@ -45,10 +45,11 @@ export function withSecrets (settings: AppSettings): { settings: AppSettings, ma
 }
 
 function describeStart (url: string, { options }: AppSettings, made: string | null): string {
-  const { prefix, routes, publicWs, agentsWs } = resolveOptions(options)
+  const { prefix, routes, publicWs, agentsWs, dashboardWs } = resolveOptions(options)
   const sockets = url.replace('http', 'ws') + prefix
   const lines = [`fastify-agent-registry ${version()} listening at ${url}`]
   lines.push(`  public tier: ${sockets}${publicWs.path}`, `  agents tier: ${sockets}${agentsWs.path}`)
+  if (routes.dashboard) lines.push(`  dashboard tier: ${sockets}${dashboardWs.path}`)
   if (routes.docs) lines.push(`  docs: ${url}${prefix}/docs`)
   if (made !== null) lines.push(`admin password (made for this run): ${made}`)
   return `${lines.join('\n')}\n`

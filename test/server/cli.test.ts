@@ -173,6 +173,7 @@ async function checkLife (t: Test, program: string[]) {
   t.equal((await fetch(`${url}/health/ready`)).status, 200)
   t.match(started.output(), new RegExp(`^ {2}public tier: ${url.replace('http', 'ws')}/public/ws$`, 'm'))
   t.match(started.output(), new RegExp(`^ {2}agents tier: ${url.replace('http', 'ws')}/agents/ws$`, 'm'))
+  t.match(started.output(), new RegExp(`^ {2}dashboard tier: ${url.replace('http', 'ws')}/dashboard/ws$`, 'm'))
   t.match(started.output(), new RegExp(`^ {2}docs: ${url}/docs$`, 'm'))
   const [, made] = /^admin password \(made for this run\): (\S+)$/m.exec(started.output()) ?? []
   t.equal(await loginStatus(url, made), 200)
