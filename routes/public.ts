@@ -63,7 +63,7 @@ const publicRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function p
       agent_types: available.length,
       system_status: 'operational' as const,
       last_updated: new Date().toISOString(),
-      features: { search: true, semantic_search: embeds, real_time_discovery: true, connection_facilitation: true },
+      features: { search: options.search.enabled, semantic_search: embeds, real_time_discovery: true, connection_facilitation: true },
       ...(available.length > 0 && { available_types: available })
     }
   })
@@ -89,7 +89,7 @@ const publicRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function p
       },
       features: ['agent_updates', 'public_stats', 'discovery_events', 'paginated_discovery']
     },
-    capabilities: { search: true, vector_search: embeds, connection_facilitation: true, real_time_updates: true, agent_filtering: true, pagination: true, websocket_pagination: true },
+    capabilities: { search: options.search.enabled, vector_search: embeds, connection_facilitation: true, real_time_updates: true, agent_filtering: true, pagination: true, websocket_pagination: true },
     limits,
     documentation: `${options.prefix}/docs`,
     support: `${options.prefix}/docs`,

@@ -1,6 +1,7 @@
 import type { AgentInfo, RegistrationBody, RegistrationResponse } from './schemas/agent.js'
 import type { WantedState } from './schemas/common.js'
 import type { Static } from '@sinclair/typebox'
+import { problem } from './errors.js'
 import type { Core } from './core.js'
 import { logSink, type LogSink } from './dashboard/log-sink.js'
 import type { SearchRequest, SearchResult } from './schemas/search.js'
@@ -32,7 +33,7 @@ export interface AgentRegistry {
   /** In the order of registration. */
   list (filter?: AgentFilter): AgentInfo[]
   stats (): RegistryStatistics
-  /** Agents that fit a query, best first: those that discovery shows. */
+  /** Agents that fit a query, best first: those that discovery shows. @throws not-found when search is off */
   search (request: { query: string } & Partial<SearchRequest>): Promise<SearchResult[]>
   /** Lines that pino writes go into the log of the dashboards: for the `stream` of a logger. */
   readonly logSink: LogSink
@@ -52,7 +53,10 @@ export function createFacade ({ registry, membership, search, dashboard, options
     get: agentId => registry.get(agentId),
     list: (filter = {}) => Array.from(select(registry.replica, 'full', filter), ({ rendering }) => rendering.info()),
     stats: () => registry.stats(),
-    search: request => search.search({ top_k: options.search.topK, min_similarity: options.search.minSimilarity, weighted: false, ...request }),
+    search: async request => {
+      if (!options.search.enabled) throw problem('not-found', 'Search is off')
+      return search.search({ top_k: options.search.topK, min_similarity: options.search.minSimilarity, weighted: false, ...request })
+    },
     logSink: logSink(dashboard.logs),
     releaseHeld: () => registry.releaseHeld()
   }

@@ -90,7 +90,7 @@ async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) 
   await scope.register(authRoutes, { ...services, prefix: '/auth' })
   await scope.register(tokenRoutes, { ...services, prefix: '/tokens' })
   await scope.register(ticketRoutes, services)
-  await scope.register(searchRoutes, services)
+  if (core.options.search.enabled) await scope.register(searchRoutes, services)
   await scope.register(connectionRoutes, services)
   await scope.register(agentRoutes, { ...services, prefix: '/agents' })
   await scope.register(agentMetricsRoutes, { ...services, prefix: '/agents' })
@@ -120,7 +120,7 @@ async function wellKnownScope (scope: FastifyInstance, { options }: { options: R
 
 async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
   await core.registry.open()
-  core.search.open()
+  if (core.options.search.enabled) core.search.open()
   sockets.start()
   const sweep = setInterval(() => { core.sessions.sweep().catch(error => core.log.error({ err: error }, 'sessions')) }, 1000).unref()
   scope.addHook('preClose', async function drainSockets () {

@@ -147,6 +147,7 @@ export const OptionsSchema = Type.Object({
     alertRules: Type.Array(AlertRuleInput, { default: [], description: 'Alert rules beside the default ones, or in place of one with the same id' })
   }, 'The operator\'s side'),
   search: group({
+    enabled: flag(true, 'Keep a text index and serve search; the index takes memory', { env: ['ARCP_SEARCH'] }),
     topK: Type.Integer({ minimum: 1, maximum: 100, default: 10, description: 'Results of a search that does not say', env: ['VECTOR_SEARCH_TOP_K'] }),
     minSimilarity: Type.Number({ minimum: 0, maximum: 1, default: 0.5, description: 'Least similarity of a search that does not say', env: ['VECTOR_SEARCH_MIN_SIMILARITY'] })
   }, 'Search'),

@@ -228,3 +228,11 @@ t.test('the host searches without HTTP', async t => {
 })
 
 t.test('every answer was what its schema promises', async t => { t.same(answers.findings, []) })
+
+t.test('search that is off is not there, and indexes nothing', async t => {
+  const registry = await build(t, { search: { enabled: false } })
+  const token = await registry.agent()
+  for (const [name, find] of waysOf(registry, { token })) t.equal((await find({ query: 'agent' })).status, name === 'POST /agents/search' ? 405 : 404, name)
+  await t.rejects(registry.app.agentRegistry.search({ query: 'agent' }), { message: 'Search is off' })
+  t.equal((await registry.get('/public/stats')).body.features.search, false)
+})
