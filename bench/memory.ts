@@ -23,7 +23,8 @@ export async function memory (population: number): Promise<Row[]> {
     bytes += JSON.stringify(agent).length
     await app.agentRegistry.register(agent)
   }
-  if (process.argv[3] === 'index') await app.agentRegistry.search({ query: 'warm up' })
+  // Each search indexes a thousand of what waits.
+  for (let indexed = 0; process.argv[3] === 'index' && indexed <= population; indexed += 1000) await app.agentRegistry.search({ query: 'ready' })
   const full = await settledRss()
   const withIndex = process.argv[3] === 'index'
   const name = `RSS with ${population.toLocaleString('en')} agents of ${Math.round(bytes / population)} bytes${withIndex ? ', text index included' : ''}`
