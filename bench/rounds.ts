@@ -62,7 +62,9 @@ export async function round (server: Server, { path, method = 'GET', headers = {
   })
   const used = await server.cpu() - before
   if (result.non2xx > 0 || result.errors > 0) throw new Error(`${path}: ${result.non2xx} answers that are not 2xx, ${result.errors} errors`)
-  return { rate: result.requests.total / result.duration, cpuUs: used / result.requests.total }
+  // `duration` is rounded up to a whole sample.
+  const elapsed = (result.finish.getTime() - result.start.getTime()) / 1000
+  return { rate: result.requests.total / elapsed, cpuUs: used / result.requests.total }
 }
 
 /** Rounds on ours and on the peer in turn, so that what else the machine does is shared. */
