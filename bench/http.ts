@@ -1,9 +1,11 @@
 // Requests a second of each endpoint, against bare Fastify that does the same work on the wire.
 import { agents } from './corpus.js'
-import { compare, show, type Load, type Row, Server } from './rounds.js'
+import { compare, show, type Load, type Result, type Row, Server } from './rounds.js'
 
 const row = (name: string, { ours, peer, ratio }: Awaited<ReturnType<typeof compare>>, goal: number): Row =>
   ({ name, ours: show(ours), peer: show(peer), ratio: ratio.toFixed(2), goal: `≥ ${goal}`, met: ratio >= goal })
+
+const showCpu = ({ cpuUs }: Result) => `${cpuUs.toFixed(1)} µs CPU`
 
 const registrationsPerRound = 2500
 
@@ -46,10 +48,12 @@ export async function http (): Promise<Row[]> {
   const rows: Row[] = []
 
   const registration = await compare(ours, registrations(ours), bare, registrations(bare))
-  rows.push(row('registration', registration, 0.5))
+  // By CPU: a round of so few requests ends before the load generator has sampled its rate.
+  const registrationRatio = registration.peer.cpuUs / registration.ours.cpuUs
+  rows.push({ name: 'registration, by CPU', ours: showCpu(registration.ours), peer: showCpu(registration.peer), ratio: registrationRatio.toFixed(2), goal: '≥ 0.5', met: registrationRatio >= 0.5 })
   const growth = await compare(full, registrations(full), ours, registrations(ours))
   const cost = growth.ours.cpuUs / growth.peer.cpuUs
-  rows.push({ name: 'CPU of a registration with 50,000 agents against 1,000', ours: show(growth.ours), peer: show(growth.peer), ratio: cost.toFixed(2), goal: '≤ 1.20', met: cost <= 1.2 })
+  rows.push({ name: 'CPU of a registration with 50,000 agents against 1,000', ours: showCpu(growth.ours), peer: showCpu(growth.peer), ratio: cost.toFixed(2), goal: '≤ 1.20', met: cost <= 1.2 })
   await settle(ours)
   const heartbeat = { path: `/agents/${ours.details.agentId}/heartbeat`, method: 'POST' as const }
   rows.push(row('heartbeat', await compare(ours, { ...heartbeat, headers: { authorization } }, bare, { ...heartbeat, headers: { authorization: bareToken } }), 0.8))
