@@ -97,32 +97,22 @@ function countRegistry ({ core, hub }: MetricsSources, register: prom.Registry):
 
 type Set = (value: number, labels?: Record<string, string>) => void
 
+/** Sets a series anew each time that it is read. */
+function pulled (make: (collect: () => void) => { reset (): void, inc (labels: Record<string, string>, value: number): void }, collect: (set: Set) => void): void {
+  const made = make(() => {
+    made.reset()
+    collect((value, labels = {}) => { made.inc(labels, value) })
+  })
+}
+
 /** A gauge whose values are asked for when it is read. */
 function gauge (register: prom.Registry, name: string, help: string, labelNames: string[], collect: (set: Set) => void): void {
-  const made = new prom.Gauge({
-    name,
-    help,
-    labelNames,
-    registers: [register],
-    collect () {
-      made.reset()
-      collect((value, labels = {}) => { made.set(labels, value) })
-    }
-  })
+  pulled(read => new prom.Gauge({ name, help, labelNames, registers: [register], collect: read }), collect)
 }
 
 /** A counter that somebody else counts. */
 function counter (register: prom.Registry, name: string, help: string, labelNames: string[], collect: (set: Set) => void): void {
-  const made = new prom.Counter({
-    name,
-    help,
-    labelNames,
-    registers: [register],
-    collect () {
-      made.reset()
-      collect((value, labels = {}) => { made.inc(labels, value) })
-    }
-  })
+  pulled(read => new prom.Counter({ name, help, labelNames, registers: [register], collect: read }), collect)
 }
 
 function describeService (register: prom.Registry, { core }: MetricsSources): void {
