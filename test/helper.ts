@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
@@ -253,4 +254,15 @@ export function problemOf (t: Test, { status, headers, body }: Answer): string {
   t.equal(body.status, status)
   t.equal(body.request_id, headers.get('x-request-id'))
   return body.type.replace(/^.*\/problems\//, '')
+}
+
+/** A server of somebody else's, such as the endpoint of an agent; its URL. It ends with the test. */
+export async function serve (t: Test, listener: RequestListener): Promise<string> {
+  const server = createServer(listener).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }

@@ -1,20 +1,7 @@
-import { createServer, type RequestListener } from 'node:http'
-import { once } from 'node:events'
-import type { AddressInfo } from 'node:net'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { Value } from '@sinclair/typebox/value'
 import { AgentInfo } from '../../src/schemas/agent.js'
-import { build, fingerprint, password, problemOf, until, type Json } from '../helper.js'
-
-async function serve (t: Test, listener: RequestListener): Promise<string> {
-  const server = createServer(listener).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-}
+import { build, fingerprint, password, problemOf, serve, until, type Json } from '../helper.js'
 
 t.test('metrics', async t => {
   const registry = await build(t)

@@ -5,24 +5,13 @@ import { json } from 'node:stream/consumers'
 import fastify from 'fastify'
 import t, { type Test } from 'tap'
 import agentRegistry, { type AgentRegistryOptions } from '../../src/index.js'
-import { answerChecker, build, Harness, problemOf, until, withDefaults, type Answer, type Call, type Json } from '../helper.js'
+import { answerChecker, build, Harness, problemOf, serve, until, withDefaults, type Answer, type Call, type Json } from '../helper.js'
 
 const answers = answerChecker()
 const pathsOf = ({ body }: Answer): string[] => body.errors.map(({ path }: Json) => path)
 const request = { user_id: 'ann@example.org', user_endpoint: 'https://ann.example.org/in' }
 const unreachable = 'The endpoint of this agent could not be reached'
 const x = (length: number) => 'x'.repeat(length)
-
-/** The endpoint of an agent, served here. */
-async function serve (t: Test, listener: RequestListener): Promise<string> {
-  const server = createServer(listener).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-}
 
 interface Seen { method: string, url: string, headers: IncomingMessage['headers'], body: Json }
 
