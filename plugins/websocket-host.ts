@@ -28,12 +28,14 @@ function isRouted (request: IncomingMessage): boolean {
 export async function provideWebSocket (scope: FastifyInstance, paths: ReadonlySet<string>, timeoutMs: number): Promise<void> {
   await provideServer(scope, paths, timeoutMs)
   // Otherwise such a socket would be opened, closed without a word, and its URL logged with the query.
-  scope.addHook('onRequest', async function refuseUpgrade (request) {
-    if (request.ws && !paths.has(request.routeOptions.url ?? '')) throw problem('request-error', 'There is no WebSocket here')
+  scope.addHook('onRequest', function refuseUpgrade (request, _reply, done) {
+    const isElsewhere = request.ws && !paths.has(request.routeOptions.url ?? '')
+    done(isElsewhere ? problem('request-error', 'There is no WebSocket here') : undefined)
   })
   // @fastify/websocket does so only for what its own hook has seen, which a hook of the host may refuse before.
-  scope.addHook('onResponse', async function closeRefused (request) {
-    if (!request.ws && isRouted(request.raw)) request.raw.socket.destroy()
+  scope.addHook('onResponse', function closeRefused (request, _reply, done) {
+    if (request.raw.headers.upgrade !== undefined && !request.ws && isRouted(request.raw)) request.raw.socket.destroy()
+    done()
   })
 }
 

@@ -41,6 +41,8 @@ export class Replica {
   #version = 0
   #dead = 0
   #hasPublicFacets = false
+  /** Kept until an agent comes, goes or changes its type. */
+  #types: Readonly<Record<string, number>> | undefined
 
   constructor ({ hiddenFields = [] }: { hiddenFields?: readonly string[] } = {}) {
     this.#hidden = hiddenFields
@@ -79,13 +81,18 @@ export class Replica {
   }
 
   /** Agents of each type, dead ones too, under the spelling that the first of them used. */
-  countTypes (): Record<string, number> {
+  countTypes (): Readonly<Record<string, number>> {
+    this.#types ??= this.#countTypes()
+    return this.#types
+  }
+
+  #countTypes (): Readonly<Record<string, number>> {
     const counts = new Map<string, number>()
     for (const entries of this.#byType.values()) {
       const [first] = entries
       counts.set(first!.record.type, entries.size)
     }
-    return Object.fromEntries(counts)
+    return Object.freeze(Object.fromEntries(counts))
   }
 
   /** Agents that discovery shows, by type. */
@@ -146,6 +153,7 @@ export class Replica {
   }
 
   #index (entry: Entry) {
+    this.#types = undefined
     addTo(this.#byType, entry.record.type.toLowerCase(), entry)
     for (const capability of entry.record.capabilities) addTo(this.#byCapability, capability, entry)
     this.#count(entry)
@@ -160,6 +168,7 @@ export class Replica {
   }
 
   #unindex (entry: Entry) {
+    this.#types = undefined
     this.#uncount(entry)
     removeFrom(this.#byType, entry.record.type.toLowerCase(), entry)
     for (const capability of entry.record.capabilities) removeFrom(this.#byCapability, capability, entry)

@@ -29,6 +29,19 @@ t.test('what is due may be deleted while it is read', async t => {
   t.same([...queue.due(100)], ['agent-7', 'agent-8', 'agent-9'])
 })
 
+t.test('what was deleted or renewed since the reading began is not read', async t => {
+  const queue = new LeaseQueue()
+  for (const id of ['a', 'b', 'c', 'd']) queue.set(id, 1)
+  const read: string[] = []
+  for (const id of queue.due(1)) {
+    read.push(id)
+    queue.delete('b')
+    queue.set('c', 2)
+  }
+  t.same(read, ['a', 'd'])
+  t.same([...queue.due(2)], ['a', 'd', 'c'])
+})
+
 interface Model { deadlines: Map<string, number>, now: number }
 const leaseMs = 100
 
