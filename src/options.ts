@@ -151,7 +151,7 @@ export const OptionsSchema = Type.Object({
     topK: Type.Integer({ minimum: 1, maximum: 100, default: 10, description: 'Results of a search that does not say', env: ['VECTOR_SEARCH_TOP_K'] }),
     minSimilarity: Type.Number({ minimum: 0, maximum: 1, default: 0.5, description: 'Least similarity of a search that does not say', env: ['VECTOR_SEARCH_MIN_SIMILARITY'] })
   }, 'Search'),
-  metricsScrapeToken: Type.Optional(Type.String({ minLength: 16, description: 'Lets whoever bears it read `/metrics/scrape`', env: ['METRICS_SCRAPE_TOKEN'] })),
+  metricsScrapeToken: Type.Optional(Type.String({ minLength: 16, pattern: '^\\S+$', description: 'Lets whoever bears it read `/metrics/scrape`', env: ['METRICS_SCRAPE_TOKEN'] })),
   store: Type.Optional(Type.Unsafe<AgentStore>(Type.Object({}, { description: 'An AgentStore of your own; default: in memory' }))),
   onRegister: hook<OnRegisterHook>('Called before a registration is stored; a throw refuses it'),
   authenticate: hook<AuthenticateHook>('Tries bearer tokens that are not ours'),

@@ -69,6 +69,7 @@ const wrongOptions: Array<[name: string, options: object]> = [
   ['publicWs.path', { publicWs: { path: '/:id' } }],
   ['agentsWs.maxConnections', { agentsWs: { maxConnections: 0 } }],
   ['agentsWs.compress', { agentsWs: { compress: true } }],
+  ['metricsScrapeToken', { metricsScrapeToken: 'no header can bear this' }],
   ['store', { store: 'memory' }],
   ['onRegister', { onRegister: 'yes' }],
   ['authenticate', { authenticate: {} }],
