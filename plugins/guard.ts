@@ -38,10 +38,10 @@ export function guard (authority: Authority, { takes, level, ...check }: GuardOp
     if (!token) throw problem('authentication-failed', `Authentication required for ${level} endpoint`)
     const fingerprint = headerOf(request, 'x-client-fingerprint') ?? ''
     const principal = await authority.authenticate(token, { ...check, fingerprint })
+    request.agentRegistryPrincipal = principal
     if (!takes.includes(principal.type)) {
       throw problem('insufficient-permissions', `Access denied: ${principal.type === 'temp' ? 'temporary' : principal.role} role cannot access ${level} endpoint`)
     }
-    request.agentRegistryPrincipal = principal
   }
 }
 

@@ -1,14 +1,13 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import prom from '@platformatic/prom-client'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { BoundedLabels } from '../src/bounded-labels.js'
 import { implementation, protocol } from '../src/identity.js'
 import type { Core } from '../src/core.js'
-import type { RequestStats } from '../src/dashboard/request-stats.js'
+import type { Answers } from '../src/dashboard/answers.js'
 import type { Hub } from '../src/sockets/hub.js'
 
 const durationBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
-/** Types of agents are anybody's choice where all are allowed: the rest counts as one. */
-const maxTypes = 50
 const nsPerSecond = 1e9
 /** Time between two looks at the event loop. */
 const resolutionMs = 20
@@ -20,8 +19,15 @@ export interface Metrics {
 
 export interface MetricsSources { core: Core, hub: Hub }
 
-/** Counts every answered request of `scope` by its route, never by its path: paths are anybody's choice. */
-function countRequests (scope: FastifyInstance, register: prom.Registry, requests: RequestStats): void {
+/** Tells of every answered request of `scope` by its route, never by its path: paths are anybody's choice. */
+export function reportAnswers (scope: FastifyInstance, answers: Answers): void {
+  scope.addHook('onResponse', function reportAnswer ({ method, routeOptions: { url }, ip, id }: FastifyRequest, reply: FastifyReply, done) {
+    answers.record({ method, endpoint: url, statusCode: reply.statusCode, elapsedMs: reply.elapsedTime, address: ip, requestId: id })
+    done()
+  })
+}
+
+function countRequests (register: prom.Registry, answers: Answers): void {
   const labelNames = ['method', 'endpoint', 'status_code'] as const
   const total = new prom.Counter({ name: 'arcp_requests_total', help: 'Requests answered', labelNames, registers: [register] })
   const duration = new prom.Histogram({ name: 'arcp_request_duration_seconds', help: 'Time to answer', labelNames, buckets: durationBuckets, registers: [register] })
@@ -37,34 +43,41 @@ function countRequests (scope: FastifyInstance, register: prom.Registry, request
     return made
   }
 
-  scope.addHook('onResponse', function measureRequest (request: FastifyRequest, reply: FastifyReply, done) {
-    const { total, duration } = seriesOf(request.method, request.routeOptions.url ?? 'unmatched', reply.statusCode)
+  answers.onAnswer(({ method, endpoint, statusCode, elapsedMs }) => {
+    const { total, duration } = seriesOf(method, endpoint, statusCode)
     total.inc()
-    duration.observe(reply.elapsedTime / 1000)
-    requests.record(reply.elapsedTime, reply.statusCode)
-    done()
+    duration.observe(elapsedMs / 1000)
   })
 }
 
-/** Alive agents by type, at most `maxTypes` of them. */
+/** Alive agents by type, as far as types are told apart. */
 function aliveByType ({ registry }: Core): Map<string, number> {
+  const labels = new BoundedLabels()
   const counts = new Map<string, number>()
   for (const [type, count] of registry.replica.aliveTypes()) {
-    const label = counts.size < maxTypes ? type : 'other'
+    const label = labels.of(type)
     counts.set(label, (counts.get(label) ?? 0) + count)
   }
   return counts
 }
 
+function countRegistrations ({ registry, membership, options }: Core, register: prom.Registry): void {
+  const registrations = new prom.Counter({ name: 'arcp_agent_registrations_total', help: 'Registrations', labelNames: ['status', 'agent_type'], registers: [register] })
+  const labels = new BoundedLabels(options.allowedAgentTypes.filter(type => type !== '*'))
+  registry.onChange(({ event, after }) => {
+    if (event === 'registered') registrations.inc({ status: 'success', agent_type: labels.of(after!.type) })
+  })
+  membership.onFailure(type => { registrations.inc({ status: 'failed', agent_type: labels.known(type) }) })
+}
+
 function countRegistry ({ core, hub }: MetricsSources, register: prom.Registry): void {
   const registers = [register]
   const { tally } = core.registry
-  const registrations = new prom.Counter({ name: 'arcp_agent_registrations_total', help: 'Registrations', labelNames: ['status'], registers })
+  countRegistrations(core, register)
   const unregistrations = new prom.Counter({ name: 'arcp_agent_unregistrations_total', help: 'Agents that went', labelNames: ['status', 'reason'], registers })
   const transitions = new prom.Counter({ name: 'agent_registry_transitions_total', help: 'Changes of the registry', labelNames: ['event'], registers })
   core.registry.onChange(({ event, reason }) => {
     transitions.inc({ event })
-    if (event === 'registered') registrations.inc({ status: 'success' })
     if (event === 'unregistered') unregistrations.inc({ status: 'success', reason })
   })
   gauge(register, 'arcp_active_agents', 'Agents that are alive, by type', ['agent_type'], set => {
@@ -78,7 +91,7 @@ function countRegistry ({ core, hub }: MetricsSources, register: prom.Registry):
     set(tally.refused, { status: 'refused' })
   })
   counter(register, 'arcp_auth_attempts_total', 'Logins and uses of agent keys', ['status', 'auth_type'], set => {
-    for (const [type, { success, failure }] of Object.entries(core.dashboard.tally)) {
+    for (const [type, { success, failure }] of Object.entries(core.dashboard.audit.tally)) {
       set(success, { status: 'success', auth_type: type })
       set(failure, { status: 'failed', auth_type: type })
     }
@@ -146,7 +159,7 @@ function watchEventLoop (scope: FastifyInstance, register: prom.Registry): void 
 /** Prometheus series of one registry, in a register of its own, with label sets that are bounded. */
 export function createMetrics (scope: FastifyInstance, sources: MetricsSources): Metrics {
   const register = new prom.Registry()
-  countRequests(scope, register, sources.core.dashboard.requests)
+  countRequests(register, sources.core.dashboard.answers)
   countRegistry(sources, register)
   describeService(register, sources)
   watchEventLoop(scope, register)

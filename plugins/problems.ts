@@ -54,8 +54,11 @@ function toProblem (error: FastifyError, request: FastifyRequest): ProblemError 
   return Object.assign(problem('internal-error', 'An unexpected error occurred. Try again later.'), { statusCode: status === 503 ? 503 : 500 })
 }
 
-/** Handlers that answer every error as a problem document whose type is below `base`. */
-export function createProblemHandlers (base: string): ProblemHandlers {
+/**
+ * Handlers that answer every error as a problem document whose type is below `base`.
+ * @param onForbidden hears of what is answered 403
+ */
+export function createProblemHandlers (base: string, onForbidden?: (error: ProblemError, request: FastifyRequest) => void): ProblemHandlers {
   function send (error: ProblemError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
     const document: ProblemDocument = {
       ...error.members,
@@ -73,7 +76,9 @@ export function createProblemHandlers (base: string): ProblemHandlers {
   }
   return {
     errorHandler: function problemErrorHandler (error, request, reply) {
-      return send(toProblem(error, request), request, reply)
+      const told = toProblem(error, request)
+      if (told.statusCode === 403) onForbidden?.(told, request)
+      return send(told, request, reply)
     },
     notFoundHandler: function problemNotFoundHandler (request, reply) {
       return send(problem('not-found', 'There is nothing here'), request, reply)

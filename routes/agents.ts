@@ -33,7 +33,10 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
   scope.post('/register', {
     schema: { tags, summary: 'Registers an agent, or a new instance of it', body: RegistrationBody, response: answers(RegistrationResponse) },
     preValidation: guard(authority, { takes: ['temp', 'agent', 'admin'], level: 'agent', for: 'register' }),
-    validatorCompiler: parseBody(body => registry.parse(body))
+    validatorCompiler: parseBody(body => registry.parse(body)),
+    onResponse: async function countFailure ({ body }, { statusCode }) {
+      if (statusCode >= 400) membership.failed(body)
+    }
   }, async function register ({ agentRegistryPrincipal, body, ip }) {
     return membership.join(body as unknown as ParsedRegistration, agentRegistryPrincipal, ip)
   })

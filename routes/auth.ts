@@ -49,15 +49,15 @@ const authRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function aut
 
   scope.post('/logout', {
     schema: { tags, summary: 'Ends the session, its tokens and its sockets', response: answers(Done) }, preValidation: admin
-  }, async function logout ({ agentRegistryPrincipal }) {
-    await authority.logout(agentRegistryPrincipal!)
+  }, async function logout ({ agentRegistryPrincipal, ip }) {
+    await authority.logout(agentRegistryPrincipal!, ip)
     return { status: 'success' as const, message: 'Logged out and session PIN cleared' }
   })
 
   scope.post('/set_pin', {
     schema: { tags, summary: 'Gives the session a PIN', body: PinBody, response: answers(Done) }, preValidation: admin
-  }, async function setPin ({ agentRegistryPrincipal, body }) {
-    await authority.setPin(agentRegistryPrincipal!, body.pin)
+  }, async function setPin ({ agentRegistryPrincipal, body, ip }) {
+    await authority.setPin(agentRegistryPrincipal!, body.pin, ip)
     return { status: 'success' as const, message: 'PIN set for session' }
   })
 

@@ -1,7 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { bearerOf, guard, headerOf } from '../plugins/guard.js'
 import { isProblem, problem } from '../src/errors.js'
-import type { TokenProblem } from '../src/auth/tokens.js'
 import type { Core } from '../src/core.js'
 import { answers, Done, MintBody, RevokeBody, TokenAnswer, TokenVerdict, ValidateQuery } from '../src/schemas/rest.js'
 
@@ -9,7 +8,7 @@ const tags = ['tokens']
 
 /** `/tokens/*`: made by admins, looked at, renewed and revoked. */
 const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function tokenRoutes (scope, { core }) {
-  const { authority, tokens, registry, revocations } = core
+  const { authority, tokens, registry } = core
   const admin = guard(authority, { takes: ['admin'], level: 'admin' })
 
   /** The claims of a token that would be let in now. */
@@ -17,16 +16,6 @@ const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function to
     const claims = tokens.claims(token)
     await authority.check(tokens.verify(token))
     return claims
-  }
-
-  /** A token that has expired is as good as revoked (RFC 7009 §2.2). */
-  function revokeOne (token: string) {
-    try {
-      const { tokenId, expiresAt } = tokens.verify(token)
-      revocations.revokeToken(tokenId, expiresAt)
-    } catch (error) {
-      if ((error as TokenProblem).reason !== 'expired') throw problem('invalid-input', 'The token is not one of this registry', { members: { field: 'token' } })
-    }
   }
 
   scope.post('/mint', {
@@ -83,14 +72,11 @@ const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function to
     preValidation: admin
   }, async function revokeToken (request) {
     const { token, agent_id: agentId } = request.body
-    await authority.requirePin(request.agentRegistryPrincipal!, headerOf(request, 'x-session-pin'), request.ip)
+    const principal = request.agentRegistryPrincipal!
+    await authority.requirePin(principal, headerOf(request, 'x-session-pin'), request.ip)
     if ((token === undefined) === (agentId === undefined)) throw problem('invalid-input', 'Give either token or agent_id')
-    if (agentId !== undefined) {
-      const incarnation = registry.replica.get(agentId)?.record.incarnation ?? core.now()
-      revocations.revokeAgent({ agentId, incarnation, mayRegister: false })
-    } else {
-      revokeOne(token!)
-    }
+    if (agentId !== undefined) authority.revokeAgent(principal, agentId, request.ip)
+    else authority.revokeToken(principal, token!, request.ip)
     return { status: 'success' as const, message: 'Revoked' }
   })
 }

@@ -104,6 +104,12 @@ export async function buildApp (settings: AppSettings): Promise<FastifyInstance>
   app.setNotFoundHandler(handlers.notFoundHandler)
   await app.register(helmet, helmetOptions)
   await app.register(agentRegistry, settings.options)
-  stream.sink = app.getDecorator<AgentRegistry>(resolveOptions(settings.options).decorateAs).logSink
+  const registry = app.getDecorator<AgentRegistry>(resolveOptions(settings.options).decorateAs)
+  stream.sink = registry.logSink
+  app.addHook('onResponse', function countUnmatched ({ server, method }, { statusCode, elapsedTime: elapsedMs }, done) {
+    // Hooks reach the registry's own scope too, which counts for itself; here there is nothing but what is not found.
+    if (server === app) registry.countUnmatched({ method, statusCode, elapsedMs })
+    done()
+  })
   return app
 }

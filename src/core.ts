@@ -10,7 +10,7 @@ import { Tickets } from './auth/tickets.js'
 import { Tokens, type Signer } from './auth/tokens.js'
 import { monotonicClock } from './clock.js'
 import { Dashboard } from './dashboard/dashboard.js'
-import { Membership } from './membership.js'
+import { Membership, type Replacement } from './membership.js'
 import type { ResolvedOptions } from './options.js'
 import { OutgoingCalls } from './outgoing/outgoing-calls.js'
 import { Search } from './search/search.js'
@@ -87,23 +87,23 @@ export function createCore (options: ResolvedOptions, signer: Signer, secrets: r
   const tokens = new Tokens({ signer, namespace, expiresInMs: jwt.expiresInMs, now })
   const sessions = new Sessions({ timeoutMs: admin.sessionTimeoutMs, maxSessions: admin.maxSessions, now })
   const revocations = new Revocations({ maxTokenLifeMs: Math.max(jwt.expiresInMs, admin.sessionTimeoutMs, tempTokenLifeMs), now })
-  const dashboard = new Dashboard({ options, registry, now })
+  const dashboard = new Dashboard({ options, registry, now, log })
   const onError = (error: unknown) => log.error({ err: error }, 'search')
   const authority = new Authority({
     tokens,
     keys,
     sessions,
     revocations,
-    attempts: new Attempts({ ...attempts, now }),
+    attempts: new Attempts({ ...attempts, now, onLockout: (target, retryAfterMs) => dashboard.lockedOut(target, retryAfterMs) }),
     passwords: new PasswordHasher(),
     admin,
     now,
     hookTimeoutMs: limits.hookTimeoutMs,
     authenticate: options.authenticate,
-    onAttempt: attempt => dashboard.attempted(attempt),
+    onEvent: event => dashboard.audit.record(event),
     currentIncarnation: id => registry.replica.get(id)?.record.incarnation
   })
-  const onReplaced = (replacement: object) => log.info(replacement, 'a newer instance of an agent registered')
+  const onReplaced = (replacement: Replacement) => dashboard.replaced(replacement)
   const membership = new Membership({ registry, tokens, keys, spent: new SpentTokens({ now }), revocations, onReplaced })
   const search = new Search({
     replica: registry.replica,

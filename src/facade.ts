@@ -3,6 +3,7 @@ import type { WantedState } from './schemas/common.js'
 import type { Static } from '@sinclair/typebox'
 import { problem } from './errors.js'
 import type { Core } from './core.js'
+import type { Answer } from './dashboard/answers.js'
 import { logSink, type LogSink } from './dashboard/log-sink.js'
 import type { SearchRequest, SearchResult } from './schemas/search.js'
 import type { RegistryEmitter } from './registry/events.js'
@@ -35,18 +36,30 @@ export interface AgentRegistry {
   stats (): RegistryStatistics
   /** Agents that fit a query, best first: those that discovery shows. @throws not-found when search is off */
   search (request: { query: string } & Partial<SearchRequest>): Promise<SearchResult[]>
-  /** Lines that pino writes go into the log of the dashboards: for the `stream` of a logger. */
+  /** Warnings and errors that pino writes go into the log of the dashboards: for the `stream` of a logger. */
   readonly logSink: LogSink
+  /** Counts a request that no route of the registry has answered, such as a 404 of the host, as `unmatched`. */
+  countUnmatched (answer: Omit<Answer, 'endpoint'>): void
   /** Ends self-preservation: leases that are held go now, at the bounded rate. */
   releaseHeld (): Promise<void>
 }
 
 export function createFacade ({ registry, membership, search, dashboard, options }: Core): AgentRegistry {
   const infoOf = (id: string) => registry.get(id)!
+
+  async function register (registration: RegistrationBody): Promise<RegistrationResponse> {
+    try {
+      return await membership.join(registry.parse(registration), null)
+    } catch (error) {
+      membership.failed(registration)
+      throw error
+    }
+  }
+
   return {
     get revision () { return registry.revision },
     events: registry.events,
-    register: async registration => membership.join(registry.parse(registration), null),
+    register,
     unregister: agentId => membership.expel(agentId),
     heartbeat: async agentId => infoOf((await registry.heartbeat({ id: agentId })).id),
     setStatus: async (agentId, state) => infoOf((await registry.setState({ id: agentId, state, reason: 'requested' })).id),
@@ -58,6 +71,7 @@ export function createFacade ({ registry, membership, search, dashboard, options
       return search.search({ top_k: options.search.topK, min_similarity: options.search.minSimilarity, weighted: false, ...request })
     },
     logSink: logSink(dashboard.logs),
+    countUnmatched: answer => dashboard.answers.record({ ...answer, endpoint: undefined }),
     releaseHeld: () => registry.releaseHeld()
   }
 }

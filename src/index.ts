@@ -4,7 +4,7 @@ import docs, { collectOpenapi } from '../plugins/docs.js'
 import { registerJwt } from '../plugins/jwt.js'
 import limits from '../plugins/limits.js'
 import { collectMethods } from '../plugins/methods.js'
-import { createMetrics } from '../plugins/metrics.js'
+import { createMetrics, reportAnswers } from '../plugins/metrics.js'
 import { createProblemHandlers } from '../plugins/problems.js'
 import { withoutQueries } from '../plugins/request-log.js'
 import { createSockets, type Sockets } from '../plugins/sockets.js'
@@ -46,16 +46,26 @@ function warnOfOptions ({ jwt, admin, agentKeys }: ResolvedOptions, { log }: Cor
   if (agentKeys.length === 0) log.info({ option: 'agentKeys' }, 'agents can register only through the host or an admin')
 }
 
-const handlersOf = ({ problemBase, prefix }: ResolvedOptions) => createProblemHandlers(problemBase ?? `${prefix}/problems/`)
+const problemBaseOf = ({ problemBase, prefix }: ResolvedOptions) => problemBase ?? `${prefix}/problems/`
+
+/** Problem documents for every error; what is refused for lack of permission is in the log. */
+function handlersOf ({ options, dashboard }: Core) {
+  return createProblemHandlers(problemBaseOf(options), function reportForbidden ({ message }, { method, routeOptions, ip, agentRegistryPrincipal: principal }) {
+    const target = `${method} ${routeOptions.url ?? 'unmatched'}`
+    dashboard.audit.record({ type: 'permission_denied', subject: principal?.subject, target, address: ip, details: { user_role: principal?.role, error: message } })
+  })
+}
 
 /** What every route of ours has: limits, validation, problem documents. */
-async function prepare (scope: FastifyInstance, options: ResolvedOptions, hasPrefix: boolean) {
-  const handlers = handlersOf(options)
+async function prepare (scope: FastifyInstance, core: Core, hasPrefix: boolean) {
+  const { options } = core
+  const handlers = handlersOf(core)
   scope.decorateRequest('agentRegistryPrincipal', null)
   scope.decorateRequest('agentRegistryCredentials', null)
   scope.setErrorHandler(handlers.errorHandler)
   // Without a prefix of ours what is not found is the host's to answer.
   if (hasPrefix) scope.setNotFoundHandler(handlers.notFoundHandler)
+  reportAnswers(scope, core.dashboard.answers)
   scope.addHook('onRequest', function nameRequest (request, reply, done) {
     reply.header('x-request-id', request.id)
     done()
@@ -112,7 +122,7 @@ function isFirstAtOrigin (app: FastifyInstance): boolean {
 }
 
 async function wellKnownScope (scope: FastifyInstance, { options }: { options: ResolvedOptions }) {
-  scope.setErrorHandler(handlersOf(options).errorHandler)
+  scope.setErrorHandler(createProblemHandlers(problemBaseOf(options)).errorHandler)
   const refuseOtherMethods = collectMethods(scope)
   await scope.register(wellKnownRoutes, { options })
   refuseOtherMethods()
@@ -149,7 +159,7 @@ async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions 
     app.decorate(options.decorateAs, createFacade(core))
     warnOfOptions(options, core)
     const sockets = createSockets(core)
-    await prepare(scope, options, prefix !== '')
+    await prepare(scope, core, prefix !== '')
     if (options.routes.docs) await collectOpenapi(scope)
     await scope.register(async function registryRoutes (routes) { await addRoutes(routes, core, sockets) })
     if (options.routes.docs) await scope.register(docs)

@@ -5,6 +5,7 @@ import type { Principal } from './auth/principal.js'
 import type { Revocations } from './auth/revocations.js'
 import type { SpentTokens } from './auth/spent.js'
 import { tokenInvalid, type Tokens } from './auth/tokens.js'
+import { isObject } from './registry/normalize.js'
 import type { ParsedRegistration } from './registry/registration.js'
 import { revisionText } from './registry/render.js'
 import type { Registry } from './registry/registry.js'
@@ -18,8 +19,11 @@ export interface MembershipOptions {
   spent: SpentTokens
   revocations: Revocations
   /** Told when an instance of an agent takes the place of another. */
-  onReplaced: (replacement: { agentId: string, address: string | undefined, previousAddress: string | undefined }) => void
+  onReplaced: (replacement: Replacement) => void
 }
+
+/** A newer instance of an agent, and where both registered from. */
+export interface Replacement { agentId: string, address: string | undefined, previousAddress: string | undefined }
 
 /** Heartbeats per lease: two may be lost. */
 const heartbeatsPerLease = 3
@@ -29,6 +33,7 @@ export class Membership {
   readonly #options: MembershipOptions
   /** Where each agent registered from. */
   readonly #addresses = new Map<string, string>()
+  readonly #onFailure = new Set<(agentType: string | undefined) => void>()
 
   constructor (options: MembershipOptions) {
     this.#options = options
@@ -47,6 +52,18 @@ export class Membership {
     const claim = this.#keyClaim(principal)
     const request = createHash('sha256').update(parsed.body).digest('base64')
     return this.#options.spent.once(principal.tokenId, request, () => this.#join(parsed, principal, claim, address))
+  }
+
+  /** A registration was refused. @param input what was asked for, as far as it could be read */
+  failed (input: unknown): void {
+    const type = typeOf(input)
+    for (const listener of this.#onFailure) listener(type)
+  }
+
+  /** Hears of every registration that was refused, with the type of agent that it named. Returns how to stop. */
+  onFailure (listener: (agentType: string | undefined) => void): () => void {
+    this.#onFailure.add(listener)
+    return () => { this.#onFailure.delete(listener) }
   }
 
   /**
@@ -103,6 +120,12 @@ export class Membership {
       heartbeat_every_ms: Math.floor(registry.leaseMs / heartbeatsPerLease)
     }
   }
+}
+
+/** The type of agent that a registration names, parsed or not. */
+function typeOf (input: unknown): string | undefined {
+  const { agent_type: type }: { agent_type?: unknown } = isObject(input) ? isObject(input.registration) ? input.registration : input : {}
+  return typeof type === 'string' ? type.trim() : undefined
 }
 
 function assertMayJoin (id: string, principal: Principal | null) {

@@ -79,7 +79,7 @@ export const OptionsSchema = Type.Object({
   problemBase: Type.Optional(Type.String({ minLength: 1, description: 'Base of the problem type URIs; default: `<prefix>/problems/`', env: ['ARCP_PROBLEM_BASE'] })),
   routes: group({
     root: flag(false, 'Serve `GET /`', { env: ['ARCP_ROUTES_ROOT'] }),
-    health: flag(true, 'Serve `/health`, `/health/live`, `/health/ready`', { env: ['ARCP_ROUTES_HEALTH'] }),
+    health: flag(true, 'Serve `/health` and what is below it', { env: ['ARCP_ROUTES_HEALTH'] }),
     wellKnown: flag(true, 'Serve `/.well-known/*`', { env: ['ARCP_ROUTES_WELL_KNOWN'] }),
     metrics: flag(true, 'Serve `/metrics` and `/metrics/scrape`', { env: ['ARCP_ROUTES_METRICS'] }),
     dashboard: flag(true, 'Serve `/dashboard/config` and the dashboard tier', { env: ['ARCP_ROUTES_DASHBOARD'] }),
@@ -143,6 +143,7 @@ export const OptionsSchema = Type.Object({
     logMessageLength: count(2048, 'Characters of a log message', { env: ['DASHBOARD_LOG_MESSAGE_MAXLEN'] }),
     maxLogsPerFrame: count(200, 'Entries of a `logs` frame', { env: ['DASHBOARD_MAX_LOGS_PER_FRAME'] }),
     requireFingerprint: flag(false, 'Refuse an `auth` frame without the fingerprint of the session', { env: ['DASHBOARD_REQUIRE_FINGERPRINT'] }),
+    slowRequestMs: ms(2_000, 'Time to answer after which a request is in the log of the dashboards', { env: ['DASHBOARD_SLOW_REQUEST_MS'] }),
     networkCapacityMbps: count(1000, 'What counts as a network that is fully used (megabits a second)', { env: ['NETWORK_INTERFACE_CAPACITY_MBPS'] }),
     alertRules: Type.Array(AlertRuleInput, { default: [], description: 'Alert rules beside the default ones, or in place of one with the same id' })
   }, 'The operator\'s side'),

@@ -13,6 +13,8 @@ export interface AttemptsOptions {
   maxBuckets?: number
   /** Pairs of address and account that are remembered for a success. */
   maxKnown?: number
+  /** Hears when an address or account has no tries left, and not again before it had one. */
+  onLockout?: (target: AttemptTarget, retryAfterMs: number) => void
 }
 
 export interface AttemptTarget {
@@ -23,7 +25,7 @@ export interface AttemptTarget {
   kind: 'login' | 'pin' | 'key'
 }
 
-interface Bucket { tokens: number, at: number }
+interface Bucket { tokens: number, at: number, isTold?: boolean }
 interface Taken { key: string, bucket: Bucket }
 
 /** Refills are fractions: what is short of a whole by less is whole, or a client that waits exactly is refused. */
@@ -49,13 +51,15 @@ export class Attempts {
   readonly #maxKnown: number
   readonly #buckets = new Map<string, Bucket>()
   readonly #known = new Set<string>()
+  readonly #onLockout: AttemptsOptions['onLockout']
 
-  constructor ({ burst, windowMs, now, maxBuckets = 10_000, maxKnown = 1_000 }: AttemptsOptions) {
+  constructor ({ burst, windowMs, now, maxBuckets = 10_000, maxKnown = 1_000, onLockout }: AttemptsOptions) {
     this.#burst = burst
     this.#windowMs = windowMs
     this.#now = now
     this.#maxBuckets = maxBuckets
     this.#maxKnown = maxKnown
+    this.#onLockout = onLockout
   }
 
   /** Number of buckets that are kept. */
@@ -67,7 +71,7 @@ export class Attempts {
    * @throws rate-limit-exceeded, without running `check`, when no try is left; whatever `check` throws.
    */
   async attempt<T> (target: AttemptTarget, check: () => T | Promise<T>): Promise<T> {
-    const taken = this.#reserve(this.#keysOf(target))
+    const taken = this.#reserve(target)
     try {
       const result = check()
       // Not awaited when there is nothing to wait for: a fleet that shares an address must not run into itself.
@@ -89,13 +93,24 @@ export class Attempts {
   }
 
   /** All or nothing, and in one turn of the event loop. */
-  #reserve (keys: string[]): Taken[] {
+  #reserve (target: AttemptTarget): Taken[] {
+    const keys = this.#keysOf(target)
     if (this.#buckets.size + keys.length > this.#maxBuckets) this.#makeRoom()
     const taken = keys.map(key => ({ key, bucket: this.#bucket(key) }))
     const least = Math.min(...taken.map(({ bucket }) => bucket.tokens))
-    if (least < 1 - rounding) throw tooMany('rate-limit-exceeded', 'Too many failed attempts', (1 - least) * this.#windowMs / this.#burst)
-    for (const { bucket } of taken) bucket.tokens--
+    if (least < 1 - rounding) this.#refuse(target, taken, (1 - least) * this.#windowMs / this.#burst)
+    for (const { bucket } of taken) {
+      bucket.tokens--
+      bucket.isTold = false
+    }
     return taken
+  }
+
+  #refuse (target: AttemptTarget, taken: Taken[], retryAfterMs: number): never {
+    const empty = taken.filter(({ bucket }) => bucket.tokens < 1 - rounding)
+    if (empty.some(({ bucket }) => !bucket.isTold)) this.#onLockout?.(target, retryAfterMs)
+    for (const { bucket } of empty) bucket.isTold = true
+    throw tooMany('rate-limit-exceeded', 'Too many failed attempts', retryAfterMs)
   }
 
   #giveBack (taken: Taken[]) {

@@ -1,12 +1,13 @@
 import { callHook } from '../hooks.js'
-import { HookTimeoutError, problem } from '../errors.js'
+import { HookTimeoutError, isProblem, problem } from '../errors.js'
 import { isHostPrincipal } from '../schemas/claims.js'
 import { AdminAccount, type Credentials } from './admin-account.js'
 import { Pins, sessionInvalid } from './pins.js'
-import { tokenInvalid, type IssuedToken, type MintRequest, type Tokens } from './tokens.js'
+import { tokenInvalid, type IssuedToken, type MintRequest, type TokenProblem, type Tokens } from './tokens.js'
 import type { AuthenticateHook } from '../options.js'
 import type { Clock } from '../clock.js'
 import type { Attempts } from './attempts.js'
+import type { AuthEventListener } from './auth-event.js'
 import type { KeyRing } from './keys.js'
 import type { PasswordHasher } from './passwords.js'
 import type { Principal } from './principal.js'
@@ -23,8 +24,8 @@ export interface AuthorityOptions {
   admin: { username: string, password?: string }
   now: Clock
   hookTimeoutMs: number
-  /** Hears how each login and each use of an agent key ended. */
-  onAttempt?: (attempt: AuthAttempt) => void
+  /** Hears of logins, uses of agent keys, logouts, PINs and revocations. */
+  onEvent?: AuthEventListener
   /** The host's own check of tokens that are not ours. */
   authenticate?: AuthenticateHook
   /** Incarnation of an agent that is registered. */
@@ -48,8 +49,8 @@ export interface LoginAnswer { access_token: string, token_type: 'bearer', expir
 export interface TempTokenAnswer { temp_token: string, token_type: 'bearer', expires_in: number, message: string }
 export interface TempTokenRequest { agentId?: string, agentType?: string, agentKey?: string, address: string }
 
-/** A login, or the use of an agent key. */
-export interface AuthAttempt { type: 'login' | 'temp_token', subject: string, address: string, succeeded: boolean }
+/** Who tries something, and from where. */
+interface Trier { subject: string, address: string, details?: Record<string, unknown> }
 
 const minimumKeyLength = 10
 
@@ -96,16 +97,35 @@ export class Authority {
   /** @throws authentication-failed; rate-limit-exceeded. */
   async login ({ fingerprint, ...credentials }: Credentials & { fingerprint: string }): Promise<LoginAnswer> {
     const { username, address } = credentials
-    await this.#told({ type: 'login', subject: username, address }, this.#admin.check(credentials))
+    await this.#told('login', { subject: username, address }, this.#admin.check(credentials))
     const { id, expiresAt } = await this.#options.sessions.open({ username, fingerprint, address })
     const issued = this.#options.tokens.issueAdmin({ username, sessionId: id, expiresAt })
     return { access_token: issued.token, token_type: 'bearer', expires_in: issued.expiresIn, agent_id: `user_${username}` }
   }
 
   /** Ends the session, and with it every token of it; without a session the token itself. */
-  async logout ({ sessionId, tokenId, expiresAt }: Principal): Promise<void> {
+  async logout ({ sessionId, tokenId, expiresAt, subject }: Principal, address?: string): Promise<void> {
     if (sessionId === null) this.#options.revocations.revokeToken(tokenId, expiresAt)
     else await this.#options.sessions.end(sessionId)
+    this.#options.onEvent?.({ type: 'logout', subject, address })
+  }
+
+  /**
+   * Ends a token before its time; one that has expired is as good as revoked (RFC 7009 §2.2).
+   * @throws invalid-input for what is no token of this registry
+   */
+  revokeToken (by: Principal, token: string, address?: string): void {
+    const revoked = this.#revocable(token)
+    if (!revoked) return
+    this.#options.revocations.revokeToken(revoked.tokenId, revoked.expiresAt)
+    this.#options.onEvent?.({ type: 'token_revoked', subject: by.subject, target: revoked.subject, address })
+  }
+
+  /** Ends every token that an agent has, whether or not it is registered. */
+  revokeAgent (by: Principal, agentId: string, address?: string): void {
+    const { currentIncarnation, now, revocations, onEvent } = this.#options
+    revocations.revokeAgent({ agentId, incarnation: currentIncarnation(agentId) ?? now(), mayRegister: false })
+    onEvent?.({ type: 'agent_revoked', subject: by.subject, target: agentId, address })
   }
 
   /**
@@ -115,7 +135,7 @@ export class Authority {
   async requestTempToken ({ agentId, agentType, agentKey, address }: TempTokenRequest): Promise<TempTokenAnswer> {
     if (!agentId || !agentType || !agentKey) throw invalidInput('agent_id, agent_type and agent_key are required', 'agent credentials')
     if (agentKey.length < minimumKeyLength) throw invalidInput(`agent_key must have at least ${minimumKeyLength} characters`, 'agent_key')
-    const { digest } = await this.#told({ type: 'temp_token', subject: agentId, address }, this.#options.attempts.attempt({ kind: 'key', address }, () => this.#findKey(agentKey)))
+    const { digest } = await this.#told('temp_token', { subject: agentId, address, details: { agent_type: agentType } }, this.#options.attempts.attempt({ kind: 'key', address }, () => this.#findKey(agentKey)))
     const { token, expiresIn } = this.#options.tokens.issueTemp({ agentId, agentType, keyDigest: digest })
     const message = 'Temporary token issued. Use this token to complete agent registration.'
     return { temp_token: token, token_type: 'bearer', expires_in: expiresIn, message }
@@ -147,8 +167,8 @@ export class Authority {
   }
 
   /** @throws validation-failed; pin-already-set; session-invalid; rate-limit-exceeded. */
-  setPin (principal: Principal, pin: string): Promise<void> {
-    return this.#pins.set(principal, pin)
+  setPin (principal: Principal, pin: string, address?: string): Promise<void> {
+    return this.#pins.set(principal, pin, address)
   }
 
   /** @throws validation-failed; pin-not-set; pin-incorrect; session-invalid; rate-limit-exceeded. */
@@ -167,14 +187,24 @@ export class Authority {
   }
 
   /** The result of an attempt, which somebody is told of. */
-  async #told<T> (attempt: Omit<AuthAttempt, 'succeeded'>, result: Promise<T>): Promise<T> {
-    let succeeded = false
+  async #told<T> (attempt: 'login' | 'temp_token', trier: Trier, result: Promise<T>): Promise<T> {
+    let outcome: 'success' | 'failed' | 'limited' = 'success'
     try {
-      const value = await result
-      succeeded = true
-      return value
+      return await result
+    } catch (error) {
+      outcome = isProblem(error) && error.type === 'rate-limit-exceeded' ? 'limited' : 'failed'
+      throw error
     } finally {
-      this.#options.onAttempt?.({ ...attempt, succeeded })
+      this.#options.onEvent?.({ type: `${attempt}_${outcome}`, ...trier })
+    }
+  }
+
+  #revocable (token: string): Principal | undefined {
+    try {
+      return this.#options.tokens.verify(token)
+    } catch (error) {
+      if ((error as TokenProblem).reason === 'expired') return undefined
+      throw invalidInput('The token is not one of this registry', 'token')
     }
   }
 

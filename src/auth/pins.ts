@@ -1,10 +1,17 @@
 import { problem, validationFailed } from '../errors.js'
 import type { Attempts } from './attempts.js'
+import type { AuthEventListener } from './auth-event.js'
 import type { PasswordHasher } from './passwords.js'
 import type { Principal } from './principal.js'
 import type { Session, Sessions } from './sessions.js'
 
-export interface PinsOptions { sessions: Sessions, passwords: PasswordHasher, attempts: Attempts }
+export interface PinsOptions {
+  sessions: Sessions
+  passwords: PasswordHasher
+  attempts: Attempts
+  /** Hears of PINs that are set, right or wrong. */
+  onEvent?: AuthEventListener
+}
 
 const weak = new Set(['password', 'admin', '1234', '12345', '123456'])
 for (let digit = 0; digit <= 9; digit++) weak.add(String(digit).repeat(4))
@@ -26,15 +33,17 @@ export class Pins {
   readonly #sessions: Sessions
   readonly #passwords: PasswordHasher
   readonly #attempts: Attempts
+  readonly #onEvent: AuthEventListener | undefined
 
-  constructor ({ sessions, passwords, attempts }: PinsOptions) {
+  constructor ({ sessions, passwords, attempts, onEvent }: PinsOptions) {
     this.#sessions = sessions
     this.#passwords = passwords
     this.#attempts = attempts
+    this.#onEvent = onEvent
   }
 
   /** @throws validation-failed for a PIN that is too short, too long or weak; session-invalid; pin-already-set. */
-  async set (principal: Principal, text: string): Promise<void> {
+  async set (principal: Principal, text: string, address?: string): Promise<void> {
     const pin = checkedPin(text, 4)
     if (weak.has(pin.toLowerCase())) throw validationFailed([{ path: '/pin', message: 'This PIN is too easy to guess' }])
     const session = await this.session(principal)
@@ -43,6 +52,7 @@ export class Pins {
       : 'already-set'
     if (outcome === 'not-found') throw sessionInvalid()
     if (outcome === 'already-set') throw problem('pin-already-set', 'A PIN is already set for this session')
+    this.#onEvent?.({ type: 'pin_set', subject: session.username, address })
   }
 
   /** @throws validation-failed; session-invalid; pin-not-set; pin-incorrect; rate-limit-exceeded. */
@@ -81,7 +91,9 @@ export class Pins {
 
   async #check (session: Session, hash: string, pin: string, address: string) {
     await this.#attempts.attempt({ kind: 'pin', address, account: session.id }, async () => {
-      if (!await this.#passwords.verifyPassword(pin, hash)) throw problem('pin-incorrect', 'Incorrect PIN')
+      const isRight = await this.#passwords.verifyPassword(pin, hash)
+      this.#onEvent?.({ type: isRight ? 'pin_verify_success' : 'pin_verify_failed', subject: session.username, address })
+      if (!isRight) throw problem('pin-incorrect', 'Incorrect PIN')
     })
   }
 }

@@ -1,5 +1,7 @@
-import type { AuthAttempt } from '../auth/authority.js'
+import type { AttemptTarget } from '../auth/attempts.js'
 import type { Clock } from '../clock.js'
+import type { Log } from '../core.js'
+import type { Replacement } from '../membership.js'
 import type { ResolvedOptions } from '../options.js'
 import { showMetrics } from '../registry/agent-metrics.js'
 import type { Registry } from '../registry/registry.js'
@@ -7,8 +9,10 @@ import type { Change } from '../store/store.js'
 import { AgentsFrame } from './agents-frame.js'
 import { resolveAlertRules } from './alert-rules.js'
 import { Alerts } from './alerts.js'
+import { Answers } from './answers.js'
+import { Audit } from './audit.js'
 import type { DataFrameType } from './frame.js'
-import { embeddedStorage, healthData, noAiServices, type HealthData } from './health.js'
+import { availableAi, embeddedStorage, healthData, noAiServices, type HealthData } from './health.js'
 import { LogRing } from './logs.js'
 import { monitoringData } from './monitoring.js'
 import { Producer } from './producer.js'
@@ -16,7 +20,7 @@ import { RequestStats } from './request-stats.js'
 import { Resources } from './resources.js'
 import { UiSettings } from './settings.js'
 
-export interface DashboardOptions { options: ResolvedOptions, registry: Registry, now: Clock }
+export interface DashboardOptions { options: ResolvedOptions, registry: Registry, now: Clock, log: Log }
 
 const logged: Partial<Record<Change['event'], { level: string, text: string }>> = {
   registered: { level: 'INFO', text: 'registered' },
@@ -29,23 +33,25 @@ export class Dashboard {
   readonly logs: LogRing
   readonly alerts: Alerts
   readonly settings: UiSettings
+  readonly audit: Audit
+  readonly answers: Answers
   readonly requests: RequestStats
   readonly resources: Resources
-  /** Logins and uses of agent keys since the start. */
-  readonly tally = { login: { success: 0, failure: 0 }, temp_token: { success: 0, failure: 0 } }
   readonly #registry: Registry
   readonly #agents: AgentsFrame
   readonly #options: DashboardOptions
   #producer: Producer | undefined
 
   constructor (settings: DashboardOptions) {
-    const { options: { dashboard, dashboardWs }, registry, now } = settings
+    const { options: { dashboard, dashboardWs }, registry, now, log } = settings
     this.#options = settings
     this.#registry = registry
     this.logs = new LogRing({ now, capacity: dashboard.logCapacity, maxMessageLength: dashboard.logMessageLength })
+    this.audit = new Audit({ logs: this.logs, log, now })
     this.alerts = new Alerts({ now, rules: resolveAlertRules(dashboard.alertRules), capacity: dashboard.logCapacity })
     this.settings = new UiSettings({ pingIntervalMs: dashboardWs.pingIntervalMs, logCapacity: dashboard.logCapacity, logMessageLength: dashboard.logMessageLength })
     this.requests = new RequestStats({ now })
+    this.answers = new Answers({ now, logs: this.logs, stats: this.requests, slowMs: dashboard.slowRequestMs })
     this.resources = new Resources({ now, capacityMbps: dashboard.networkCapacityMbps })
     this.#agents = new AgentsFrame({ replica: registry.replica })
     registry.onChange(change => this.#changed(change))
@@ -82,22 +88,21 @@ export class Dashboard {
   health (): HealthData {
     return healthData({
       storage: embeddedStorage,
-      aiServices: noAiServices,
+      aiServices: this.#options.options.embed ? availableAi : noAiServices,
       agents: () => ({ total: this.#registry.replica.size, active: this.#registry.replica.size - this.#registry.replica.deadCount })
     })
   }
 
-  /** A login or the use of an agent key, for the log. */
-  attempted ({ type, subject, address, succeeded }: AuthAttempt): void {
-    const what = type === 'login' ? 'Admin login' : 'Temporary token'
-    this.tally[type][succeeded ? 'success' : 'failure']++
-    this.logs.add({
-      level: succeeded ? 'INFO' : 'WARN',
-      message: `${what} ${succeeded ? 'succeeded' : 'failed'}: ${subject}`,
-      source: 'auth',
-      event_type: `${type}_${succeeded ? 'success' : 'failed'}`,
-      client_ip: address
-    })
+  /** Somebody has no tries left. */
+  lockedOut ({ kind, address, account }: AttemptTarget, retryAfterMs: number): void {
+    const subject = kind === 'login' ? account : undefined
+    this.audit.record({ type: 'lockout', subject, target: kind, address, details: { attempt_type: kind, retry_after: Math.ceil(retryAfterMs / 1000) } })
+  }
+
+  /** A newer instance of an agent has taken the place of another. */
+  replaced ({ agentId, address, previousAddress }: Replacement): void {
+    const addresses = { client_ip: address, previous_ip: previousAddress }
+    this.audit.write({ level: 'INFO', message: `A newer instance of agent '${agentId}' registered`, source: 'agents', agent_id: agentId, ...addresses })
   }
 
   #monitoring () {

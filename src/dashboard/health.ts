@@ -24,6 +24,8 @@ export interface HealthSources {
 
 /** A store that is part of this process. */
 export const embeddedStorage = (): StorageHealth => ({ redis: 'not_configured', status: 'healthy' })
+/** The host makes vectors. */
+export const availableAi = (): AiHealth => ({ azure_openai: 'available', status: 'healthy' })
 export const noAiServices = (): AiHealth => ({ azure_openai: 'not_configured', status: 'not_configured' })
 
 const smallFleet = 10

@@ -1,10 +1,12 @@
 import { isObject } from '../registry/normalize.js'
+import { auditMark } from './audit.js'
 import type { LogInput, LogRing } from './logs.js'
 
 /** The part of a stream that loggers write to. */
 export interface LogSink { write (line: string): void }
 
 const infoLevel = 30
+const warnLevel = 40
 /** What pino adds to every record, or what is shown under another name. */
 const plumbing = new Set(['level', 'time', 'pid', 'hostname', 'msg', 'name', 'v'])
 
@@ -45,15 +47,17 @@ function entryOf (record: Record<string, unknown>, level: number): LogInput {
 }
 
 /**
- * A destination for pino (`pino.multistream`, or the `stream` of a Fastify logger) that turns its records into entries.
- * @param minLevel pino's number of the least level that is kept; 30 is info
+ * A destination for pino (`pino.multistream`, or the `stream` of a Fastify logger) that turns its records into entries,
+ * but for those that the ring has already. Below a warning hardly anything is for an operator: two lines for every
+ * request would soon have pushed out all else.
+ * @param minLevel pino's number of the least level that is kept; 40 is warn
  */
-export function logSink (ring: LogRing, { minLevel = infoLevel }: { minLevel?: number } = {}): LogSink {
+export function logSink (ring: LogRing, { minLevel = warnLevel }: { minLevel?: number } = {}): LogSink {
   return {
     write (line) {
       const record = parse(line) ?? { msg: line.trim() }
       const level = typeof record.level === 'number' ? record.level : infoLevel
-      if (level >= minLevel) ring.add(entryOf(record, level))
+      if (level >= minLevel && record.audit !== auditMark) ring.add(entryOf(record, level))
     }
   }
 }

@@ -5,6 +5,7 @@ import { fieldErrors } from '../validation.js'
 import type { Principal } from '../auth/principal.js'
 import type { ErrorCode } from './codes.js'
 import { closeCodes } from './codes.js'
+import { reportRefusal } from './refusals.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
 import { TokenBucket } from './token-bucket.js'
@@ -234,6 +235,7 @@ export class Connection {
 
   #report (error: unknown, frame: unknown) {
     const code = isProblem(error) ? problemCodes[error.type] : undefined
+    if (isProblem(error) && error.statusCode === 403) reportRefusal(this.#services, this, this.principal, error.message)
     if (code) return this.fail(code, (error as Error).message, frame, code === 'storage_unavailable' ? { retryAfterMs: storageRetryMs } : {})
     this.#services.onError(error)
     this.fail('internal_error', 'Something went wrong here', frame)

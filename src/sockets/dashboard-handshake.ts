@@ -5,12 +5,13 @@ import type { DashboardAuthFrame } from '../schemas/frames/dashboard.js'
 import { isFrameLike, type Connection } from './connection.js'
 import { pongFor, type TierHandshake, type UpgradeCredentials } from './handshake.js'
 import { sendFrames } from './handlers/dashboard/send-frames.js'
+import { reportRefusal } from './refusals.js'
 import type { SocketServices } from './services.js'
 
 type Verdict = { principal: Principal } | { code: number, reason: string }
 
-const invalid: Verdict = { code: closeCodes.tokenInvalid, reason: 'Invalid token' }
-const notAdmin: Verdict = { code: closeCodes.notAllowed, reason: 'Admin role required' }
+const invalid = { code: closeCodes.tokenInvalid, reason: 'Invalid token' }
+const notAdmin = { code: closeCodes.notAllowed, reason: 'Admin role required' }
 
 /**
  * How a dashboard becomes an admin's: the server waits for an `auth` frame and says nothing; that it worked is told by
@@ -25,8 +26,9 @@ export class DashboardHandshake implements TierHandshake {
 
   begin (connection: Connection, credentials: UpgradeCredentials): void {
     if (credentials === null) return
-    if ('principal' in credentials) return this.#settle(connection, this.#verdict(credentials.principal))
+    if ('principal' in credentials) return this.#settle(connection, this.#verdict(connection, credentials.principal))
     if (credentials.refused === 'expired') return connection.close(closeCodes.tokenExpired, 'Token expired')
+    if (credentials.refused === 'not-allowed') reportRefusal(this.#services, connection, null, notAdmin.reason)
     this.#settle(connection, credentials.refused === 'invalid' ? invalid : notAdmin)
   }
 
@@ -39,7 +41,7 @@ export class DashboardHandshake implements TierHandshake {
 
   /** A later `auth` frame: a token that is not right leaves the one that is. */
   async replace (connection: Connection, frame: DashboardAuthFrame): Promise<void> {
-    const verdict = await this.#check(frame)
+    const verdict = await this.#check(connection, frame)
     if (!connection.isOpen) return
     if (!('principal' in verdict)) return connection.fail('action_not_permitted', verdict.reason, frame)
     this.#services.hub.replaceToken(connection, verdict.principal)
@@ -52,26 +54,28 @@ export class DashboardHandshake implements TierHandshake {
   }
 
   async #authenticate (connection: Connection, frame: Record<string, unknown>): Promise<void> {
-    const verdict = await this.#check(frame)
+    const verdict = await this.#check(connection, frame)
     // The socket may have gone while the token was checked.
     if (connection.isOpen) this.#settle(connection, verdict)
   }
 
-  async #check ({ token, fingerprint }: Record<string, unknown>): Promise<Verdict> {
+  async #check (connection: Connection, { token, fingerprint }: Record<string, unknown>): Promise<Verdict> {
     const { authority, options } = this.#services
     if (typeof token !== 'string') return invalid
     const print = fingerprint ?? (options.dashboard.requireFingerprint ? '' : undefined)
     if (print !== undefined && typeof print !== 'string') return invalid
     try {
-      return this.#verdict(await authority.authenticate(token, { fingerprint: print }))
+      return this.#verdict(connection, await authority.authenticate(token, { fingerprint: print }))
     } catch (error) {
       if (isProblem(error) && error.statusCode < 500) return invalid
       throw error
     }
   }
 
-  #verdict (principal: Principal): Verdict {
-    return principal.type === 'admin' ? { principal } : notAdmin
+  #verdict (connection: Connection, principal: Principal): Verdict {
+    if (principal.type === 'admin') return { principal }
+    reportRefusal(this.#services, connection, principal, notAdmin.reason)
+    return notAdmin
   }
 
   #settle (connection: Connection, verdict: Verdict) {

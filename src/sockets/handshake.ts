@@ -3,6 +3,7 @@ import type { Principal } from '../auth/principal.js'
 import { closeCodes } from './codes.js'
 import { isFrameLike, PoisonousFrame, type Connection, type Frame } from './connection.js'
 import type { AuthFrame } from '../schemas/frames/agents.js'
+import { reportRefusal } from './refusals.js'
 import type { SocketServices } from './services.js'
 
 /** Seconds before the end of a token at which its bearer is told. */
@@ -39,6 +40,7 @@ export class Handshake implements TierHandshake {
     if ('principal' in credentials) return this.#succeed(connection, credentials.principal)
     if (credentials.refused === 'expired') return connection.close(closeCodes.tokenExpired, 'Token expired')
     if (credentials.refused === 'invalid') return connection.close(closeCodes.tokenInvalid, 'Invalid token')
+    reportRefusal(this.#services, connection, null, 'A temporary token opens no socket')
     connection.close(closeCodes.notAllowed, 'Insufficient permissions')
   }
 
@@ -67,7 +69,10 @@ export class Handshake implements TierHandshake {
     // The socket may have gone while the token was checked.
     if (!connection.isOpen) return
     if (!principal) return refuse(connection, 'Invalid token')
-    if (principal.type === 'temp') return refuse(connection, 'Insufficient permissions')
+    if (principal.type === 'temp') {
+      reportRefusal(this.#services, connection, principal, 'A temporary token opens no socket')
+      return refuse(connection, 'Insufficient permissions')
+    }
     connection.observes = observe === true
     if (this.#services.hub.isFull(connection.tier)) return connection.close(closeCodes.tryAgainLater, 'Too many connections')
     this.#succeed(connection, principal, requestId)

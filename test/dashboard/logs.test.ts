@@ -140,7 +140,7 @@ t.test('dashboard_log', async t => {
 
 t.test('records of a logger become entries', async t => {
   const { ring } = build()
-  const sink = logSink(ring)
+  const sink = logSink(ring, { minLevel: 30 })
   const write = (record: object) => {
     sink.write(`${JSON.stringify({ time: 1, pid: 2, hostname: 'h', ...record })}\n`)
     return ring.frame(1).logs[0]!
@@ -165,8 +165,12 @@ t.test('records of a logger become entries', async t => {
   const { size } = ring
   write({ level: 20, msg: 'debug' })
   t.equal(ring.size, size, 'what is below info is left out')
-  logSink(ring, { minLevel: 20 }).write('{"level":20,"msg":"debug"}')
-  t.match(ring.frame(1).logs, [{ message: 'debug' }])
+  logSink(ring).write('{"level":30,"msg":"info"}')
+  t.equal(ring.size, size, 'and by default what is below a warning')
+  logSink(ring).write('{"level":50,"msg":"audited","audit":"agent-registry"}')
+  t.equal(ring.size, size, 'and what the ring has already')
+  logSink(ring).write('{"level":40,"msg":"warning","audit":"mine"}')
+  t.match(ring.frame(1).logs, [{ message: 'warning', level: 'WARN', audit: 'mine' }])
   sink.write('not JSON\n')
   t.match(ring.frame(1).logs, [{ message: 'not JSON', level: 'INFO' }])
   sink.write('[1]')

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { build, keys, problemOf, sleep, until, type Harness } from '../helper.js'
+import type { RegistrationBody } from '../../src/index.js'
+import { build, Harness, keys, problemOf, registration, sleep, until } from '../helper.js'
 
 const scrapeToken = 'a-token-for-prometheus'
 
@@ -90,7 +91,7 @@ t.test('series that existing clients know', async t => {
     t.equal(during.get('arcp_active_agents{agent_type="cooks"}'), 2)
     t.equal(during.get('agent_registry_agents{status="alive"}'), 2)
     t.equal(during.get('agent_registry_agents{status="dead"}'), 0)
-    t.equal(during.get('arcp_agent_registrations_total{status="success"}'), 3)
+    t.equal(during.get('arcp_agent_registrations_total{status="success",agent_type="cooks"}'), 3)
     t.equal(during.get('arcp_agent_heartbeats_total{status="success"}'), 1)
     t.equal(during.get('arcp_agent_heartbeats_total{status="refused"}'), 1)
     await registry.delete('/agents/agent-one', { token: newer })
@@ -161,6 +162,18 @@ t.test('figures of requests', async t => {
     t.ok(sum > 0 && sum < 30)
   })
 
+  await t.test('count what no route answers once where it is ours, and not where it is the host\'s', async t => {
+    const unmatched = async (registry: Harness) => [...await scrape(registry)].filter(([key]) => /requests_total.*unmatched/.test(key))
+    const inside = await build(t, { metricsScrapeToken: scrapeToken, prefix: '/registry' })
+    for (const path of ['/nothing', '/agents/x/y/z', '']) await inside.get(path)
+    await new Harness(inside.app).get('/elsewhere')
+    t.same(await unmatched(inside), [['arcp_requests_total{method="GET",endpoint="unmatched",status_code="404"}', 3]])
+    await registry.get('/elsewhere')
+    t.same(await unmatched(registry), [])
+    registry.app.agentRegistry.countUnmatched({ method: 'GET', statusCode: 404, elapsedMs: 1 })
+    t.same(await unmatched(registry), [['arcp_requests_total{method="GET",endpoint="unmatched",status_code="404"}', 1]], 'unless the host says so')
+  })
+
   for (const prefix of ['', '/registry']) {
     await t.test(`paths, ids and methods that nobody serves add no series (prefix '${prefix}')`, async t => {
       const registry = await build(t, { metricsScrapeToken: scrapeToken, prefix })
@@ -183,6 +196,26 @@ t.test('figures of requests', async t => {
   }
 })
 
+t.test('registrations are counted by outcome and type, and those that fail take no label from others', async t => {
+  const registry = await build(t, { metricsScrapeToken: scrapeToken, allowedAgentTypes: ['testing', 'security'] })
+  const failed = async () => [...await scrape(registry)].flatMap(([key, value]) => /registrations_total\{status="failed",agent_type="(.*)"/.exec(key)?.[1] + ` ${value}`).filter(text => !text.startsWith('undefined')).sort()
+  const token = await registry.agent('agent-one')
+  t.same(await failed(), [])
+  await registry.register('agent-one')
+  await registry.post('/agents/register', { token, body: registration('agent-one', { agent_type: 'security', name: '' }) })
+  await registry.post('/agents/register', { token, body: registration('agent-one', { agent_type: 'no-such-type' }) })
+  await registry.post('/agents/register', { token, body: registration('agent-one', { agent_type: '<script>' }) })
+  await registry.post('/agents/register', { body: registration('agent-one', { agent_type: 'another-type' }) })
+  await registry.post('/agents/register', { token, body: [] })
+  await registry.post('/agents/register', { token, raw: '{"agent_type":' })
+  await registry.post('/agents/register', { token, body: registration('agent-one', { agent_type: 7 }) })
+  await t.rejects(registry.app.agentRegistry.register({ ...registration('agent-two'), agent_type: 'security', endpoint: 'nowhere' } as RegistrationBody))
+  await t.rejects(registry.join('agent-two', { agent_type: 'host-type' }))
+  await until(async () => (await failed()).length === 4)
+  t.same(await failed(), ['other 4', 'security 2', 'testing 1', 'unknown 3'])
+  t.equal((await scrape(registry)).get('arcp_agent_registrations_total{status="success",agent_type="testing"}'), 1)
+})
+
 t.test('types of agents are bounded, whatever they are called', async t => {
   const registry = await build(t, { metricsScrapeToken: scrapeToken, allowedAgentTypes: ['*'] })
   for (let index = 0; index < 60; index++) await registry.join(`agent-${index}`, { agent_type: `type-${index}` })
@@ -192,6 +225,9 @@ t.test('types of agents are bounded, whatever they are called', async t => {
   t.equal(series.get('arcp_active_agents{agent_type="other"}'), 10)
   t.equal(types.reduce((sum, [, value]) => sum + value, 0), 60)
   t.notOk([...series.keys()].some(key => key.includes('agent-1')))
+  const registrations = [...series].filter(([key]) => key.startsWith('arcp_agent_registrations_total{'))
+  t.equal(registrations.length, 51)
+  t.equal(series.get('arcp_agent_registrations_total{status="success",agent_type="other"}'), 10)
 })
 
 function block (ms: number) {

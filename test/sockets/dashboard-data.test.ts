@@ -168,7 +168,7 @@ t.test('a frame of the log is bounded, its count is not, and the log itself is',
   for (let i = 0; i < 20; i++) await registry.join(`agent-${i}`)
   const { data } = await nextWhere(client, 'logs', frame => frame.data.count > 20)
   t.equal(data.logs.length, 5)
-  for (let i = 0; i < 40; i++) registry.app.agentRegistry.logSink.write(JSON.stringify({ level: 30, msg: `${i} ${'x'.repeat(100)}` }))
+  for (let i = 0; i < 40; i++) registry.app.agentRegistry.logSink.write(JSON.stringify({ level: 40, msg: `${i} ${'x'.repeat(100)}` }))
   const full = await nextWhere(client, 'logs', frame => frame.data.logs[0].message.startsWith('39'))
   t.equal(full.data.count, 30)
   t.equal(full.data.logs[0].message.length, 40)
