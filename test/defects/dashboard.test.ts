@@ -1,8 +1,10 @@
 import t from 'tap'
-import { MemoryStore, type AgentStore } from '../../src/index.js'
-import { build, fingerprint, keys, registration, sleep, until, type Client, type Harness, type Json } from '../helper.js'
+import { buildApp } from '../../src/app.js'
+import { MemoryStore } from '../../src/index.js'
+import { build, fingerprint, Harness, keys, registration, sleep, until, withDefaults, type Client, type Json } from '../helper.js'
 import { assertAlive, nextWhere, refusalOf } from '../sockets/helper.js'
-import { answersTo, dashboard, dashboards, entryOf, firstFrames, rawOf, typesOf } from '../sockets/dashboard-helper.js'
+import { countingStore, timed } from './helper.js'
+import { answersTo, dashboard, dashboards, entryOf, firstFrames, rawOf, strange, typesOf } from '../sockets/dashboard-helper.js'
 
 // Each test is a defect of the registry that this protocol comes from, told as what has to hold instead.
 
@@ -12,12 +14,6 @@ const often = { dashboardWs: { maxConnections: 50, intervalMs: 100 } }
 
 const storedAlerts = async (client: Client): Promise<Json[]> =>
   (await answersTo(client, { type: 'refresh_request' })).find(({ type }) => type === 'alert')?.data.alerts ?? []
-
-async function timed (action: () => unknown): Promise<number> {
-  const started = performance.now()
-  await action()
-  return performance.now() - started
-}
 
 t.test('a dashboard ends with its session, and its fingerprint, logout and expiry count', async t => {
   const registry = await build(t, often)
@@ -54,24 +50,43 @@ t.test('a PIN is asked for by the server wherever something is destroyed or chan
   }
 })
 
-/** A store that counts what it is asked for. */
-function countingStore () {
-  const calls: string[] = []
-  const store = new Proxy(new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000 }), {
-    get (target, name) {
-      const member: unknown = Reflect.get(target, name)
-      if (typeof member !== 'function') return member
-      return (...args: unknown[]): unknown => {
-        calls.push(String(name))
-        return Reflect.apply(member, target, args)
-      }
-    }
-  }) as AgentStore
-  return { store, calls }
-}
+t.test('markup that strangers send is text in a frame, whole and not escaped, and no page of ours would run it', async t => {
+  const markup = '<img src=x onerror=alert(1)>'
+  const app = await buildApp({ options: withDefaults(quiet), server: { host: '127.0.0.1', port: 0, logLevel: 'silent', trustProxy: false } })
+  t.teardown(() => app.close())
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const registry = new Harness(app)
+  const refused = await registry.get(`/agents/${encodeURIComponent(markup)}`)
+  t.equal(refused.status, 401)
+  t.match(refused.headers.get('content-security-policy'), /default-src 'self'/)
+  t.notMatch(refused.headers.get('content-security-policy'), /script-src[^;]*'unsafe-inline'/)
+  await registry.join('agent-marked', { name: '<b>&"\'</b>', metadata: { note: markup } })
+  const [client, neighbour] = await dashboards(registry, 2) as [Client, Client]
+  t.match(client.all.find(({ type }) => type === 'agents').data.agents, [{ name: '<b>&"\'</b>', metadata: { note: markup } }])
+  client.send({ type: 'dashboard_log', data: { level: 'INFO', message: markup, timestamp: new Date().toISOString() } })
+  t.match(await entryOf(neighbour, markup), { source: 'dashboard', level: 'INFO' })
+  await answersTo(client, { type: 'dashboard_alert', data: { title: markup, message: `${markup}!` } })
+  t.match(await storedAlerts(client), [{ title: markup, message: `${markup}!` }])
+})
+
+t.test('no report and no record of one agent takes the fleet off the dashboards', async t => {
+  const store = new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000 })
+  const before = await build(t, { store })
+  await before.join('agent-old', { agent_type: 'networking' })
+  await before.app.close()
+  const registry = await build(t, { ...often, store, allowedAgentTypes: ['testing'] })
+  const token = await registry.agent()
+  for (const raw of ['{"avg_response_time":4000}', '{"success_rate":NaN}', '{"success_rate":1e999}', '{"error_rate":"all"}']) t.equal((await registry.post('/agents/agent-one/metrics', { token, raw })).status, 422, raw)
+  await registry.post('/agents/agent-one/metrics', { token, body: { agent_id: 'agent-old', total_requests: 3 } })
+  const [client] = await dashboards(registry, 1) as [Client]
+  t.match((await client.next('agents')).data, { total_count: 2, active_count: 2, agent_types: { networking: 1, testing: 1 } })
+  const { data } = await client.next('monitoring')
+  t.match(data, { agent_count: 2, total_requests: 3, agent_metrics: [{ agent_id: 'agent-one' }] })
+  t.strictSame(strange(client), [])
+})
 
 t.test('the producer rests without dashboards, and asks the store nothing with them', async t => {
-  const { store, calls } = countingStore()
+  const { store, callsOf } = countingStore()
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 30 }, store })
   const { token } = await registry.admin()
   await sleep(400)
@@ -82,16 +97,14 @@ t.test('the producer rests without dashboards, and asks the store nothing with t
   await client.next('alert')
   t.strictSame(typesOf(client).slice(0, 4), firstFrames)
   t.not(typesOf(client)[4], 'alert', 'none was raised before, though there are no agents')
-  for (let i = 0; i < 200; i++) await registry.join(`agent-${i}`)
-  t.ok(calls.includes('register'))
-  const before = calls.length
-  for (let i = 0; i < 10; i++) await client.next('agents')
-  t.strictSame([...new Set(calls.slice(before))].filter(name => name !== 'expire' && name !== 'now'), [])
+  const registering = await callsOf(async () => { for (let i = 0; i < 200; i++) await registry.join(`agent-${i}`) })
+  t.ok(registering.includes('register'))
+  t.strictSame(await callsOf(async () => { for (let i = 0; i < 10; i++) await client.next('agents') }), [])
 })
 
 /** Fills the log as pino would. */
 function fill (registry: Harness, count: number, text = 'x'.repeat(400)) {
-  for (let i = 0; i < count; i++) registry.app.agentRegistry.logSink.write(JSON.stringify({ level: 30, msg: `${i} ${text}` }))
+  for (let i = 0; i < count; i++) registry.app.agentRegistry.logSink.write(JSON.stringify({ level: 40, msg: `${i} ${text}` }))
 }
 
 t.test('a logs frame is never the whole buffer', async t => {
@@ -264,6 +277,17 @@ t.test('a dashboard that is given up is closed, not left behind as a zombie', as
   rawOf(stalled).resume()
   t.equal((await stalled.closed).code, 1006)
   await assertAlive(healthy)
+})
+
+t.test('an empty log that is cleared again and again is answered each time', async t => {
+  const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 100, burst: 1000 } })
+  const all = await dashboards(registry, 3)
+  for (let i = 0; i < 20; i++) for (const client of all) client.send({ type: 'clear_logs' })
+  for (const client of all) {
+    for (let i = 0; i < 20; i++) t.equal((await client.next('clear_logs_ack')).data.status, 'completed')
+  }
+  await registry.join('agent-after')
+  await entryOf(all[2]!, "Agent 'agent-after' registered")
 })
 
 t.test('logins are in the log, those that failed too', async t => {
