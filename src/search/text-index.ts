@@ -16,8 +16,13 @@ export interface TextSearch {
 const maxTerms = 16
 const maxQueryLength = 4_000
 const sliceMs = 5
-/** Pause between two slices, so that indexing takes a fifth of one core at most: a search drains what it needs. */
+/**
+ * Pause between two slices, so that indexing takes a fifth of one core at most; while the process has no time left, the
+ * pauses grow, so that requests have it: a search drains what it needs.
+ */
 const pauseMs = 4 * sliceMs
+const maxPauseMs = 16 * pauseMs
+const busy = 0.9
 const minStale = 1_000
 
 const byScore = (a: Hit, b: Hit) => b.score - a.score || (a.id < b.id ? -1 : 1)
@@ -51,6 +56,8 @@ export class TextIndex {
   /** A segment in the making that is free of what was replaced, and the ids that it still lacks. */
   #next: { segment: Segment, missing: Iterator<string> } | undefined
   #timer: NodeJS.Timeout | undefined
+  #pauseMs = pauseMs
+  #utilization = performance.eventLoopUtilization()
   #closed = false
 
   /** @param textOf the text of an agent; undefined when there is none to be found by */
@@ -102,11 +109,20 @@ export class TextIndex {
 
   #schedule () {
     if (this.#timer || this.#closed) return
-    this.#timer = setTimeout(() => this.#work(), pauseMs).unref()
+    this.#timer = setTimeout(() => this.#work(), this.#pauseMs).unref()
+  }
+
+  /** Takes the measure of the time since the last slice for the pause after this one. */
+  #pace () {
+    const since = this.#utilization
+    this.#utilization = performance.eventLoopUtilization()
+    const { utilization } = performance.eventLoopUtilization(this.#utilization, since)
+    this.#pauseMs = utilization > busy ? Math.min(2 * this.#pauseMs, maxPauseMs) : pauseMs
   }
 
   #work () {
     this.#timer = undefined
+    this.#pace()
     this.#slice(Infinity)
     if (this.#dirty.size > 0 || this.#next) this.#schedule()
   }
