@@ -1,14 +1,16 @@
 // The servers that the HTTP rows compare: ours, and bare Fastify with the same hooks, each in a process of its own.
 import jwt from '@fastify/jwt'
 import helmet from '@fastify/helmet'
+import prom from '@platformatic/prom-client'
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
 import { agents } from './corpus.js'
 
 const secret = 'a secret of more than thirty-two characters'
 const adminPassword = 'bench-password'
+const [kind, argument = '', tokenCountText] = process.argv.slice(2)
 /** As many as the rounds of registrations use up. */
-const tokenCount = Number(process.env.BENCH_TOKENS ?? 30_000)
+const tokenCount = Number(tokenCountText)
 
 /** What both have: security headers and a logger that writes nothing for a request. */
 async function base (): Promise<FastifyInstance> {
@@ -53,10 +55,38 @@ async function mintTokens (app: FastifyInstance): Promise<string[]> {
   return tokens
 }
 
+/** What else ours does for each request, done the usual way: an id in the answer, a counter and a histogram by route. */
+function addHooks (scope: FastifyInstance) {
+  const labelNames = ['method', 'endpoint', 'status_code']
+  const registers = [new prom.Registry()]
+  const total = new prom.Counter({ name: 'requests_total', help: 'Requests', labelNames, registers })
+  const duration = new prom.Histogram({ name: 'request_duration_seconds', help: 'Time to answer', labelNames, registers })
+  scope.addHook('onRequest', function nameRequest (request, reply, done) {
+    reply.header('x-request-id', request.id)
+    done()
+  })
+  scope.addHook('onResponse', function measureRequest (request, reply, done) {
+    const labels = { method: request.method, endpoint: request.routeOptions.url ?? '', status_code: reply.statusCode }
+    total.inc(labels)
+    duration.observe(labels, reply.elapsedTime / 1000)
+    done()
+  })
+}
+
 /** The same work on the wire without a registry behind it; constant answers are copied from `url`. */
 async function bare (url: string) {
-  const app = await base()
-  await app.register(jwt, { secret, sign: { expiresIn: '1h' } })
+  const host = await base()
+  await host.register(jwt, { secret, sign: { expiresIn: '1h' } })
+  host.get('/no-hooks', async () => ({ status: 'live' }))
+  await host.register(async function peers (app) { await addPeers(app, url) })
+  await host.ready()
+  const claims = { sub: 'agent', agent_id: 'agent', jti: '00000000-0000-0000-0000-000000000000', typ: 'agent', role: 'agent', iss: 'agent-registry:default', aud: 'arcp:operations' }
+  const tokens = Array.from({ length: tokenCount }, (_, index) => host.jwt.sign({ ...claims, agent_id: `new-agent-${index}` }))
+  return { app: host, details: { token: tokens[0], tokens } }
+}
+
+async function addPeers (app: FastifyInstance, url: string) {
+  addHooks(app)
   const verify = async (request: FastifyRequest) => { await request.jwtVerify() }
   const text = { type: 'string', minLength: 1, maxLength: 2048 }
   const names = ['agent_id', 'name', 'agent_type', 'endpoint', 'context_brief', 'version', 'owner', 'public_key', 'communication_mode']
@@ -77,18 +107,12 @@ async function bare (url: string) {
     const { id } = request.params as { id: string }
     return { agent_id: id, status: 'success', last_seen: new Date().toISOString(), metrics: null }
   })
-  const constants = { discover: '/public/discover?limit=50', stats: '/public/stats', health: '/health', live: '/health/live' }
-  for (const [name, path] of Object.entries(constants)) {
+  for (const [name, path] of Object.entries({ discover: '/public/discover?limit=50', stats: '/public/stats', health: '/health' })) {
     const answer = await (await fetch(url + path)).text()
     app.get(`/constant/${name}`, async (_request, reply) => reply.type('application/json; charset=utf-8').send(answer))
   }
-  await app.ready()
-  const claims = { sub: 'agent', agent_id: 'agent', jti: '00000000-0000-0000-0000-000000000000', typ: 'agent', role: 'agent', iss: 'agent-registry:default', aud: 'arcp:operations' }
-  const tokens = Array.from({ length: tokenCount }, (_, index) => app.jwt.sign({ ...claims, agent_id: `new-agent-${index}` }))
-  return { app, details: { token: tokens[0], tokens } }
 }
 
-const [kind, argument = ''] = process.argv.slice(2)
 const { app, details } = kind === 'ours' ? await ours(Number(argument)) : await bare(argument)
 await app.listen({ port: 0, host: '127.0.0.1' })
 

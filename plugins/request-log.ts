@@ -1,4 +1,4 @@
-import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance, FastifyRequest } from 'fastify'
 
 /** What is logged is an object; the types of Fastify know only strings. */
 type Serializer = (request: FastifyRequest) => string
@@ -12,11 +12,8 @@ function asPlain ({ method, url, host, ip }: FastifyRequest) {
   return asLogged({ method, url, host, remoteAddress: ip })
 }
 
-/**
- * Requests as the host logs them, but without the query of the URL: tokens and tickets may stand in it.
- * For `logSerializers` of a scope.
- */
-export function withoutQueries (log: FastifyBaseLogger): Record<string, Serializer> {
+/** Requests as the host logs them, but without the query of the URL: tokens and tickets may stand in it. */
+function withoutQueries (log: FastifyBaseLogger): Record<string, Serializer> {
   const { req: serialize = asPlain } = (log as unknown as Record<symbol, { req?: Serializer } | undefined>)[serializers] ?? {}
   return {
     req: function serializeRequest (request) {
@@ -27,4 +24,20 @@ export function withoutQueries (log: FastifyBaseLogger): Record<string, Serializ
       return asLogged(Object.fromEntries(Object.entries(logged).map(([name, value]) => [name, cut(value)])))
     }
   }
+}
+
+/**
+ * Keeps the queries of URLs out of what is logged of the requests of `scope`. With pino every logger of a request is made of
+ * one that has the serializer already: to give it to each, as `logSerializers` does, copies all serializers each time.
+ */
+export function hideQueries (scope: FastifyInstance): void {
+  const { childLoggerFactory, log } = scope
+  const ours = withoutQueries(log)
+  const base = serializers in log ? log.child({}, { serializers: ours }) : undefined
+  scope.setChildLoggerFactory(function childOfBase (logger, bindings, options, raw) {
+    if (base && !options.serializers) return childLoggerFactory.call(this, base, bindings, options, raw)
+    // Those of the scope that the registry is in.
+    const all = Object.assign(Object.create(options.serializers ?? null), ours)
+    return childLoggerFactory.call(this, logger, bindings, { ...options, serializers: all }, raw)
+  })
 }

@@ -6,7 +6,7 @@ import limits from '../plugins/limits.js'
 import { collectMethods } from '../plugins/methods.js'
 import { createMetrics, reportAnswers } from '../plugins/metrics.js'
 import { createProblemHandlers } from '../plugins/problems.js'
-import { withoutQueries } from '../plugins/request-log.js'
+import { hideQueries } from '../plugins/request-log.js'
 import { createSockets, type Sockets } from '../plugins/sockets.js'
 import validation from '../plugins/validation.js'
 import { provideWebSocket } from '../plugins/websocket-host.js'
@@ -154,6 +154,7 @@ async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions 
   if (app.hasDecorator(options.decorateAs)) throw new AlreadyRegisteredError(options.decorateAs)
 
   await app.register(async function agentRegistryScope (scope) {
+    hideQueries(scope)
     const secrets = secretsOf(options)
     const core = createCore(options, await registerJwt(scope, options.decorateAs, secrets, options.jwt), secrets, app.log, () => listensOnLoopback(app))
     app.decorate(options.decorateAs, createFacade(core))
@@ -164,7 +165,7 @@ async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions 
     await scope.register(async function registryRoutes (routes) { await addRoutes(routes, core, sockets) })
     if (options.routes.docs) await scope.register(docs)
     await start(scope, core, sockets)
-  }, { prefix, logSerializers: withoutQueries(app.log) })
+  }, { prefix })
   if (options.routes.wellKnown && isFirstAtOrigin(app)) await app.register(wellKnownScope, { options })
 }
 

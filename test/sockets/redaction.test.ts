@@ -91,3 +91,17 @@ t.test('a logger that is not pino is given requests without their query', async 
   t.match(lines.find(line => line.startsWith('incoming request')), /"url":"\/public\/info"/)
   t.notOk(lines.join().includes('token=secret'))
 })
+
+t.test('in a scope of the host with serializers of its own no query is logged either', async t => {
+  const log = sink()
+  const app = fastify({ logger: { level: 'info', stream: log.stream } } as FastifyServerOptions)
+  await app.register(async function hostsScope (scope) {
+    await scope.register(agentRegistry, withDefaults())
+  }, { logSerializers: { req: ({ url }: { url: string }) => `host ${url}`, trace: (value: unknown) => `traced ${value}` } })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  t.teardown(() => app.close())
+  await new Harness(app).get('/public/info?token=secret')
+  await until(() => log.text.includes('request completed'))
+  t.match(log.text, '/public/info')
+  t.notOk(log.text.includes('token=secret'))
+})
