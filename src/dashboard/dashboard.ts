@@ -15,6 +15,7 @@ import type { DataFrameType } from './frame.js'
 import { availableAi, embeddedStorage, healthData, noAiServices, type HealthData } from './health.js'
 import { LogRing } from './logs.js'
 import { monitoringData } from './monitoring.js'
+import { ProcessSampler } from './process-use.js'
 import { Producer } from './producer.js'
 import { RequestStats } from './request-stats.js'
 import { Resources } from './resources.js'
@@ -37,6 +38,7 @@ export class Dashboard {
   readonly answers: Answers
   readonly requests: RequestStats
   readonly resources: Resources
+  readonly process: ProcessSampler
   readonly #registry: Registry
   readonly #agents: AgentsFrame
   readonly #options: DashboardOptions
@@ -52,6 +54,7 @@ export class Dashboard {
     this.settings = new UiSettings({ pingIntervalMs: dashboardWs.pingIntervalMs, logCapacity: dashboard.logCapacity, logMessageLength: dashboard.logMessageLength })
     this.requests = new RequestStats({ now })
     this.answers = new Answers({ now, logs: this.logs, stats: this.requests, slowMs: dashboard.slowRequestMs })
+    this.process = new ProcessSampler({ now })
     this.resources = new Resources({ now, capacityMbps: dashboard.networkCapacityMbps })
     this.#agents = new AgentsFrame({ replica: registry.replica })
     registry.onChange(change => this.#changed(change))
@@ -110,6 +113,7 @@ export class Dashboard {
       replica: this.#registry.replica,
       metricsOf: record => record.metrics && showMetrics(record),
       resources: () => this.resources.sample(),
+      process: () => this.process.sample(),
       requests: () => this.requests.summary()
     })
   }

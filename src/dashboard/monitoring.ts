@@ -2,6 +2,7 @@ import type { Replica } from '../registry/replica.js'
 import type { AgentMetrics } from '../schemas/agent.js'
 import type { AgentRecord } from '../store/store.js'
 import { round } from './frame.js'
+import type { ProcessUse } from './process-use.js'
 import type { RequestSummary } from './request-stats.js'
 import type { ResourceUtilization } from './resources.js'
 
@@ -18,6 +19,7 @@ export interface MonitoringData {
   truncated?: true
   agent_count: number
   resource_utilization: ResourceUtilization
+  process: ProcessUse
   /** HTTP requests to the registry itself. */
   registry: RequestSummary
 }
@@ -27,6 +29,7 @@ export interface MonitoringSources {
   /** What an agent has reported; null when nothing. */
   metricsOf: (record: AgentRecord) => AgentMetrics | null
   resources: () => ResourceUtilization
+  process: () => ProcessUse
   requests: () => RequestSummary
 }
 
@@ -57,7 +60,7 @@ function means ({ agents, requests, time, errors, plainTime, plainErrors }: Tota
 }
 
 /** O(agents). */
-export function monitoringData ({ replica, metricsOf, resources, requests }: MonitoringSources): MonitoringData {
+export function monitoringData ({ replica, metricsOf, resources, process, requests }: MonitoringSources): MonitoringData {
   const totals: Totals = { agents: 0, requests: 0, time: 0, errors: 0, plainTime: 0, plainErrors: 0 }
   const shown: AgentMetrics[] = []
   for (const { record } of replica.newest()) {
@@ -73,6 +76,7 @@ export function monitoringData ({ replica, metricsOf, resources, requests }: Mon
     ...(shown.length < totals.agents ? { truncated: true as const } : {}),
     agent_count: replica.size,
     resource_utilization: resources(),
+    process: process(),
     registry: requests()
   }
 }

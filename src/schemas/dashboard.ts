@@ -30,6 +30,12 @@ export type ConfigAnswer = Static<typeof ConfigAnswer>
 const Percent = Type.Number({ minimum: 0, maximum: 100 })
 export const ResourceUtilization = Type.Object({ cpu: Percent, memory: Percent, network: Percent, storage: Percent }, { description: 'Percent of this host' })
 
+export const ProcessUse = Type.Object({
+  cpu: Type.Number({ minimum: 0, description: 'Percent of one core since the frame before' }),
+  memory_bytes: Type.Integer({ minimum: 0, description: 'Resident memory' }),
+  uptime_seconds: Type.Integer({ minimum: 0 })
+}, { description: 'What this process uses' })
+
 export const RequestSummary = Type.Object({
   total_requests: Type.Integer({ minimum: 0 }),
   avg_response_time: Type.Number({ minimum: 0, description: 'Seconds' }),

@@ -7,7 +7,7 @@ import { embeddedStorage, healthData, noAiServices } from '../../src/dashboard/h
 import { monitoringData } from '../../src/dashboard/monitoring.js'
 import { AlertFrame } from '../../src/schemas/frames/dashboard.js'
 import { fieldErrors } from '../../src/validation.js'
-import { fleet, manualClock, metrics, snapshot, start } from './helper.js'
+import { fleet, manualClock, metrics, processUse, snapshot, start } from './helper.js'
 
 function build (options: { rules?: readonly AlertRule[], capacity?: number } = {}) {
   const now = manualClock()
@@ -181,7 +181,7 @@ t.test('a snapshot of what the frames show', async t => {
   const resources = { cpu: 1, memory: 2, network: 3, storage: 4 }
   function look (total: number, dead: number, reported = 0, ours = 0) {
     const replica = fleet(total, { dead })
-    const monitoring = monitoringData({ replica, metricsOf: ({ id }) => metrics(id, { total_requests: reported, error_rate: 0.5 }), resources: () => resources, requests: () => requests(ours) })
+    const monitoring = monitoringData({ replica, metricsOf: ({ id }) => metrics(id, { total_requests: reported, error_rate: 0.5 }), resources: () => resources, process: () => processUse, requests: () => requests(ours) })
     return alertSnapshot(monitoring, healthData({ storage: embeddedStorage, aiServices: noAiServices, agents: () => ({ total, active: total - dead }) }))
   }
   t.match(look(0, 0).values, { avg_response_time: undefined, error_rate: undefined, registry_error_rate: undefined, agents_ratio: undefined, agents_condition: 'no_agents', storage_status: 'healthy', system_status: 'healthy', ...resources })
@@ -197,5 +197,5 @@ t.test('a snapshot of what the frames show', async t => {
     { type: 'system_health', message: 'System health is unhealthy: No active agents available', details: { status: 'unhealthy' } }
   ])
   const failed = healthData({ storage: embeddedStorage, aiServices: noAiServices, agents: () => { throw new Error('no figures') } })
-  t.equal(alertSnapshot(monitoringData({ replica: fleet(0), metricsOf: () => null, resources: () => resources, requests: () => requests(0) }), failed).values.agents_condition, 'unknown')
+  t.equal(alertSnapshot(monitoringData({ replica: fleet(0), metricsOf: () => null, resources: () => resources, process: () => processUse, requests: () => requests(0) }), failed).values.agents_condition, 'unknown')
 })

@@ -6,11 +6,12 @@ import { frameText, maxFrameBytes, round } from '../../src/dashboard/frame.js'
 import { agentsHealth, embeddedStorage, healthData, noAiServices, type HealthSources } from '../../src/dashboard/health.js'
 import { hostCounters, osCpuTimes, parseCpuTimes, parseDiskCounters, parseNetworkBytes } from '../../src/dashboard/host-counters.js'
 import { monitoringData } from '../../src/dashboard/monitoring.js'
+import { ProcessSampler } from '../../src/dashboard/process-use.js'
 import { RequestStats } from '../../src/dashboard/request-stats.js'
 import { Resources } from '../../src/dashboard/resources.js'
 import { fieldErrors } from '../../src/validation.js'
 import { AgentsFrame as AgentsFrameSchema, HealthFrame, MonitoringFrame } from '../../src/schemas/frames/dashboard.js'
-import { fakeHost, fleet, manualClock, metrics, record, replicaOf, start, type Host } from './helper.js'
+import { fakeHost, fleet, manualClock, metrics, processUse, record, replicaOf, start, type Host } from './helper.js'
 
 const idle = { cpu: 0, memory: 0, network: 0, storage: 0 }
 const noRequests = { total_requests: 0, avg_response_time: 0, error_rate: 0 }
@@ -89,6 +90,21 @@ t.test('resources', async t => {
   })
 })
 
+t.test('this process', async t => {
+  const now = manualClock()
+  const values = { micros: 30_000_000, rss: 5_000 }
+  const figures = { cpuUsage: () => ({ user: values.micros, system: 0 }), uptime: () => 60.9, memoryUsage: { rss: () => values.rss } }
+  const use = new ProcessSampler({ now, figures })
+  t.same(use.sample(), { cpu: round(100 * 30 / 60.9, 2), memory_bytes: 5_000, uptime_seconds: 60 }, 'first over its life')
+  Object.assign(values, { micros: 30_500_000, rss: 6_000 })
+  now.advance(249)
+  t.equal(use.sample().memory_bytes, 5_000, 'two at once are one')
+  now.advance(1_751)
+  t.match(use.sample(), { cpu: 25, memory_bytes: 6_000 }, 'then since the sample before')
+  const own = new ProcessSampler({ now }).sample()
+  t.ok(own.cpu > 0 && own.memory_bytes > 1e7)
+})
+
 t.test('figures of the kernel', async t => {
   t.same(parseCpuTimes('cpu  10 1 4 80 5 2 3 0 7 7\ncpu0 1 1 1 1 1\n'), { busy: 20, total: 105 })
   const net = 'Inter-| Receive\n face |bytes\n    lo: 900 1 0 0 0 0 0 0 900 1 0 0 0 0 0 0\n  eth0:100 1 0 0 0 0 0 0 23 1 0 0 0 0 0 0\n'
@@ -134,10 +150,10 @@ t.test('request statistics', async t => {
 t.test('monitoring', async t => {
   const requests = () => ({ total_requests: 7, avg_response_time: 0.0123, error_rate: 0 })
   const build = (replica: ReturnType<typeof fleet>, reported: Record<string, Partial<ReturnType<typeof metrics>>>) =>
-    monitoringData({ replica, metricsOf: ({ id }) => reported[id] ? metrics(id, reported[id]) : null, resources: () => idle, requests })
+    monitoringData({ replica, metricsOf: ({ id }) => reported[id] ? metrics(id, reported[id]) : null, resources: () => idle, process: () => processUse, requests })
 
   t.test('is of zeros without agents', async t => {
-    t.same(build(fleet(0), {}), { total_requests: 0, avg_response_time: 0, error_rate: 0, agent_metrics: [], agent_count: 0, resource_utilization: idle, registry: requests() })
+    t.same(build(fleet(0), {}), { total_requests: 0, avg_response_time: 0, error_rate: 0, agent_metrics: [], agent_count: 0, resource_utilization: idle, process: processUse, registry: requests() })
   })
 
   t.test('means are weighted by requests, and dead agents count', async t => {
@@ -161,7 +177,7 @@ t.test('monitoring', async t => {
     const entries = Array.from({ length: 2_500 }, (_, n) => ({ ...entry, record: { ...entry.record, id: id(n) } }))
     const long = { success_rate: 1 / 3, avg_response_time: 1 / 3, reputation_score: 1 / 3, average_response_time: 1 / 3, error_rate: 1 / 3, total_requests: 2 ** 40, requests_processed: 2 ** 40 }
     const replica = { size: 2_500, * newest () { yield * entries } }
-    const data = monitoringData({ replica, metricsOf: each => metrics(each.id, long), resources: () => idle, requests })
+    const data = monitoringData({ replica, metricsOf: each => metrics(each.id, long), resources: () => idle, process: () => processUse, requests })
     t.match(data, { total_requests: 2_500 * 2 ** 40, agent_count: 2_500, truncated: true })
     t.ok(Buffer.byteLength(frameText('monitoring', start, JSON.stringify(data))) < maxFrameBytes)
   })

@@ -56,6 +56,8 @@ export function metrics (agentId: string, values: Partial<AgentMetrics> = {}): A
   }
 }
 
+export const processUse = { cpu: 1, memory_bytes: 1_000_000, uptime_seconds: 10 }
+
 export interface Host { cpu: CpuTimes, memory: number, network: number | null, diskUsage: number | null, disk: DiskCounters | null }
 
 /** A host whose counters say what `values` holds at the time. */

@@ -11,7 +11,7 @@ import { UiSettings } from '../../src/dashboard/settings.js'
 import { ConfigAnswer, DashboardConfig } from '../../src/schemas/dashboard.js'
 import { dashboardClientFrames, dashboardServerFrames } from '../../src/schemas/frames/dashboard.js'
 import { checkerOf, fieldErrors } from '../../src/validation.js'
-import { fleet, manualClock } from './helper.js'
+import { fleet, manualClock, processUse } from './helper.js'
 
 interface Sent { type: DataFrameType, text: string }
 
@@ -28,7 +28,7 @@ function build (changes: Partial<ProducerOptions> = {}) {
     monitoring () {
       state.made++
       const resources = { cpu: state.cpu, memory: 0, network: 0, storage: 0 }
-      return monitoringData({ replica, metricsOf: () => null, resources: () => resources, requests: () => ({ total_requests: 0, avg_response_time: 0, error_rate: 0 }) })
+      return monitoringData({ replica, metricsOf: () => null, resources: () => resources, process: () => processUse, requests: () => ({ total_requests: 0, avg_response_time: 0, error_rate: 0 }) })
     },
     health: () => healthData({ storage: embeddedStorage, aiServices: noAiServices, agents: () => ({ total: 1, active: 1 }) }),
     agents: () => new AgentsFrame({ replica }).data(),

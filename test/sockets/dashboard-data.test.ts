@@ -73,13 +73,18 @@ t.test('monitoring shows what agents report, in seconds and weighted by requests
   t.ok(before.avg_response_time > 0 && before.avg_response_time < 10)
 })
 
-t.test('the resources are those of this host', async t => {
+t.test('the resources are those of this host and of this process', async t => {
   const registry = await build(t, often)
   const [client] = await dashboards(registry, 1) as [Client]
   const { data } = await nextWhere(client, 'monitoring', frame => frame.data.resource_utilization.cpu > 0)
   const { cpu, memory, network, storage } = data.resource_utilization
   for (const [name, value] of Object.entries({ cpu, memory, network, storage })) t.ok(value >= 0 && value <= 100, name)
   t.ok(memory > 0 && storage > 0)
+  const { cpu: own, memory_bytes: bytes, uptime_seconds: uptime } = data.process
+  t.ok(own > 0 && bytes > 10_000_000)
+  t.ok(Math.abs(bytes - process.memoryUsage.rss()) < 500_000_000)
+  t.ok(Math.abs(uptime - process.uptime()) < 10)
+  t.strictSame(strange(client), [])
 })
 
 t.test('health and agents follow the leases', async t => {

@@ -1,7 +1,7 @@
 import { Type, type Static, type TProperties } from '@sinclair/typebox'
 import { AgentInfo, AgentMetrics } from '../agent.js'
 import { Timestamp } from '../common.js'
-import { Alert, LogEntry, RequestSummary, ResourceUtilization } from '../dashboard.js'
+import { Alert, LogEntry, ProcessUse, RequestSummary, ResourceUtilization } from '../dashboard.js'
 import { ClientFrame, commonClientFrames, commonServerFrames, EpochSeconds, RequestId, ServerFrame } from './common.js'
 
 /** The first frame; a later one replaces the token of the connection. */
@@ -46,6 +46,7 @@ export const MonitoringFrame = DataFrame('monitoring', {
   truncated: Truncated,
   agent_count: Count,
   resource_utilization: ResourceUtilization,
+  process: ProcessUse,
   registry: RequestSummary
 })
 export const HealthFrame = DataFrame('health', {
