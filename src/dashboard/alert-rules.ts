@@ -77,9 +77,9 @@ export const defaultAlertRules: readonly AlertRule[] = [
 
 function assertRule (rule: unknown, index: number): asserts rule is AlertRuleInput {
   const [wrong] = fieldErrors(AlertRuleInput, rule)
-  if (wrong) throw new OptionsError(`alertRules.${index}${wrong.path.replaceAll('/', '.')}: ${wrong.message}`)
+  if (wrong) throw new OptionsError(`dashboard.alertRules.${index}${wrong.path.replaceAll('/', '.')}: ${wrong.message}`)
   const { comparison = '>', threshold } = rule as AlertRuleInput
-  if (typeof threshold === 'string' && comparison !== '=') throw new OptionsError(`alertRules.${index}.threshold: text can only be compared with '='`)
+  if (typeof threshold === 'string' && comparison !== '=') throw new OptionsError(`dashboard.alertRules.${index}.threshold: text can only be compared with '='`)
 }
 
 /**
