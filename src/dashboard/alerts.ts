@@ -52,6 +52,18 @@ function textOf (value: unknown, length: number): string {
   return typeof value === 'string' ? redact(value.trim(), length) : ''
 }
 
+/** What a `dashboard_alert` frame carries. */
+function givenIn (data: unknown): unknown[] {
+  return isObject(data) && Array.isArray(data.alerts) ? data.alerts.slice(0, maxPerFrame) : [data]
+}
+
+const isText = (value: unknown) => typeof value === 'string' && value.trim() !== ''
+
+/** Whether the data of a `dashboard_alert` frame holds anything that can be stored: something with a message or a title. */
+export function hasAlert (data: unknown): boolean {
+  return givenIn(data).some(given => isObject(given) && (isText(given.message) || isText(given.title)))
+}
+
 function applies ({ metric, comparison, threshold }: AlertRule, { values }: AlertSnapshot): boolean {
   const value = values[metric]
   return typeof value === typeof threshold && comparisons[comparison](value!, threshold)
@@ -123,8 +135,7 @@ export class Alerts {
    * @returns what was stored
    */
   add (data: unknown): Alert[] {
-    const given = isObject(data) && Array.isArray(data.alerts) ? data.alerts.slice(0, maxPerFrame) : [data]
-    return given.flatMap(each => {
+    return givenIn(data).flatMap(each => {
       const alert = this.#normalize(each)
       if (!alert || this.#known.has(sameness(alert))) return []
       this.#store(alert)

@@ -83,9 +83,12 @@ export class Dashboard {
     this.#producer?.stop()
   }
 
-  /** A frame of now for one dashboard; null when there is nothing to tell, or nothing is produced yet. */
-  frame (type: DataFrameType): string | null {
-    return this.#producer?.frame(type) ?? null
+  /**
+   * A frame of now for one dashboard; null when there is nothing to tell, or nothing is produced yet; undefined when it
+   * cannot be made, of which the log tells.
+   */
+  frame (type: DataFrameType): string | null | undefined {
+    return this.#producer ? this.#producer.frame(type) : null
   }
 
   health (): HealthData {
@@ -103,9 +106,8 @@ export class Dashboard {
   }
 
   /** A newer instance of an agent has taken the place of another. */
-  replaced ({ agentId, address, previousAddress }: Replacement): void {
-    const addresses = { client_ip: address, previous_ip: previousAddress }
-    this.audit.write({ level: 'INFO', message: `A newer instance of agent '${agentId}' registered`, source: 'agents', agent_id: agentId, ...addresses })
+  replaced (replacement: Replacement): void {
+    this.audit.write({ level: 'INFO', message: 'a newer instance of an agent registered', source: 'agents', ...replacement })
   }
 
   #monitoring () {

@@ -80,10 +80,10 @@ export class Producer {
     }, wait).unref()
   }
 
-  /** A frame of now, for one dashboard; changes nothing. Null when there is nothing to tell. */
-  frame (type: DataFrameType): string | null {
+  /** A frame of now, for one dashboard; changes nothing. Null when there is nothing to tell, undefined when it cannot be made. */
+  frame (type: DataFrameType): string | null | undefined {
     if (type === 'alert' && this.#options.alerts.size === 0) return null
-    return frameText(type, this.#options.now(), this.#data(type))
+    return this.#attempt(type, () => frameText(type, this.#options.now(), this.#data(type)))
   }
 
   #data (type: DataFrameType): string {

@@ -1,7 +1,7 @@
 /** Codes of `error` frames. The socket lives on after each of them. */
 export const errorCodes = [
-  'malformed_message', 'unknown_type', 'invalid_frame', 'unsupported_encoding', 'message_too_large', 'rate_limited',
-  'action_not_permitted', 'agent_offline', 'storage_unavailable', 'internal_error'
+  'malformed_message', 'unknown_type', 'invalid_frame', 'missing_data', 'unsupported_encoding', 'message_too_large',
+  'rate_limited', 'action_not_permitted', 'agent_offline', 'storage_unavailable', 'internal_error'
 ] as const
 export type ErrorCode = typeof errorCodes[number]
 

@@ -1,4 +1,6 @@
 import t from 'tap'
+import { MemoryStore } from '../../src/store/memory.js'
+import type { Outcome, ReportCommand } from '../../src/store/store.js'
 import { build, until, type Client, type Json } from '../helper.js'
 import { assertAlive, nextWhere, refusalOf } from './helper.js'
 import { answersTo, dashboard, dashboards, entryOf, firstFrames, rawOf, strange, typesOf } from './dashboard-helper.js'
@@ -102,6 +104,42 @@ t.test('a refresh sends everything in order, also while paused, and takes nothin
   t.equal((await alertsOf(neighbour)).length, 1, 'and have the alert still')
 })
 
+/** Holds what agents report, and cannot be looked at when it says so. */
+class FragileStore extends MemoryStore {
+  isBroken = false
+
+  override async report (command: ReportCommand): Promise<Outcome> {
+    const outcome = await super.report(command)
+    if (!outcome.ok) return outcome
+    const ownKeys = (target: object) => {
+      if (this.isBroken) throw new Error('the disk is gone')
+      return Reflect.ownKeys(target)
+    }
+    const metrics = new Proxy(outcome.record.metrics!, { ownKeys })
+    return { ok: true, record: { ...outcome.record, metrics } }
+  }
+}
+
+t.test('what a refresh or an agents request cannot bring is told in its ack and in the log, and the rest comes', async t => {
+  const store = new FragileStore({ leaseMs: 60_000, retentionMs: 60_000 })
+  const registry = await build(t, { ...quiet, store })
+  const token = await registry.join('agent-one')
+  const [client] = await dashboards(registry, 1) as [Client]
+  const ask = async (type: string) => {
+    const frames = await answersTo(client, { type })
+    return { types: withoutLogs(frames), ack: frames.at(-1).data }
+  }
+  t.match(await ask('refresh_request'), { types: ['monitoring', 'health', 'agents', 'refresh_ack'], ack: { status: 'completed' } })
+  await registry.post('/agents/agent-one/metrics', { token, body: { total_requests: 5 } })
+  store.isBroken = true
+  t.strictSame(await ask('refresh_request'), { types: ['health', 'refresh_ack'], ack: { status: 'error', message: 'Refresh failed: no monitoring, agents' } })
+  t.strictSame(await ask('agents_request'), { types: ['agents_ack'], ack: { status: 'error', message: 'Failed to send agents data: they cannot be shown' } })
+  t.match(await entryOf(client, /^No agents frame/), { level: 'ERR', source: 'monitoring' })
+  store.isBroken = false
+  t.match(await ask('agents_request'), { types: ['agents', 'agents_ack'], ack: { status: 'completed' } })
+  t.strictSame(strange(client), [])
+})
+
 t.test('an agents request brings the agents of now before its ack', async t => {
   const registry = await build(t, quiet)
   const [client] = await dashboards(registry, 1) as [Client]
@@ -173,6 +211,8 @@ t.test('an alert that a page raises is stored once, in the shape of all alerts, 
     { title: 'Disk 0' }
   ])
   for (const bad of [undefined, 'x', [1]]) t.match(await refusalOf(client, { type: 'dashboard_alert', data: bad, requestId: 'r' }), { code: 'invalid_frame', requestId: 'r' })
+  const empty: object[] = [{}, { message: ' ', title: '' }, { message: 7 }, { severity: 'critical', type: 'x' }, { alerts: [] }, { alerts: [{}, 'x', { title: ' ' }] }, { alerts: 'x' }]
+  for (const data of empty) t.match(await refusalOf(client, { type: 'dashboard_alert', data, requestId: 'r' }), { code: 'missing_data', requestId: 'r' }, JSON.stringify(data))
   t.equal((await alertsOf(client)).length, 3)
   t.strictSame([...strange(client), ...strange(neighbour)], [])
 })

@@ -7,7 +7,9 @@ import { sendFrames } from './send-frames.js'
 export const agentsRequest: FrameHandler = {
   schema: AgentsRequestFrame,
   handle (connection, frame, { dashboard }) {
-    sendFrames(connection, dashboard, ['agents'])
-    acknowledge(connection, frame, 'agents_ack', { status: 'completed', message: 'Agents data sent' })
+    const failed = sendFrames(connection, dashboard, ['agents'])
+    acknowledge(connection, frame, 'agents_ack', failed.length === 0
+      ? { status: 'completed', message: 'Agents data sent' }
+      : { status: 'error', message: 'Failed to send agents data: they cannot be shown' })
   }
 }

@@ -1,3 +1,4 @@
+import { hasAlert } from '../../../dashboard/alerts.js'
 import { DashboardAlertFrame } from '../../../schemas/frames/dashboard.js'
 import type { FrameHandler } from '../../tiers.js'
 
@@ -5,6 +6,7 @@ import type { FrameHandler } from '../../tiers.js'
 export const dashboardAlert: FrameHandler = {
   schema: DashboardAlertFrame,
   handle (connection, frame, { dashboard }) {
+    if (!hasAlert(frame.data)) return connection.fail('missing_data', 'Expected an alert with a message or a title', frame)
     dashboard.alerts.add(frame.data)
     connection.ack(frame)
   }

@@ -8,7 +8,9 @@ export const refreshRequest: FrameHandler = {
   schema: RefreshFrame,
   handle (connection, frame, { dashboard }) {
     dashboard.logs.add({ level: 'INFO', message: 'Manual refresh', source: 'dashboard', user_id: connection.principal!.subject })
-    sendFrames(connection, dashboard, ['monitoring', 'health', 'agents', 'logs', 'alert'])
-    acknowledge(connection, frame, 'refresh_ack', { status: 'completed', message: 'Fresh data sent' })
+    const failed = sendFrames(connection, dashboard, ['monitoring', 'health', 'agents', 'logs', 'alert'])
+    acknowledge(connection, frame, 'refresh_ack', failed.length === 0
+      ? { status: 'completed', message: 'Fresh data sent' }
+      : { status: 'error', message: `Refresh failed: no ${failed.join(', ')}` })
   }
 }
