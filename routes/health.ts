@@ -1,49 +1,21 @@
-import { Type } from '@sinclair/typebox'
-import type { FastifyInstance } from 'fastify'
-import { protocol } from '../src/identity.js'
+import type { TSchema } from '@sinclair/typebox'
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { guard } from '../plugins/guard.js'
 import type { Core } from '../src/core.js'
+import { AzureHealth, ConfigHealth, DetailedHealth, Health, Probe, RedisHealth } from '../src/schemas/health.js'
+import { answers } from '../src/schemas/rest.js'
+import { azureHealth, configHealth, detailedHealth, health, redisHealth } from '../src/service-health.js'
 import type { Hub } from '../src/sockets/hub.js'
 
-const Health = Type.Object({
-  status: Type.Union([Type.Literal('healthy'), Type.Literal('degraded')]),
-  timestamp: Type.String(),
-  version: Type.String(),
-  uptime: Type.Literal('operational'),
-  service: Type.String(),
-  features: Type.Record(Type.String(), Type.Boolean()),
-  storage: Type.Object({ redis: Type.String(), backup_storage: Type.String() }),
-  ai_services: Type.Object({ azure_openai: Type.String(), embeddings: Type.Boolean() }),
-  agents: Type.Object({
-    total_registered: Type.Integer(),
-    alive_agents: Type.Integer(),
-    dead_agents: Type.Integer(),
-    agent_types: Type.Record(Type.String(), Type.Integer()),
-    embeddings_stored: Type.Integer()
-  }),
-  performance: Type.Object({ redis_connected: Type.Boolean(), ai_client_available: Type.Boolean() })
-})
-const Probe = Type.Object({ status: Type.String() })
+const schema = <T extends object>(summary: string, response: T) => ({ tags: ['service'], summary, response })
 
-const schema = (summary: string, response: object) => ({ tags: ['service'], summary, response })
-
-/** `/health` for people and existing clients, `/health/live` and `/health/ready` for orchestrators. */
-export default async function healthRoutes (scope: FastifyInstance, { core, hub }: { core: Core, hub: Hub }) {
-  const embeds = core.options.embed !== undefined
+/** `/health` for people and existing clients, `/health/live` and `/health/ready` for orchestrators, the rest for admins. */
+const healthRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async function healthRoutes (scope, { core, hub }) {
+  const admin = guard(core.authority, { takes: ['admin'], level: 'admin' })
+  const forAdmins = <T extends TSchema>(summary: string, answer: T) => ({ schema: schema(summary, answers(answer)), preValidation: admin })
 
   scope.get('/health', { schema: schema('How the registry is', { 200: Health }) }, async function getHealth () {
-    const { total_agents: total, ...counts } = core.registry.stats()
-    return {
-      status: 'healthy' as const,
-      timestamp: new Date().toISOString(),
-      version: protocol.version,
-      uptime: 'operational' as const,
-      service: 'ARCP Registry',
-      features: { vector_search: embeds, redis_storage: false, metrics_tracking: true, jwt_authentication: true, websocket_broadcasts: true },
-      storage: { redis: 'not_configured', backup_storage: 'available' },
-      ai_services: { azure_openai: 'not_configured', embeddings: embeds },
-      agents: { total_registered: total, ...counts, embeddings_stored: core.search.vectorCount },
-      performance: { redis_connected: false, ai_client_available: embeds }
-    }
+    return health(core)
   })
 
   scope.get('/health/live', { schema: schema('Whether the process answers', { 200: Probe }) }, async function getLive () {
@@ -54,4 +26,22 @@ export default async function healthRoutes (scope: FastifyInstance, { core, hub 
     if (!hub.isDraining) return { status: 'ready' }
     return reply.code(503).send({ status: 'draining' })
   })
+
+  scope.get('/health/detailed', forAdmins('How the registry and its parts are', DetailedHealth), async function getDetailed () {
+    return detailedHealth(core)
+  })
+
+  scope.get('/health/config', forAdmins('Which settings are set', ConfigHealth), async function getConfig () {
+    return configHealth(core)
+  })
+
+  scope.get('/health/redis', forAdmins('How Redis is', RedisHealth), async function getRedis () {
+    return redisHealth(core)
+  })
+
+  scope.get('/health/azure', forAdmins('How that is which makes vectors', AzureHealth), async function getAzure () {
+    return azureHealth(core)
+  })
 }
+
+export default healthRoutes
