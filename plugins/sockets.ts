@@ -101,6 +101,11 @@ export function createSockets (core: Core): Sockets {
     watchers.changed()
     if (change.event === 'registered' && change.before) liveness.replaced(change.id, change.after!.incarnation)
   })
+  core.registry.onReload(differences => {
+    for (const difference of differences) lists.change(difference)
+    watchers.changed()
+    for (const { id, before, after } of differences) if (before && after && after.incarnation > before.incarnation) liveness.replaced(id, after.incarnation)
+  })
   core.revocations.onRevoke(revoked => {
     const ends = 'jti' in revoked
       ? ({ tokenId }: { tokenId: string }) => tokenId === revoked.jti

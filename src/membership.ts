@@ -37,7 +37,7 @@ export class Membership {
 
   constructor (options: MembershipOptions) {
     this.#options = options
-    options.registry.onChange(({ id, after }) => { if (!after) this.#addresses.delete(id) })
+    options.registry.onDifference(({ id, after }) => { if (!after) this.#addresses.delete(id) })
   }
 
   /**

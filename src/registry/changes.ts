@@ -6,9 +6,11 @@ export class ChangeRing {
   #changes: Change[] = []
   #newest: number
 
-  constructor ({ size, newest = 0 }: { size: number, newest?: number }) {
+  /** @param changes the newest up to `newest`, oldest first, without a gap */
+  constructor ({ size, newest = 0, changes = [] }: { size: number, newest?: number, changes?: readonly Change[] }) {
     this.#size = size
     this.#newest = newest
+    this.#changes = changes.slice(-size)
   }
 
   get newest () { return this.#newest }

@@ -3,7 +3,7 @@ import { callHook } from '../hooks.js'
 import type { Principal } from '../auth/principal.js'
 import type { OnRegisterHook, PublicViewHook } from '../options.js'
 import type { AgentInfo, AgentRegistration } from '../schemas/agent.js'
-import type { AgentRecord, AgentStore, Change, Claim, Outcome, RecordContent, ReportCommand, Sign, StateCommand } from '../store/store.js'
+import type { AgentRecord, AgentStore, Change, Claim, Difference, Outcome, RecordContent, ReportCommand, Sign, StateCommand, StoreSnapshot } from '../store/store.js'
 import { ChangeRing } from './changes.js'
 import { RegistryEmitter, type RegistryEvent } from './events.js'
 import { mergePatch, poisonousMembers } from './merge-patch.js'
@@ -27,6 +27,7 @@ export interface RegistryOptions extends RegistrationRules {
   onError: (error: unknown) => void
 }
 
+export interface Outage { readonly fault: string, readonly since: number }
 export interface Registered { created: boolean, record: AgentRecord }
 
 /** Members that a patch may not name: identity, ownership and what the registry itself keeps. */
@@ -54,6 +55,9 @@ export class Registry {
   readonly #store: AgentStore
   readonly #sweeper: Sweeper
   readonly #listeners = new Set<(change: Change) => void>()
+  readonly #reloadListeners = new Set<(differences: readonly Difference[]) => void>()
+  readonly #availabilityListeners = new Set<(fault: string | null) => void>()
+  #outage: Outage | null = null
 
   constructor (options: RegistryOptions) {
     this.#options = options
@@ -64,10 +68,15 @@ export class Registry {
     this.#sweeper = new Sweeper(options)
   }
 
+  /** @throws what the store throws that cannot open */
   async open (): Promise<void> {
-    const snapshot = await this.#store.open(changes => { for (const change of changes) this.#apply(change) })
-    this.replica.load(snapshot)
-    this.ring = new ChangeRing({ size: this.#options.ringSize, newest: snapshot.revision })
+    const snapshot = await this.#store.open({
+      changed: changes => { for (const change of changes) this.#apply(change) },
+      touched: records => { for (const record of records) this.replica.touch(record) },
+      reloaded: snapshot => { this.#reload(snapshot) },
+      availability: fault => { this.#available(fault) }
+    })
+    this.#load(snapshot)
     this.#sweeper.start()
   }
 
@@ -97,6 +106,29 @@ export class Registry {
   onChange (listener: (change: Change) => void): () => void {
     this.#listeners.add(listener)
     return () => { this.#listeners.delete(listener) }
+  }
+
+  /** Hears what differs when the store had to be read anew: no single changes are told then. Returns how to stop. */
+  onReload (listener: (differences: readonly Difference[]) => void): () => void {
+    this.#reloadListeners.add(listener)
+    return () => { this.#reloadListeners.delete(listener) }
+  }
+
+  /** Hears of every difference, whether it is told as a change or found by a reload. Returns how to stop. */
+  onDifference (listener: (difference: Difference) => void): () => void {
+    const stops = [this.onChange(listener), this.onReload(differences => { differences.forEach(listener) })]
+    return () => { for (const stop of stops) stop() }
+  }
+
+  /** Hears why the store cannot be reached, and null when it can again. Returns how to stop. */
+  onAvailability (listener: (fault: string | null) => void): () => void {
+    this.#availabilityListeners.add(listener)
+    return () => { this.#availabilityListeners.delete(listener) }
+  }
+
+  /** Why the store cannot be reached and since when (epoch milliseconds): reads are as of then. Null while it can. */
+  get outage (): Outage | null {
+    return this.#outage
   }
 
   /** @throws validation-failed with one entry per wrong field */
@@ -188,6 +220,23 @@ export class Registry {
   stats () {
     const { size: total, deadCount: dead } = this.replica
     return { total_agents: total, alive_agents: total - dead, dead_agents: dead, agent_types: this.replica.countTypes() }
+  }
+
+  #load (snapshot: StoreSnapshot): Difference[] {
+    const { revision: newest, changes } = snapshot
+    this.ring = new ChangeRing({ size: this.#options.ringSize, newest, changes })
+    return this.replica.load(snapshot)
+  }
+
+  #reload (snapshot: StoreSnapshot) {
+    const differences = this.#load(snapshot)
+    for (const listener of this.#reloadListeners) listener(differences)
+  }
+
+  #available (fault: string | null) {
+    if (fault === null) this.#outage = null
+    else this.#outage = { fault, since: this.#outage?.since ?? Date.now() }
+    for (const listener of this.#availabilityListeners) listener(fault)
   }
 
   #apply (change: Change) {

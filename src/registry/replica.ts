@@ -1,5 +1,5 @@
 import { isDiscoverable, statusOf } from '../schemas/agent.js'
-import type { AgentRecord, Change } from '../store/store.js'
+import type { AgentRecord, Change, Difference, StoreSnapshot } from '../store/store.js'
 import { Digest, recordDigest } from './digest.js'
 import { Rendering } from './render.js'
 
@@ -12,6 +12,9 @@ export interface Entry {
   rendering: Rendering
   digest: bigint
 }
+
+const isSame = (a: AgentRecord | undefined, b: AgentRecord) =>
+  a?.incarnation === b.incarnation && a.state === b.state && a.body === b.body && a.publicBody === b.publicBody
 
 type Index = Map<string, Set<Entry>>
 
@@ -62,10 +65,25 @@ export class Replica {
   get entries (): Iterable<Entry> { return this.#entries.values() }
   get discoverable (): ReadonlySet<Entry> { return this.#discoverable }
 
-  load ({ epoch, revision, agents }: { epoch: string, revision: number, agents: readonly AgentRecord[] }): void {
+  /** Takes the place of everything that was known. @returns what differs from it, except signs of life and reports */
+  load ({ epoch, revision, agents }: Pick<StoreSnapshot, 'epoch' | 'revision' | 'agents'>): Difference[] {
+    const before = new Map(Array.from(this.#entries, ([id, { record }]) => [id, record]))
+    this.#clear()
     this.#epoch = epoch
     this.#revision = revision
+    this.#version++
     for (const record of [...agents].sort((a, b) => a.created - b.created)) this.#put(record)
+    const gone = [...before.values()].filter(({ id }) => !this.#entries.has(id)).map(record => ({ id: record.id, before: record, after: null }))
+    const changed = agents.filter(after => !isSame(before.get(after.id), after)).map(after => ({ id: after.id, before: before.get(after.id) ?? null, after }))
+    return [...gone, ...changed]
+  }
+
+  #clear () {
+    for (const index of [this.#entries, this.#discoverable, this.#byType, this.#byCapability]) index.clear()
+    this.#recent = []
+    this.#digest = new Digest()
+    this.#dead = 0
+    this.#types = undefined
   }
 
   get (id: string): Entry | undefined {

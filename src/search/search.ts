@@ -1,6 +1,6 @@
 import type { AgentInfo, AgentMetrics } from '../schemas/agent.js'
 import type { SearchRequest, SearchResult } from '../schemas/search.js'
-import type { AgentRecord, Change } from '../store/store.js'
+import type { AgentRecord, Difference } from '../store/store.js'
 import { callHook } from '../hooks.js'
 import { matches, type AgentFilter } from '../registry/query.js'
 import { isPublic, type Replica } from '../registry/replica.js'
@@ -12,8 +12,8 @@ import { VectorIndex } from './vectors.js'
 
 export interface SearchOptions {
   replica: Replica
-  /** Hears of every change, after the replica has it; returns how to stop. */
-  onChange: (listener: (change: Change) => void) => () => void
+  /** Hears of every change, after the replica has it, and of what differs after a reload; returns how to stop. */
+  onDifference: (listener: (difference: Difference) => void) => () => void
   /** Makes vectors of texts; without it search is by words. */
   embed?: EmbedHook
   /** Time that the host may take for the vector of a query, and for one batch of others (ms). */
@@ -32,7 +32,7 @@ const queriesAtOnce = 4
 const round = (similarity: number) => Math.round(Math.min(1, Math.max(0, similarity)) * 10_000) / 10_000
 
 /** Whether what an agent is found by may be another text after this change. */
-const changesText = ({ before, after }: Change) =>
+const changesText = ({ before, after }: Difference) =>
   before === null || after === null || before.body !== after.body || before.publicBody !== after.publicBody
 
 /** 0.7 to 1.3; a reputation above 1 is on the scale to 10. */
@@ -74,7 +74,7 @@ export class Search {
 
   /** Takes in what the replica holds, and follows it from there. */
   open (): void {
-    this.#stop ??= this.#options.onChange(change => { if (changesText(change)) this.#changed(change.id) })
+    this.#stop ??= this.#options.onDifference(difference => { if (changesText(difference)) this.#changed(difference.id) })
     for (const { record } of this.#replica.entries) this.#changed(record.id)
   }
 

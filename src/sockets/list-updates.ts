@@ -2,7 +2,7 @@ import { isPublic } from '../registry/replica.js'
 import type { Rendering } from '../registry/render.js'
 import type { View } from '../registry/query.js'
 import { statusOf } from '../schemas/agent.js'
-import type { Change } from '../store/store.js'
+import type { ChangeEvent, Difference } from '../store/store.js'
 import type { Connection } from './connection.js'
 import type { SocketServices } from './services.js'
 import type { Tier, TierName } from './tiers.js'
@@ -23,7 +23,10 @@ interface List { agents: string[], total: number, truncated: boolean }
 /** Lists may take a fifth of one core. */
 const costFactor = 5
 
-function isVisible (view: View, { event, before, after }: Change): boolean {
+/** Without an event it is a difference that was found later. */
+type Told = Difference & { event?: ChangeEvent }
+
+function isVisible (view: View, { event = 'updated', before, after }: Told): boolean {
   if (view === 'public') {
     const was = before !== null && isPublic(before)
     const is = after !== null && isPublic(after)
@@ -52,7 +55,7 @@ export class ListUpdates {
     for (const updates of this.#tiers.values()) clearTimeout(updates.timer)
   }
 
-  change (change: Change): void {
+  change (change: Told): void {
     for (const updates of this.#tiers.values()) {
       if (this.#services.hub.connections(updates.tier.name).size === 0 || !isVisible(updates.tier.view, change)) continue
       updates.changed.delete(change.id)

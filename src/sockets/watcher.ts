@@ -23,6 +23,7 @@ export class Watcher {
   readonly #registry: Registry
   readonly #feed: Feed
   #position: number
+  #epoch: string
   #snapshot: Snapshot | null = null
   #sending = false
   bookmarkedAt = 0
@@ -34,6 +35,7 @@ export class Watcher {
     this.#registry = registry
     this.#feed = feed
     this.#position = position
+    this.#epoch = registry.replica.epoch
   }
 
   /** Begins a snapshot of this moment; changes after it follow its last page. */
@@ -41,6 +43,7 @@ export class Watcher {
     const renderings = Array.from(select(this.#registry.replica, this.#scope.view, this.#scope.filter), entry => entry.rendering)
     this.#snapshot = { renderings, revision: this.#registry.revision, next: 0 }
     this.#position = this.#registry.replica.revision
+    this.#epoch = this.#registry.replica.epoch
   }
 
   /** Tells the client that what it knows cannot be continued, and starts anew. */
@@ -52,7 +55,7 @@ export class Watcher {
   /** Sends what is owed, if nothing is on its way. */
   pump (shared: SharedBatches = new Map()): void {
     if (this.#sending || !this.#isCurrent()) return
-    if (!this.#snapshot && !this.#registry.ring.has(this.#position)) this.resync()
+    if (!this.#snapshot && !this.#canContinue()) this.resync()
     if (this.#snapshot) return this.#sendPage(this.#snapshot)
     while (this.#position < this.#registry.ring.newest) {
       const { text, to } = this.#batch(shared)
@@ -63,7 +66,7 @@ export class Watcher {
 
   /** Says how far the watcher is, with what it should have: only when nothing is owed. */
   bookmark (): boolean {
-    if (this.#sending || this.#snapshot || this.#position !== this.#registry.ring.newest) return false
+    if (this.#sending || this.#snapshot || !this.#canContinue() || this.#position !== this.#registry.ring.newest) return false
     const { view, filter } = this.#scope
     const whole = view === 'full' && Object.keys(filter).length === 0
     this.connection.sendFrame({
@@ -73,6 +76,11 @@ export class Watcher {
       ...(whole && { digest: this.#registry.replica.digest })
     })
     return true
+  }
+
+  /** Numbers of another epoch say nothing, and of what the ring has forgotten nobody knows. */
+  #canContinue () {
+    return this.#epoch === this.#registry.replica.epoch && this.#registry.ring.has(this.#position)
   }
 
   #isCurrent () {

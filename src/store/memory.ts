@@ -5,8 +5,8 @@ import { LeaseQueue } from './lease-queue.js'
 import { Preservation } from './preservation.js'
 import { afterCommand, afterSign, isAnnounced, isStale, mayReplace, nextIncarnation, signReason } from './transitions.js'
 import type {
-  AgentRecord, AgentStore, Change, ChangeEvent, Outcome, Refusal, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand,
-  Sign, StateCommand, StoreSnapshot, UpdateCommand
+  AgentRecord, AgentStore, ChangeEvent, Outcome, Refusal, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand,
+  Sign, StateCommand, StoreListener, StoreSnapshot, UpdateCommand
 } from './store.js'
 
 export interface MemoryStoreOptions {
@@ -31,7 +31,7 @@ export class MemoryStore implements AgentStore {
   readonly #graves = new LeaseQueue()
   readonly #preservation: Preservation
   readonly #epoch = randomBytes(6).toString('base64url')
-  #listener: (changes: readonly Change[]) => void = () => {}
+  #listener: StoreListener | undefined
   #revision = 0
   #incarnation = 0
 
@@ -42,13 +42,13 @@ export class MemoryStore implements AgentStore {
     this.#preservation = new Preservation({ leaseMs, enabled: preservation })
   }
 
-  async open (listener: (changes: readonly Change[]) => void): Promise<StoreSnapshot> {
+  async open (listener: StoreListener): Promise<StoreSnapshot> {
     this.#listener = listener
     return { epoch: this.#epoch, revision: this.#revision, agents: [...this.#agents.values()] }
   }
 
   async close (): Promise<void> {
-    this.#listener = () => {}
+    this.#listener = undefined
   }
 
   async register (command: RegisterCommand): Promise<RegisterOutcome> {
@@ -238,7 +238,8 @@ export class MemoryStore implements AgentStore {
     const id = (after ?? before)!.id
     if (after) this.#agents.set(id, after)
     else this.#agents.delete(id)
-    this.#listener([{ n: ++this.#revision, event, id, before, after, reason }])
+    this.#revision++
+    this.#listener?.changed([{ n: this.#revision, event, id, before, after, reason }])
   }
 
   /** Agents alive or held: all that wait for a lease to end, or for their hold to. */

@@ -44,6 +44,9 @@ export interface Change {
   readonly reason: string
 }
 
+/** What became of an agent while nobody told of its changes one by one. */
+export type Difference = Pick<Change, 'id' | 'before' | 'after'>
+
 /** With what right an agent is registered. Decides what happens to an id that is registered already. */
 export type Claim =
   | { readonly kind: 'owner', /** Key that owns the agent unless a record of it says otherwise. */ readonly digest?: string | null }
@@ -100,16 +103,31 @@ export interface StoreSnapshot {
   readonly epoch: string
   readonly revision: number
   readonly agents: readonly AgentRecord[]
+  /** The newest changes up to `revision`, oldest first and without a gap, as many as the store remembers. */
+  readonly changes?: readonly Change[]
+}
+
+/** What a store tells the process that has opened it. None of these throws. */
+export interface StoreListener {
+  /** Changes made here and elsewhere, in the order of their numbers, each once. */
+  changed (changes: readonly Change[]): void
+  /** Newer records of the same revision: signs of life and reports that another process took in. */
+  touched (records: readonly AgentRecord[]): void
+  /** What was heard so far does not continue, because the store lost some of it or forgot what came between. */
+  reloaded (snapshot: StoreSnapshot): void
+  /** Why the store cannot be reached; null when it can again. A store that is always there never says. */
+  availability (fault: string | null): void
 }
 
 /**
  * What the registry needs of a place where agents are kept. Every method is decided by the store, atomically, and
  * resolves after the change is as durable as this store promises. Changes made here and elsewhere reach the listener
- * in the order of their numbers, each once, and those of a call before that call resolves.
+ * in the order of their numbers, each once, and those of a call before that call resolves. A store that cannot be reached
+ * throws `storage-unavailable`, and decides nothing: what was not acknowledged may or may not have happened.
  */
 export interface AgentStore {
   /** @throws when the store cannot be used; the message says what to do. */
-  open (listener: (changes: readonly Change[]) => void): Promise<StoreSnapshot>
+  open (listener: StoreListener): Promise<StoreSnapshot>
   close (): Promise<void>
   register (command: RegisterCommand): Promise<RegisterOutcome>
   update (command: UpdateCommand): Promise<Outcome>

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { storeContract, type ContractFlags, type ContractSettings } from '../../src/store/contract.js'
+import type { StoreListener } from '../../src/store/store.js'
 import { MemoryStore } from '../../src/store/memory.js'
 
 async function build (settings: ContractSettings) {
@@ -35,10 +36,12 @@ t.test('a suite of its own may leave out the flags', async t => {
   t.equal(new Set(names).size, names.length)
 })
 
+const deaf: StoreListener = { changed () {}, touched () {}, reloaded () {}, availability () {} }
+
 t.test('a closed memory store tells nobody of its changes', async t => {
   const store = new MemoryStore({ leaseMs: 1000, retentionMs: 1000 })
   let heard = 0
-  await store.open(changes => { heard += changes.length })
+  await store.open({ ...deaf, changed: changes => { heard += changes.length } })
   const command = { content: { body: '{}', type: 'testing', capabilities: [] }, claim: { kind: 'owner' } as const, maxAgents: 10 }
   await store.register({ id: 'one', ...command })
   await store.close()
@@ -47,7 +50,7 @@ t.test('a closed memory store tells nobody of its changes', async t => {
 })
 
 t.test('two memory stores have different epochs', async t => {
-  const epochs = await Promise.all([1, 2].map(() => new MemoryStore({ leaseMs: 1000, retentionMs: 1000 }).open(() => {})))
+  const epochs = await Promise.all([1, 2].map(() => new MemoryStore({ leaseMs: 1000, retentionMs: 1000 }).open(deaf)))
   t.not(epochs[0]!.epoch, epochs[1]!.epoch)
 })
 
@@ -55,5 +58,5 @@ t.test('changes of a store that nobody opened harm nothing', async t => {
   const store = new MemoryStore({ leaseMs: 1000, retentionMs: 1000 })
   const command = { id: 'one', content: { body: '{}', type: 'testing', capabilities: [] }, claim: { kind: 'owner' } as const, maxAgents: 10 }
   t.match(await store.register(command), { ok: true, created: true })
-  t.match(await store.open(() => {}), { revision: 1, agents: [{ id: 'one' }] })
+  t.match(await store.open(deaf), { revision: 1, agents: [{ id: 'one' }] })
 })

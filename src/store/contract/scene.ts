@@ -68,7 +68,12 @@ export class Scene {
   }
 
   async open (): Promise<StoreSnapshot> {
-    this.snapshot = await this.store.open(changes => { for (const change of changes) this.#hear(change) })
+    this.snapshot = await this.store.open({
+      changed: changes => { for (const change of changes) this.#hear(change) },
+      touched: () => {},
+      reloaded: () => assert.fail('nothing was lost'),
+      availability: fault => assert.equal(fault, null)
+    })
     return this.snapshot
   }
 

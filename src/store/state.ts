@@ -1,0 +1,53 @@
+/**
+ * Small facts beside the agents that the processes of a registry share and that end by themselves:
+ * - `session`: sessions of admins; key: session id
+ * - `revoked-token`, `revoked-agent`: what has ended before its time; key: token id, agent id
+ * - `ticket`: keys to one socket; key: digest of the ticket
+ * - `spent`: temporary tokens that have been used; key: token id
+ * - `known`: pairs of address and account that have succeeded before; key: the pair
+ */
+export type StateKind = 'session' | 'revoked-token' | 'revoked-agent' | 'ticket' | 'spent' | 'known'
+
+/** Kinds that every process holds a copy of, because they are asked for with every request. */
+export const replicatedKinds: ReadonlySet<StateKind> = new Set(['session', 'revoked-token', 'revoked-agent'])
+
+/** `value` is text that whoever put it understands; null when it has gone. `until` is in epoch milliseconds. */
+export interface StateEntry { readonly kind: StateKind, readonly key: string, readonly value: string | null, readonly until: number }
+
+export interface StateListener {
+  /** An entry of a replicated kind was put or removed, here or elsewhere; those of a call before that call resolves. */
+  changed (entry: StateEntry): void
+  /** All entries of the replicated kinds, after a time in which some may not have been told. */
+  reloaded (entries: readonly StateEntry[]): void
+}
+
+/** How many tries there are at once, and in which time (ms) all of them come back. */
+export interface BucketSettings { readonly burst: number, readonly windowMs: number }
+
+/**
+ * What the registry needs of a place for these facts. Every method is decided there, atomically, and what is past its
+ * `until` is never returned. A place that cannot be reached throws `storage-unavailable`.
+ */
+export interface StateStore {
+  /** @returns the entries of the replicated kinds */
+  open (listener: StateListener): Promise<readonly StateEntry[]>
+  close (): Promise<void>
+  get (kind: StateKind, key: string): Promise<string | undefined>
+  /**
+   * @param onlyIf the value that must be there now, null for none; undefined when it does not matter
+   * @returns whether it was put
+   */
+  put (entry: StateEntry & { value: string }, onlyIf?: string | null): Promise<boolean>
+  /** Removes an entry and returns what it was: of two at once only one gets it. */
+  take (kind: StateKind, key: string): Promise<string | undefined>
+  /** Entries of a kind, in the order of their `until`. */
+  list (kind: StateKind): Promise<readonly StateEntry[]>
+  /**
+   * Takes one token of each of these buckets, or none of any. A bucket holds `burst` tokens and gets them back evenly
+   * within `windowMs`.
+   * @returns null, or milliseconds until there is one in each
+   */
+  draw (buckets: readonly string[], settings: BucketSettings): Promise<number | null>
+  /** Puts back what `draw` took. */
+  giveBack (buckets: readonly string[], settings: BucketSettings): Promise<void>
+}
