@@ -47,7 +47,7 @@ for (const [type, steps] of Object.entries(worse)) {
     const token = await registry.agent()
     const told: Json[] = []
     for (const [values, raises] of steps) {
-      t.equal((await registry.post('/agents/agent-one/metrics', { token, body: values })).status, 200)
+      t.match(await registry.post('/agents/agent-one/metrics', { token, body: values }), { status: 200 }, 'reported')
       await nextWhere(client, 'monitoring', ({ data }) => Object.entries(values).every(([name, value]) => data[name] === value))
       if (raises) told.unshift(raises)
       const alerts = await raised(client, type)
