@@ -107,7 +107,7 @@ export function createCore (options: ResolvedOptions, signer: Signer, secrets: r
   const membership = new Membership({ registry, tokens, keys, spent: new SpentTokens({ now }), revocations, onReplaced })
   const search = new Search({
     replica: registry.replica,
-    onChange: listener => registry.onChange(listener),
+    onDifference: listener => registry.onDifference(listener),
     embed: options.embed,
     hookTimeoutMs: limits.hookTimeoutMs,
     metricsOf: ({ metrics }) => metrics,
