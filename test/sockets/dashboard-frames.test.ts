@@ -1,5 +1,6 @@
 import t from 'tap'
 import { MemoryStore } from '../../src/store/memory.js'
+import type { StoredMetrics } from '../../src/registry/agent-metrics.js'
 import type { Outcome, ReportCommand } from '../../src/store/store.js'
 import { build, until, type Client, type Json } from '../helper.js'
 import { assertAlive, nextWhere, refusalOf } from './helper.js'
@@ -111,7 +112,7 @@ class FragileStore extends MemoryStore {
   override async report (command: ReportCommand): Promise<Outcome> {
     const outcome = await super.report(command)
     if (!outcome.ok) return outcome
-    const ownKeys = (target: object) => {
+    const ownKeys = (target: StoredMetrics) => {
       if (this.isBroken) throw new Error('the disk is gone')
       return Reflect.ownKeys(target)
     }
