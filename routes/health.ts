@@ -1,6 +1,9 @@
+import fastJson, { type AnySchema } from 'fast-json-stringify'
 import type { TSchema } from '@sinclair/typebox'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { sendJson } from '../plugins/entity-tags.js'
 import { guard } from '../plugins/guard.js'
+import { momentary } from '../src/registry/momentary.js'
 import type { Core } from '../src/core.js'
 import { AzureHealth, ConfigHealth, DetailedHealth, Health, Probe, RedisHealth } from '../src/schemas/health.js'
 import { answers } from '../src/schemas/rest.js'
@@ -14,8 +17,11 @@ const healthRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async 
   const admin = guard(core.authority, { takes: ['admin'], level: 'admin' })
   const forAdmins = <T extends TSchema>(summary: string, answer: T) => ({ schema: schema(summary, answers(answer)), preValidation: admin })
 
-  scope.get('/health', { schema: schema('How the registry is', { 200: Health }) }, async function getHealth () {
-    return health(core)
+  const stringify = fastJson(Health as AnySchema)
+  const healthText = momentary(core.registry.replica, () => stringify(health(core)))
+
+  scope.get('/health', { schema: schema('How the registry is', { 200: Health }) }, async function getHealth (_request, reply) {
+    return sendJson(reply, healthText())
   })
 
   scope.get('/health/live', { schema: schema('Whether the process answers', { 200: Probe }) }, async function getLive () {

@@ -1,9 +1,11 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { Type } from '@sinclair/typebox'
+import { Type, type Static } from '@sinclair/typebox'
+import fastJson, { type AnySchema } from 'fast-json-stringify'
 import { isUnchanged, listTag, recordTag, sendJson } from '../plugins/entity-tags.js'
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { implementation, protocol } from '../src/identity.js'
+import { momentary } from '../src/registry/momentary.js'
 import { PageCache } from '../src/registry/page-cache.js'
 import { slice } from '../src/registry/query.js'
 import { isPublic } from '../src/registry/replica.js'
@@ -29,6 +31,8 @@ const publicRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function p
   const embeds = options.embed !== undefined
 
   const pages = new PageCache(registry.replica)
+  const stringifyStats = fastJson(PublicStats as AnySchema)
+  const statsText = momentary(registry.replica, () => stringifyStats(stats()))
 
   scope.get('/discover', {
     schema: { tags, summary: 'Agents that are alive', querystring: DiscoverQuery, response: answers(Type.Array(AgentInfo)) }
@@ -54,7 +58,11 @@ const publicRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function p
 
   scope.get('/stats', {
     schema: { tags, summary: 'How many agents there are', response: answers(PublicStats) }
-  }, async function getPublicStats () {
+  }, async function getPublicStats (_request, reply) {
+    return sendJson(reply, statsText())
+  })
+
+  function stats (): Static<typeof PublicStats> {
     const { alive_agents: alive, total_agents: total, agent_types: types } = registry.stats()
     const available = Object.keys(types)
     return {
@@ -66,7 +74,7 @@ const publicRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function p
       features: { search: options.search.enabled, semantic_search: embeds, real_time_discovery: true, connection_facilitation: true },
       ...(available.length > 0 && { available_types: available })
     }
-  })
+  }
 
   scope.get('/agent_types', {
     schema: { tags, summary: 'Types that may register', response: answers(AgentTypes) }

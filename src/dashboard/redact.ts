@@ -7,6 +7,9 @@ const secretParameter = /(^|[?&;#\s"'({,])([\w.%-]*(?:token|ticket|key|password|
 const bearer = /\b(bearer|basic|dpop)[\s.]+[\w.~+/=-]{16,}/gi
 const jsonWebToken = /(?<![\w-])eyJ[\w-]+\.[\w-]+\.[\w-]*/g
 
+/** Whether there is anything to look for: most texts hold nothing of the kind. */
+const suspicious = /=|bearer|basic|dpop|eyJ/i
+
 const maxExtras = 24
 const maxKeyLength = 64
 const maxValueLength = 512
@@ -21,14 +24,27 @@ export function cut (text: string, length: number): string {
 /** `text` without values of secret parameters, credentials and JSON Web Tokens, in at most `length` UTF-16 units. */
 export function redact (text: string, length: number): string {
   const inspected = cut(text, Math.max(maxInspected, length))
+  if (!suspicious.test(inspected)) return cut(inspected, length)
   return cut(inspected
     .replace(secretParameter, '$1$2=[redacted]')
     .replace(bearer, '$1 [redacted]')
     .replace(jsonWebToken, '[redacted]'), length)
 }
 
+/** Verdicts on names: what is logged has the same few members over and over. */
+const verdicts = new Map<string, boolean>()
+const maxVerdicts = 1_000
+
 /** Whether a member of this name may hold a secret; words are told apart by case, `_`, `-` and `.`. */
 export function isSecretName (name: string): boolean {
+  const known = verdicts.get(name)
+  if (known !== undefined) return known
+  const verdict = hasSecretWord(name)
+  if (verdicts.size < maxVerdicts) verdicts.set(name, verdict)
+  return verdict
+}
+
+function hasSecretWord (name: string): boolean {
   return name.split(/[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])/).some(word => secretWord.test(word))
 }
 
