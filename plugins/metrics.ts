@@ -5,6 +5,7 @@ import { BoundedLabels } from '../src/bounded-labels.js'
 import { implementation, protocol } from '../src/identity.js'
 import type { Core } from '../src/core.js'
 import type { Answers } from '../src/dashboard/answers.js'
+import { ResponseTimes } from '../src/dashboard/response-times.js'
 import type { Hub } from '../src/sockets/hub.js'
 
 const durationBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
@@ -28,26 +29,23 @@ export function reportAnswers (scope: FastifyInstance, answers: Answers): void {
 }
 
 function countRequests (register: prom.Registry, answers: Answers): void {
-  const labelNames = ['method', 'endpoint', 'status_code'] as const
-  const total = new prom.Counter({ name: 'arcp_requests_total', help: 'Requests answered', labelNames, registers: [register] })
-  const duration = new prom.Histogram({ name: 'arcp_request_duration_seconds', help: 'Time to answer', labelNames, buckets: durationBuckets, registers: [register] })
-  const series = new Map<string, { total: prom.Counter.Internal, duration: prom.Histogram.Internal<string> }>()
-
-  function seriesOf (method: string, endpoint: string, status: number) {
-    const key = `${method} ${endpoint} ${status}`
-    const known = series.get(key)
-    if (known) return known
-    const labels = { method, endpoint, status_code: String(status) }
-    const made = { total: total.labels(labels), duration: duration.labels(labels) }
-    series.set(key, made)
-    return made
-  }
-
-  answers.onAnswer(({ method, endpoint, statusCode, elapsedMs }) => {
-    const { total, duration } = seriesOf(method, endpoint, statusCode)
-    total.inc()
-    duration.observe(elapsedMs / 1000)
+  const times = new ResponseTimes(durationBuckets)
+  answers.onAnswer(answer => { times.record(answer) })
+  counter(register, 'arcp_requests_total', 'Requests answered', ['method', 'endpoint', 'status_code'], set => {
+    for (const { labels, count } of times.series()) set(count, labels)
   })
+  register.registerMetric(histogramOf('arcp_request_duration_seconds', 'Time to answer', times))
+}
+
+/** A histogram that somebody else keeps: those of the library look up their labels anew with every request. */
+function histogramOf (name: string, help: string, times: ResponseTimes): prom.Metric {
+  const values = () => [...times.series()].flatMap(({ labels, count, sum, upTo }) => [
+    ...[...upTo, ['+Inf', count] as const].map(([le, value]) => ({ metricName: `${name}_bucket`, labels: { le, ...labels }, value })),
+    { metricName: `${name}_sum`, labels, value: sum },
+    { metricName: `${name}_count`, labels, value: count }
+  ])
+  const histogram = { name, help, type: 'histogram', aggregator: 'sum', get: async () => ({ name, help, type: 'histogram', values: values(), aggregator: 'sum' }), reset () {} }
+  return histogram as unknown as prom.Metric
 }
 
 /** Alive agents by type, as far as types are told apart. */

@@ -28,9 +28,11 @@ export interface AnswersOptions {
 /** Methods that are told apart where no route is met. */
 const methods = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
 
-function labelled ({ endpoint, method, ...answer }: Answer): LabelledAnswer {
-  if (endpoint !== undefined) return { ...answer, endpoint, method }
-  return { ...answer, endpoint: 'unmatched', method: methods.has(method) ? method : 'OTHER' }
+const isLabelled = (answer: Answer): answer is LabelledAnswer => answer.endpoint !== undefined
+
+function labelled (answer: Answer): LabelledAnswer {
+  if (isLabelled(answer)) return answer
+  return { ...answer, endpoint: 'unmatched', method: methods.has(answer.method) ? answer.method : 'OTHER' }
 }
 
 /** What was answered over HTTP: counted, and in the log as far as it failed or was slow. */
