@@ -1,4 +1,4 @@
-import { ExpiringMap } from './expiring-map.js'
+import { ExpiringMap } from '../expiring-map.js'
 import type { Clock } from '../clock.js'
 import type { Principal } from './principal.js'
 

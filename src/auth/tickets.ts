@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { problem } from '../errors.js'
-import { ExpiringMap } from './expiring-map.js'
+import { ExpiringMap } from '../expiring-map.js'
 import type { Clock } from '../clock.js'
 import type { Principal } from './principal.js'
 

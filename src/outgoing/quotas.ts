@@ -1,4 +1,4 @@
-import { ExpiringMap } from '../auth/expiring-map.js'
+import { ExpiringMap } from '../expiring-map.js'
 import { TokenBucket } from '../sockets/token-bucket.js'
 import type { Clock } from '../clock.js'
 

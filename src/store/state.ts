@@ -5,8 +5,12 @@
  * - `ticket`: keys to one socket; key: digest of the ticket
  * - `spent`: temporary tokens that have been used; key: token id
  * - `known`: pairs of address and account that have succeeded before; key: the pair
+ * - `secret`: what the processes have made once and share, until `forever`; key: what it is for
  */
-export type StateKind = 'session' | 'revoked-token' | 'revoked-agent' | 'ticket' | 'spent' | 'known'
+export type StateKind = 'session' | 'revoked-token' | 'revoked-agent' | 'ticket' | 'spent' | 'known' | 'secret'
+
+/** The `until` of what does not end: the last time that a Date can hold. */
+export const forever = 8_640_000_000_000_000
 
 /** Kinds that every process holds a copy of, because they are asked for with every request. */
 export const replicatedKinds: ReadonlySet<StateKind> = new Set(['session', 'revoked-token', 'revoked-agent'])
@@ -29,13 +33,14 @@ export interface BucketSettings { readonly burst: number, readonly windowMs: num
  * `until` is never returned. A place that cannot be reached throws `storage-unavailable`.
  */
 export interface StateStore {
-  /** @returns the entries of the replicated kinds */
+  /** Nothing is told before this resolves. @returns the entries of the replicated kinds */
   open (listener: StateListener): Promise<readonly StateEntry[]>
   close (): Promise<void>
   get (kind: StateKind, key: string): Promise<string | undefined>
   /**
+   * What is past its `until` already is not put, and whatever was there has gone.
    * @param onlyIf the value that must be there now, null for none; undefined when it does not matter
-   * @returns whether it was put
+   * @returns whether that condition held
    */
   put (entry: StateEntry & { value: string }, onlyIf?: string | null): Promise<boolean>
   /** Removes an entry and returns what it was: of two at once only one gets it. */

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { ExpiringMap } from '../../src/auth/expiring-map.js'
+import { ExpiringMap } from '../../src/expiring-map.js'
 import { Revocations, type Revoked } from '../../src/auth/revocations.js'
 import { SpentTokens } from '../../src/auth/spent.js'
 import { Tickets } from '../../src/auth/tickets.js'

@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.js'
+import type { Clock } from './clock.js'
 
 interface Entry<V> { value: V, until: number }
 
@@ -36,6 +36,12 @@ export class ExpiringMap<V> {
     const value = this.get(key)
     this.#entries.delete(key)
     return value
+  }
+
+  /** What has not ended, oldest first. */
+  * entries (): Generator<[key: string, entry: Readonly<Entry<V>>]> {
+    const now = this.#now()
+    for (const [key, entry] of this.#entries) if (entry.until > now) yield [key, entry]
   }
 
   sweep () {

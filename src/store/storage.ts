@@ -1,0 +1,30 @@
+import { monotonicClock } from '../clock.js'
+import { MemoryState } from './memory-state.js'
+import { MemoryStore, type MemoryStoreOptions } from './memory.js'
+import type { StateStore } from './state.js'
+import type { AgentStore } from './store.js'
+
+/** `custom` is somebody's own store. */
+export type StorageKind = 'memory' | 'level' | 'redis' | 'custom'
+
+/**
+ * Where a registry keeps what it must not forget. `agents` is opened first and closed last; the two may share a
+ * connection or database inside. Times of both are by the clock of `agents.now`. Closing what is not open does nothing.
+ */
+export interface Storage {
+  readonly kind: StorageKind
+  readonly agents: AgentStore
+  readonly state: StateStore
+}
+
+/** All of it in this process: nothing survives it. */
+export class MemoryStorage implements Storage {
+  readonly kind = 'memory'
+  readonly agents: MemoryStore
+  readonly state: MemoryState
+
+  constructor ({ clock = monotonicClock(), ...options }: MemoryStoreOptions) {
+    this.agents = new MemoryStore({ ...options, clock })
+    this.state = new MemoryState({ clock })
+  }
+}
