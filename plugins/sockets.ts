@@ -1,6 +1,7 @@
 import type { Core } from '../src/core.js'
 import type { DataFrameType } from '../src/dashboard/frame.js'
-import { Feed } from '../src/registry/feed.js'
+import { FeedSource } from '../src/feed/cursor.js'
+import { Readers } from '../src/feed/readers.js'
 import { closeCodes } from '../src/sockets/codes.js'
 import { DashboardHandshake } from '../src/sockets/dashboard-handshake.js'
 import { agentsHandlers, dashboardHandlers, publicHandlers } from '../src/sockets/handlers/index.js'
@@ -11,7 +12,6 @@ import { SocketLiveness } from '../src/sockets/liveness.js'
 import type { SocketServices } from '../src/sockets/services.js'
 import { Ticker } from '../src/sockets/ticker.js'
 import type { Tier } from '../src/sockets/tiers.js'
-import { Watchers } from '../src/sockets/watchers.js'
 
 export interface Sockets {
   readonly services: SocketServices
@@ -59,15 +59,16 @@ function createTiers ({ options, registry }: Core, services: SocketServices): So
 }
 
 function createServices ({ registry, membership, authority, dashboard, options, now, log }: Core): SocketServices {
+  const source = new FeedSource(registry)
   return {
     registry,
     membership,
     authority,
     options,
     now,
-    feed: new Feed(registry.replica),
+    source,
     hub: new Hub(),
-    watchers: new Watchers({ bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now }),
+    readers: new Readers({ source, bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now }),
     lists: new ListUpdates(),
     liveness: new SocketLiveness(),
     dashboard,
@@ -92,18 +93,18 @@ function broadcast (hub: Hub, type: DataFrameType, text: string) {
 export function createSockets (core: Core): Sockets {
   const services = createServices(core)
   const tiers = createTiers(core, services)
-  const { hub, lists, liveness, watchers } = services
+  const { hub, lists, liveness, readers } = services
   const ticker = new Ticker(services, Object.values(tiers))
   hub.use(services)
 
   core.registry.onChange(change => {
     lists.change(change)
-    watchers.changed()
+    readers.changed()
     if (change.event === 'registered' && change.before) liveness.replaced(change.id, change.after!.incarnation)
   })
   core.registry.onReload(differences => {
     for (const difference of differences) lists.change(difference)
-    watchers.changed()
+    readers.changed()
     for (const { id, before, after } of differences) if (before && after && after.incarnation > before.incarnation) liveness.replaced(id, after.incarnation)
   })
   core.revocations.onRevoke(revoked => {
@@ -134,7 +135,7 @@ export function createSockets (core: Core): Sockets {
       ticker.stop()
       liveness.stop()
       lists.stop()
-      watchers.close()
+      readers.close()
     }
   }
 }

@@ -9,10 +9,13 @@ export interface FeedScope {
   readonly filter: AgentFilter
 }
 
-type Op = 'put' | 'state' | 'remove'
+export type Op = 'put' | 'state' | 'remove'
 
-/** A batch of changes as JSON, and the number that it brings its reader to. */
-export interface Batch { changes: string[], to: number }
+/** A change as a reader sees it, with its number. */
+export interface ToldChange { readonly n: number, readonly op: Op, readonly json: string }
+
+/** Changes for one reader, and the number that they bring it to. */
+export interface Batch { readonly changes: ToldChange[], readonly to: number }
 
 const maxChanges = 500
 const maxBytes = 524_288
@@ -35,35 +38,41 @@ function opFor (scope: FeedScope, { event, before, after }: Change): Op | null {
 /** Renders changes for readers, each once for each way it can look. */
 export class Feed {
   readonly #replica: Replica
-  readonly #rendered = new WeakMap<Change, Map<string, string>>()
+  readonly #told = new WeakMap<Change, Map<string, ToldChange>>()
 
   constructor (replica: Replica) {
     this.#replica = replica
   }
 
-  /** One change as JSON; null when this reader does not see it. */
-  render (scope: FeedScope, change: Change): string | null {
+  /** Whether a reader is told of any of these changes. */
+  tellsAny (scope: FeedScope, changes: readonly Change[]): boolean {
+    return changes.some(change => opFor(scope, change) !== null)
+  }
+
+  /** One change; null when this reader does not see it. */
+  render (scope: FeedScope, change: Change): ToldChange | null {
     const op = opFor(scope, change)
     if (op === null) return null
     const key = `${scope.view} ${op}`
-    const texts = this.#rendered.get(change) ?? new Map<string, string>()
-    const text = texts.get(key) ?? this.#text(scope.view, op, change)
-    this.#rendered.set(change, texts.set(key, text))
-    return text
+    const ways = this.#told.get(change) ?? new Map<string, ToldChange>()
+    const told = ways.get(key) ?? { n: change.n, op, json: this.#text(scope.view, op, change) }
+    this.#told.set(change, ways.set(key, told))
+    return told
   }
 
-  /** The changes after `from` that this reader sees, as many as fit into one frame. */
-  batch (scope: FeedScope, from: number, changes: readonly Change[]): Batch {
-    const batch: Batch = { changes: [], to: from }
+  /** The changes that this reader sees of those that follow `from`: `limit` at most, and as many as fit into one frame. */
+  batch (scope: FeedScope, from: number, changes: readonly Change[], limit = maxChanges): Batch {
+    const told: ToldChange[] = []
+    let to = from
     let bytes = 0
     for (const change of changes) {
-      const text = this.render(scope, change)
-      if (text !== null) bytes += Buffer.byteLength(text)
-      if (bytes > maxBytes && batch.changes.length > 0) break
-      if (text !== null) batch.changes.push(text)
-      batch.to = change.n
+      const one = this.render(scope, change)
+      if (one !== null) bytes += Buffer.byteLength(one.json)
+      if (one !== null && told.length > 0 && (bytes > maxBytes || told.length === limit)) break
+      if (one !== null) told.push(one)
+      to = change.n
     }
-    return batch
+    return { changes: told, to }
   }
 
   static readonly maxChanges = maxChanges

@@ -1,10 +1,10 @@
 import type { Replica } from './replica.js'
 
-/** Texts that were made of the replica, for as long as nothing in it has changed: many readers ask for the same page. */
-export class PageCache {
+/** What was made of the replica, for as long as nothing in it has changed: many readers ask for the same page. */
+export class PageCache<T = string> {
   readonly #replica: Pick<Replica, 'version'>
   readonly #limit: number
-  readonly #texts = new Map<string, string>()
+  readonly #pages = new Map<string, T>()
   #version = -1
 
   constructor (replica: Pick<Replica, 'version'>, limit = 64) {
@@ -12,14 +12,14 @@ export class PageCache {
     this.#limit = limit
   }
 
-  /** The text under `key`, made when it is not there or not of now. */
-  get (key: string, make: () => string): string {
-    if (this.#version !== this.#replica.version) this.#texts.clear()
+  /** What is under `key`, made when it is not there or not of now. */
+  get (key: string, make: () => T): T {
+    if (this.#version !== this.#replica.version) this.#pages.clear()
     this.#version = this.#replica.version
-    const known = this.#texts.get(key)
+    const known = this.#pages.get(key)
     if (known !== undefined) return known
-    const text = make()
-    if (this.#texts.size < this.#limit) this.#texts.set(key, text)
-    return text
+    const page = make()
+    if (this.#pages.size < this.#limit) this.#pages.set(key, page)
+    return page
   }
 }

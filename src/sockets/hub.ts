@@ -79,7 +79,7 @@ export class Hub {
     const state = this.#state(connection.tier.name)
     if (!state.connections.delete(connection)) return
     if (!connection.isAuthenticated) this.#pend(state, connection, -1)
-    if (connection.watcher) this.#services.watchers.delete(connection.watcher)
+    if (connection.watcher) this.#services.readers.delete(connection.watcher)
     connection.watcher = null
     this.#services.liveness.lost(connection, wasClean)
     if (connection.principal) connection.tier.handshake?.left?.(connection)

@@ -2,13 +2,13 @@ import type { Authority } from '../auth/authority.js'
 import type { Clock } from '../clock.js'
 import type { Dashboard } from '../dashboard/dashboard.js'
 import type { ResolvedOptions } from '../options.js'
-import type { Feed } from '../registry/feed.js'
+import type { FeedSource } from '../feed/cursor.js'
+import type { Readers } from '../feed/readers.js'
 import type { Registry } from '../registry/registry.js'
 import type { Hub } from './hub.js'
 import type { ListUpdates } from './list-updates.js'
 import type { SocketLiveness } from './liveness.js'
 import type { Membership } from '../membership.js'
-import type { Watchers } from './watchers.js'
 
 /** What connections and their handlers work with. */
 export interface SocketServices {
@@ -16,9 +16,9 @@ export interface SocketServices {
   readonly authority: Authority
   readonly membership: Membership
   readonly options: ResolvedOptions
-  readonly feed: Feed
+  readonly source: FeedSource
   readonly hub: Hub
-  readonly watchers: Watchers
+  readonly readers: Readers
   readonly lists: ListUpdates
   readonly liveness: SocketLiveness
   readonly dashboard: Dashboard

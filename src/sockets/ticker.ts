@@ -35,7 +35,7 @@ export class Ticker {
         else sendStatistics(connection, now, statistics)
       }
     }
-    this.#services.watchers.tick(now)
+    this.#services.readers.tick(now)
   }
 
   #checkLife (connection: Connection, now: number) {

@@ -178,8 +178,8 @@ t.test('who follows the feed of a scope knows what that scope finds', async t =>
     const feed = new Feed(replica)
     const known = new Map<string, string | undefined>()
     const { changes: texts, to } = feed.batch(scope, 0, changes)
-    for (const text of texts) {
-      const { op, agent_id: id, state, agent } = JSON.parse(text) as FeedChange
+    for (const { json } of texts) {
+      const { op, agent_id: id, state, agent } = JSON.parse(json) as FeedChange
       if (op === 'put' ? agent!.agent_id !== id || agent!.state !== state : known.has(id) === false) return false
       if (op === 'remove') known.delete(id)
       else known.set(id, state)
@@ -220,12 +220,13 @@ t.test('a change looks to a reader like what it is to that reader', async t => {
   ]
   for (const [name, scope, event, before, after, op] of rows) {
     const change = { n: 9, event, id: 'agent-a', before, after, reason: 'why' }
-    const text = feedOf(alive).render(scope, change)
+    const told = feedOf(alive).render(scope, change)
     if (op === null) {
-      t.equal(text, null, name)
+      t.equal(told, null, name)
       continue
     }
-    const { agent, ...rest } = JSON.parse(text!) as FeedChange
+    t.equal(told!.op, op, name)
+    const { agent, ...rest } = JSON.parse(told!.json) as FeedChange
     t.strictSame(rest, { revision: 'e:9', op, agent_id: 'agent-a', ...(op !== 'remove' && { state: after!.state }), ...(before && { previous: before.state }), reason: 'why' }, name)
     t.equal(agent?.agent_id, op === 'put' ? 'agent-a' : undefined, name)
   }
@@ -238,8 +239,8 @@ t.test('readers of a scope share one text, and others do not see what is not the
   const change: Change = { n: 1, event: 'registered', id: agent.id, before: null, after: agent, reason: 'created' }
   const full = feed.render({ view: 'full', filter: {} }, change)
   t.equal(feed.render({ view: 'full', filter: { status: 'alive' } }, change), full)
-  t.match(JSON.parse(feed.render({ view: 'public', filter: {} }, change)!).agent, { name: 'Public name' })
-  t.match(JSON.parse(full!).agent, { name: registration().name })
+  t.match(JSON.parse(feed.render({ view: 'public', filter: {} }, change)!.json).agent, { name: 'Public name' })
+  t.match(JSON.parse(full!.json).agent, { name: registration().name })
   t.equal(scopeKey({ view: 'full', filter: { agent_type: 'TESTING' } }), scopeKey({ view: 'full', filter: { agent_type: 'testing' } }))
   t.equal(new Set(scopes.map(scopeKey)).size, scopes.length)
 })
