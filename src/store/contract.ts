@@ -7,6 +7,7 @@ import { reporting } from './contract/reporting.js'
 import { Scene, type Case, type ContractSettings, type ContractStore } from './contract/scene.js'
 
 export type { ContractSettings, ContractStore }
+export { stateContract, type StateContractFlags, type StateContractOptions, type StateContractSettings, type StateContractStore } from './state-contract.js'
 
 export interface ContractFlags {
   /** The store measures leases with `clock` (default); otherwise the suite waits, and leaves out what needs exact times. */
