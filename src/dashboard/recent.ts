@@ -1,6 +1,12 @@
-interface Item<T> { readonly value: T, readonly bytes: number }
+/** `bytes` is the size as JSON, which is only asked for when somebody reads. */
+interface Item<T> { readonly value: T, bytes?: number }
 
-/** The newest `capacity` values, each with the size that it has as JSON. Adding is O(1). */
+function bytesOf<T> (item: Item<T>): number {
+  item.bytes ??= Buffer.byteLength(JSON.stringify(item.value)) + 1
+  return item.bytes
+}
+
+/** The newest `capacity` values. Adding is O(1). */
 export class Recent<T extends object> {
   readonly #capacity: number
   #items: Array<Item<T>> = []
@@ -15,9 +21,8 @@ export class Recent<T extends object> {
 
   /** Returns the oldest value if it had to go. */
   add (value: T): T | undefined {
-    const item = { value, bytes: Buffer.byteLength(JSON.stringify(value)) + 1 }
     const gone = this.#items[this.#next]
-    this.#items[this.#next] = item
+    this.#items[this.#next] = { value }
     this.#next = (this.#next + 1) % this.#capacity
     return gone?.value
   }
@@ -27,10 +32,10 @@ export class Recent<T extends object> {
     const values: T[] = []
     let left = maxBytes
     for (let age = 1; age <= Math.min(count, this.size); age++) {
-      const { value, bytes } = this.#items[(this.#next - age + this.size) % this.size]!
-      left -= bytes
+      const item = this.#items[(this.#next - age + this.size) % this.size]!
+      left -= bytesOf(item)
       if (left < 0) break
-      values.push(value)
+      values.push(item.value)
     }
     return values
   }
