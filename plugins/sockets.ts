@@ -1,7 +1,9 @@
+import type { Principal } from '../src/auth/principal.js'
 import type { Core } from '../src/core.js'
 import type { DataFrameType } from '../src/dashboard/frame.js'
-import { FeedSource } from '../src/feed/cursor.js'
 import { Readers } from '../src/feed/readers.js'
+import { FeedSource } from '../src/feed/source.js'
+import { Visitors } from '../src/feed/visitors.js'
 import { closeCodes } from '../src/sockets/codes.js'
 import { DashboardHandshake } from '../src/sockets/dashboard-handshake.js'
 import { agentsHandlers, dashboardHandlers, publicHandlers } from '../src/sockets/handlers/index.js'
@@ -69,6 +71,7 @@ function createServices ({ registry, membership, authority, dashboard, options, 
     source,
     hub: new Hub(),
     readers: new Readers({ source, bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now }),
+    visitors: new Visitors(options.feed),
     lists: new ListUpdates(),
     liveness: new SocketLiveness(),
     dashboard,
@@ -93,31 +96,41 @@ function broadcast (hub: Hub, type: DataFrameType, text: string) {
 export function createSockets (core: Core): Sockets {
   const services = createServices(core)
   const tiers = createTiers(core, services)
-  const { hub, lists, liveness, readers } = services
+  const { hub, lists, liveness, readers, visitors } = services
   const ticker = new Ticker(services, Object.values(tiers))
   hub.use(services)
+
+  function end (ends: (principal: Principal) => boolean, code: number, text: string) {
+    hub.closeWhere(ends, code, text)
+    visitors.endWhere(ends, text)
+  }
+
+  function replaced (id: string, by: number) {
+    liveness.replaced(id, by)
+    visitors.endWhere(({ type, agentId, incarnation }) => type === 'agent' && agentId === id && (incarnation ?? Infinity) < by, 'Replaced by a newer instance')
+  }
 
   core.registry.onChange(change => {
     lists.change(change)
     readers.changed()
-    if (change.event === 'registered' && change.before) liveness.replaced(change.id, change.after!.incarnation)
+    if (change.event === 'registered' && change.before) replaced(change.id, change.after!.incarnation)
   })
   core.registry.onReload(differences => {
     for (const difference of differences) lists.change(difference)
     readers.changed()
-    for (const { id, before, after } of differences) if (before && after && after.incarnation > before.incarnation) liveness.replaced(id, after.incarnation)
+    for (const { id, before, after } of differences) if (before && after && after.incarnation > before.incarnation) replaced(id, after.incarnation)
   })
   core.revocations.onRevoke(revoked => {
     const ends = 'jti' in revoked
       ? ({ tokenId }: { tokenId: string }) => tokenId === revoked.jti
       : ({ type, agentId, incarnation }: { type: string, agentId: string | null, incarnation: number | null }) =>
           type === 'agent' && agentId === revoked.agentId && (incarnation ?? 0) <= revoked.incarnation
-    hub.closeWhere(ends, closeCodes.tokenInvalid, 'Token revoked')
+    end(ends, closeCodes.tokenInvalid, 'Token revoked')
   })
   core.sessions.onEnd(({ id }, reason) => {
     // The token ends with the session, rounded to seconds: whichever is seen first, clients are told the same.
     const [code, text] = reason === 'expired' ? [closeCodes.tokenExpired, 'Token expired'] as const : [closeCodes.tokenInvalid, 'Session ended'] as const
-    hub.closeWhere(({ sessionId }) => sessionId === id, code, text)
+    end(({ sessionId }) => sessionId === id, code, text)
   })
 
   return {
@@ -130,7 +143,8 @@ export function createSockets (core: Core): Sockets {
       core.dashboard.start(() => hub.countOf('dashboard'), (type, text) => broadcast(hub, type, text))
     },
     async stop () {
-      await hub.drain(core.options.sockets.drainMs)
+      const { drainMs } = core.options.sockets
+      await Promise.all([hub.drain(drainMs), visitors.drain(drainMs)])
       core.dashboard.stop()
       ticker.stop()
       liveness.stop()

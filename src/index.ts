@@ -15,6 +15,7 @@ import agentRoutes from '../routes/agents.js'
 import authRoutes from '../routes/auth.js'
 import connectionRoutes from '../routes/connections.js'
 import dashboardRoutes from '../routes/dashboard.js'
+import feedRoutes from '../routes/feed.js'
 import healthRoutes from '../routes/health.js'
 import metricsRoutes from '../routes/metrics.js'
 import problemRoutes from '../routes/problems.js'
@@ -103,6 +104,7 @@ async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) 
   if (core.options.search.enabled) await scope.register(searchRoutes, services)
   await scope.register(connectionRoutes, services)
   await scope.register(agentRoutes, { ...services, prefix: '/agents' })
+  await scope.register(feedRoutes, { ...services, prefix: '/agents' })
   await scope.register(agentMetricsRoutes, { ...services, prefix: '/agents' })
   await scope.register(publicRoutes, { ...services, prefix: '/public' })
   await scope.register(problemRoutes)

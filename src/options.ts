@@ -124,7 +124,11 @@ export const OptionsSchema = Type.Object({
   }, 'Address lists, for requests and upgrades alike'),
   feed: group({
     ringSize: count(10_000, 'Changes that are kept for watchers that resume', { env: ['ARCP_FEED_SIZE'] }),
-    bookmarkIntervalMs: ms(30_000, 'Most time between two bookmarks', seconds('ARCP_BOOKMARK_INTERVAL'))
+    bookmarkIntervalMs: ms(30_000, 'Most time between two bookmarks', seconds('ARCP_BOOKMARK_INTERVAL')),
+    keepAliveMs: ms(15_000, 'Silence after which an event stream shows that it is there; one that takes nothing for two of them is cut off', seconds('ARCP_FEED_KEEP_ALIVE')),
+    maxStreams: count(1_000, 'Event streams and polls that wait; the next is answered 503', { env: ['ARCP_FEED_MAX_STREAMS'] }),
+    maxStreamsPerCaller: count(100, 'The same, of one agent, user or admin', { env: ['ARCP_FEED_MAX_STREAMS_PER_CALLER'] }),
+    maxStreamsPerAddress: count(500, 'The same, from one address', { env: ['ARCP_FEED_MAX_STREAMS_PER_ADDRESS'] })
   }, 'The feed of changes'),
   sockets: group({
     agentsUpdateIntervalMs: ms(1_000, 'Least time between two `agents_update` frames on the public tier', seconds('AGENTS_UPDATE_INTERVAL')),

@@ -1,85 +1,37 @@
-import { Feed, scopeKey, type FeedScope } from '../registry/feed.js'
-import { count, select } from '../registry/query.js'
-import { PageCache } from '../registry/page-cache.js'
-import { revisionText, type Rendering } from '../registry/render.js'
-import type { Registry } from '../registry/registry.js'
+import type { FeedScope } from '../registry/feed.js'
+import { count } from '../registry/query.js'
+import type { Rendering } from '../registry/render.js'
 import type { Encoding } from './encoding.js'
+import { Place } from './place.js'
+import type { FeedSource } from './source.js'
 
 const maxPageBytes = 131_072
 const maxPageAgents = 500
-/** Snapshots are large; who asks for one often asks for the same. */
-const maxSharedSnapshots = 8
 
-interface SharedBatch { readonly text: string | null, readonly to: number }
 interface Snapshot { readonly renderings: readonly Rendering[], readonly revision: string, next: number }
 
-/** What the readers of one registry work with and share. */
-export class FeedSource {
-  readonly registry: Registry
-  readonly feed: Feed
-  readonly #batches: PageCache<SharedBatch>
-  readonly #snapshots: PageCache<readonly Rendering[]>
-
-  constructor (registry: Registry) {
-    this.registry = registry
-    this.feed = new Feed(registry.replica)
-    this.#batches = new PageCache(registry.replica)
-    this.#snapshots = new PageCache(registry.replica, maxSharedSnapshots)
-  }
-
-  /** What follows `position` for readers with this scope; null when there is nothing for them in it. */
-  batch (scope: FeedScope, key: string, encoding: Encoding, position: number): SharedBatch {
-    return this.#batches.get(`${position} ${encoding.name} ${key}`, () => {
-      const { replica, ring } = this.registry
-      const { changes, to } = this.feed.batch(scope, position, ring.after(position, Feed.maxChanges))
-      return { text: changes.length > 0 ? encoding.changes(changes, n => revisionText(replica.epoch, n)) : null, to }
-    })
-  }
-
-  /** All agents that readers with this scope see now. */
-  snapshot ({ view, filter }: FeedScope, key: string): readonly Rendering[] {
-    return this.#snapshots.get(key, () => Array.from(select(this.registry.replica, view, filter), entry => entry.rendering))
-  }
-}
-
 /**
- * A reader's place in the feed, whatever carries it there. It is asked for one text after the other, and what happens
- * meanwhile goes into the next, so that a slow reader costs a number and not a queue. When it falls behind the ring, or
- * the numbers do not continue, it starts anew.
+ * What a reader gets that follows the feed, whatever carries it there. It is asked for one thing after the other, and what
+ * happens meanwhile goes into the next, so that a slow reader costs a number and not a queue. When it falls behind the
+ * ring, or the numbers do not continue, it starts anew.
  */
-export class Cursor {
-  readonly scope: FeedScope
-  readonly key: string
-  readonly encoding: Encoding
+export class Cursor<T> {
+  readonly place: Place
+  readonly encoding: Encoding<T>
   readonly #source: FeedSource
-  #position: number
-  #epoch: string
   #snapshot: Snapshot | null = null
   #isLost = false
 
-  constructor ({ source, scope, encoding, position }: { source: FeedSource, scope: FeedScope, encoding: Encoding, position: number }) {
-    this.#source = source
-    this.scope = scope
-    this.key = scopeKey(scope)
+  constructor ({ source, scope, encoding, position }: { source: FeedSource, scope: FeedScope, encoding: Encoding<T>, position: number }) {
+    this.place = new Place({ source, scope, position })
     this.encoding = encoding
-    this.#position = position
-    this.#epoch = source.registry.replica.epoch
-  }
-
-  /** Number of the last change that was taken, or that did not concern this reader. */
-  get position (): number { return this.#position }
-
-  /** The reader was looked after by others, and nothing up to `position` was for it. */
-  moveTo (position: number): void {
-    this.#position = position
+    this.#source = source
   }
 
   /** Begins a snapshot of this moment; changes after it follow its last page. */
   snapshot (): void {
-    const { registry } = this.#source
-    this.#snapshot = { renderings: this.#source.snapshot(this.scope, this.key), revision: registry.revision, next: 0 }
-    this.#position = registry.replica.revision
-    this.#epoch = registry.replica.epoch
+    this.place.renew()
+    this.#snapshot = { renderings: this.#source.snapshot(this.place.scope, this.place.key), revision: this.place.revision, next: 0 }
   }
 
   /** Tells the reader that what it knows cannot be continued, and starts anew. */
@@ -88,46 +40,27 @@ export class Cursor {
     this.snapshot()
   }
 
-  /** The next text for the reader; null when nothing is owed. */
-  next (): string | null {
-    if (!this.#snapshot && !this.#canContinue()) this.restart()
+  /** The next thing for the reader; null when nothing is owed. */
+  next (): T | null {
+    if (!this.#snapshot && !this.place.canContinue()) this.restart()
     if (this.#isLost) return this.#resync()
-    return this.#snapshot ? this.#page(this.#snapshot) : this.#changes()
+    return this.#snapshot ? this.#page(this.#snapshot) : this.place.take(this.encoding)
   }
 
   /** Says how far the reader is, with what it should have: only right when nothing is owed. */
-  bookmark (): string {
+  bookmark (): T {
     const { replica } = this.#source.registry
-    const { view, filter } = this.scope
+    const { revision, scope: { view, filter } } = this.place
     const isWhole = view === 'full' && Object.values(filter).every(value => value === undefined)
-    return this.encoding.bookmark({
-      revision: revisionText(replica.epoch, this.#position),
-      count: count(replica, view, filter),
-      ...(isWhole && { digest: replica.digest })
-    })
+    return this.encoding.bookmark({ revision, count: count(replica, view, filter), ...(isWhole && { digest: replica.digest }) })
   }
 
-  /** Numbers of another epoch say nothing, and of what the ring has forgotten nobody knows. */
-  #canContinue () {
-    const { replica, ring } = this.#source.registry
-    return this.#epoch === replica.epoch && ring.has(this.#position)
-  }
-
-  #resync (): string {
+  #resync (): T {
     this.#isLost = false
-    return this.encoding.resync(this.#snapshot!.revision)
+    return this.encoding.resync(this.place.revision)
   }
 
-  #changes (): string | null {
-    while (this.#position < this.#source.registry.ring.newest) {
-      const { text, to } = this.#source.batch(this.scope, this.key, this.encoding, this.#position)
-      this.#position = to
-      if (text !== null) return text
-    }
-    return null
-  }
-
-  #page (snapshot: Snapshot): string {
+  #page (snapshot: Snapshot): T {
     const { renderings, revision } = snapshot
     const agents: string[] = []
     for (let bytes = 0; snapshot.next < renderings.length && agents.length < maxPageAgents && bytes < maxPageBytes; snapshot.next++) {
@@ -141,6 +74,6 @@ export class Cursor {
   }
 
   #agent (rendering: Rendering): string {
-    return this.scope.view === 'full' ? rendering.full() : rendering.public()!
+    return this.place.scope.view === 'full' ? rendering.full() : rendering.public()!
   }
 }

@@ -1,14 +1,23 @@
 import type { Clock } from '../clock.js'
-import type { Cursor, FeedSource } from './cursor.js'
+import type { Cursor } from './cursor.js'
+import type { Place } from './place.js'
+import type { FeedSource } from './source.js'
 
-/** Somebody who follows the feed. */
+/** Somebody who waits for what happens. */
 export interface Reader {
-  readonly cursor: Cursor
+  readonly place: Place
   /** Takes what is owed, if the last thing has gone out, and has itself parked when nothing is. */
   pump (): void
-  /** Passes on a text while nothing else is owed. */
-  tell (bookmark: string): void
 }
+
+/** Somebody who waits for one thing after the other, and is told how far it is when nothing happens. */
+export interface Follower<T = unknown> extends Reader {
+  readonly cursor: Cursor<T>
+  /** Passes on a bookmark, while nothing else is owed. */
+  tell (bookmark: T): void
+}
+
+const isFollower = (reader: Reader): reader is Follower => 'tell' in reader
 
 /** Readers who see the same. Those who are parked are owed nothing up to `position`. */
 interface Group {
@@ -44,7 +53,7 @@ export class Readers {
   }
 
   delete (reader: Reader): void {
-    const { key } = reader.cursor
+    const { key } = reader.place
     const group = this.#groups.get(key)
     this.#bookmarked.delete(reader)
     group?.parked.delete(reader)
@@ -53,10 +62,17 @@ export class Readers {
 
   /** The reader has everything up to now, and is woken by the next change that concerns it. */
   park (reader: Reader): void {
-    const group = this.#groups.get(reader.cursor.key)
+    const group = this.#groups.get(reader.place.key)
     if (!group?.members.has(reader)) return
     this.#advance(group)
     group.parked.add(reader)
+  }
+
+  /** Brings the place of a reader up to date, which may wake it. */
+  settle (reader: Reader): void {
+    const group = this.#groups.get(reader.place.key)
+    if (group) this.#advance(group)
+    if (group?.parked.has(reader)) reader.place.moveTo(group.position)
   }
 
   changed (): void {
@@ -77,7 +93,7 @@ export class Readers {
     this.#bookmarked.clear()
   }
 
-  #groupOf ({ cursor: { key } }: Reader): Group {
+  #groupOf ({ place: { key } }: Reader): Group {
     const known = this.#groups.get(key)
     if (known) return known
     const { ring, replica } = this.#source.registry
@@ -97,7 +113,7 @@ export class Readers {
     const { position: from, epoch } = group
     if (from === ring.newest && epoch === replica.epoch) return
     const [first] = group.parked
-    const isOwed = first !== undefined && (epoch !== replica.epoch || !ring.has(from) || this.#source.feed.tellsAny(first.cursor.scope, ring.after(from, Infinity)))
+    const isOwed = first !== undefined && (epoch !== replica.epoch || !ring.has(from) || this.#source.feed.tellsAny(first.place.scope, ring.after(from, Infinity)))
     group.position = ring.newest
     group.epoch = replica.epoch
     if (isOwed) this.#wake(group, from)
@@ -107,22 +123,22 @@ export class Readers {
     const woken = [...parked]
     parked.clear()
     for (const reader of woken) {
-      reader.cursor.moveTo(from)
+      reader.place.moveTo(from)
       reader.pump()
     }
   }
 
   /** Readers that still take what came before are told later. */
   #bookmark ({ parked, position }: Group, now: number) {
-    const texts = new Map<string, string>()
+    const made = new Map<string, unknown>()
     for (const reader of parked) {
-      if (now - this.#bookmarked.get(reader)! < this.#bookmarkIntervalMs) continue
+      if (!isFollower(reader) || now - this.#bookmarked.get(reader)! < this.#bookmarkIntervalMs) continue
       const { cursor } = reader
-      cursor.moveTo(position)
-      const text = texts.get(cursor.encoding.name) ?? cursor.bookmark()
-      texts.set(cursor.encoding.name, text)
+      cursor.place.moveTo(position)
+      const bookmark = made.get(cursor.encoding.name) ?? cursor.bookmark()
+      made.set(cursor.encoding.name, bookmark)
       this.#bookmarked.set(reader, now)
-      reader.tell(text)
+      reader.tell(bookmark)
     }
   }
 }

@@ -11,8 +11,8 @@ export interface FeedScope {
 
 export type Op = 'put' | 'state' | 'remove'
 
-/** A change as a reader sees it, with its number. */
-export interface ToldChange { readonly n: number, readonly op: Op, readonly json: string }
+/** A change as a reader sees it. */
+export interface ToldChange { readonly revision: string, readonly op: Op, readonly json: string }
 
 /** Changes for one reader, and the number that they bring it to. */
 export interface Batch { readonly changes: ToldChange[], readonly to: number }
@@ -55,7 +55,7 @@ export class Feed {
     if (op === null) return null
     const key = `${scope.view} ${op}`
     const ways = this.#told.get(change) ?? new Map<string, ToldChange>()
-    const told = ways.get(key) ?? { n: change.n, op, json: this.#text(scope.view, op, change) }
+    const told = ways.get(key) ?? { revision: revisionText(this.#replica.epoch, change.n), op, json: this.#text(scope.view, op, change) }
     this.#told.set(change, ways.set(key, told))
     return told
   }

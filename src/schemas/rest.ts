@@ -20,7 +20,7 @@ export const answers = <T extends TSchema>(success: T) => ({ 200: success, '4xx'
 
 export const IdParams = Type.Object({ id: Type.String() })
 
-const Capabilities = Type.Array(Capability, { maxItems: 20, description: 'All of them; repeat the parameter' })
+export const Capabilities = Type.Array(Capability, { maxItems: 20, description: 'All of them; repeat the parameter' })
 
 export const ListQuery = Type.Object({
   agent_type: Type.Optional(Type.String({ maxLength: 100 })),

@@ -2,8 +2,9 @@ import type { Authority } from '../auth/authority.js'
 import type { Clock } from '../clock.js'
 import type { Dashboard } from '../dashboard/dashboard.js'
 import type { ResolvedOptions } from '../options.js'
-import type { FeedSource } from '../feed/cursor.js'
 import type { Readers } from '../feed/readers.js'
+import type { FeedSource } from '../feed/source.js'
+import type { Visitors } from '../feed/visitors.js'
 import type { Registry } from '../registry/registry.js'
 import type { Hub } from './hub.js'
 import type { ListUpdates } from './list-updates.js'
@@ -19,6 +20,7 @@ export interface SocketServices {
   readonly source: FeedSource
   readonly hub: Hub
   readonly readers: Readers
+  readonly visitors: Visitors
   readonly lists: ListUpdates
   readonly liveness: SocketLiveness
   readonly dashboard: Dashboard

@@ -16,7 +16,8 @@ export class Ticker {
   }
 
   start (): void {
-    const shortest = Math.min(...this.#tiers.flatMap(({ options, protocolPingMs }) => [options.timeoutMs, options.intervalMs, protocolPingMs]))
+    const { bookmarkIntervalMs, keepAliveMs } = this.#services.options.feed
+    const shortest = Math.min(bookmarkIntervalMs, keepAliveMs, ...this.#tiers.flatMap(({ options, protocolPingMs }) => [options.timeoutMs, options.intervalMs, protocolPingMs]))
     this.#timer = setInterval(() => { this.#tick() }, Math.max(20, Math.min(1000, shortest / 4))).unref()
   }
 
@@ -36,6 +37,7 @@ export class Ticker {
       }
     }
     this.#services.readers.tick(now)
+    this.#services.visitors.tick(now)
   }
 
   #checkLife (connection: Connection, now: number) {

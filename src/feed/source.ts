@@ -1,0 +1,42 @@
+import { Feed, type FeedScope } from '../registry/feed.js'
+import { PageCache } from '../registry/page-cache.js'
+import { select } from '../registry/query.js'
+import { revisionText, type Rendering } from '../registry/render.js'
+import type { Registry } from '../registry/registry.js'
+import type { Encoding } from './encoding.js'
+
+/** Snapshots are large; who asks for one often asks for the same. */
+const maxSharedSnapshots = 8
+
+interface SharedBatch { readonly told: unknown, readonly to: number }
+
+/** What the readers of one registry work with and share. */
+export class FeedSource {
+  readonly registry: Registry
+  readonly feed: Feed
+  readonly #batches: PageCache<SharedBatch>
+  readonly #snapshots: PageCache<readonly Rendering[]>
+
+  constructor (registry: Registry) {
+    this.registry = registry
+    this.feed = new Feed(registry.replica)
+    this.#batches = new PageCache(registry.replica)
+    this.#snapshots = new PageCache(registry.replica, maxSharedSnapshots)
+  }
+
+  /** What follows `position` for readers with this scope; `told` is null when there is nothing for them in it. */
+  batch<T> (scope: FeedScope, key: string, { name, changes: encode }: Pick<Encoding<T>, 'name' | 'changes'>, position: number, limit = Feed.maxChanges): { told: T | null, to: number } {
+    const batch = this.#batches.get(`${position} ${limit} ${name} ${key}`, () => {
+      const { replica, ring } = this.registry
+      const { changes, to } = this.feed.batch(scope, position, ring.after(position, Feed.maxChanges), limit)
+      return { told: changes.length > 0 ? encode(changes, revisionText(replica.epoch, to)) : null, to }
+    })
+    // Nobody else makes something under the name of this encoding.
+    return batch as { told: T | null, to: number }
+  }
+
+  /** All agents that readers with this scope see now. */
+  snapshot ({ view, filter }: FeedScope, key: string): readonly Rendering[] {
+    return this.#snapshots.get(key, () => Array.from(select(this.registry.replica, view, filter), entry => entry.rendering))
+  }
+}
