@@ -94,3 +94,5 @@ export const AlreadyRegisteredError = createError('AGENT_REGISTRY_ALREADY_REGIST
 export const HookTimeoutError = createError('AGENT_REGISTRY_HOOK_TIMEOUT', "The hook '%s' did not answer within %s ms", 503)
 /** No vector could be made of a text; search goes on without it. */
 export const EmbeddingError = createError('AGENT_REGISTRY_EMBEDDING_FAILED', 'No embedding: %s', 503)
+/** A store that cannot be used as it is, and was left as it is. */
+export const StoreRefusedError = createError('AGENT_REGISTRY_STORE_REFUSED', 'The store in %s was not opened: %s. %s', 500)

@@ -34,6 +34,12 @@ export class LeaseQueue {
     this.#leases.delete(id)
   }
 
+  /** Epoch milliseconds. */
+  deadlineOf (id: string): number | undefined {
+    const lease = this.#leases.get(id)
+    return lease && lease.deadline + this.#shift
+  }
+
   /** Moves every deadline `ms` later. */
   shift (ms: number): void {
     this.#shift += ms

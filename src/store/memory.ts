@@ -14,7 +14,22 @@ export interface MemoryStoreOptions {
   retentionMs: number
   preservation?: boolean
   clock?: Clock
+  /** Agents of an earlier life, to go on from. */
+  restored?: Restored
 }
+
+/** An agent, and the end of its lease or retention, or the beginning of its hold, by the clock of the store. */
+export interface TimedRecord { readonly record: AgentRecord, readonly at: number }
+
+export interface Restored {
+  readonly epoch: string
+  readonly revision: number
+  /** The highest that was ever given. */
+  readonly incarnation: number
+  readonly agents: readonly TimedRecord[]
+}
+
+export const newEpoch = (): string => randomBytes(6).toString('base64url')
 
 const notFound: Refusal = { ok: false, reason: 'not-found' }
 const stale: Refusal = { ok: false, reason: 'stale-incarnation' }
@@ -30,16 +45,31 @@ export class MemoryStore implements AgentStore {
   readonly #leases = new LeaseQueue()
   readonly #graves = new LeaseQueue()
   readonly #preservation: Preservation
-  readonly #epoch = randomBytes(6).toString('base64url')
+  readonly #epoch: string
   #listener: StoreListener | undefined
   #revision = 0
   #incarnation = 0
 
-  constructor ({ leaseMs, retentionMs, preservation = true, clock = monotonicClock() }: MemoryStoreOptions) {
+  constructor ({ leaseMs, retentionMs, preservation = true, clock = monotonicClock(), restored }: MemoryStoreOptions) {
     this.now = clock
     this.#leaseMs = leaseMs
     this.#retentionMs = retentionMs
     this.#preservation = new Preservation({ leaseMs, enabled: preservation })
+    this.#epoch = restored?.epoch ?? newEpoch()
+    if (restored) this.#restore(restored)
+  }
+
+  /** Number of the newest change. */
+  get revision () { return this.#revision }
+
+  /** The highest incarnation that was ever given. */
+  get incarnation () { return this.#incarnation }
+
+  /** An agent as it stands now. */
+  timed (id: string): TimedRecord | undefined {
+    const record = this.#agents.get(id)
+    if (!record) return undefined
+    return { record, at: (this.#leases.deadlineOf(id) ?? this.#graves.deadlineOf(id) ?? this.#preservation.heldSince(id))! }
   }
 
   async open (listener: StoreListener): Promise<StoreSnapshot> {
@@ -127,6 +157,18 @@ export class MemoryStore implements AgentStore {
   async extend (ms: number): Promise<void> {
     this.#leases.shift(ms)
     this.#preservation.shift(ms)
+  }
+
+  #restore ({ revision, incarnation, agents }: Restored) {
+    this.#revision = revision
+    this.#incarnation = incarnation
+    for (const { record, at } of agents.toSorted((a, b) => a.at - b.at)) {
+      this.#agents.set(record.id, record)
+      this.#countKey(record.ownerKey, 1)
+      if (record.held) this.#preservation.hold(record.id, at)
+      else if (record.state === 'dead') this.#graves.set(record.id, at)
+      else this.#leases.set(record.id, at)
+    }
   }
 
   #refusal (before: AgentRecord | null, { claim, maxAgents }: RegisterCommand) {

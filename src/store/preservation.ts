@@ -42,6 +42,11 @@ export class Preservation {
     this.#held.set(id, now)
   }
 
+  /** When the hold of an agent began. */
+  heldSince (id: string): number | undefined {
+    return this.#held.get(id)
+  }
+
   forget (id: string): void {
     this.#held.delete(id)
     if (this.#held.size === 0) this.#releaseNow = false

@@ -1,0 +1,101 @@
+import type { TSchema, Static } from '@sinclair/typebox'
+import type { StateEntry, StateKind } from '../state.js'
+import type { AgentRecord, Change, RecordContent } from '../store.js'
+import { Content, Meta, metaKey, parseStored, StoredChange, StoredEntry, StoredHead, type Head } from './codec.js'
+import type { LevelDatabase } from './database.js'
+import { damaged } from './refusal.js'
+
+/** A record and its time without shifts, as stored. */
+export interface StoredAgent { readonly record: AgentRecord, readonly at: number | null }
+
+/** All that a store holds. `meta` is null in a new one. */
+export interface Stored {
+  readonly meta: Meta | null
+  readonly agents: readonly StoredAgent[]
+  /** The newest, oldest first, up to the revision of `meta`. */
+  readonly changes: readonly Change[]
+  readonly entries: ReadonlyArray<StateEntry & { value: string }>
+}
+
+class Loader {
+  readonly #folder: string
+  readonly #heads = new Map<string, StoredHead>()
+  readonly #contents = new Map<string, RecordContent>()
+  readonly #changes: Array<StoredChange & { n: number }> = []
+  readonly #entries: Array<StateEntry & { value: string }> = []
+  #meta: Meta | null = null
+
+  constructor (folder: string) {
+    this.#folder = folder
+  }
+
+  take (key: string, value: string): void {
+    const [kind, ...rest] = key.split('!')
+    const id = rest.join('!')
+    if (key === metaKey) this.#meta = this.#parse(Meta, key, value)
+    else if (kind === 'agent') this.#heads.set(id, this.#parse(StoredHead, key, value))
+    else if (kind === 'content') this.#contents.set(id, this.#parse(Content, key, value))
+    else if (kind === 'change') this.#changes.push({ ...this.#parse(StoredChange, key, value), n: Number(id) })
+    else if (kind === 'state') this.#takeEntry(rest, this.#parse(StoredEntry, key, value))
+    else throw this.#damaged(key, 'is not of a registry')
+  }
+
+  finish (): Stored {
+    if (!this.#meta && this.#heads.size + this.#contents.size + this.#changes.length > 0) throw this.#damaged(metaKey, 'is missing')
+    return { meta: this.#meta, agents: this.#agents(), changes: this.#restoreChanges(), entries: this.#entries }
+  }
+
+  #takeEntry ([kind, ...key]: string[], entry: StoredEntry) {
+    this.#entries.push({ kind: kind as StateKind, key: key.join('!'), ...entry })
+  }
+
+  #agents (): StoredAgent[] {
+    for (const id of this.#contents.keys()) if (!this.#heads.has(id)) throw this.#damaged(`agent '${id}'`, 'is there by half')
+    return Array.from(this.#heads, ([id, { at, ...head }]) => {
+      if (head.revision > this.#meta!.revision) throw this.#damaged(`agent '${id}'`, 'is newer than the store')
+      return { record: this.#record(id, head, this.#contents.get(id)), at }
+    })
+  }
+
+  #record (id: string, head: Head, content: RecordContent | undefined): AgentRecord {
+    if (!content) throw this.#damaged(`agent '${id}'`, 'is there by half')
+    return { id, ...content, ...head }
+  }
+
+  /** From the newest to the oldest, because what an agent held before a change is stored with the change after it. */
+  #restoreChanges (): Change[] {
+    const contents = new Map(this.#contents)
+    let n = this.#meta?.revision ?? 0
+    return this.#changes.toReversed().map(stored => {
+      if (stored.n !== n--) throw this.#damaged(`change ${n + 1}`, 'is missing')
+      return this.#restoreChange(stored, contents)
+    }).reverse()
+  }
+
+  #restoreChange ({ n, event, id, reason, before, after, content }: StoredChange & { n: number }, contents: Map<string, RecordContent>): Change {
+    const now = contents.get(id)
+    const then = content ?? now
+    if (before && then) contents.set(id, then)
+    else contents.delete(id)
+    return { n, event, id, before: before && this.#record(id, before, then), after: after && this.#record(id, after, now), reason }
+  }
+
+  #parse<T extends TSchema> (schema: T, key: string, value: string): Static<T> {
+    try {
+      return parseStored(schema, value)
+    } catch (error) {
+      throw this.#damaged(`'${key}'`, `cannot be read (${(error as Error).message})`)
+    }
+  }
+
+  #damaged (what: string, finding: string) {
+    return damaged(this.#folder, `${what} ${finding}`)
+  }
+}
+
+/** Reads everything. @throws a refusal for what does not belong together, instead of leaving it out */
+export async function load (database: LevelDatabase): Promise<Stored> {
+  const loader = new Loader(database.folder)
+  for await (const page of database.pages()) for (const [key, value] of page) loader.take(key, value)
+  return loader.finish()
+}
