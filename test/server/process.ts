@@ -1,0 +1,56 @@
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { text } from 'node:stream/consumers'
+import type { Test } from 'tap'
+import { settingsOf, type Environment } from '../../src/env.js'
+import { OptionsSchema } from '../../src/options.js'
+import { ServerSettingsSchema } from '../../src/server-settings.js'
+import { until } from '../helper.js'
+
+export interface Started {
+  child: ChildProcess
+  /** All that it has printed until now. */
+  output: () => string
+  /** Code, signal and all that it printed, once it has ended. */
+  ended: Promise<{ code: number | null, signal: string | null, out: string, err: string }>
+}
+
+function newest (folder: string, extension: string): number {
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith(extension))
+  return Math.max(0, ...files.map(name => statSync(join(folder, name)).mtimeMs))
+}
+
+/** The server as it is built; built anew, beside dist/, where that is missing or older than its sources. */
+export function builtServer (t: Test): string {
+  const made = existsSync('dist/src/server.js') ? statSync('dist/src/server.js').mtimeMs : 0
+  if (['src', 'plugins', 'routes'].every(folder => newest(folder, '.ts') < made)) return resolve('dist/src/server.js')
+  const folder = t.testdir()
+  execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', '--outDir', folder])
+  return join(folder, 'src/server.js')
+}
+
+/** What would change a server that is started here. */
+const variables = new Set(['NODE_ENV', ...[...settingsOf(OptionsSchema), ...settingsOf(ServerSettingsSchema)].flatMap(({ names }) => names)])
+
+/** A program and its arguments, run by this very node as a process of its own in `folder`; ended with the test. */
+export function start (t: Test, folder: string, { env = {}, args }: { env?: Environment, args: string[] }): Started {
+  const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !variables.has(name)))
+  const child = spawn(process.execPath, args, { cwd: folder, env: { ...inherited, ...env } })
+  let output = ''
+  child.stdout.on('data', chunk => { output += chunk })
+  const closed = once(child, 'close')
+  const printed = Promise.all([text(child.stdout), text(child.stderr)])
+  const ended = Promise.all([closed, printed]).then(([[code, signal], [out, err]]) => ({ code, signal, out, err }))
+  t.teardown(async () => { child.kill('SIGTERM'); await ended })
+  return { child, ended, output: () => output }
+}
+
+const listening = /^fastify-agent-registry (\S+) listening at (http:\/\/\S+)$/m
+
+/** The URL at which a started server listens. */
+export async function urlOf (started: Started): Promise<string> {
+  await until(() => listening.test(started.output()) || started.child.exitCode !== null, 60_000)
+  return listening.exec(started.output())?.[2] ?? started.ended.then(({ err }) => { throw new Error(err) })
+}
