@@ -38,14 +38,12 @@ export function registration (id = 'agent-one', more: object = {}) {
   }
 }
 
-/** A running registry and what is needed to talk to it. */
-export class Harness {
-  readonly app: FastifyInstance
+/** What is needed to talk to a registry, in whatever process it runs. */
+export class Remote {
   readonly base: string
 
-  constructor (app: FastifyInstance, prefix = '') {
-    this.app = app
-    this.base = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}${prefix}`
+  constructor (base: string) {
+    this.base = base
   }
 
   async call (method: string, path: string, { token, body, raw, headers }: Call = {}): Promise<Answer> {
@@ -82,12 +80,6 @@ export class Harness {
     return body.access_token
   }
 
-  /** Registers an agent as the host does, without HTTP; its access token. */
-  async join (id = 'agent-one', more: object = {}): Promise<string> {
-    const { access_token: token } = await this.app.agentRegistry.register(registration(id, more) as RegistrationBody)
-    return token
-  }
-
   /** What an admin's calls need: `{ token, headers }`. */
   async admin (print = fingerprint): Promise<{ token: string, headers: Record<string, string> }> {
     const headers = { 'x-client-fingerprint': print }
@@ -114,6 +106,22 @@ export class Harness {
     const success = await client.next('auth_success')
     await client.next('list')
     return Object.assign(client, { success })
+  }
+}
+
+/** A registry that runs in this process. */
+export class Harness extends Remote {
+  readonly app: FastifyInstance
+
+  constructor (app: FastifyInstance, prefix = '') {
+    super(`http://127.0.0.1:${(app.server.address() as AddressInfo).port}${prefix}`)
+    this.app = app
+  }
+
+  /** Registers an agent as the host does, without HTTP; its access token. */
+  async join (id = 'agent-one', more: object = {}): Promise<string> {
+    const { access_token: token } = await this.app.agentRegistry.register(registration(id, more) as RegistrationBody)
+    return token
   }
 }
 
