@@ -56,7 +56,7 @@ function fingerprintOf ({ options }: Core, { name }: Tier, request: FastifyReque
 }
 
 async function fromTicket ({ tickets, authority }: Core, tier: Tier, ticket: string) {
-  const principal = tickets.take(ticket, tier.name)
+  const principal = await tickets.take(ticket, tier.name)
   if (principal) await authority.check(principal)
   return principal
 }

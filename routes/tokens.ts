@@ -75,8 +75,8 @@ const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function to
     const principal = request.agentRegistryPrincipal!
     await authority.requirePin(principal, headerOf(request, 'x-session-pin'), request.ip)
     if ((token === undefined) === (agentId === undefined)) throw problem('invalid-input', 'Give either token or agent_id')
-    if (agentId !== undefined) authority.revokeAgent(principal, agentId, request.ip)
-    else authority.revokeToken(principal, token!, request.ip)
+    if (agentId !== undefined) await authority.revokeAgent(principal, agentId, request.ip)
+    else await authority.revokeToken(principal, token!, request.ip)
     return { status: 'success' as const, message: 'Revoked' }
   })
 }

@@ -16,6 +16,7 @@ export interface Configured {
 const required = new Set(['jwt.secret', 'admin.password', 'agentKeys'])
 const groups: Record<string, Exclude<keyof Configured, 'required'>> = {
   embed: 'azure',
+  redis: 'redis',
   jwt: 'security',
   admin: 'security',
   attempts: 'security',

@@ -19,7 +19,10 @@ export interface EnvSetting {
 }
 
 /** Where the stand-alone server's defaults differ from the plugin's. */
-export const standAloneDefaults = { routes: { root: true, docs: true } } satisfies AgentRegistryOptions
+export const standAloneDefaults = { routes: { root: true, docs: true }, storage: 'level' } satisfies AgentRegistryOptions
+
+/** Whoever says where Redis is wants it to be used, unless STORE says otherwise. */
+const redisVariables = ['REDIS_URL', 'REDIS_HOST', 'REDIS_SENTINELS', 'REDIS_CLUSTER']
 
 /** Every setting below `schema` that has environment variables, in the order of the schema. */
 export function settingsOf (schema: TSchema, path: string[] = []): EnvSetting[] {
@@ -41,7 +44,7 @@ function isSet (env: Environment, name: string): boolean {
 
 /** A value as an error message may show it: not at all where it may be a secret. */
 function shown (name: string, text: string): string {
-  return /SECRET|PASSWORD|KEY|TOKEN/.test(name) ? 'the value' : `'${text}'`
+  return /SECRET|PASSWORD|KEY|TOKEN|URL/.test(name) ? 'the value' : `'${text}'`
 }
 
 function put (target: Record<string, unknown>, path: string[], value: unknown): void {
@@ -81,6 +84,7 @@ function requireInProduction (env: Environment, findings: Map<string, string>): 
 export function optionsFromEnv (env: Environment): { options: AgentRegistryOptions, server: ServerSettings } {
   const findings = new Map<string, string>()
   const options: Record<string, unknown> = structuredClone(standAloneDefaults)
+  if (redisVariables.some(name => isSet(env, name))) options.storage = 'redis'
   const server: Record<string, unknown> = {}
   readAll(OptionsSchema, env, options, findings)
   readAll(ServerSettingsSchema, env, server, findings)

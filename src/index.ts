@@ -29,9 +29,10 @@ import dashboardSocket from '../routes/ws/dashboard.js'
 import publicSocket from '../routes/ws/public.js'
 import ticketRoutes from '../routes/ws-tickets.js'
 import { isLoopback } from './outgoing/addresses.js'
-import { createCore, secretsOf, type Core } from './core.js'
+import { createCore, type Core } from './core.js'
 import { AlreadyRegisteredError } from './errors.js'
 import { createFacade, type AgentRegistry } from './facade.js'
+import { openFoundation } from './foundation.js'
 import { resolveOptions, type AgentRegistryOptions, type ResolvedOptions } from './options.js'
 
 declare module 'fastify' {
@@ -41,8 +42,8 @@ declare module 'fastify' {
   }
 }
 
-function warnOfOptions ({ jwt, admin, agentKeys }: ResolvedOptions, { log }: Core) {
-  if (jwt.secret === undefined) log.warn({ option: 'jwt.secret' }, 'tokens are signed with a secret made for this run and end with it')
+function warnOfOptions ({ jwt, admin, agentKeys }: ResolvedOptions, { log, storage }: Core) {
+  if (jwt.secret === undefined && storage.kind === 'memory') log.warn({ option: 'jwt.secret' }, 'tokens are signed with a secret made for this run and end with it')
   if (admin.password === undefined) log.info({ option: 'admin.password' }, 'nobody can log in as admin')
   if (agentKeys.length === 0) log.info({ option: 'agentKeys' }, 'agents can register only through the host or an admin')
 }
@@ -131,7 +132,6 @@ async function wellKnownScope (scope: FastifyInstance, { options }: { options: R
 }
 
 async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
-  await core.registry.open()
   if (core.options.search.enabled) core.search.open()
   sockets.start()
   const sweep = setInterval(() => { core.sessions.sweep().catch(error => core.log.error({ err: error }, 'sessions')) }, 1000).unref()
@@ -139,10 +139,9 @@ async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
     clearInterval(sweep)
     await sockets.stop()
   })
-  scope.addHook('onClose', async function closeRegistry () {
+  scope.addHook('onClose', async function closeClients () {
     core.search.close()
     core.outgoing.close()
-    await core.registry.close()
   })
 }
 
@@ -157,8 +156,10 @@ async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions 
 
   await app.register(async function agentRegistryScope (scope) {
     hideQueries(scope)
-    const secrets = secretsOf(options)
-    const core = createCore(options, await registerJwt(scope, options.decorateAs, secrets, options.jwt), secrets, app.log, () => listensOnLoopback(app))
+    const foundation = await openFoundation(options, app.log)
+    scope.addHook('onClose', async function closeStorage () { await foundation.close() })
+    const signer = await registerJwt(scope, options.decorateAs, foundation.tokenSecrets, options.jwt)
+    const core = createCore(foundation, signer, () => listensOnLoopback(app))
     app.decorate(options.decorateAs, createFacade(core))
     warnOfOptions(options, core)
     const sockets = createSockets(core)
@@ -179,6 +180,7 @@ export { plugin as agentRegistry, plugin as 'module.exports' }
 export { problemTypes, type ProblemType, type FieldError } from './errors.js'
 export { hideableFields } from './schemas/agent.js'
 export { MemoryStore, type MemoryStoreOptions } from './store/memory.js'
+export { MemoryState, type MemoryStateOptions } from './store/memory-state.js'
 export type { AgentRegistry, RegistryStatistics } from './facade.js'
 export type { AgentRegistryOptions, AuthenticateHook, OnRegisterHook, PublicViewHook, RegisterHookContext } from './options.js'
 export type { Principal, Role, TokenType } from './auth/principal.js'
@@ -186,4 +188,5 @@ export type { AgentFilter } from './registry/query.js'
 export type { RegistryEvent, RegistryEvents } from './registry/events.js'
 export type { AgentInfo, AgentMetrics, AgentRegistration, RegistrationBody, RegistrationResponse } from './schemas/agent.js'
 export type { AgentState } from './schemas/common.js'
+export type * from './store/state.js'
 export type * from './store/store.js'

@@ -10,7 +10,7 @@ import type { ParsedRegistration } from './registry/registration.js'
 import { revisionText } from './registry/render.js'
 import type { Registry } from './registry/registry.js'
 import type { RegistrationResponse } from './schemas/agent.js'
-import type { AgentRecord, Claim, Sign } from './store/store.js'
+import type { Claim, Sign } from './store/store.js'
 
 export interface MembershipOptions {
   registry: Registry
@@ -25,9 +25,11 @@ export interface MembershipOptions {
 /** A newer instance of an agent, and where both registered from. */
 export interface Replacement { agentId: string, address: string | undefined, previousAddress: string | undefined }
 
+/** What came of a registration, for whoever repeats it elsewhere. */
+type Joined = Pick<RegistrationResponse, 'created' | 'revision' | 'incarnation'>
+
 /** Heartbeats per lease: two may be lost. */
 const heartbeatsPerLease = 3
-
 /** How agents come and go, and what becomes of their tokens. */
 export class Membership {
   readonly #options: MembershipOptions
@@ -51,7 +53,12 @@ export class Membership {
     if (principal?.type !== 'temp') return this.#join(parsed, principal, { kind: 'owner', digest: principal?.keyDigest ?? null }, address)
     const claim = this.#keyClaim(principal)
     const request = createHash('sha256').update(parsed.body).digest('base64')
-    return this.#options.spent.once(principal.tokenId, request, () => this.#join(parsed, principal, claim, address))
+    return this.#options.spent.once(principal.tokenId, {
+      key: request,
+      run: () => this.#join(parsed, principal, claim, address),
+      note: ({ created, revision, incarnation }): Joined => ({ created, revision, incarnation }),
+      recall: note => this.#answer({ id, name: parsed.registration.name, keyDigest: claim.digest, ...note as Joined })
+    })
   }
 
   /** A registration was refused. @param input what was asked for, as far as it could be read */
@@ -73,24 +80,25 @@ export class Membership {
   async leave (sign: Sign, gone: () => void = () => {}): Promise<void> {
     const { incarnation } = await this.#options.registry.unregister(sign, 'left')
     gone()
-    this.#options.revocations.revokeAgent({ agentId: sign.id, incarnation, mayRegister: true })
+    await this.#options.revocations.revokeAgent({ agentId: sign.id, incarnation, mayRegister: true })
   }
 
   /** Somebody else unregisters an agent: its tokens end altogether. */
   async expel (id: string): Promise<void> {
     const { incarnation } = await this.#options.registry.unregister({ id }, 'removed')
-    this.#options.revocations.revokeAgent({ agentId: id, incarnation, mayRegister: false })
+    await this.#options.revocations.revokeAgent({ agentId: id, incarnation, mayRegister: false })
   }
 
   /** The holder of the key that owns an agent unregisters it with a temporary token, which that spends. */
   async expelByKey (id: string, principal: Principal): Promise<void> {
     const { digest } = this.#keyClaim(principal)
-    await this.#options.spent.once(principal.tokenId, `delete ${id}`, async () => {
+    const expel = async () => {
       if (this.#options.revocations.check(principal) !== 'ok') throw tokenInvalid('revoked')
       const record = this.#options.registry.replica.get(id)?.record
       if (record && record.ownerKey !== digest) throw problem('insufficient-permissions', 'The agent was registered with another key')
       await this.expel(id)
-    })
+    }
+    await this.#options.spent.once(principal.tokenId, { key: `delete ${id}`, run: expel, note: () => null, recall: () => {} })
   }
 
   #keyClaim ({ keyDigest }: Principal): Extract<Claim, { kind: 'key' }> {
@@ -103,19 +111,19 @@ export class Membership {
     const { created, record } = await this.#options.registry.register(parsed, claim, principal)
     if (!created) this.#options.onReplaced({ agentId: record.id, address, previousAddress: this.#addresses.get(record.id) })
     if (address !== undefined) this.#addresses.set(record.id, address)
-    return this.#answer(record, parsed.registration.name, created)
+    const { id, incarnation, ownerKey: keyDigest } = record
+    const revision = revisionText(this.#options.registry.replica.epoch, record.revision)
+    return this.#answer({ id, name: parsed.registration.name, keyDigest, created, revision, incarnation })
   }
 
-  #answer (record: AgentRecord, name: string, created: boolean): RegistrationResponse {
+  #answer ({ id, name, keyDigest, ...joined }: Joined & { id: string, name: string, keyDigest: string | null }): RegistrationResponse {
     const { registry, tokens } = this.#options
     return {
       status: 'success',
       message: `Agent '${name}' registered successfully`,
-      agent_id: record.id,
-      access_token: tokens.issueAgent({ agentId: record.id, incarnation: record.incarnation, keyDigest: record.ownerKey }).token,
-      created,
-      revision: revisionText(registry.replica.epoch, record.revision),
-      incarnation: record.incarnation,
+      agent_id: id,
+      access_token: tokens.issueAgent({ agentId: id, incarnation: joined.incarnation, keyDigest }).token,
+      ...joined,
       lease_ms: registry.leaseMs,
       heartbeat_every_ms: Math.floor(registry.leaseMs / heartbeatsPerLease)
     }

@@ -1,9 +1,11 @@
 import { Type, type Static, type TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
+import type { Cluster, Redis } from 'ioredis'
 import { AlertRuleInput } from './dashboard/alert-rules.js'
 import { OptionsError } from './errors.js'
 import type { AgentRegistration } from './schemas/agent.js'
 import type { EmbedHook } from './search/embedder.js'
+import type { StateStore } from './store/state.js'
 import type { AgentStore } from './store/store.js'
 import type { Principal } from './auth/principal.js'
 
@@ -26,6 +28,8 @@ const list = (value: string[], description: string, mapping: EnvMapping = {}) =>
   Type.Array(Type.String({ minLength: 1 }), { default: value, description, ...mapping })
 const group = <T extends Record<string, TSchema>>(properties: T, description: string) =>
   Type.Object(properties, { default: {}, additionalProperties: false, description })
+const addressList = (description: string, env: string) =>
+  Type.Optional(Type.Array(Type.String({ pattern: '^(\\[[^\\]\\s]+\\]|[^:\\s]+):\\d{1,5}$' }), { minItems: 1, description, env: [env] }))
 const hook = <F>(description: string) =>
   Type.Optional(Type.Unsafe<F>({ ...Type.Function([], Type.Any()), description }))
 
@@ -157,7 +161,28 @@ export const OptionsSchema = Type.Object({
     minSimilarity: Type.Number({ minimum: 0, maximum: 1, default: 0.5, description: 'Least similarity of a search that does not say', env: ['VECTOR_SEARCH_MIN_SIMILARITY'] })
   }, 'Search'),
   metricsScrapeToken: Type.Optional(Type.String({ minLength: 16, pattern: '^\\S+$', description: 'Lets whoever bears it read `/metrics/scrape`', env: ['METRICS_SCRAPE_TOKEN'] })),
-  store: Type.Optional(Type.Unsafe<AgentStore>(Type.Object({}, { description: 'An AgentStore of your own; default: in memory' }))),
+  storage: Type.Union([Type.Literal('memory'), Type.Literal('level'), Type.Literal('redis')], { default: 'memory', description: 'Where agents, sessions and the feed are kept: memory, level (a folder, one process) or redis (several processes)', env: ['STORE'] }),
+  level: group({
+    path: Type.String({ minLength: 1, default: './data', description: 'Folder of the level storage', env: ['ARCP_DATA_DIR'] }),
+    durability: Type.Union([Type.Literal('commit'), Type.Literal('sync')], { default: 'commit', description: 'What an acknowledged write survives: commit the end of the process, sync also that of the machine', env: ['DURABILITY'] })
+  }, 'The level storage'),
+  redis: group({
+    url: Type.Optional(Type.String({ pattern: '^rediss?://\\S+$', description: 'URL of Redis; it wins over `host` and what belongs to it', env: ['REDIS_URL'] })),
+    host: Type.Optional(Type.String({ minLength: 1, description: 'Host of Redis; default: 127.0.0.1', env: ['REDIS_HOST'] })),
+    port: Type.Integer({ minimum: 1, maximum: 65_535, default: 6379, description: 'Port of Redis', env: ['REDIS_PORT'] }),
+    db: Type.Integer({ minimum: 0, default: 0, description: 'Number of the database', env: ['REDIS_DB'] }),
+    username: Type.Optional(Type.String({ minLength: 1, description: 'Name to log in to Redis with', env: ['REDIS_USERNAME'] })),
+    password: Type.Optional(Type.String({ minLength: 1, description: 'Password to log in to Redis with', env: ['REDIS_PASSWORD'] })),
+    tls: flag(false, 'Speak TLS with Redis', { env: ['REDIS_TLS'] }),
+    sentinels: addressList('Sentinels that know where Redis is, as `host:port`', 'REDIS_SENTINELS'),
+    sentinelName: Type.Optional(Type.String({ minLength: 1, description: 'Name that the Sentinels know it by', env: ['REDIS_SENTINEL_NAME'] })),
+    cluster: addressList('Nodes of a Redis Cluster, as `host:port`', 'REDIS_CLUSTER'),
+    commandTimeoutMs: ms(2_000, 'Time after which a command counts as failed', { env: ['REDIS_COMMAND_TIMEOUT_MS'] }),
+    probeIntervalMs: ms(2_000, 'Time between two probes of the connections', { env: ['REDIS_PROBE_INTERVAL_MS'] }),
+    client: Type.Optional(Type.Unsafe<Redis | Cluster>(Type.Object({}, { description: 'A client of ioredis that is used, duplicated and never closed, in place of all that' })))
+  }, 'The Redis storage'),
+  store: Type.Optional(Type.Unsafe<AgentStore>(Type.Object({}, { description: 'An AgentStore of your own, in place of `storage`' }))),
+  state: Type.Optional(Type.Unsafe<StateStore>(Type.Object({}, { description: 'A StateStore of your own beside `store`: sessions, revocations, tickets; default: in memory' }))),
   onRegister: hook<OnRegisterHook>('Called before a registration is stored; a throw refuses it'),
   authenticate: hook<AuthenticateHook>('Tries bearer tokens that are not ours'),
   embed: hook<EmbedHook>('Makes vectors of texts; turns on search by meaning'),
@@ -170,8 +195,10 @@ type DeepPartial<T> = T extends ((...args: never[]) => unknown) | unknown[] ? T
   : T extends object ? { [K in keyof T]?: DeepPartial<T[K]> } : T
 
 /** The options of the plugin: every member may be left out. */
-export type AgentRegistryOptions = DeepPartial<Omit<ResolvedOptions, 'store' | 'agentKeys'>> & {
+export type AgentRegistryOptions = DeepPartial<Omit<ResolvedOptions, 'store' | 'state' | 'redis' | 'agentKeys'>> & {
   store?: AgentStore
+  state?: StateStore
+  redis?: Partial<ResolvedOptions['redis']>
   agentKeys?: Array<string | (Omit<Static<typeof AgentKey>, 'exclusive'> & { exclusive?: boolean })>
 }
 
@@ -193,7 +220,7 @@ function copy (value: unknown): unknown {
 export function resolveOptions (input: unknown): ResolvedOptions {
   const options = Value.Default(OptionsSchema, copy(input ?? {}))
   // A store is somebody's object, also when it is a plain one.
-  if (isPlainObject(options) && isPlainObject(input) && isPlainObject(input.store)) options.store = input.store
+  if (isPlainObject(options) && isPlainObject(input)) for (const name of ['store', 'state']) if (isPlainObject(input[name])) options[name] = input[name]
   const findings = new Map<string, string>()
   for (const { path, message, schema } of Value.Errors(OptionsSchema, options)) {
     const hint = typeof schema.description === 'string' ? ` (${schema.description})` : ''

@@ -2,7 +2,6 @@ import { configured } from './configured.js'
 import type { Core } from './core.js'
 import { protocol } from './identity.js'
 import type { AzureHealth, ConfigHealth, DetailedHealth, Health, RedisHealth } from './schemas/health.js'
-import { MemoryStore } from './store/memory.js'
 
 const service = 'ARCP Registry'
 
@@ -43,8 +42,6 @@ export function health (core: Core): Health {
 export function detailedHealth (core: Core): DetailedHealth {
   const { status, storage, ai, isRedisConnected, embeds, agents } = componentsOf(core)
   const redis = isRedisConnected ? 'connected' : 'disconnected'
-  const { store } = core.options
-  const type = store === undefined || store instanceof MemoryStore ? 'memory' : 'custom'
   return {
     ...described(),
     status,
@@ -56,7 +53,7 @@ export function detailedHealth (core: Core): DetailedHealth {
       ai_services: { status: ai.status, azure_openai: ai.azure_openai }
     },
     detailed: {
-      database: { status: storage.status, type },
+      database: { status: storage.status, type: core.storage.kind },
       storage: { redis, backup_storage: 'available' },
       ai_services: { azure_openai: ai.azure_openai, embeddings: embeds, vector_search: embeds },
       features: { agent_registration: true, heartbeat_monitoring: true, metrics_collection: true, websocket_broadcasts: true, jwt_authentication: true },
@@ -74,6 +71,7 @@ export function configHealth ({ options }: Core): ConfigHealth {
 
 const redisStates = {
   connected: { status: 'healthy', redis: 'connected' },
+  disconnected: { status: 'unavailable', redis: 'disconnected' },
   not_configured: { status: 'unavailable', redis: 'disconnected' },
   error: { status: 'error', redis: 'unknown' }
 } as const

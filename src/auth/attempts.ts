@@ -1,18 +1,14 @@
+import { ExpiringMap } from '../expiring-map.js'
 import { isProblem, tooMany } from '../errors.js'
+import { TokenBuckets } from '../store/token-buckets.js'
 import { addressKey } from './address.js'
 import type { Clock } from '../clock.js'
+import type { BucketSettings, StateStore } from '../store/state.js'
 
-export interface AttemptsOptions {
-  /** Failures that an address or account may have at once. */
-  burst: number
-  /** Milliseconds in which a full burst comes back. */
-  windowMs: number
+export interface AttemptsOptions extends BucketSettings {
+  state: StateStore
   /** Epoch milliseconds. */
   now: Clock
-  /** Buckets that are kept; over it those with the fewest failures go. */
-  maxBuckets?: number
-  /** Pairs of address and account that are remembered for a success. */
-  maxKnown?: number
   /** Hears when an address or account has no tries left, and not again before it had one. */
   onLockout?: (target: AttemptTarget, retryAfterMs: number) => void
 }
@@ -25,45 +21,40 @@ export interface AttemptTarget {
   kind: 'login' | 'pin' | 'key'
 }
 
-interface Bucket { tokens: number, at: number, isTold?: boolean }
-interface Taken { key: string, bucket: Bucket }
-
-/** Refills are fractions: what is short of a whole by less is whole, or a client that waits exactly is refused. */
-const rounding = 1e-9
+const day = 86_400_000
+/** How long an address is remembered for a success: a PIN ends with its session. */
+const knownForMs = { login: 30 * day, pin: day, key: day }
 
 function pairOf ({ kind, address, account }: AttemptTarget): string {
   return `${kind} ${addressKey(address)} ${account}`
 }
+
+const addressBucket = ({ kind, address }: AttemptTarget) => `address ${kind} ${addressKey(address)}`
 
 function costs (error: unknown): boolean {
   return isProblem(error) && (error.statusCode === 401 || error.statusCode === 403)
 }
 
 /**
- * Limits failed tries by token buckets, one per address and one per account. An address that succeeded before has a
- * bucket of its own for that account, so that strangers cannot lock its owner out.
+ * Limits failed tries by token buckets that all processes share, one per address and one per account. An address that
+ * succeeded before has a bucket of its own for that account, so that strangers cannot lock its owner out.
  */
 export class Attempts {
-  readonly #burst: number
-  readonly #windowMs: number
+  readonly #state: StateStore
+  readonly #settings: BucketSettings
   readonly #now: Clock
-  readonly #maxBuckets: number
-  readonly #maxKnown: number
-  readonly #buckets = new Map<string, Bucket>()
-  readonly #known = new Set<string>()
+  readonly #own: TokenBuckets
+  readonly #told: ExpiringMap<true>
   readonly #onLockout: AttemptsOptions['onLockout']
 
-  constructor ({ burst, windowMs, now, maxBuckets = 10_000, maxKnown = 1_000, onLockout }: AttemptsOptions) {
-    this.#burst = burst
-    this.#windowMs = windowMs
+  constructor ({ state, burst, windowMs, now, onLockout }: AttemptsOptions) {
+    this.#state = state
+    this.#settings = { burst, windowMs }
     this.#now = now
-    this.#maxBuckets = maxBuckets
-    this.#maxKnown = maxKnown
+    this.#own = new TokenBuckets(now)
+    this.#told = new ExpiringMap(now, 10_000)
     this.#onLockout = onLockout
   }
-
-  /** Number of buckets that are kept. */
-  get size () { return this.#buckets.size }
 
   /**
    * Runs `check` and resolves with its result. A check that throws a problem of 401 or 403 has cost one try; the try is
@@ -71,88 +62,65 @@ export class Attempts {
    * @throws rate-limit-exceeded, without running `check`, when no try is left; whatever `check` throws.
    */
   async attempt<T> (target: AttemptTarget, check: () => T | Promise<T>): Promise<T> {
-    const taken = this.#reserve(target)
+    const buckets = await this.#bucketsOf(target)
+    this.#pass(target, buckets, await this.#state.draw(buckets, this.#settings))
+    let value: T
     try {
-      const result = check()
-      // Not awaited when there is nothing to wait for: a fleet that shares an address must not run into itself.
-      const value = result instanceof Promise ? await result : result
-      this.#giveBack(taken)
-      this.#remember(target)
+      value = await check()
+    } catch (error) {
+      if (!costs(error)) await this.#state.giveBack(buckets, this.#settings)
+      throw error
+    }
+    await this.#state.giveBack(buckets, this.#settings)
+    await this.#remember(target)
+    return value
+  }
+
+  /**
+   * The same for a check that does not wait: a success asks nobody, so that a fleet that shares an address neither runs
+   * into itself nor waits. Every process lets a burst of tries pass at once; what failed is drawn from what all share,
+   * and where nothing is left there, nothing is left here. Somebody who guesses at several processes therefore gets a
+   * burst from each once, and after that one guess each for one that all share.
+   */
+  async attemptNow<T> (target: Omit<AttemptTarget, 'account'>, check: () => T): Promise<T> {
+    const buckets = [addressBucket(target)]
+    this.#pass(target, buckets, this.#own.draw(buckets, this.#settings))
+    try {
+      const value = check()
+      this.#own.giveBack(buckets, this.#settings)
       return value
     } catch (error) {
-      if (!costs(error)) this.#giveBack(taken)
+      if (costs(error)) await this.#share(target, buckets)
+      else this.#own.giveBack(buckets, this.#settings)
       throw error
     }
   }
 
-  #keysOf (target: AttemptTarget): string[] {
-    const address = `address ${target.kind} ${addressKey(target.address)}`
+  async #share (target: AttemptTarget, buckets: readonly string[]): Promise<void> {
+    const wait = await this.#state.draw(buckets, this.#settings)
+    if (wait !== null) this.#own.drain(buckets, this.#settings, wait)
+    this.#pass(target, buckets, wait)
+  }
+
+  async #bucketsOf (target: AttemptTarget): Promise<string[]> {
+    const address = addressBucket(target)
     if (target.account === undefined) return [address]
     const pair = pairOf(target)
-    return [address, this.#known.has(pair) ? `pair ${pair}` : `account ${target.kind} ${target.account}`]
+    const isKnown = await this.#state.get('known', pair) !== undefined
+    return [address, isKnown ? `pair ${pair}` : `account ${target.kind} ${target.account}`]
   }
 
-  /** All or nothing, and in one turn of the event loop. */
-  #reserve (target: AttemptTarget): Taken[] {
-    const keys = this.#keysOf(target)
-    if (this.#buckets.size + keys.length > this.#maxBuckets) this.#makeRoom()
-    const taken = keys.map(key => ({ key, bucket: this.#bucket(key) }))
-    const least = Math.min(...taken.map(({ bucket }) => bucket.tokens))
-    if (least < 1 - rounding) this.#refuse(target, taken, (1 - least) * this.#windowMs / this.#burst)
-    for (const { bucket } of taken) {
-      bucket.tokens--
-      bucket.isTold = false
-    }
-    return taken
-  }
-
-  #refuse (target: AttemptTarget, taken: Taken[], retryAfterMs: number): never {
-    const empty = taken.filter(({ bucket }) => bucket.tokens < 1 - rounding)
-    if (empty.some(({ bucket }) => !bucket.isTold)) this.#onLockout?.(target, retryAfterMs)
-    for (const { bucket } of empty) bucket.isTold = true
+  /** @throws rate-limit-exceeded unless there was a try to take. */
+  #pass (target: AttemptTarget, buckets: readonly string[], retryAfterMs: number | null) {
+    if (retryAfterMs === null) return
+    const isTold = buckets.some(bucket => this.#told.get(bucket))
+    for (const bucket of buckets) this.#told.set(bucket, true, this.#now() + retryAfterMs)
+    if (!isTold) this.#onLockout?.(target, retryAfterMs)
     throw tooMany('rate-limit-exceeded', 'Too many failed attempts', retryAfterMs)
   }
 
-  #giveBack (taken: Taken[]) {
-    for (const { key, bucket } of taken) {
-      bucket.tokens = Math.min(this.#burst, bucket.tokens + 1)
-      if (this.#isFull(bucket)) this.#buckets.delete(key)
-    }
-  }
-
-  #bucket (key: string): Bucket {
-    const bucket = this.#buckets.get(key) ?? { tokens: this.#burst, at: this.#now() }
-    this.#refill(bucket)
-    this.#buckets.set(key, bucket)
-    return bucket
-  }
-
-  #refill (bucket: Bucket) {
-    const now = this.#now()
-    const passed = Math.max(0, now - bucket.at)
-    bucket.tokens = Math.min(this.#burst, bucket.tokens + passed * this.#burst / this.#windowMs)
-    bucket.at = now
-  }
-
-  #isFull (bucket: Bucket): boolean {
-    return bucket.tokens >= this.#burst - rounding
-  }
-
-  /** Goes through all buckets, and therefore leaves a tenth of them free: the next of these is far away. */
-  #makeRoom () {
-    for (const bucket of this.#buckets.values()) this.#refill(bucket)
-    const fullestFirst = [...this.#buckets].sort(([, a], [, b]) => b.tokens - a.tokens)
-    const excess = this.#buckets.size - Math.floor(this.#maxBuckets * 0.9)
-    for (const [index, [key, bucket]] of fullestFirst.entries()) {
-      if (index < excess || this.#isFull(bucket)) this.#buckets.delete(key)
-    }
-  }
-
-  #remember (target: AttemptTarget) {
+  async #remember (target: AttemptTarget): Promise<void> {
     if (target.account === undefined) return
-    const pair = pairOf(target)
-    this.#known.delete(pair)
-    this.#known.add(pair)
-    if (this.#known.size > this.#maxKnown) this.#known.delete(this.#known.values().next().value!)
+    await this.#state.put({ kind: 'known', key: pairOf(target), value: '', until: this.#now() + knownForMs[target.kind] })
   }
 }

@@ -105,7 +105,7 @@ export class Authority {
 
   /** Ends the session, and with it every token of it; without a session the token itself. */
   async logout ({ sessionId, tokenId, expiresAt, subject }: Principal, address?: string): Promise<void> {
-    if (sessionId === null) this.#options.revocations.revokeToken(tokenId, expiresAt)
+    if (sessionId === null) await this.#options.revocations.revokeToken(tokenId, expiresAt)
     else await this.#options.sessions.end(sessionId)
     this.#options.onEvent?.({ type: 'logout', subject, address })
   }
@@ -114,17 +114,17 @@ export class Authority {
    * Ends a token before its time; one that has expired is as good as revoked (RFC 7009 §2.2).
    * @throws invalid-input for what is no token of this registry
    */
-  revokeToken (by: Principal, token: string, address?: string): void {
+  async revokeToken (by: Principal, token: string, address?: string): Promise<void> {
     const revoked = this.#revocable(token)
     if (!revoked) return
-    this.#options.revocations.revokeToken(revoked.tokenId, revoked.expiresAt)
+    await this.#options.revocations.revokeToken(revoked.tokenId, revoked.expiresAt)
     this.#options.onEvent?.({ type: 'token_revoked', subject: by.subject, target: revoked.subject, address })
   }
 
   /** Ends every token that an agent has, whether or not it is registered. */
-  revokeAgent (by: Principal, agentId: string, address?: string): void {
+  async revokeAgent (by: Principal, agentId: string, address?: string): Promise<void> {
     const { currentIncarnation, now, revocations, onEvent } = this.#options
-    revocations.revokeAgent({ agentId, incarnation: currentIncarnation(agentId) ?? now(), mayRegister: false })
+    await revocations.revokeAgent({ agentId, incarnation: currentIncarnation(agentId) ?? now(), mayRegister: false })
     onEvent?.({ type: 'agent_revoked', subject: by.subject, target: agentId, address })
   }
 
@@ -135,7 +135,7 @@ export class Authority {
   async requestTempToken ({ agentId, agentType, agentKey, address }: TempTokenRequest): Promise<TempTokenAnswer> {
     if (!agentId || !agentType || !agentKey) throw invalidInput('agent_id, agent_type and agent_key are required', 'agent credentials')
     if (agentKey.length < minimumKeyLength) throw invalidInput(`agent_key must have at least ${minimumKeyLength} characters`, 'agent_key')
-    const { digest } = await this.#told('temp_token', { subject: agentId, address, details: { agent_type: agentType } }, this.#options.attempts.attempt({ kind: 'key', address }, () => this.#findKey(agentKey)))
+    const { digest } = await this.#told('temp_token', { subject: agentId, address, details: { agent_type: agentType } }, this.#options.attempts.attemptNow({ kind: 'key', address }, () => this.#findKey(agentKey)))
     const { token, expiresIn } = this.#options.tokens.issueTemp({ agentId, agentType, keyDigest: digest })
     const message = 'Temporary token issued. Use this token to complete agent registration.'
     return { temp_token: token, token_type: 'bearer', expires_in: expiresIn, message }

@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { problem } from '../errors.js'
-import { ExpiringMap } from '../expiring-map.js'
 import type { Clock } from '../clock.js'
+import type { StateStore } from '../store/state.js'
 import type { Principal } from './principal.js'
 
 export type TicketTier = 'public' | 'agents' | 'dashboard'
@@ -9,22 +9,27 @@ export type TicketTier = 'public' | 'agents' | 'dashboard'
 export interface Ticket { ticket: string, expires_in: number }
 
 const lifeSeconds = 30
+const kind = 'ticket'
 
-/** Tickets open one socket of one tier within 30 s, so that no token has to stand in a URL. */
+/** Whoever can read the store can open nothing with what stands there. */
+const keyOf = (ticket: string) => createHash('sha256').update(ticket).digest('base64url')
+
+/** Tickets open one socket of one tier within 30 s, at any process, so that no token has to stand in a URL. */
 export class Tickets {
+  readonly #state: StateStore
   readonly #now: Clock
-  readonly #tickets: ExpiringMap<{ tier: TicketTier, principal: Principal }>
 
-  constructor ({ now, limit = 10_000 }: { now: Clock, limit?: number }) {
+  constructor ({ state, now }: { state: StateStore, now: Clock }) {
+    this.#state = state
     this.#now = now
-    this.#tickets = new ExpiringMap(now, limit)
   }
 
   /** @throws insufficient-permissions for a temporary token. */
-  issue ({ tier, principal }: { tier: TicketTier, principal: Principal }): Ticket {
+  async issue ({ tier, principal }: { tier: TicketTier, principal: Principal }): Promise<Ticket> {
     if (principal.type === 'temp') throw problem('insufficient-permissions', 'A temporary token gets no ticket')
     const ticket = randomBytes(32).toString('base64url')
-    this.#tickets.set(ticket, { tier, principal }, this.#now() + lifeSeconds * 1000)
+    const value = JSON.stringify({ tier, principal })
+    await this.#state.put({ kind, key: keyOf(ticket), value, until: this.#now() + lifeSeconds * 1000 })
     return { ticket, expires_in: lifeSeconds }
   }
 
@@ -32,8 +37,10 @@ export class Tickets {
    * Whose ticket it is. It is spent by this, also when it was shown to another tier. What became of the principal
    * meanwhile is for `Authority.check` to say.
    */
-  take (ticket: string, tier: TicketTier): Principal | undefined {
-    const entry = this.#tickets.take(ticket)
-    return entry?.tier === tier ? entry.principal : undefined
+  async take (ticket: string, tier: TicketTier): Promise<Principal | undefined> {
+    const text = await this.#state.take(kind, keyOf(ticket))
+    if (text === undefined) return undefined
+    const issued = JSON.parse(text) as { tier: TicketTier, principal: Principal }
+    return issued.tier === tier ? issued.principal : undefined
   }
 }

@@ -1,6 +1,6 @@
 import type { AuthEvent, AuthEventType } from '../auth/auth-event.js'
 import type { Clock } from '../clock.js'
-import type { Log } from '../core.js'
+import type { Log } from '../foundation.js'
 import type { LogInput, LogLevel, LogRing } from './logs.js'
 import { Repeats } from './repeats.js'
 

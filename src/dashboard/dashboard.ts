@@ -1,10 +1,11 @@
 import type { AttemptTarget } from '../auth/attempts.js'
 import type { Clock } from '../clock.js'
-import type { Log } from '../core.js'
+import type { Log } from '../foundation.js'
 import type { Replacement } from '../membership.js'
 import type { ResolvedOptions } from '../options.js'
 import { showMetrics } from '../registry/agent-metrics.js'
 import type { Registry } from '../registry/registry.js'
+import type { StorageKind } from '../store/storage.js'
 import type { Change } from '../store/store.js'
 import { AgentsFrame } from './agents-frame.js'
 import { resolveAlertRules } from './alert-rules.js'
@@ -12,7 +13,7 @@ import { Alerts } from './alerts.js'
 import { Answers } from './answers.js'
 import { Audit } from './audit.js'
 import type { DataFrameType } from './frame.js'
-import { availableAi, embeddedStorage, healthData, noAiServices, type HealthData } from './health.js'
+import { availableAi, healthData, noAiServices, storageHealth, type HealthData } from './health.js'
 import { LogRing } from './logs.js'
 import { monitoringData } from './monitoring.js'
 import { ProcessSampler } from './process-use.js'
@@ -21,7 +22,7 @@ import { RequestStats } from './request-stats.js'
 import { Resources } from './resources.js'
 import { UiSettings } from './settings.js'
 
-export interface DashboardOptions { options: ResolvedOptions, registry: Registry, now: Clock, log: Log }
+export interface DashboardOptions { options: ResolvedOptions, registry: Registry, storageKind: StorageKind, now: Clock, log: Log }
 
 const logged: Partial<Record<Change['event'], { level: string, text: string }>> = {
   registered: { level: 'INFO', text: 'registered' },
@@ -93,7 +94,7 @@ export class Dashboard {
 
   health (): HealthData {
     return healthData({
-      storage: embeddedStorage,
+      storage: () => storageHealth(this.#options.storageKind, this.#registry.outage !== null),
       aiServices: this.#options.options.embed ? availableAi : noAiServices,
       agents: () => ({ total: this.#registry.replica.size, active: this.#registry.replica.size - this.#registry.replica.deadCount })
     })

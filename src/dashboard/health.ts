@@ -1,9 +1,10 @@
+import type { StorageKind } from '../store/storage.js'
 import { round } from './frame.js'
 
 export type ComponentStatus = 'healthy' | 'degraded' | 'critical' | 'error' | 'no_agents' | 'not_configured'
 export type OverallStatus = 'healthy' | 'degraded' | 'unhealthy'
 
-export interface StorageHealth { redis: 'connected' | 'not_configured' | 'error', status: ComponentStatus }
+export interface StorageHealth { redis: 'connected' | 'disconnected' | 'not_configured' | 'error', status: ComponentStatus }
 export interface AiHealth { azure_openai: string, status: ComponentStatus }
 export interface AgentsHealth { total: number, active: number, status: ComponentStatus, connectivity_ratio: number }
 
@@ -22,8 +23,15 @@ export interface HealthSources {
   agents: () => { total: number, active: number }
 }
 
+/** @param isAway the store cannot be reached: reads go on as of then */
+export function storageHealth (kind: StorageKind, isAway: boolean): StorageHealth {
+  const status = isAway ? 'degraded' : 'healthy'
+  if (kind !== 'redis') return { redis: 'not_configured', status }
+  return { redis: isAway ? 'disconnected' : 'connected', status }
+}
+
 /** A store that is part of this process. */
-export const embeddedStorage = (): StorageHealth => ({ redis: 'not_configured', status: 'healthy' })
+export const embeddedStorage = (): StorageHealth => storageHealth('memory', false)
 /** The host makes vectors. */
 export const availableAi = (): AiHealth => ({ azure_openai: 'available', status: 'healthy' })
 export const noAiServices = (): AiHealth => ({ azure_openai: 'not_configured', status: 'not_configured' })

@@ -41,7 +41,7 @@ export const DetailedHealth = described({
     ai_services: Type.Object({ status: Type.String(), azure_openai: Type.String() })
   }),
   detailed: Type.Object({
-    database: Type.Object({ status: Type.String(), type: Type.String({ description: 'Kind of store: `memory`, or `custom` for one of the host' }) }),
+    database: Type.Object({ status: Type.String(), type: Type.String({ description: 'Kind of store: `memory`, `level`, `redis`, or `custom` for one of the host' }) }),
     storage: Type.Object({ redis: Redis, backup_storage: Type.String() }),
     ai_services: Type.Object({ azure_openai: Type.String(), embeddings: Type.Boolean(), vector_search: Type.Boolean() }),
     features: Type.Record(Type.String(), Type.Boolean()),

@@ -105,10 +105,10 @@ t.test('an expired token is told apart', async t => {
 t.test('an agent that left may only register, one that was removed nothing', async t => {
   const { authority, tokens, revocations } = buildAuthority()
   const { token } = tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 })
-  revocations.revokeAgent({ agentId: 'agent-one', incarnation: 1, mayRegister: true })
+  await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 1, mayRegister: true })
   t.same(await refusal(() => authority.authenticate(token)), tokenInvalid)
   t.ok(await authority.authenticate(token, { for: 'register' }))
-  revocations.revokeAgent({ agentId: 'agent-one', incarnation: 1, mayRegister: false })
+  await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 1, mayRegister: false })
   t.same(await refusal(() => authority.authenticate(token, { for: 'register' })), tokenInvalid)
 })
 
@@ -140,7 +140,7 @@ t.test('the host is asked for tokens that are not ours', async t => {
   await authority.authenticate(tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 }).token)
   t.same(asked, ['guest', 'stranger'])
   t.same(await refusal(() => authority.refresh('guest')), tokenInvalid, 'and renews them itself')
-  revocations.revokeToken(guest.tokenId, null)
+  await revocations.revokeToken(guest.tokenId, null)
   t.same(await refusal(() => authority.authenticate('guest')), tokenInvalid)
 })
 

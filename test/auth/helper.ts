@@ -6,7 +6,11 @@ import { KeyRing } from '../../src/auth/keys.js'
 import { PasswordHasher } from '../../src/auth/passwords.js'
 import { Revocations } from '../../src/auth/revocations.js'
 import { Sessions } from '../../src/auth/sessions.js'
+import { SharedState } from '../../src/auth/shared-state.js'
 import { Tokens, type Signer } from '../../src/auth/tokens.js'
+import type { Clock } from '../../src/clock.js'
+import { MemoryState } from '../../src/store/memory-state.js'
+import type { StateStore } from '../../src/store/state.js'
 import type { Principal } from '../../src/auth/principal.js'
 
 export const start = Date.UTC(2030, 0, 1) + 250
@@ -16,6 +20,13 @@ export function manualClock (at = start) {
   let time = at
   const now = () => time
   return Object.assign(now, { advance (ms: number) { time += ms } })
+}
+
+/** Shared facts as one process sees them; two of one `store` are two processes. */
+export function shared (clock: Clock, store: StateStore = new MemoryState({ clock })): SharedState {
+  const state = new SharedState(store)
+  state.open().catch(error => { throw error })
+  return state
 }
 
 function mac (text: string, secret: string) {
@@ -83,12 +94,13 @@ export function buildAuthority (changes: Partial<AuthorityOptions> = {}) {
   const now = manualClock()
   const signer = hmacSigner()
   const incarnations = new Map<string, number>()
+  const state = shared(now)
   const parts = {
     tokens: new Tokens({ signer, namespace: 'default', expiresInMs: 3_600_000, now }),
     keys: new KeyRing([agentKey], Buffer.from('secret')),
-    sessions: new Sessions({ timeoutMs: 1_800_000, maxSessions: 2, now }),
-    revocations: new Revocations({ maxTokenLifeMs: 3_600_000, now }),
-    attempts: new Attempts({ burst: 5, windowMs: 50_000, now }),
+    sessions: new Sessions({ state, timeoutMs: 1_800_000, maxSessions: 2, now }),
+    revocations: new Revocations({ state, maxTokenLifeMs: 3_600_000, now }),
+    attempts: new Attempts({ state: state.store, burst: 5, windowMs: 50_000, now }),
     passwords: cheapHasher()
   }
   const currentIncarnation = (agentId: string) => incarnations.get(agentId)

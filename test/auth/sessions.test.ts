@@ -1,12 +1,12 @@
 import t from 'tap'
 import { Sessions } from '../../src/auth/sessions.js'
-import { manualClock } from './helper.js'
+import { manualClock, shared } from './helper.js'
 
 const root = { username: 'root', fingerprint: 'browser-1', address: '192.0.2.1' }
 
 function build () {
   const now = manualClock()
-  const sessions = new Sessions({ timeoutMs: 60_000, maxSessions: 2, now })
+  const sessions = new Sessions({ state: shared(now), timeoutMs: 60_000, maxSessions: 2, now })
   const ended: string[] = []
   const stop = sessions.onEnd(({ id }, reason) => ended.push(`${id} ${reason}`))
   return { now, sessions, ended, stop }

@@ -1,7 +1,8 @@
 import t from 'tap'
-import { embeddedStorage } from '../../src/dashboard/health.js'
+import { embeddedStorage, storageHealth } from '../../src/dashboard/health.js'
 import { MemoryStore } from '../../src/store/memory.js'
 import { createCore, type Core } from '../../src/core.js'
+import { openFoundation } from '../../src/foundation.js'
 import { resolveOptions } from '../../src/options.js'
 import { detailedHealth, health, redisHealth } from '../../src/service-health.js'
 import { hmacSigner } from '../auth/helper.js'
@@ -84,7 +85,9 @@ t.test('settings are told by name, never by value', async t => {
 
 t.test('Redis that is there is connected, Redis that is gone degrades the service', async t => {
   const log = { info () {}, warn () {}, error () {} }
-  const core = createCore(resolveOptions({}), hmacSigner(), ['s'.repeat(32)], log)
+  const foundation = await openFoundation(resolveOptions({}), log)
+  t.teardown(() => foundation.close())
+  const core = createCore(foundation, hmacSigner())
   /** The same registry on top of storage that says this of itself. */
   const on = (storage: object): Core => {
     const dashboard = Object.create(core.dashboard, { health: { value: () => ({ components: { ...core.dashboard.health().components, storage } }) } })
@@ -92,6 +95,8 @@ t.test('Redis that is there is connected, Redis that is gone degrades the servic
   }
   t.match(redisHealth(on({ redis: 'connected', status: 'healthy' })), { status: 'healthy', redis: 'connected' })
   t.match(redisHealth(on({ redis: 'error', status: 'degraded' })), { status: 'error', redis: 'unknown' })
+  t.match(redisHealth(on(storageHealth('redis', true))), { status: 'unavailable', redis: 'disconnected' })
+  t.match(health(on(storageHealth('redis', true))), { status: 'degraded', storage: { redis: 'disconnected' }, features: { redis_storage: false } })
   t.match(redisHealth(on(embeddedStorage())), { status: 'unavailable', redis: 'disconnected' })
   t.match(health(on({ redis: 'connected', status: 'healthy' })), { status: 'healthy', features: { redis_storage: true }, performance: { redis_connected: true } })
   t.match(detailedHealth(on({ redis: 'error', status: 'degraded' })), { status: 'degraded', components: { storage: { status: 'degraded', redis: 'disconnected' } } })

@@ -1,12 +1,13 @@
 import fastify from 'fastify'
 import t from 'tap'
-import { createCore, secretsOf } from '../../src/core.js'
+import { createCore } from '../../src/core.js'
 import { isProblem } from '../../src/errors.js'
-import agentRegistry, { MemoryStore, type Principal } from '../../src/index.js'
+import { openFoundation } from '../../src/foundation.js'
+import agentRegistry, { MemoryState, MemoryStore, type AgentRegistryOptions, type Principal } from '../../src/index.js'
 import { resolveOptions } from '../../src/options.js'
 import type { RegistrationBody } from '../../src/schemas/agent.js'
 import { hmacSigner } from '../auth/helper.js'
-import { answerChecker, build, fingerprint, keys, problemOf, registration, until, withDefaults, type Harness } from '../helper.js'
+import { answerChecker, build, fingerprint, keys, problemOf, registration, secret, until, withDefaults, type Harness } from '../helper.js'
 
 const answers = answerChecker()
 const agent = (id = 'agent-one', more: object = {}) => registration(id, more) as RegistrationBody
@@ -96,28 +97,35 @@ t.test('a registry whose store fails says so in the log, and in no answer', asyn
   t.ok(lines.some(line => line.includes('the disk at')))
 })
 
-t.test('without a secret one is made for this run', t => {
-  const options = resolveOptions({})
-  const [one, two] = [secretsOf(options), secretsOf(options)]
+t.test('without a secret one is made, and kept as long as the storage', async t => {
+  const log = { info () {}, warn () {}, error () {} }
+  async function secretsOf (options: AgentRegistryOptions) {
+    const foundation = await openFoundation(resolveOptions(options), log)
+    await foundation.close()
+    return foundation.tokenSecrets
+  }
+  const [one, two] = [await secretsOf({}), await secretsOf({})]
   t.equal(one.length, 1)
   t.ok(one[0]!.length >= 32)
-  t.not(one[0], two[0])
-  t.same(secretsOf(resolveOptions({ jwt: { secret: 'x'.repeat(32) } })), ['x'.repeat(32)])
-  t.same(secretsOf(resolveOptions({ jwt: { secret: ['x'.repeat(32), 'y'.repeat(32)] } })), ['x'.repeat(32), 'y'.repeat(32)])
-  t.end()
+  t.not(one[0], two[0], 'nothing lasts in memory')
+  const kept = { store: new MemoryStore({ leaseMs: 1000, retentionMs: 1000 }), state: new MemoryState() }
+  t.same(await secretsOf(kept), await secretsOf(kept))
+  t.same(await secretsOf({ jwt: { secret: 'x'.repeat(32) } }), ['x'.repeat(32)])
+  t.same(await secretsOf({ jwt: { secret: ['x'.repeat(32), 'y'.repeat(32)] } }), ['x'.repeat(32), 'y'.repeat(32)])
 })
 
 t.test('a temporary token whose key is configured no more registers nothing', async t => {
-  const [secret] = secretsOf(resolveOptions({}))
   const log = { info () {}, warn () {}, error () {} }
-  const make = (agentKeys: string[]) => createCore(resolveOptions({ agentKeys }), hmacSigner(secret), [secret!], log)
-  const [before, after] = [make([keys.plain]), make([keys.other])]
+  async function make (agentKeys: string[]) {
+    const foundation = await openFoundation(resolveOptions({ agentKeys, jwt: { secret } }), log)
+    t.teardown(() => foundation.close())
+    return createCore(foundation, hmacSigner(secret))
+  }
+  const [before, after] = [await make([keys.plain]), await make([keys.other])]
   const { temp_token: token } = await before.authority.requestTempToken({ agentId: 'agent-one', agentType: 'testing', agentKey: keys.plain, address: '192.0.2.1' })
   const principal = await after.authority.authenticate(token)
-  await after.registry.open()
   t.equal(await refusal(after.membership.join(after.registry.parse(agent()), principal)), 'token-invalid')
   t.equal(await refusal(after.membership.expelByKey('agent-one', principal)), 'token-invalid')
-  await after.registry.close()
 })
 
 function hostPrincipal (more: Partial<Principal>): Principal {

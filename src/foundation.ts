@@ -1,0 +1,87 @@
+import { KeptSecrets } from './auth/kept-secrets.js'
+import { KeyRing } from './auth/keys.js'
+import { SharedState } from './auth/shared-state.js'
+import type { ResolvedOptions } from './options.js'
+import { Registry } from './registry/registry.js'
+import { hideableFields } from './schemas/agent.js'
+import { storageOf } from './store/open-storage.js'
+import type { Storage } from './store/storage.js'
+
+/** The part of a logger that is used here. */
+export interface Log {
+  info (details: object, message: string): void
+  warn (details: object, message: string): void
+  error (details: object, message: string): void
+}
+
+/** What everything else stands on: the opened storage, and what has to be read from it first. */
+export interface Foundation {
+  readonly options: ResolvedOptions
+  readonly log: Log
+  readonly storage: Storage
+  readonly registry: Registry
+  readonly state: SharedState
+  readonly keys: KeyRing
+  /** With which tokens are signed; the first signs, all verify. */
+  readonly tokenSecrets: readonly string[]
+  /** Closes the storage; does nothing the second time. */
+  close (): Promise<void>
+}
+
+/** What is not shown publicly of the fields that may be hidden. */
+function hiddenFields ({ publicFields }: ResolvedOptions): string[] {
+  return publicFields ? hideableFields.filter(field => !publicFields.includes(field)) : []
+}
+
+function createRegistry (options: ResolvedOptions, { agents: store }: Storage, log: Log, keys: () => KeyRing | undefined): Registry {
+  const { lease, limits, feed, allowedAgentTypes, onRegister, publicView } = options
+  return new Registry({
+    store,
+    leaseMs: lease.durationMs,
+    cleanupIntervalMs: lease.cleanupIntervalMs,
+    allowedAgentTypes,
+    maxAgents: limits.maxAgents,
+    maxRecordBytes: limits.maxRecordBytes,
+    hookTimeoutMs: limits.hookTimeoutMs,
+    ringSize: feed.ringSize,
+    hiddenFields: hiddenFields(options),
+    onRegister,
+    publicView,
+    keyObjection: (digest, { agent_id: agentId, agent_type: agentType, capabilities }) => {
+      const key = keys()?.byDigest(digest)
+      return key && keys()?.allows(key, { agentId, agentType, capabilities })
+    },
+    onError: error => log.error({ err: error }, 'registry')
+  })
+}
+
+/** The configured secrets of tokens, or one that is kept in the store. */
+async function tokenSecretsOf ({ jwt: { secret } }: ResolvedOptions, kept: KeptSecrets): Promise<string[]> {
+  if (secret === undefined) return [await kept.tokens()]
+  return typeof secret === 'string' ? [secret] : secret
+}
+
+/**
+ * Opens the storage that the options name.
+ * @throws what a store throws that cannot be opened; nothing is left open then
+ */
+export async function openFoundation (options: ResolvedOptions, log: Log): Promise<Foundation> {
+  const storage = await storageOf(options)
+  let keys: KeyRing | undefined
+  const registry = createRegistry(options, storage, log, () => keys)
+  const state = new SharedState(storage.state)
+  let closed: Promise<void> | undefined
+  const close = () => (closed ??= state.close().then(() => registry.close()))
+  try {
+    await registry.open()
+    await state.open()
+    const kept = new KeptSecrets(storage.state)
+    const tokenSecrets = await tokenSecretsOf(options, kept)
+    keys = new KeyRing(options.agentKeys, await kept.agentKeys(tokenSecrets[0]!))
+    state.onReload(() => { kept.restore().catch(error => log.error({ err: error }, 'secrets')) })
+    return { options, log, storage, registry, state, keys, tokenSecrets, close }
+  } catch (error) {
+    await close().catch(() => {})
+    throw error
+  }
+}

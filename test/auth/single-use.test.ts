@@ -1,0 +1,113 @@
+import t from 'tap'
+import { SpentTokens, type SpendingRequest } from '../../src/auth/spent.js'
+import { Tickets } from '../../src/auth/tickets.js'
+import { MemoryState, type MemoryStateOptions } from '../../src/store/memory-state.js'
+import { manualClock, principal, refusal } from './helper.js'
+
+function build (options: MemoryStateOptions = {}) {
+  const now = manualClock()
+  const state = new MemoryState({ clock: now, ...options })
+  return { now, state, tickets: new Tickets({ state, now }), spent: new SpentTokens({ state, now }) }
+}
+
+/** A request whose answer another process makes up from the first one's. */
+function asked<T> (key: string, run: () => Promise<T>): SpendingRequest<unknown> {
+  return { key, run, note: result => result, recall: note => ({ recalled: note }) }
+}
+
+t.test('a ticket opens one socket of its tier', async t => {
+  const tickets = build().tickets
+  const bearer = principal()
+  const { ticket, expires_in: life } = await tickets.issue({ tier: 'agents', principal: bearer })
+  t.match(ticket, /^[\w-]{43}$/)
+  t.equal(life, 30)
+  t.same(await tickets.take(ticket, 'agents'), bearer)
+  t.equal(await tickets.take(ticket, 'agents'), undefined)
+  t.equal(await tickets.take('x', 'agents'), undefined)
+})
+
+t.test('a ticket for another tier is spent and opens nothing', async t => {
+  const tickets = build().tickets
+  const { ticket } = await tickets.issue({ tier: 'agents', principal: principal() })
+  t.equal(await tickets.take(ticket, 'dashboard'), undefined)
+  t.equal(await tickets.take(ticket, 'agents'), undefined)
+})
+
+t.test('tickets end after 30 s, and the oldest make room', async t => {
+  const { tickets, now } = build({ limits: { ticket: 2 } })
+  const issued = []
+  for (let n = 0; n < 3; n++) issued.push((await tickets.issue({ tier: 'public', principal: principal() })).ticket)
+  const [first, second, third] = issued as [string, string, string]
+  t.equal(await tickets.take(first, 'public'), undefined)
+  now.advance(29_999)
+  t.ok(await tickets.take(second, 'public'))
+  now.advance(1)
+  t.equal(await tickets.take(third, 'public'), undefined)
+})
+
+t.test('a temporary token gets no ticket', async t => {
+  const tickets = build().tickets
+  const issue = () => tickets.issue({ tier: 'agents', principal: principal({ type: 'temp' }) })
+  t.match(await refusal(issue), { type: 'insufficient-permissions', status: 403 })
+})
+
+const used = { type: 'token-invalid', status: 401, detail: 'This temporary token has been used' }
+
+/** A promise to be settled by the test. */
+function pending<T> () {
+  let resolve!: (value: T) => void
+  let reject!: (error: Error) => void
+  const promise = new Promise<T>((_resolve, _reject) => { [resolve, reject] = [_resolve, _reject] })
+  return { promise, resolve, reject }
+}
+
+t.test('a temporary token is spent by the first success', async t => {
+  const spent = build().spent
+  t.equal(await spent.once('t1', asked('a', async () => 1)), 1)
+  t.same(await refusal(() => spent.once('t1', asked('b', async () => 2))), used)
+  t.equal(await spent.once('t2', asked('b', async () => 2)), 2)
+})
+
+t.test('the same request gets the same answer for a minute', async t => {
+  const { spent, now } = build()
+  const answer = { token: 'x' }
+  await spent.once('t1', asked('a', async () => answer))
+  now.advance(59_999)
+  t.equal(await spent.once('t1', asked('a', async () => ({ token: 'y' }))), answer)
+  now.advance(1)
+  t.same(await refusal(() => spent.once('t1', asked('a', async () => answer))), used)
+  now.advance(14 * 60_000)
+  t.equal(await spent.once('t1', asked('a', async () => answer)), answer, 'by then the token itself has expired')
+})
+
+t.test('a failure spends nothing', async t => {
+  const spent = build().spent
+  await t.rejects(spent.once('t1', asked('a', async () => { throw new Error('later') })), { message: 'later' })
+  await t.rejects(spent.once('t1', asked('a', () => { throw new Error('at once') })), { message: 'at once' })
+  t.equal(await spent.once('t1', asked('b', async () => 2)), 2)
+})
+
+t.test('the same request at the same time runs once', async t => {
+  const spent = build().spent
+  const first = pending<number>()
+  const both = Promise.all([spent.once('t1', asked('a', () => first.promise)), spent.once('t1', asked('a', async () => 2))])
+  first.resolve(1)
+  t.same(await both, [1, 1])
+})
+
+t.test('another request waits for the first and is then refused or runs', async t => {
+  const spent = build().spent
+  const first = pending<number>()
+  const good = spent.once('t1', asked('a', () => first.promise))
+  const late = refusal(() => spent.once('t1', asked('b', async () => 2)))
+  first.resolve(1)
+  t.equal(await good, 1)
+  t.same(await late, used)
+  const second = pending<number>()
+  const bad = t.rejects(spent.once('t2', asked('a', () => second.promise)))
+  const waiting = ['b', 'c'].map(key => spent.once('t2', asked(key, async () => key)))
+  second.reject(new Error('no'))
+  await bad
+  t.equal(await waiting[0], 'b')
+  t.same(await refusal(() => waiting[1]), used)
+})
