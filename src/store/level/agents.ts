@@ -4,10 +4,10 @@ import type {
   AgentStore, Change, Outcome, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand, Sign, StateCommand,
   StoreListener, StoreSnapshot, UpdateCommand
 } from '../store.js'
-import { changeKey, changesContent, changeText, contentKey, contentOf, headKey, headOf, metaKey, type Meta, type StoredHead } from './codec.js'
+import { changesContent, changesKey, contentKey, contentOf, headKey, headOf, metaKey, storedChange, type Meta, type StoredHead } from './codec.js'
 import type { Operation } from './database.js'
 import type { Journal, Writer } from './journal.js'
-import type { Stored, StoredAgent } from './load.js'
+import type { ChangeBatch, Stored, StoredAgent } from './load.js'
 import type { SharedDatabase } from './shared.js'
 
 export interface LevelAgentsOptions extends Omit<MemoryStoreOptions, 'restored' | 'clock'> {
@@ -20,7 +20,7 @@ export interface LevelAgentsOptions extends Omit<MemoryStoreOptions, 'restored' 
 const signsPerBatch = 1000
 
 const remove = (key: string): Operation => ({ type: 'del', key })
-const put = (key: string, value: object | string): Operation => ({ type: 'put', key, value: typeof value === 'string' ? value : JSON.stringify(value) })
+const put = (key: string, value: object): Operation => ({ type: 'put', key, value: JSON.stringify(value) })
 
 /** Shifts of leases and holds, and of graves: what all of them have gained since their times were written. */
 type Shifts = Pick<Meta, 'leaseShift' | 'graveShift'>
@@ -49,6 +49,8 @@ export class LevelAgents implements AgentStore, Writer {
   #telling: Change[] = []
   #signs: string[] = []
   #cleaning: Operation[] = []
+  /** How the changes are stored, oldest first. */
+  #batches: ChangeBatch[] = []
 
   constructor (shared: SharedDatabase, options: LevelAgentsOptions) {
     this.now = options.clock
@@ -124,6 +126,7 @@ export class LevelAgents implements AgentStore, Writer {
     this.#telling = []
     this.#signs = []
     this.#cleaning = []
+    this.#trim(changes)
     if (this.#touched.size > 0 && this.#signsDue !== undefined) this.#journal.write()
     if (changes.length > 0) this.#listener?.changed(changes)
   }
@@ -154,7 +157,7 @@ export class LevelAgents implements AgentStore, Writer {
   }
 
   /** @returns the changes that readers may go on from */
-  #restore ({ meta, agents, changes }: Stored): readonly Change[] {
+  #restore ({ meta, agents, changes, batches }: Stored): readonly Change[] {
     const now = this.now()
     const away = meta ? now - meta.alive : 0
     const continues = meta !== null && this.#shared.database.continues
@@ -162,7 +165,8 @@ export class LevelAgents implements AgentStore, Writer {
     this.#epoch = continues ? meta.epoch : newEpoch()
     this.#shifts = { leaseShift: (meta?.leaseShift ?? 0) + away, graveShift: (meta?.graveShift ?? 0) + away }
     this.#alive = now
-    this.#cleaning = changes.slice(0, changes.length - kept.length).map(({ n }) => remove(changeKey(n)))
+    this.#batches = continues ? [...batches] : []
+    this.#cleaning = continues ? [] : batches.map(({ first }) => remove(changesKey(first)))
     const restored = { epoch: this.#epoch, revision: meta?.revision ?? 0, incarnation: meta?.incarnation ?? 0, agents: agents.map(agent => this.#timed(agent, now)) }
     this.#memory = new MemoryStore({ ...this.#options, restored })
     return kept
@@ -188,12 +192,17 @@ export class LevelAgents implements AgentStore, Writer {
     this.#signsDue = undefined
   }
 
+  /** Under the number of the first: what is tried again, with more, takes the place of what may have been written. */
   #changeOperations (): Operation[] {
-    return this.#telling.flatMap(change => {
-      const operation = put(changeKey(change.n), changeText(change))
-      const oldest = change.n - this.#options.changes
-      return oldest > 0 ? [operation, remove(changeKey(oldest))] : [operation]
-    })
+    const first = this.#telling[0]?.n
+    return first === undefined ? [] : [put(changesKey(first), this.#telling.map(storedChange))]
+  }
+
+  /** Drops what is older than the newest changes that are kept, a batch at a time. */
+  #trim (written: readonly Change[]) {
+    if (written.length > 0) this.#batches.push({ first: written[0]!.n, count: written.length })
+    const oldest = this.#memory.revision - this.#options.changes
+    while (this.#batches[0] && this.#batches[0].first + this.#batches[0].count - 1 <= oldest) this.#cleaning.push(remove(changesKey(this.#batches.shift()!.first)))
   }
 
   /** Agents as they stand now: of those that changed, and of those that only showed life. */

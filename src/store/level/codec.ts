@@ -56,6 +56,9 @@ export const StoredChange = Type.Object({
 })
 export type StoredChange = Static<typeof StoredChange>
 
+/** The changes of one batch, without a gap; the first has the number that is in their key. */
+export const StoredChanges = Type.Array(StoredChange, { minItems: 1 })
+
 export const Meta = Type.Object({
   epoch: Type.String({ minLength: 1 }),
   revision: Count,
@@ -74,7 +77,8 @@ export type StoredEntry = Static<typeof StoredEntry>
 export const metaKey = 'meta'
 export const headKey = (id: string) => `agent!${id}`
 export const contentKey = (id: string) => `content!${id}`
-export const changeKey = (n: number) => `change!${String(n).padStart(16, '0')}`
+/** @param first number of the first change of a batch */
+export const changesKey = (first: number) => `changes!${String(first).padStart(16, '0')}`
 export const entryKey = (kind: string, key: string) => `state!${kind}!${key}`
 
 export function headOf (record: AgentRecord): Head {
@@ -94,10 +98,11 @@ export function isSameContent (a: RecordContent, b: RecordContent): boolean {
 /** Whether a change may have changed what its owner decides. */
 export const changesContent = ({ before, after }: Pick<Change, 'before' | 'after'>): boolean => !before || !after || !isSameContent(before, after)
 
-export function changeText (change: Change): string {
+/** A change as `StoredChange` has it. */
+export function storedChange (change: Change): object {
   const { event, id, reason, before, after } = change
-  const stored: StoredChange = { event, id, reason, before: before && headOf(before), after: after && headOf(after) }
-  return JSON.stringify(before && changesContent(change) ? { ...stored, content: contentOf(before) } : stored)
+  const stored = { event, id, reason, before: before && headOf(before), after: after && headOf(after) }
+  return before && changesContent(change) ? { ...stored, content: contentOf(before) } : stored
 }
 
 /** @throws for what is no JSON or breaks the schema */

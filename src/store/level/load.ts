@@ -1,12 +1,15 @@
 import type { TSchema, Static } from '@sinclair/typebox'
 import type { StateEntry, StateKind } from '../state.js'
 import type { AgentRecord, Change, RecordContent } from '../store.js'
-import { Content, Meta, metaKey, parseStored, StoredChange, StoredEntry, StoredHead, type Head } from './codec.js'
+import { Content, Meta, metaKey, parseStored, StoredChanges, StoredEntry, StoredHead, type Head, type StoredChange } from './codec.js'
 import type { LevelDatabase } from './database.js'
 import { damaged } from './refusal.js'
 
 /** A record and its time without shifts, as stored. */
 export interface StoredAgent { readonly record: AgentRecord, readonly at: number | null }
+
+/** Changes that are stored under one key. */
+export interface ChangeBatch { readonly first: number, readonly count: number }
 
 /** All that a store holds. `meta` is null in a new one. */
 export interface Stored {
@@ -14,6 +17,8 @@ export interface Stored {
   readonly agents: readonly StoredAgent[]
   /** The newest, oldest first, up to the revision of `meta`. */
   readonly changes: readonly Change[]
+  /** How the changes are stored. */
+  readonly batches: readonly ChangeBatch[]
   readonly entries: ReadonlyArray<StateEntry & { value: string }>
 }
 
@@ -22,6 +27,7 @@ class Loader {
   readonly #heads = new Map<string, StoredHead>()
   readonly #contents = new Map<string, RecordContent>()
   readonly #changes: Array<StoredChange & { n: number }> = []
+  readonly #batches: ChangeBatch[] = []
   readonly #entries: Array<StateEntry & { value: string }> = []
   #meta: Meta | null = null
 
@@ -35,14 +41,19 @@ class Loader {
     if (key === metaKey) this.#meta = this.#parse(Meta, key, value)
     else if (kind === 'agent') this.#heads.set(id, this.#parse(StoredHead, key, value))
     else if (kind === 'content') this.#contents.set(id, this.#parse(Content, key, value))
-    else if (kind === 'change') this.#changes.push({ ...this.#parse(StoredChange, key, value), n: Number(id) })
+    else if (kind === 'changes') this.#takeChanges(Number(id), this.#parse(StoredChanges, key, value))
     else if (kind === 'state') this.#takeEntry(rest, this.#parse(StoredEntry, key, value))
     else throw this.#damaged(key, 'is not of a registry')
   }
 
   finish (): Stored {
     if (!this.#meta && this.#heads.size + this.#contents.size + this.#changes.length > 0) throw this.#damaged(metaKey, 'is missing')
-    return { meta: this.#meta, agents: this.#agents(), changes: this.#restoreChanges(), entries: this.#entries }
+    return { meta: this.#meta, agents: this.#agents(), changes: this.#restoreChanges(), batches: this.#batches, entries: this.#entries }
+  }
+
+  #takeChanges (first: number, changes: readonly StoredChange[]) {
+    this.#batches.push({ first, count: changes.length })
+    for (const [index, change] of changes.entries()) this.#changes.push({ ...change, n: first + index })
   }
 
   #takeEntry ([kind, ...key]: string[], entry: StoredEntry) {
