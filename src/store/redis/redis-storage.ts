@@ -1,0 +1,38 @@
+import type { Clock } from '../../clock.js'
+import type { Storage } from '../storage.js'
+import { Commands } from './commands.js'
+import { Connections, type RedisConnection } from './connections.js'
+import { RedisAgents } from './redis-agents.js'
+import { RedisState } from './redis-state.js'
+
+export interface RedisStorageOptions {
+  connection: RedisConnection
+  /** What processes that share agents share, and other registries in the same Redis do not. */
+  namespace: string
+  leaseMs: number
+  retentionMs: number
+  preservation?: boolean
+  /** How many of the newest changes are kept for processes and readers that come back. */
+  changes?: number
+  /** How often the ways that messages and changes take are tried (ms). */
+  probeIntervalMs?: number
+  /** How long Redis may take to answer before it counts as away (ms). */
+  commandTimeoutMs?: number
+  onError?: (error: unknown) => void
+  /** Time of leases instead of that of Redis, the same for all who share it; for tests. */
+  clock?: Clock
+}
+
+/** Agents and shared facts in Redis: stand-alone, behind Sentinels or in a Cluster. */
+export class RedisStorage implements Storage {
+  readonly kind = 'redis'
+  readonly agents: RedisAgents
+  readonly state: RedisState
+
+  constructor ({ connection, namespace, leaseMs, retentionMs, preservation = true, changes = 10_000, probeIntervalMs = 2000, commandTimeoutMs = 1500, onError = () => {}, clock }: RedisStorageOptions) {
+    const connections = new Connections({ connection, namespace, commandTimeoutMs, blockMs: probeIntervalMs })
+    const commands = new Commands(connections, { leaseMs, retentionMs, preservation, changes, clock })
+    this.agents = new RedisAgents(connections, commands, { leaseMs, changes, probeIntervalMs, onError })
+    this.state = new RedisState(connections, { latest: () => commands.latest(), onError, clock })
+  }
+}
