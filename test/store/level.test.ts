@@ -7,7 +7,7 @@ const root = t.testdir()
 let folders = 0
 const newFolder = () => join(root, `store-${folders++}`)
 
-async function buildAgents (settings: Omit<ContractSettings, 'clock'> & { clock?: () => number }, more: Partial<LevelStorageOptions> = {}) {
+async function buildAgents (settings: ContractSettings, more: Partial<LevelStorageOptions> = {}) {
   const path = newFolder()
   const make = () => new LevelStorage({ path, ...settings, ...more }).agents
   return { store: make(), reopen: async () => make() }
@@ -33,9 +33,8 @@ contract('agents in a level store keep the contract', 70, test => {
   storeContract({ test, build: buildAgents, flags: { persistent: true } })
 })
 
-contract('agents in a level store that forces writes to the disk keep the contract by its own clock', 60, test => {
-  const build = ({ leaseMs, retentionMs, preservation }: ContractSettings) => buildAgents({ leaseMs, retentionMs, preservation }, { durability: 'sync' })
-  storeContract({ test, build, flags: { injectedClock: false, persistent: true } })
+contract('agents in a level store that forces writes to the disk keep the contract', 70, test => {
+  storeContract({ test, build: settings => buildAgents(settings, { durability: 'sync' }), flags: { persistent: true } })
 })
 
 contract('shared facts in a level store keep the contract', 15, test => {

@@ -129,7 +129,7 @@ export class Scene {
     recordOf(await this.register(id))
     if (state !== 'starting') recordOf(await this.renew(id))
     if (state === 'dead') await this.end()
-    else if (state !== 'starting') recordOf(await this.setState(id, state))
+    else if (state !== 'starting' && state !== 'alive') recordOf(await this.setState(id, state))
     this.news()
     assert.equal(this.record(id).state, state)
     return this.record(id)
