@@ -103,6 +103,7 @@ function countRegistry ({ core, hub }: MetricsSources, register: prom.Registry):
     set(alive, { status: 'alive' })
     set(dead, { status: 'dead' })
   })
+  gauge(register, 'agent_registry_store_up', 'Whether the store can be reached', [], set => { set(core.registry.outage ? 0 : 1) })
   gauge(register, 'agent_registry_sweep_lag_seconds', 'How late the last sweep was', [], set => { set(core.registry.sweepLagMs / 1000) })
 }
 

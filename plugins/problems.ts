@@ -1,5 +1,8 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { isProblem, problem, problemTypes, type ProblemError, type ProblemType } from '../src/errors.js'
+import { jittered, retryAfter } from '../src/jitter.js'
+
+const storageRetryMs = 2_000
 
 /** A problem document (RFC 9457). */
 export interface ProblemDocument {
@@ -71,6 +74,8 @@ export function createProblemHandlers (base: string, onForbidden?: (error: Probl
       request_id: request.id
     }
     reply.header('x-request-id', request.id)
+    // Whoever says so may not know when it will be back: everybody tries again, not all in one instant.
+    if (error.type === 'storage-unavailable') reply.headers(retryAfter(jittered(storageRetryMs, 0.5)).headers)
     if (error.statusCode === 401) reply.header('www-authenticate', 'Bearer')
     return reply.code(error.statusCode).headers(error.headers ?? {}).type('application/problem+json; charset=utf-8').send(JSON.stringify(document))
   }

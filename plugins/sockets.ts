@@ -1,3 +1,4 @@
+import { Admission } from '../src/admission.js'
 import type { Principal } from '../src/auth/principal.js'
 import type { Core } from '../src/core.js'
 import type { DataFrameType } from '../src/dashboard/frame.js'
@@ -72,6 +73,7 @@ function createServices ({ registry, membership, authority, dashboard, options, 
     hub: new Hub(),
     readers: new Readers({ source, bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now }),
     visitors: new Visitors(options.feed),
+    admission: new Admission({ perSecond: options.admission.upgradesPerSecond, burst: options.admission.burst, now }),
     lists: new ListUpdates(),
     liveness: new SocketLiveness(),
     dashboard,

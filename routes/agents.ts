@@ -3,6 +3,7 @@ import { Type } from '@sinclair/typebox'
 import { expectedRevision, isUnchanged, listTag, recordTag, sendJson } from '../plugins/entity-tags.js'
 import { assertSelf, guard, headerOf, signOf } from '../plugins/guard.js'
 import { parseBody } from '../plugins/validation.js'
+import { Admission } from '../src/admission.js'
 import { problem } from '../src/errors.js'
 import type { Principal } from '../src/auth/principal.js'
 import type { Core } from '../src/core.js'
@@ -19,6 +20,8 @@ const tierNames = ['public', 'agents', 'dashboard'] as const
 /** `/agents/*`: agents come, show life, change and go; whoever has a token reads. */
 const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async function agentRoutes (scope, { core, hub }) {
   const { registry, membership, authority, search } = core
+  const { registrationsPerSecond: perSecond, burst } = core.options.admission
+  const admission = new Admission({ perSecond, burst, now: core.now })
   const embeds = core.options.embed !== undefined
   const sockets = () => tierNames.reduce((sum, tier) => sum + hub.countOf(tier), 0)
   const agent = guard(authority, { takes: ['agent', 'admin'], level: 'agent' })
@@ -34,6 +37,10 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
     schema: { tags, summary: 'Registers an agent, or a new instance of it', body: RegistrationBody, response: answers(RegistrationResponse) },
     preValidation: guard(authority, { takes: ['temp', 'agent', 'admin'], level: 'agent', for: 'register' }),
     validatorCompiler: parseBody(body => registry.parse(body)),
+    // Before anything is read: it should cost little to send somebody away.
+    onRequest: function admitRegistration (_request, _reply, done) {
+      done(admission.objection('rate-limit-exceeded', 'Many agents register at this moment'))
+    },
     onResponse: async function countFailure ({ body }, { statusCode }) {
       if (statusCode >= 400) membership.failed(body)
     }

@@ -21,7 +21,7 @@ const waitJitter = 0.1
 /** `/agents/changes` and `/agents/events`: what sockets `watch`, for those who have none. */
 const feedRoutes: FastifyPluginAsyncTypebox<{ core: Core, sockets: Sockets }> = async function feedRoutes (scope, { core, sockets: { services } }) {
   const { registry, options } = core
-  const { source, readers, visitors } = services
+  const { source, readers, visitors, admission } = services
   const reader = guard(core.authority, { takes: ['agent', 'user', 'admin'], level: 'user' })
 
   scope.get('/changes', {
@@ -49,6 +49,9 @@ const feedRoutes: FastifyPluginAsyncTypebox<{ core: Core, sockets: Sockets }> = 
   scope.get('/events', {
     schema: { tags, summary: 'Changes as Server-Sent Events', querystring: EventsQuery, response: { 200: EventsAnswer, '4xx': Problem, '5xx': Problem } },
     exposeHeadRoute: false,
+    onRequest: function admitStream (_request, _reply, done) {
+      done(admission.objection('too-many-connections', 'Many streams are opened at this moment'))
+    },
     preValidation: reader
   }, async function getEvents (request, reply) {
     const { since: from, snapshot, ...filter } = request.query

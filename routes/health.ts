@@ -29,8 +29,8 @@ const healthRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async 
   })
 
   scope.get('/health/ready', { schema: schema('Whether to send traffic here', { 200: Probe, 503: Probe }) }, async function getReady (_request, reply) {
-    if (!hub.isDraining) return { status: 'ready' }
-    return reply.code(503).send({ status: 'draining' })
+    const objection = hub.isDraining ? 'draining' : core.registry.outage ? 'storage-unavailable' : undefined
+    return objection === undefined ? { status: 'ready' } : reply.code(503).send({ status: objection })
   })
 
   scope.get('/health/detailed', forAdmins('How the registry and its parts are', DetailedHealth), async function getDetailed () {

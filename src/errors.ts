@@ -75,6 +75,9 @@ export function isProblem (error: unknown): error is ProblemError {
   return error instanceof Error && 'type' in error && 'statusCode' in error && (error as ProblemError).type in problemTypes
 }
 
+/** The store cannot be reached: whoever asked may ask again. */
+export const isAway = (error: unknown): boolean => isProblem(error) && error.type === 'storage-unavailable'
+
 export function validationFailed (errors: FieldError[]): ProblemError {
   const first = errors[0]
   const detail = first ? `${first.path || '/'}: ${first.message}` : 'The request is not valid'

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
 import docs, { collectOpenapi } from '../plugins/docs.js'
+import { addFreshness } from '../plugins/freshness.js'
 import { registerJwt } from '../plugins/jwt.js'
 import limits from '../plugins/limits.js'
 import { collectMethods } from '../plugins/methods.js'
@@ -84,6 +85,17 @@ function listensOnLoopback (app: FastifyInstance): boolean {
   return addresses.length > 0 && addresses.every(address => typeof address === 'object' && isLoopback(address.address))
 }
 
+/** Routes that show what the registry knows. */
+async function addReads (scope: FastifyInstance, core: Core, services: { core: Core, sockets: Sockets, hub: Sockets['services']['hub'] }) {
+  addFreshness(scope, core.registry)
+  if (core.options.search.enabled) await scope.register(searchRoutes, services)
+  await scope.register(connectionRoutes, services)
+  await scope.register(agentRoutes, { ...services, prefix: '/agents' })
+  await scope.register(feedRoutes, { ...services, prefix: '/agents' })
+  await scope.register(agentMetricsRoutes, { ...services, prefix: '/agents' })
+  await scope.register(publicRoutes, { ...services, prefix: '/public' })
+}
+
 /** All routes, in one visible order. */
 async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) {
   const { routes } = core.options
@@ -102,12 +114,7 @@ async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) 
   await scope.register(authRoutes, { ...services, prefix: '/auth' })
   await scope.register(tokenRoutes, { ...services, prefix: '/tokens' })
   await scope.register(ticketRoutes, services)
-  if (core.options.search.enabled) await scope.register(searchRoutes, services)
-  await scope.register(connectionRoutes, services)
-  await scope.register(agentRoutes, { ...services, prefix: '/agents' })
-  await scope.register(feedRoutes, { ...services, prefix: '/agents' })
-  await scope.register(agentMetricsRoutes, { ...services, prefix: '/agents' })
-  await scope.register(publicRoutes, { ...services, prefix: '/public' })
+  await scope.register(async function registryReads (reads) { await addReads(reads, core, services) })
   await scope.register(problemRoutes)
   await scope.register(publicSocket, services)
   await scope.register(agentsSocket, services)

@@ -30,6 +30,9 @@ type Joined = Pick<RegistrationResponse, 'created' | 'revision' | 'incarnation'>
 
 /** Heartbeats per lease: two may be lost. */
 const heartbeatsPerLease = 3
+/** Agents that registered in one instant drift apart. */
+const heartbeatJitter = 0.1
+
 /** How agents come and go, and what becomes of their tokens. */
 export class Membership {
   readonly #options: MembershipOptions
@@ -125,7 +128,7 @@ export class Membership {
       access_token: tokens.issueAgent({ agentId: id, incarnation: joined.incarnation, keyDigest }).token,
       ...joined,
       lease_ms: registry.leaseMs,
-      heartbeat_every_ms: Math.floor(registry.leaseMs / heartbeatsPerLease)
+      heartbeat_every_ms: Math.floor(registry.leaseMs / heartbeatsPerLease * (1 - heartbeatJitter * Math.random()))
     }
   }
 }

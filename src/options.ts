@@ -121,6 +121,11 @@ export const OptionsSchema = Type.Object({
     maxHeaderBytes: bytes(8192, 'Names and values of all headers', { env: ['MAX_HEADER_SIZE'] }),
     hookTimeoutMs: ms(5_000, 'Time that a hook of the host may take', { env: ['ARCP_HOOK_TIMEOUT_MS'] })
   }, 'Sizes and quotas'),
+  admission: group({
+    registrationsPerSecond: count(2_000, 'Registrations over HTTP that are let in for long; the next is answered 429', { env: ['ARCP_REGISTRATIONS_PER_SECOND'] }),
+    upgradesPerSecond: count(1_000, 'Sockets and event streams that may be opened for long; the next is answered 503', { env: ['ARCP_UPGRADES_PER_SECOND'] }),
+    burst: count(500, 'Either of them at once', { env: ['ARCP_ADMISSION_BURST'] })
+  }, 'How fast a fleet may come back, in this process'),
   addresses: group({
     blocked: list([], 'Addresses and CIDR ranges that are refused', { env: ['BLOCKED_IPS'] }),
     allowed: list([], 'Addresses and CIDR ranges that are let in when others are denied', { env: ['ALLOWED_IP_RANGES'] }),

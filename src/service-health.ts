@@ -1,6 +1,7 @@
 import { configured } from './configured.js'
 import type { Core } from './core.js'
 import { protocol } from './identity.js'
+import { awaySince } from './registry/registry.js'
 import type { AzureHealth, ConfigHealth, DetailedHealth, Health, RedisHealth } from './schemas/health.js'
 
 const service = 'ARCP Registry'
@@ -14,6 +15,8 @@ function componentsOf ({ dashboard, registry, search, options }: Core) {
   const isFine = [storage, ai].every(({ status }) => status === 'healthy' || status === 'not_configured')
   return {
     status: isFine ? 'healthy' as const : 'degraded' as const,
+    // Anybody may read this: where the store is, and what is wrong with it, is for admins.
+    reason: registry.outage && { reason: `${awaySince(registry.outage)}; what is read is as of then` },
     storage,
     ai,
     isRedisConnected: storage.redis === 'connected',
@@ -24,10 +27,11 @@ function componentsOf ({ dashboard, registry, search, options }: Core) {
 
 /** The answer to `GET /health`. */
 export function health (core: Core): Health {
-  const { status, storage, ai, isRedisConnected, embeds, agents } = componentsOf(core)
+  const { status, reason, storage, ai, isRedisConnected, embeds, agents } = componentsOf(core)
   return {
     ...described(),
     status,
+    ...reason,
     uptime: 'operational',
     service,
     features: { vector_search: embeds, redis_storage: isRedisConnected, metrics_tracking: true, jwt_authentication: true, websocket_broadcasts: true },
@@ -40,11 +44,12 @@ export function health (core: Core): Health {
 
 /** The answer to `GET /health/detailed`. */
 export function detailedHealth (core: Core): DetailedHealth {
-  const { status, storage, ai, isRedisConnected, embeds, agents } = componentsOf(core)
+  const { status, reason, storage, ai, isRedisConnected, embeds, agents } = componentsOf(core)
   const redis = isRedisConnected ? 'connected' : 'disconnected'
   return {
     ...described(),
     status,
+    ...reason,
     uptime: 'operational',
     service,
     components: {

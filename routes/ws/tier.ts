@@ -12,11 +12,16 @@ import type { Tier } from '../../src/sockets/tiers.js'
 
 /** Serves one tier at its path. `begin` says the first word on each connection. */
 export function serveTier (scope: FastifyInstance, core: Core, { services }: Sockets, tier: Tier, begin: (connection: Connection, request: FastifyRequest) => void): void {
-  const { hub } = services
+  const { hub, admission } = services
   let isBounded = true
 
   async function admit (request: FastifyRequest, reply: FastifyReply) {
     if (!request.ws) throw problem('request-error', 'This is a WebSocket: send an upgrade')
+    const refusal = admission.objection('too-many-connections', 'Many sockets are opened at this moment')
+    if (refusal) {
+      reply.header('connection', 'close')
+      throw refusal
+    }
     const token = takeSubprotocols(request)
     request.agentRegistryCredentials = tier.handshake ? await credentialsOf(core, tier, request, token) : null
     const isKnown = request.agentRegistryCredentials !== null && 'principal' in request.agentRegistryCredentials

@@ -4,7 +4,7 @@ import type { Log } from '../foundation.js'
 import type { Replacement } from '../membership.js'
 import type { ResolvedOptions } from '../options.js'
 import { showMetrics } from '../registry/agent-metrics.js'
-import type { Registry } from '../registry/registry.js'
+import { awaySince, type Registry } from '../registry/registry.js'
 import type { StorageKind } from '../store/storage.js'
 import type { Change } from '../store/store.js'
 import { AgentsFrame } from './agents-frame.js'
@@ -59,6 +59,7 @@ export class Dashboard {
     this.resources = new Resources({ now, capacityMbps: dashboard.networkCapacityMbps })
     this.#agents = new AgentsFrame({ replica: registry.replica })
     registry.onChange(change => this.#changed(change))
+    registry.onAvailability(fault => this.#storeIs(fault))
   }
 
   /** Begins to produce frames. @param watchers how many dashboards there are @param broadcast sends to all of them */
@@ -93,11 +94,13 @@ export class Dashboard {
   }
 
   health (): HealthData {
-    return healthData({
+    const { outage } = this.#registry
+    const data = healthData({
       storage: () => storageHealth(this.#options.storageKind, this.#registry.outage !== null),
       aiServices: this.#options.options.embed ? availableAi : noAiServices,
       agents: () => ({ total: this.#registry.replica.size, active: this.#registry.replica.size - this.#registry.replica.deadCount })
     })
+    return outage ? { ...data, reason: `${awaySince(outage)}: ${outage.fault}` } : data
   }
 
   /** Somebody has no tries left. */
@@ -109,6 +112,11 @@ export class Dashboard {
   /** A newer instance of an agent has taken the place of another. */
   replaced (replacement: Replacement): void {
     this.audit.write({ level: 'INFO', message: 'a newer instance of an agent registered', source: 'agents', ...replacement })
+  }
+
+  #storeIs (fault: string | null) {
+    if (fault === null) this.audit.write({ level: 'INFO', message: 'The store can be reached again', source: 'storage' })
+    else this.audit.write({ level: 'ERR', message: 'The store cannot be reached', source: 'storage', fault })
   }
 
   #monitoring () {

@@ -28,6 +28,9 @@ export interface RegistryOptions extends RegistrationRules {
 }
 
 export interface Outage { readonly fault: string, readonly since: number }
+/** For people. */
+export const awaySince = ({ since }: Outage) => `The store cannot be reached since ${new Date(since).toISOString()}`
+
 export interface Registered { created: boolean, record: AgentRecord }
 
 /** Members that a patch may not name: identity, ownership and what the registry itself keeps. */
@@ -234,8 +237,9 @@ export class Registry {
   }
 
   #available (fault: string | null) {
-    if (fault === null) this.#outage = null
-    else this.#outage = { fault, since: this.#outage?.since ?? Date.now() }
+    const before = this.#outage
+    this.#outage = fault === null ? null : { fault, since: before?.since ?? Date.now() }
+    this.#sweeper.available(fault === null, fault === null && before ? Date.now() - before.since : 0)
     for (const listener of this.#availabilityListeners) listener(fault)
   }
 

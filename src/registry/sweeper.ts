@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks'
+import { isAway } from '../errors.js'
 import type { AgentStore } from '../store/store.js'
 
 export interface SweeperOptions {
@@ -25,6 +26,9 @@ export class Sweeper {
   #lastCleanup = 0
   #lag = 0
   #sweeping: Promise<void> | undefined
+  #isAway = false
+  /** That the store is away, since it was last there. */
+  #wasTold = false
 
   constructor ({ store, leaseMs, cleanupIntervalMs, onError }: SweeperOptions) {
     this.#store = store
@@ -41,6 +45,15 @@ export class Sweeper {
     this.#timer = setInterval(() => { this.#tick() }, this.#intervalMs).unref()
   }
 
+  /**
+   * While the store is away nobody is swept; agents could not be heard in that time, which is not their fault.
+   * @param outageMs how long it was away, once it is back
+   */
+  available (isAvailable: boolean, outageMs = 0): void {
+    this.#isAway = !isAvailable
+    this.#owed += outageMs
+  }
+
   async stop (): Promise<void> {
     clearInterval(this.#timer)
     await this.#sweeping
@@ -52,10 +65,17 @@ export class Sweeper {
     this.#last = now
     this.#lag = Math.max(0, lost)
     if (lost > this.#intervalMs) this.#owed += Math.ceil(lost)
+    if (this.#isAway) return
     // One sweep at a time: a slow store is not asked again while it still works on the last one.
     this.#sweeping ??= this.#sweep(now)
-      .catch(this.#onError)
+      .then(() => { this.#wasTold = false }, error => { this.#report(error) })
       .finally(() => { this.#sweeping = undefined })
+  }
+
+  #report (error: unknown) {
+    if (!isAway(error)) return this.#onError(error)
+    if (!this.#wasTold) this.#onError(error)
+    this.#wasTold = true
   }
 
   async #sweep (now: number): Promise<void> {

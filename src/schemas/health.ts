@@ -4,6 +4,7 @@ import { Timestamp } from './common.js'
 const oneOf = <T extends string>(...names: T[]) => Type.Union(names.map(name => Type.Literal(name)))
 const Status = oneOf('healthy', 'degraded')
 const Redis = oneOf('connected', 'disconnected')
+const Reason = Type.Optional(Type.String({ description: 'While the store cannot be reached, since when' }))
 const Count = Type.Integer({ minimum: 0 })
 
 const Agents = Type.Object({
@@ -19,6 +20,7 @@ const described = <T extends Record<string, TSchema>>(properties: T) =>
 
 export const Health = described({
   status: Status,
+  reason: Reason,
   uptime: Type.Literal('operational'),
   service: Type.String(),
   features: Type.Record(Type.String(), Type.Boolean()),
@@ -33,6 +35,7 @@ export const Probe = Type.Object({ status: Type.String() })
 
 export const DetailedHealth = described({
   status: Status,
+  reason: Reason,
   uptime: Type.Literal('operational'),
   service: Type.String(),
   components: Type.Object({

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import sjson from 'secure-json-parse'
 import { isProblem } from '../errors.js'
+import { jittered } from '../jitter.js'
 import { fieldErrors } from '../validation.js'
 import type { Principal } from '../auth/principal.js'
 import type { ErrorCode } from './codes.js'
@@ -21,7 +22,7 @@ const maxHeld = 64
 const abuseMs = 10_000
 /** Silence of the limiter after which a connection that was over it has a clean sheet. */
 const forgivenMs = 1000
-const storageRetryMs = 1000
+const storageRetryMs = 2000
 const maxRequestId = 128
 
 const problemCodes: Record<string, ErrorCode> = {
@@ -236,7 +237,7 @@ export class Connection {
   #report (error: unknown, frame: unknown) {
     const code = isProblem(error) ? problemCodes[error.type] : undefined
     if (isProblem(error) && error.statusCode === 403) reportRefusal(this.#services, this, this.principal, error.message)
-    if (code) return this.fail(code, (error as Error).message, frame, code === 'storage_unavailable' ? { retryAfterMs: storageRetryMs } : {})
+    if (code) return this.fail(code, (error as Error).message, frame, code === 'storage_unavailable' ? { retryAfterMs: Math.round(jittered(storageRetryMs, 0.5)) } : {})
     this.#services.onError(error)
     this.fail('internal_error', 'Something went wrong here', frame)
   }

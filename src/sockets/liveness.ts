@@ -1,3 +1,4 @@
+import { isAway } from '../errors.js'
 import { closeCodes } from './codes.js'
 import type { Connection } from './connection.js'
 import type { SocketServices } from './services.js'
@@ -72,7 +73,17 @@ export class SocketLiveness {
     if (this.#heard.size === 0) return
     const signs = Array.from(this.#heard, ([id, incarnation]) => ({ id, incarnation }))
     this.#heard.clear()
-    this.#services.registry.renew(signs).catch(this.#services.onError)
+    this.#services.registry.renew(signs).catch(error => {
+      this.#keep(signs)
+      if (!isAway(error)) this.#services.onError(error)
+    })
+  }
+
+  /** What could not be sent is sent with what is heard next. */
+  #keep (signs: ReadonlyArray<{ id: string, incarnation: number }>) {
+    for (const { id, incarnation } of signs) {
+      if (incarnation >= (this.#heard.get(id) ?? 0)) this.#heard.set(id, incarnation)
+    }
   }
 }
 

@@ -1,3 +1,4 @@
+import type { Admission } from '../admission.js'
 import type { Authority } from '../auth/authority.js'
 import type { Clock } from '../clock.js'
 import type { Dashboard } from '../dashboard/dashboard.js'
@@ -21,6 +22,8 @@ export interface SocketServices {
   readonly hub: Hub
   readonly readers: Readers
   readonly visitors: Visitors
+  /** Of sockets and streams. */
+  readonly admission: Admission
   readonly lists: ListUpdates
   readonly liveness: SocketLiveness
   readonly dashboard: Dashboard
