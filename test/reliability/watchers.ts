@@ -1,0 +1,103 @@
+import { get, type ClientRequest } from 'node:http'
+import { WebSocket } from 'ws'
+import { sleep, until, type Remote } from '../helper.js'
+import { View } from './view.js'
+
+export type Carrier = 'agents' | 'dashboard' | 'events'
+
+/** How a view is fed by one registry; `closed` resolves when that has ended, for whatever reason. */
+interface Line { readonly closed: Promise<void>, cut (): void }
+
+function openSocket (remote: Remote, carrier: Carrier, token: string, view: View): Line {
+  const ws = new WebSocket(`${remote.base.replace('http', 'ws')}/${carrier}/ws`)
+  const send = (frame: object) => ws.send(JSON.stringify(frame))
+  const watch = () => send({ type: 'watch', ...(view.revision === undefined ? { snapshot: true } : { since: view.revision }) })
+  ws.on('open', () => {
+    send(carrier === 'dashboard' ? { type: 'auth', token } : { token, observe: true })
+    watch()
+  })
+  ws.on('error', () => {})
+  ws.on('message', data => {
+    const text = String(data)
+    if (!text.startsWith('{')) return
+    const frame = JSON.parse(text)
+    view.take(frame.type, frame)
+  })
+  return { closed: new Promise(resolve => { ws.once('close', () => resolve()) }), cut: () => ws.terminate() }
+}
+
+/** Reads blocks of Server-Sent Events. */
+function eventParser (view: View) {
+  let rest = ''
+  return (text: string) => {
+    const blocks = (rest + text).split('\n\n')
+    rest = blocks.pop()!
+    for (const block of blocks) {
+      const [, type, data] = /^id: .*\nevent: (.+)\ndata: (.+)$/.exec(block) ?? []
+      if (type !== undefined) view.take(type, JSON.parse(data!))
+    }
+  }
+}
+
+function openEvents (remote: Remote, token: string, view: View): Line {
+  const from = view.revision
+  const headers = { authorization: `Bearer ${token}`, ...(from !== undefined && { 'last-event-id': from }) }
+  let request: ClientRequest
+  const closed = new Promise<void>(resolve => {
+    request = get(`${remote.base}/agents/events?snapshot=true`, { headers, agent: false }, response => {
+      response.setEncoding('utf8').on('data', response.statusCode === 200 ? eventParser(view) : () => {})
+      response.on('error', () => {}).on('close', () => resolve())
+    })
+    request.on('error', () => resolve())
+  })
+  return { closed, cut: () => { request.destroy() } }
+}
+
+/** Somebody who follows the whole registry, and continues on any process when what carried that breaks. */
+export class Watcher {
+  readonly view: View
+  readonly #carrier: Carrier
+  readonly #token: () => string
+  readonly #place: () => Remote
+  #line: Line | undefined
+  #isOver = false
+
+  /** @param options.place the process to go to next */
+  constructor ({ carrier, token, place, view = new View() }: { carrier: Carrier, token: () => string, place: () => Remote, view?: View }) {
+    this.view = view
+    this.#carrier = carrier
+    this.#token = token
+    this.#place = place
+    this.#follow()
+  }
+
+  /** Breaks what carries it now. */
+  cut (): void {
+    this.#line?.cut()
+  }
+
+  end (): void {
+    this.#isOver = true
+    this.cut()
+  }
+
+  /** Waits until it knows everything up to `revision`. */
+  async reach (revision: string, within = 30_000): Promise<void> {
+    const [epoch, n] = revision.split(':')
+    await until(() => {
+      const [ownEpoch, own] = this.view.revision?.split(':') ?? []
+      return ownEpoch === epoch && Number(own) >= Number(n)
+    }, within)
+  }
+
+  async #follow (): Promise<void> {
+    while (!this.#isOver) {
+      const remote = this.#place()
+      this.#line = this.#carrier === 'events'
+        ? openEvents(remote, this.#token(), this.view)
+        : openSocket(remote, this.#carrier, this.#token(), this.view)
+      await this.#line.closed
+      await sleep(20 + Math.random() * 100)
+    }
+  }
+}
