@@ -32,7 +32,8 @@ export interface Reply {
 type RawReply = [epoch: string, revision: number, real: string, now: number, told: Told[], status: string, extra: unknown]
 
 /** A longer gap between two looks at Redis means that it, or all who look, stood still. */
-const standstillMs = 1000
+const standstillMs = 2000
+const never = Number.MAX_SAFE_INTEGER
 /** Fractions tell the calls of one millisecond of the tests' clock apart, as microseconds do in Redis. */
 const ticksPerMs = 4096
 
@@ -50,10 +51,10 @@ export class Commands {
   #ticks = 0
 
   constructor (connections: Connections, settings: LeaseSettings) {
-    const { leaseMs, retentionMs, preservation, changes } = settings
+    const { leaseMs, retentionMs, preservation, changes, clock } = settings
     this.#connections = connections
     this.#settings = settings
-    this.#fixed = [leaseMs, retentionMs, preservation ? 1 : 0, changes, standstillMs, this.process].map(String)
+    this.#fixed = [leaseMs, retentionMs, preservation ? 1 : 0, changes, clock ? never : standstillMs, this.process].map(String)
   }
 
   /** Milliseconds since the epoch by the clock that leases are measured with. */

@@ -110,19 +110,17 @@ export class Feed {
     return record && this.#put(record, seen, metrics)
   }
 
-  /** Signs of life that other processes took in. */
+  /** Signs of life that other processes took in: those that are newer than ours make the lease theirs. */
   touch (touches: readonly Touch[]): void {
-    for (const { id } of touches) this.#mine.delete(id)
-    this.refresh(touches)
-  }
-
-  /** Signs of life that whoever took them in may have told of already. */
-  refresh (touches: readonly Touch[]): void {
     const records: AgentRecord[] = []
     for (const touch of touches) {
       const before = this.#records.get(touch.id)
       if (!this.#following || touch.n > this.#n) this.#postpone(touch)
-      else if (before && this.#put(before, touch.seen, touch.metrics) !== before) records.push(this.#records.get(touch.id)!)
+      else if (before) {
+        const after = this.#put(before, touch.seen, touch.metrics)
+        if (after !== before) records.push(after)
+        if (after.lastSeen > before.lastSeen) this.#mine.delete(touch.id)
+      }
     }
     if (records.length > 0) this.#listener.touched(records)
   }
@@ -172,14 +170,16 @@ export class Feed {
     this.#pending.delete(entry.n)
     if (after) this.#records.set(id, after)
     else this.#records.delete(id)
-    if (!after || (entry.by !== this.#process && entry.seen !== entry.wasSeen)) this.#mine.delete(id)
+    if (after && entry.seen === entry.wasSeen) return
+    if (after && entry.by === this.#process) this.#mine.add(id)
+    else this.#mine.delete(id)
   }
 
   #catchUp () {
     if (this.#early.length === 0) return
     const early = this.#early
     this.#early = []
-    this.refresh(early)
+    this.touch(early)
   }
 
   #refuse (key: string, waiters: readonly Waiter[], error: Error) {

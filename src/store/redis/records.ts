@@ -93,6 +93,11 @@ export function changeOf (entry: Entry, known: AgentRecord | undefined): Change 
   return { n, event, id, before, after, reason }
 }
 
+/** The record that an entry with its content made, or took away. */
+export function resultOf ({ id, content, formerly, head, was, seen, metrics }: Entry): AgentRecord {
+  return compose(id, { content: unpackContent((content ?? formerly)!), head: (head ?? was)!, seen, metrics: metrics === undefined ? null : readMetrics(metrics) })
+}
+
 /** An entry as a read of the stream returns it. */
 export function readEntry ([position, fields]: [string, string[]]): Entry {
   const texts: Record<string, string> = {}

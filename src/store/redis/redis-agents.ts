@@ -2,7 +2,7 @@ import type { AgentRecord, AgentStore, Outcome, Refusal, RegisterCommand, Regist
 import type { Commands, Reply } from './commands.js'
 import { unavailable, type Connections, type LinkName } from './connections.js'
 import { Feed, type Touch } from './feed.js'
-import { changeOf, metricsText, packContent, readTold, type Entry } from './records.js'
+import { metricsText, packContent, readTold, resultOf, type Entry } from './records.js'
 import { Reports, type Reported } from './reports.js'
 import type { AgentScript } from './scripts/index.js'
 import { Signs, type Renewed } from './signs.js'
@@ -102,7 +102,7 @@ export class RedisAgents implements AgentStore {
     const reply = await this.#ask('register', [id, packed, claim.kind, claim.digest ?? '', exclusive ? 1 : 0, keyMax, maxAgents])
     const { status } = reply
     if (status === 'taken' || status === 'full' || status === 'key-full') return { ok: false, reason: status }
-    return { ok: true, created: status === 'created', record: (await this.#told(reply, packed))! }
+    return { ok: true, created: status === 'created', record: await this.#told(reply, packed) }
   }
 
   async update ({ id, content, revision }: UpdateCommand): Promise<Outcome> {
@@ -195,17 +195,15 @@ export class RedisAgents implements AgentStore {
   }
 
   async #outcome (reply: Reply, content?: string): Promise<Outcome> {
-    return reply.status === 'ok' ? { ok: true, record: (await this.#told(reply, content))! } : refusalOf(reply)
+    return reply.status === 'ok' ? { ok: true, record: await this.#told(reply, content) } : refusalOf(reply)
   }
 
   /** The record that the one change of a reply made, or took away, once it has been told. */
-  async #told (reply: Reply, content?: string): Promise<AgentRecord | null> {
+  async #told (reply: Reply, content?: string): Promise<AgentRecord> {
     const entry = readTold(reply.told[0]!, content)
     await this.#reached(reply, entry.n, [entry])
     const known = this.#feed.get(entry.id)
-    if (known?.revision === entry.n) return known
-    const { before, after } = changeOf(entry, known)!
-    return after ?? before
+    return known?.revision === entry.n ? known : resultOf(entry)
   }
 
   /** Resolves when the changes of a reply, and all up to a number, have been told. */
@@ -241,7 +239,7 @@ export class RedisAgents implements AgentStore {
   /** Signs of life are told once: those that were missed are read. */
   async #refresh (): Promise<void> {
     for await (const { records } of readPages(this.#commands)) {
-      this.#feed.refresh(records.map(({ id, lastSeen, revision, metrics }) => ({ id, seen: lastSeen, n: revision, ...(metrics && { metrics: metricsText(metrics) }) })))
+      this.#feed.touch(records.map(({ id, lastSeen, revision, metrics }) => ({ id, seen: lastSeen, n: revision, ...(metrics && { metrics: metricsText(metrics) }) })))
     }
   }
 

@@ -1,0 +1,81 @@
+import { recordDigest } from '../../src/registry/digest.js'
+import { RedisStorage, type RedisStorageOptions } from '../../src/store/redis/redis-storage.js'
+import type { AgentRecord, Change, RegisterCommand, StoreListener, StoreSnapshot } from '../../src/store/store.js'
+import type { RedisServer } from './redis-server.js'
+
+let namespaces = 0
+
+/** A name that no other test uses. */
+export const newNamespace = () => `test-${process.pid}-${namespaces++}`
+
+/** What a process that opened a storage holds, kept up to date by what it is told alone. */
+export class Peer implements StoreListener {
+  readonly storage: RedisStorage
+  readonly namespace: string
+  readonly changes: Change[] = []
+  readonly reloads: StoreSnapshot[] = []
+  readonly faults: Array<string | null> = []
+  readonly errors: unknown[] = []
+  readonly agents = new Map<string, AgentRecord>()
+  epoch = ''
+  n = 0
+
+  constructor (server: RedisServer, options: Partial<RedisStorageOptions> & { namespace: string }) {
+    this.namespace = options.namespace
+    this.storage = new RedisStorage({ connection: { path: server.path }, leaseMs: 30_000, retentionMs: 30_000, onError: error => { this.errors.push(error) }, ...options })
+  }
+
+  static async open (server: RedisServer, options: Partial<RedisStorageOptions> & { namespace: string }): Promise<Peer> {
+    const peer = new Peer(server, options)
+    peer.#load(await peer.storage.agents.open(peer))
+    return peer
+  }
+
+  get store () { return this.storage.agents }
+  get revision () { return `${this.epoch}:${this.n}` }
+  /** Which digests of agents there are: equal where the same is known. */
+  get digest (): string {
+    const parts = [...this.agents.values()].map(record => recordDigest(this.epoch, record))
+    return `${this.revision} ${parts.reduce((sum, part) => (sum + part) % (1n << 64n), 0n)}`
+  }
+
+  changed (changes: readonly Change[]): void {
+    for (const change of changes) {
+      if (change.n !== this.n + 1) throw new Error(`${change.n} came after ${this.n}`)
+      this.n = change.n
+      this.changes.push(change)
+      if (change.after) this.agents.set(change.id, change.after)
+      else this.agents.delete(change.id)
+    }
+  }
+
+  touched (records: readonly AgentRecord[]): void {
+    for (const record of records) if (this.agents.get(record.id)?.revision === record.revision) this.agents.set(record.id, record)
+  }
+
+  reloaded (snapshot: StoreSnapshot): void {
+    this.reloads.push(snapshot)
+    this.#load(snapshot)
+  }
+
+  availability (fault: string | null): void {
+    this.faults.push(fault)
+  }
+
+  async close (): Promise<void> {
+    await this.storage.state.close()
+    await this.storage.agents.close()
+  }
+
+  #load ({ epoch, revision, agents }: StoreSnapshot) {
+    this.epoch = epoch
+    this.n = revision
+    this.agents.clear()
+    for (const record of agents) this.agents.set(record.id, record)
+  }
+}
+
+export function registration (id: string, more: Partial<RegisterCommand> = {}): RegisterCommand {
+  const content = { body: JSON.stringify({ agent_id: id, text: 'x' }), type: 'testing', capabilities: ['one'] }
+  return { id, content, claim: { kind: 'owner' }, maxAgents: 1_000_000, ...more }
+}
