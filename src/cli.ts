@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { parseArgs, parseEnv } from 'node:util'
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import { buildApp, type AppSettings } from './app.js'
 import { optionsFromEnv, type Environment } from './env.js'
-import { resolveOptions } from './options.js'
+import { resolveOptions, type ResolvedOptions } from './options.js'
 
 const usage = `Usage: fastify-agent-registry [--help] [--version]
 
@@ -32,25 +32,35 @@ function readEnvFile (directory: string): Environment {
   }
 }
 
-/** The settings with an admin password and a token secret made up where none is given; `made` is that password. */
-export function withSecrets (settings: AppSettings): { settings: AppSettings, made: string | null } {
-  const { admin = {}, jwt = {} } = settings.options
-  const made = admin.password === undefined ? randomBytes(15).toString('base64url') : null
-  const options = {
-    ...settings.options,
-    admin: { ...admin, password: admin.password ?? made ?? undefined },
-    jwt: { ...jwt, secret: jwt.secret ?? randomBytes(48).toString('base64url') }
-  }
-  return { settings: { ...settings, options }, made }
+/** The settings with an admin password made up where none is given; `made` is that password. */
+export function withPassword (settings: AppSettings): { settings: AppSettings, made: string | null } {
+  const { admin = {} } = settings.options
+  if (admin.password !== undefined) return { settings, made: null }
+  const made = randomBytes(15).toString('base64url')
+  return { settings: { ...settings, options: { ...settings.options, admin: { ...admin, password: made } } }, made }
+}
+
+/** No URL: there may be a password in it. */
+function redisPlace ({ url, host = '127.0.0.1', port, cluster, sentinels }: ResolvedOptions['redis']): string {
+  const nodes = cluster ?? sentinels ?? [url === undefined ? `${host}:${port}` : new URL(url).host]
+  return nodes.join(', ')
+}
+
+/** Where the agents are, for whoever looks for them. */
+function describeStorage ({ storage, level, redis, namespace }: ResolvedOptions): string {
+  if (storage === 'memory') return 'data: in memory, gone when this process ends'
+  return storage === 'level' ? `data: ${resolve(level.path)}` : `data: Redis at ${redisPlace(redis)}, namespace '${namespace}'`
 }
 
 function describeStart (url: string, { options }: AppSettings, made: string | null): string {
-  const { prefix, routes, publicWs, agentsWs, dashboardWs } = resolveOptions(options)
+  const resolved = resolveOptions(options)
+  const { prefix, routes, publicWs, agentsWs, dashboardWs } = resolved
   const sockets = url.replace('http', 'ws') + prefix
   const lines = [`fastify-agent-registry ${version()} listening at ${url}`]
   lines.push(`  public tier: ${sockets}${publicWs.path}`, `  agents tier: ${sockets}${agentsWs.path}`)
   if (routes.dashboard) lines.push(`  dashboard tier: ${sockets}${dashboardWs.path}`)
   if (routes.docs) lines.push(`  docs: ${url}${prefix}/docs`)
+  lines.push(`  ${describeStorage(resolved)}`)
   if (made !== null) lines.push(`admin password (made for this run): ${made}`)
   return `${lines.join('\n')}\n`
 }
@@ -72,12 +82,20 @@ function closeOnSignal (app: FastifyInstance, drainMs: number): void {
 }
 
 async function start (given: AppSettings): Promise<void> {
-  const { settings, made } = withSecrets(given)
+  const { settings, made } = withPassword(given)
   const app = await buildApp(settings)
   closeOnSignal(app, resolveOptions(settings.options).sockets.drainMs)
-  const { host, port } = settings.server
-  const url = await app.listen({ host, port })
-  process.stdout.write(describeStart(url, settings, made))
+  process.stdout.write(describeStart(await listen(app, settings.server), settings, made))
+}
+
+/** The URL that it listens at. Whoever cannot listen leaves the data as whoever stops does. */
+async function listen (app: FastifyInstance, { host, port }: AppSettings['server']): Promise<string> {
+  try {
+    return await app.listen({ host, port })
+  } catch (error) {
+    await app.close()
+    throw error
+  }
 }
 
 function fail (error: unknown, server?: AppSettings['server']): number {

@@ -66,7 +66,7 @@ async function tokenSecretsOf ({ jwt: { secret } }: ResolvedOptions, kept: KeptS
  * @throws what a store throws that cannot be opened; nothing is left open then
  */
 export async function openFoundation (options: ResolvedOptions, log: Log): Promise<Foundation> {
-  const storage = await storageOf(options)
+  const storage = await storageOf(options, error => log.error({ err: error }, 'storage'))
   let keys: KeyRing | undefined
   const registry = createRegistry(options, storage, log, () => keys)
   const state = new SharedState(storage.state)

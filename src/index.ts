@@ -33,7 +33,7 @@ import { isLoopback } from './outgoing/addresses.js'
 import { createCore, type Core } from './core.js'
 import { AlreadyRegisteredError } from './errors.js'
 import { createFacade, type AgentRegistry } from './facade.js'
-import { openFoundation } from './foundation.js'
+import { openFoundation, type Foundation } from './foundation.js'
 import { resolveOptions, type AgentRegistryOptions, type ResolvedOptions } from './options.js'
 
 declare module 'fastify' {
@@ -152,6 +152,21 @@ async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
   })
 }
 
+/** Everything that stands on the opened storage. */
+async function build (app: FastifyInstance, scope: FastifyInstance, foundation: Foundation, hasPrefix: boolean) {
+  const { options, tokenSecrets } = foundation
+  const signer = await registerJwt(scope, options.decorateAs, tokenSecrets, options.jwt)
+  const core = createCore(foundation, signer, () => listensOnLoopback(app))
+  app.decorate(options.decorateAs, createFacade(core))
+  warnOfOptions(options, core)
+  const sockets = createSockets(core)
+  await prepare(scope, core, hasPrefix)
+  if (options.routes.docs) await collectOpenapi(scope)
+  await scope.register(async function registryRoutes (routes) { await addRoutes(routes, core, sockets) })
+  if (options.routes.docs) await scope.register(docs)
+  await start(scope, core, sockets)
+}
+
 /**
  * The plugin: `await app.register(agentRegistry, { agentKeys: ['…'] })`.
  * @throws AGENT_REGISTRY_INVALID_OPTIONS, AGENT_REGISTRY_ALREADY_REGISTERED, and what a store throws that cannot open
@@ -165,16 +180,12 @@ async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions 
     hideQueries(scope)
     const foundation = await openFoundation(options, app.log)
     scope.addHook('onClose', async function closeStorage () { await foundation.close() })
-    const signer = await registerJwt(scope, options.decorateAs, foundation.tokenSecrets, options.jwt)
-    const core = createCore(foundation, signer, () => listensOnLoopback(app))
-    app.decorate(options.decorateAs, createFacade(core))
-    warnOfOptions(options, core)
-    const sockets = createSockets(core)
-    await prepare(scope, core, prefix !== '')
-    if (options.routes.docs) await collectOpenapi(scope)
-    await scope.register(async function registryRoutes (routes) { await addRoutes(routes, core, sockets) })
-    if (options.routes.docs) await scope.register(docs)
-    await start(scope, core, sockets)
+    try {
+      await build(app, scope, foundation, prefix !== '')
+    } catch (error) {
+      await foundation.close()
+      throw error
+    }
   }, { prefix })
   if (options.routes.wellKnown && isFirstAtOrigin(app)) await app.register(wellKnownScope, { options })
 }

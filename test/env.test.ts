@@ -23,8 +23,20 @@ const secret = 's'.repeat(32)
 t.test('without variables the defaults hold, with the root and the docs on', async t => {
   const { options, server } = optionsFromEnv({})
   t.same(server, { host: '127.0.0.1', port: 8001, logLevel: 'info', trustProxy: false })
-  t.same(options, { routes: { root: true, docs: true } })
+  t.same(options, { routes: { root: true, docs: true }, storage: 'level' })
   t.same(optionsFromEnv({ NOBODY_KNOWS_THIS: 'x' }), { options, server }, 'unknown variables are ignored')
+})
+
+t.test('whoever says where Redis is uses it, unless another store is named', async t => {
+  const given = { REDIS_URL: 'rediss://:hidden@redis.test:6380/2', REDIS_HOST: 'redis.test', REDIS_SENTINELS: 'a:1,[::1]:2', REDIS_CLUSTER: 'a:1' }
+  for (const [name, value] of Object.entries(given)) {
+    t.equal(optionsFromEnv({ [name]: value }).options.storage, 'redis', name)
+    t.equal(optionsFromEnv({ [name]: value, STORE: 'Memory' }).options.storage, 'memory')
+  }
+  t.equal(optionsFromEnv({ REDIS_URL: ' ' }).options.storage, 'level')
+  t.match(optionsFromEnv(given).options.redis, { url: given.REDIS_URL, host: 'redis.test', sentinels: ['a:1', '[::1]:2'], cluster: ['a:1'] })
+  t.throws(() => optionsFromEnv({ REDIS_URL: 'redis.test hidden' }), { message: /REDIS_URL: the value has not the right form/ })
+  t.throws(() => optionsFromEnv({ REDIS_CLUSTER: 'redis.test', STORE: 'disk' }), { message: /STORE: 'disk' is not one of memory, level, redis.*\n +REDIS_CLUSTER: 'redis.test' entry 1 has not the right form/ })
 })
 
 t.test('the defaults are the same objects for nobody', async t => {

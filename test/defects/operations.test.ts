@@ -108,7 +108,7 @@ t.test('headers that a host sets for browsers of other origins reach the documen
 })
 
 t.test('a server in production needs two secrets and no list of hosts or origins', async t => {
-  const app = await buildApp(optionsFromEnv({ NODE_ENV: 'production', JWT_SECRET: secret, ADMIN_PASSWORD: password, AGENT_KEYS: keys.plain, LOG_LEVEL: 'silent' }))
+  const app = await buildApp(optionsFromEnv({ NODE_ENV: 'production', STORE: 'memory', JWT_SECRET: secret, ADMIN_PASSWORD: password, AGENT_KEYS: keys.plain, LOG_LEVEL: 'silent' }))
   t.teardown(() => app.close())
   await app.listen({ port: 0, host: '127.0.0.1' })
   const registry = new Harness(app)

@@ -6,7 +6,7 @@ import { buildApp, serializeRequest } from '../../src/app.js'
 import { optionsFromEnv, type Environment } from '../../src/env.js'
 import { Harness, keys, password, problemOf, registration, secret, type Json } from '../helper.js'
 
-const environment = { AGENT_KEYS: keys.plain, ADMIN_PASSWORD: password, JWT_SECRET: secret, LOG_LEVEL: 'silent', WEBSOCKET_DRAIN: '0.2' }
+const environment = { STORE: 'memory', AGENT_KEYS: keys.plain, ADMIN_PASSWORD: password, JWT_SECRET: secret, LOG_LEVEL: 'silent', WEBSOCKET_DRAIN: '0.2' }
 
 /** The stand-alone server as the environment says, listening. */
 async function serve (t: Test, more: Environment = {}): Promise<Harness> {

@@ -4,7 +4,7 @@ import { createServer, type AddressInfo } from 'node:net'
 import { join, resolve } from 'node:path'
 import t, { type Test } from 'tap'
 import { WebSocket } from 'ws'
-import { describeFailure, runCli, withSecrets } from '../../src/cli.js'
+import { describeFailure, runCli, withPassword } from '../../src/cli.js'
 import { optionsFromEnv, type Environment } from '../../src/env.js'
 import { password, secret } from '../helper.js'
 import { builtServer, start as startProcess, urlOf } from './process.js'
@@ -61,7 +61,7 @@ t.test('a wrong environment is refused with every variable that is wrong', async
 })
 
 t.test('what only the start finds wrong is told too', async t => {
-  const { code, err } = await call([], { PORT: '0', BLOCKED_IPS: 'everybody', LOG_LEVEL: 'silent' })
+  const { code, err } = await call([], { PORT: '0', BLOCKED_IPS: 'everybody', LOG_LEVEL: 'silent', ARCP_DATA_DIR: t.testdir() })
   t.equal(code, 1)
   t.match(err, /addresses\.blocked: 'everybody' is neither an address nor a CIDR range/)
 })
@@ -73,15 +73,13 @@ t.test('production refuses to start without a secret and a password', async t =>
   t.match(err, /ADMIN_PASSWORD: is missing, and NODE_ENV is production/)
 })
 
-t.test('secrets are made up where none is given, anew each time', async t => {
-  const first = withSecrets(optionsFromEnv({}))
-  const second = withSecrets(optionsFromEnv({}))
-  t.match(first.made, /^[\w-]{20}$/)
-  t.equal(first.settings.options.admin?.password, first.made)
-  t.match(first.settings.options.jwt?.secret, /^[\w-]{64}$/)
+t.test('a password is made up where none is given, anew each time', async t => {
+  const first = withPassword(optionsFromEnv({ ADMIN_USERNAME: 'root' }))
+  const second = withPassword(optionsFromEnv({}))
+  t.match(first, { made: /^[\w-]{20}$/, settings: { options: { admin: { username: 'root', password: first.made } } } })
   t.not(first.made, second.made)
-  t.not(first.settings.options.jwt?.secret, second.settings.options.jwt?.secret)
-  const given = withSecrets(optionsFromEnv({ ADMIN_PASSWORD: password, JWT_SECRET: secret, ADMIN_USERNAME: 'root' }))
+  t.equal(first.settings.options.jwt, undefined, 'the secret of tokens is kept with the data')
+  const given = withPassword(optionsFromEnv({ ADMIN_PASSWORD: password, JWT_SECRET: secret, ADMIN_USERNAME: 'root' }))
   t.match(given, { made: null, settings: { options: { admin: { username: 'root', password }, jwt: { secret } } } })
 })
 
