@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { access, mkdir, readdir } from 'node:fs/promises'
+import { access, mkdir, readdir, realpath } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ClassicLevel } from 'classic-level'
 import { inspect } from './inspect.js'
@@ -17,6 +17,9 @@ const lockName = 'in-use'
 const harmless = new Set([lockName, `${markName}.new`, 'lost+found'])
 const pageSize = 1000
 
+/** Folders that this process has open. A second try would end the lock of the first: closing any handle of a file ends the locks of its process (fcntl). */
+const openHere = new Set<string>()
+
 /** What the codes of errors mean here. */
 const findings: Record<string, string> = {
   EEXIST: 'it is a file',
@@ -25,10 +28,12 @@ const findings: Record<string, string> = {
   EROFS: 'it may not be written to'
 }
 
+const inUse = (folder: string) => refusal(folder, 'another process has it open', 'Stop that process, or give this one a folder of its own.')
+
 function explain (folder: string, error: unknown) {
   const { cause = error } = error as { cause?: unknown }
   const { code = '', message } = cause as NodeJS.ErrnoException
-  if (code === 'LEVEL_LOCKED') return refusal(folder, 'another process has it open', 'Stop that process, or give this one a folder of its own.')
+  if (code === 'LEVEL_LOCKED') return inUse(folder)
   return refusal(folder, findings[code] ?? message, 'Give it a folder that this user may write to, on a disk with room.')
 }
 
@@ -53,6 +58,7 @@ export class LevelDatabase {
   #lock: ClassicLevel | undefined
   #level: ClassicLevel | undefined
   #mark: MarkFile | undefined
+  #place: string | undefined
   #sequence = 0
   /** Whether everything that was acknowledged is known to be there. */
   continues = true
@@ -63,21 +69,26 @@ export class LevelDatabase {
   }
 
   /**
-   * @param touch false leaves the mark of the last writer in place
+   * Opens it for reading; the mark of the last writer stays.
    * @throws a refusal that says what to do; nothing of the store has been changed then
    */
-  async open ({ touch = true } = {}): Promise<void> {
+  async open (): Promise<void> {
     try {
       const isNew = await this.#isNew()
-      this.#lock = await openLevel(join(this.folder, lockName))
+      await this.#takeLock()
       if (isNew) createMark(this.folder, this.#state({ clean: true }))
       else await this.#check(readMark(this.folder))
       this.#level = await openLevel(this.folder)
-      if (touch) this.#begin()
     } catch (error) {
       await this.#release()
       throw (error as Error).name === 'FastifyError' ? error : explain(this.folder, error)
     }
+  }
+
+  /** To be called before the first write. */
+  begin (): void {
+    this.#mark = new MarkFile(this.folder)
+    this.#mark.write(this.#state({ clean: false }))
   }
 
   /** All keys and values, by pages in the order of their keys. */
@@ -124,6 +135,14 @@ export class LevelDatabase {
     return true
   }
 
+  async #takeLock (): Promise<void> {
+    const place = await realpath(this.folder)
+    if (openHere.has(place)) throw inUse(this.folder)
+    openHere.add(place)
+    this.#place = place
+    this.#lock = await openLevel(join(place, lockName))
+  }
+
   async #check (mark: Mark): Promise<void> {
     const names = await readdir(this.folder)
     // A process that ended while it made the store has left nothing yet.
@@ -131,14 +150,9 @@ export class LevelDatabase {
     const { sequence } = await inspect(this.folder)
     const isComplete = sequence >= mark.sequence
     const outlived = mark.clean || mark.boot === currentBoot
-    if (!isComplete && outlived) throw damaged(this.folder, `the newest ${mark.sequence - sequence} of ${mark.sequence} writes are missing: the end of a log was cut off`)
+    if (!isComplete && outlived) throw damaged(this.folder, `the newest ${mark.sequence - sequence} of ${mark.sequence} writes are missing: the end of a log was cut off or overwritten`)
     this.#sequence = sequence
     this.continues = outlived || (mark.durability === 'sync' && isComplete)
-  }
-
-  #begin () {
-    this.#mark = new MarkFile(this.folder)
-    this.#mark.write(this.#state({ clean: false }))
   }
 
   #state ({ clean }: { clean: boolean }): Mark {
@@ -149,6 +163,8 @@ export class LevelDatabase {
     this.#mark?.close()
     await this.#level?.close()
     await this.#lock?.close()
+    if (this.#place !== undefined) openHere.delete(this.#place)
+    this.#place = undefined
     this.#mark = this.#level = this.#lock = undefined
   }
 }

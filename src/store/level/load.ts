@@ -104,9 +104,22 @@ class Loader {
   }
 }
 
-/** Reads everything. @throws a refusal for what does not belong together, instead of leaving it out */
-export async function load (database: LevelDatabase): Promise<Stored> {
+async function load (database: LevelDatabase): Promise<Stored> {
   const loader = new Loader(database.folder)
   for await (const page of database.pages()) for (const [key, value] of page) loader.take(key, value)
   return loader.finish()
+}
+
+/**
+ * Opens a database and reads everything.
+ * @throws a refusal, also for what does not belong together: it is not left out
+ */
+export async function openAndLoad (database: LevelDatabase): Promise<Stored> {
+  await database.open()
+  try {
+    return await load(database)
+  } catch (error) {
+    await database.close({ clean: false })
+    throw error
+  }
 }

@@ -1,6 +1,6 @@
 import { LevelDatabase, type Durability } from './database.js'
 import { Journal } from './journal.js'
-import { load, type Stored } from './load.js'
+import { openAndLoad, type Stored } from './load.js'
 
 /** One database and its journal for several users: the first that opens it opens it, the last that closes it closes it. */
 export class SharedDatabase {
@@ -21,7 +21,8 @@ export class SharedDatabase {
     try {
       return await this.#stored
     } catch (error) {
-      await this.close()
+      this.#users = 0
+      this.#stored = undefined
       throw error
     }
   }
@@ -33,8 +34,8 @@ export class SharedDatabase {
   }
 
   async #open (): Promise<Stored> {
-    await this.database.open()
-    const stored = await load(this.database)
+    const stored = await openAndLoad(this.database)
+    this.database.begin()
     this.journal.start()
     return stored
   }

@@ -21,10 +21,12 @@ export interface LevelStorageOptions {
 /** One process's agents and shared facts in a folder: LevelDB, checked at the start and never repaired silently. */
 export class LevelStorage implements Storage {
   readonly kind = 'level'
+  readonly folder: string
   readonly agents: LevelAgents
   readonly state: LevelState
 
   constructor ({ path, durability = 'commit', changes = 10_000, clock = monotonicClock(), ...options }: LevelStorageOptions) {
+    this.folder = path
     const shared = new SharedDatabase(path, durability)
     this.agents = new LevelAgents(shared, { ...options, changes, clock })
     this.state = new LevelState(shared, clock)
