@@ -15,7 +15,7 @@ const stateOf = async (registry: Harness, id: string, token: string) => (await r
 
 function isReplacement (t: Test, { status, body }: Answer, before: Json) {
   t.equal(status, 200)
-  t.match(body, { created: false, agent_id: before.agent_id, lease_ms: before.lease_ms, heartbeat_every_ms: before.heartbeat_every_ms })
+  t.match(body, { created: false, agent_id: before.agent_id, lease_ms: before.lease_ms, heartbeat_every_ms: Number })
   t.ok(body.incarnation > before.incarnation)
   t.not(body.revision, before.revision)
 }
@@ -64,7 +64,8 @@ t.test('an id that is registered', async t => {
 
   await t.test('is new the first time, with its lease and how often to heartbeat', async t => {
     const { body } = await register('agent-new')
-    t.match(body, { created: true, revision: /^[\w-]+:\d+$/, incarnation: Number, lease_ms: 60_000, heartbeat_every_ms: 20_000 })
+    t.match(body, { created: true, revision: /^[\w-]+:\d+$/, incarnation: Number, lease_ms: 60_000, heartbeat_every_ms: Number })
+    t.ok(body.heartbeat_every_ms >= 18_000 && body.heartbeat_every_ms <= 20_000, 'a third of the lease at most, another for each')
     t.same(Object.keys(body).sort(), ['access_token', 'agent_id', 'created', 'heartbeat_every_ms', 'incarnation', 'lease_ms', 'message', 'revision', 'status'])
   })
 
