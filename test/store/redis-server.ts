@@ -29,7 +29,8 @@ export class RedisServer {
 
   /** A client for the test itself. */
   get client (): Redis {
-    this.#client ??= new Redis({ path: this.path, retryStrategy: () => 20 })
+    // It is not there before the server is, nor after it was killed.
+    this.#client ??= new Redis({ path: this.path, retryStrategy: () => 20 }).on('error', () => {})
     return this.#client
   }
 
