@@ -4,7 +4,7 @@ import { accessSync, constants, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 
 /** Programs that tests start, each with the Debian package that brings it: `['redis-server', 'redis-server']`. */
-const tools = []
+const tools = [['redis-server', 'redis-server']]
 
 function isOnPath (program) {
   return (process.env.PATH ?? '').split(delimiter).some(folder => {
