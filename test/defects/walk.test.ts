@@ -5,6 +5,7 @@ import { agentsClientFrames, agentsServerFrames } from '../../src/schemas/frames
 import { dashboardClientFrames, dashboardServerFrames } from '../../src/schemas/frames/dashboard.js'
 import { publicClientFrames, publicServerFrames } from '../../src/schemas/frames/public.js'
 import { answerChecker, build, fingerprint, keys, password, registration, serve, until, type Answer, type Call, type Client, type Harness, type Json } from '../helper.js'
+import { events } from '../routes/feed-helper.js'
 import { nextWhere, strangeFrames } from '../sockets/helper.js'
 import { dashboard, strange } from '../sockets/dashboard-helper.js'
 
@@ -63,6 +64,7 @@ t.test('every endpoint of existing clients and of ours, once and well', async t 
       ['GET', '/agents?include_metrics=true&agent_type=testing&status=alive&capabilities=cap%20one', { token }, [{ agent_id: 'walker-one' }, { agent_id: 'walker-two' }]],
       ['POST', '/agents/walker-one/heartbeat', { token }, { agent_id: 'walker-one', status: 'success', last_seen: /Z$/, metrics: null }],
       ['POST', '/agents/walker-one/metrics', { token, body: { success_rate: 0.5 } }, { ...updated, metrics: { success_rate: 0.5 } }],
+      ['GET', '/agents/changes', { token }, { changes: [], revision: /:\d+$/ }],
       ['GET', '/agents/walker-one/metrics', { token }, { agent_id: 'walker-one', success_rate: 0.5 }],
       ['POST', '/agents/report-metrics/walker-one?response_time=0.5', { token }, { ...updated, current_metrics: { total_requests: 1 } }],
       ['POST', '/agents/walker-one/metrics/compat?response_time=0.5', { token }, { ...updated, current_metrics: { total_requests: 2 } }],
@@ -76,6 +78,9 @@ t.test('every endpoint of existing clients and of ours, once and well', async t 
       ['POST', '/tokens/refresh', { token }, { access_token: String, token_type: 'bearer' }],
       ['POST', '/ws-tickets', { token }, { ticket: String, expires_in: 30 }]
     ])
+    const stream = await events(registry, { token, query: '?snapshot=true' })
+    t.match(await stream.next('snapshot'), { data: { agents: [{ agent_id: 'walker-one' }, { agent_id: 'walker-two' }], last: true } })
+    stream.close()
   })
 
   await t.test('as anybody', async t => {
