@@ -23,6 +23,7 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
   const { registrationsPerSecond: perSecond, burst } = core.options.admission
   const admission = new Admission({ perSecond, burst, now: core.now })
   const embeds = core.options.embed !== undefined
+  const usesRedis = core.storage.kind === 'redis'
   const sockets = () => tierNames.reduce((sum, tier) => sum + hub.countOf(tier), 0)
   const agent = guard(authority, { takes: ['agent', 'admin'], level: 'agent' })
   const admin = guard(authority, { takes: ['admin'], level: 'admin' })
@@ -69,8 +70,8 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
     schema: { tags, summary: 'Numbers of the registry', response: answers(RegistryStats) }, preValidation: admin
   }, async function getStats () {
     return {
-      registry_statistics: { ...registry.stats(), embeddings_available: search.vectorCount, redis_connected: false, ai_client_available: embeds },
-      features: { vector_search_enabled: embeds, redis_storage_enabled: false, metrics_tracking_enabled: true, websocket_broadcasts_enabled: true },
+      registry_statistics: { ...registry.stats(), embeddings_available: search.vectorCount, redis_connected: usesRedis && registry.outage === null, ai_client_available: embeds },
+      features: { vector_search_enabled: embeds, redis_storage_enabled: usesRedis, metrics_tracking_enabled: true, websocket_broadcasts_enabled: true },
       performance: { active_websocket_connections: sockets(), vector_embeddings_stored: search.vectorCount }
     }
   })

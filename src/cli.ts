@@ -8,6 +8,7 @@ import type { FastifyInstance } from 'fastify'
 import { buildApp, type AppSettings } from './app.js'
 import { optionsFromEnv, type Environment } from './env.js'
 import { resolveOptions, type ResolvedOptions } from './options.js'
+import { runExport, runImport } from './transfer/command.js'
 
 const usage = `Usage: fastify-agent-registry [--help] [--version]
 
@@ -16,6 +17,12 @@ Starts a registry of AI agents. Settings are environment variables, also read fr
 
   -h, --help     this text
   -v, --version  the version
+
+Agents of a stopped registry that keeps them in a folder (STORE=level):
+
+  export [--data-dir DIR]                       prints them as lines of JSON
+  import [--data-dir DIR] [--replace] [FILE|-]  reads such lines, ARCP's state file or a
+                                                list of registrations: all of it or nothing
 `
 
 function version (): string {
@@ -42,8 +49,8 @@ export function withPassword (settings: AppSettings): { settings: AppSettings, m
 
 /** No URL: there may be a password in it. */
 function redisPlace ({ url, host = '127.0.0.1', port, cluster, sentinels }: ResolvedOptions['redis']): string {
-  const nodes = cluster ?? sentinels ?? [url === undefined ? `${host}:${port}` : new URL(url).host]
-  return nodes.join(', ')
+  const place = url === undefined ? `${host}:${port}` : new URL(url, 'unix://').host || url
+  return (cluster ?? sentinels ?? [place]).join(', ')
 }
 
 /** Where the agents are, for whoever looks for them. */
@@ -115,20 +122,47 @@ async function serve (environment: Environment): Promise<number | null> {
 }
 
 function readFlags (args: string[]) {
-  const options = { help: { type: 'boolean', short: 'h' }, version: { type: 'boolean', short: 'v' } } as const
-  return parseArgs({ args, options, allowPositionals: false }).values
+  const options = {
+    help: { type: 'boolean', short: 'h' },
+    version: { type: 'boolean', short: 'v' },
+    'data-dir': { type: 'string' },
+    replace: { type: 'boolean' }
+  } as const
+  const { values, positionals: [command, ...operands] } = parseArgs({ args, options, allowPositionals: true })
+  return { flags: values, command, operands }
+}
+
+/** Flags and operands that a command knows. */
+const commands = {
+  export: { flags: ['data-dir'], operands: 0, run: runExport },
+  import: { flags: ['data-dir', 'replace'], operands: 1, run: runImport }
+} as const
+
+const isCommand = (name: string): name is keyof typeof commands => Object.hasOwn(commands, name)
+
+/** @throws for what is no command, and what it does not know */
+async function runCommand ({ flags, command, operands }: ReturnType<typeof readFlags>, environment: Environment): Promise<number> {
+  if (command === undefined || !isCommand(command)) throw new Error(`unknown command '${command ?? Object.keys(flags).join(' ')}'; --help shows all`)
+  const known = commands[command]
+  const unknown = [...Object.keys(flags).filter(flag => !known.flags.some(name => name === flag)).map(flag => `--${flag}`), ...operands.slice(known.operands)]
+  if (unknown.length > 0) throw new Error(`${command} does not take ${unknown.join(', ')}; --help shows all`)
+  const { options } = optionsFromEnv({ ...readEnvFile(process.cwd()), ...environment, NODE_ENV: '' })
+  await known.run(resolveOptions(options), flags, ...operands)
+  return 0
 }
 
 /**
- * Runs the stand-alone server with command line flags and environment variables.
+ * Runs the stand-alone server, or a command, with command line flags and environment variables.
  * @returns the exit code, or null while the server runs (a signal ends it)
  */
 export async function runCli (args: string[], environment: Environment): Promise<number | null> {
   try {
-    const flags = readFlags(args)
-    if (!flags.help && !flags.version) return await serve(environment)
-    process.stdout.write(flags.help ? usage : `${version()}\n`)
-    return 0
+    const given = readFlags(args)
+    if (given.flags.help || given.flags.version) {
+      process.stdout.write(given.flags.help ? usage : `${version()}\n`)
+      return 0
+    }
+    return await (args.length === 0 ? serve(environment) : runCommand(given, environment))
   } catch (error) {
     return fail(error)
   }

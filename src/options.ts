@@ -172,7 +172,7 @@ export const OptionsSchema = Type.Object({
     durability: Type.Union([Type.Literal('commit'), Type.Literal('sync')], { default: 'commit', description: 'What an acknowledged write survives: commit the end of the process, sync also that of the machine', env: ['DURABILITY'] })
   }, 'The level storage'),
   redis: group({
-    url: Type.Optional(Type.String({ pattern: '^rediss?://\\S+$', description: 'URL of Redis; it wins over `host` and what belongs to it', env: ['REDIS_URL'] })),
+    url: Type.Optional(Type.String({ pattern: '^(rediss?:/)?/\\S+$', description: 'URL of Redis, or the path of its socket; it wins over `host` and what belongs to it', env: ['REDIS_URL'] })),
     host: Type.Optional(Type.String({ minLength: 1, description: 'Host of Redis; default: 127.0.0.1', env: ['REDIS_HOST'] })),
     port: Type.Integer({ minimum: 1, maximum: 65_535, default: 6379, description: 'Port of Redis', env: ['REDIS_PORT'] }),
     db: Type.Integer({ minimum: 0, default: 0, description: 'Number of the database', env: ['REDIS_DB'] }),

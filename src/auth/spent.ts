@@ -26,8 +26,6 @@ const tokenLifeMs = 900_000
 const repeatMs = 60_000
 /** How long a process may take, or have been gone, before another may use the token that it was using. */
 const abandonedMs = 60_000
-/** How long a request waits for one that another process runs. */
-const waitMs = 10_000
 const pollMs = 50
 
 const ignore = () => {}
@@ -41,13 +39,16 @@ const ignore = () => {}
 export class SpentTokens {
   readonly #state: StateStore
   readonly #now: Clock
+  readonly #waitMs: number
   readonly #self = randomUUID()
   readonly #running = new Map<string, Shared>()
   readonly #done: ExpiringMap<Shared>
 
-  constructor ({ state, now }: { state: StateStore, now: Clock }) {
+  /** @param options.waitMs how long a request waits for one that another process runs */
+  constructor ({ state, now, waitMs = 10_000 }: { state: StateStore, now: Clock, waitMs?: number }) {
     this.#state = state
     this.#now = now
+    this.#waitMs = waitMs
     this.#done = new ExpiringMap(now)
   }
 
@@ -85,7 +86,7 @@ export class SpentTokens {
   async #claim (tokenId: string, request: string): Promise<Claim> {
     const mine = JSON.stringify({ request, at: this.#now(), by: this.#self })
     let abandoned: string | null = null
-    for (let polls = 0; polls < waitMs / pollMs; polls++) {
+    for (let polls = 0; polls < this.#waitMs / pollMs; polls++) {
       if (await this.#put(tokenId, mine, abandoned)) return { mine }
       const text: string | undefined = await this.#state.get(kind, tokenId)
       const use = text === undefined ? undefined : JSON.parse(text) as Use

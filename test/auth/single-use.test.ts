@@ -111,3 +111,74 @@ t.test('another request waits for the first and is then refused or runs', async 
   t.equal(await waiting[0], 'b')
   t.same(await refusal(() => waiting[1]), used)
 })
+
+/** Two processes on the same store. */
+function buildTwo () {
+  const { now, state, spent: one } = build()
+  return { now, state, one, two: new SpentTokens({ state, now }) }
+}
+
+t.test('what one process has spent is spent in all, and a repeat gets an answer made up from the first', async t => {
+  const { now, one, two } = buildTwo()
+  t.equal(await one.once('t1', asked('a', async () => 1)), 1)
+  t.same(await two.once('t1', asked('a', async () => 2)), { recalled: 1 })
+  t.same(await refusal(() => two.once('t1', asked('b', async () => 2))), used)
+  now.advance(60_000)
+  t.same(await refusal(() => two.once('t1', asked('a', async () => 2))), used)
+})
+
+t.test('of two processes one runs a request, the other waits for it', async t => {
+  const { one, two } = buildTwo()
+  const first = pending<number>()
+  const running = one.once('t1', asked('a', () => first.promise))
+  const waiting = [two.once('t1', asked('a', async () => 2)), refusal(() => two.once('t1', asked('b', async () => 3)))]
+  setTimeout(() => first.resolve(1), 120)
+  t.equal(await running, 1)
+  t.same(await Promise.all(waiting), [{ recalled: 1 }, used])
+})
+
+t.test('a failure at one process leaves the token to the others', async t => {
+  const { one, two } = buildTwo()
+  const first = pending<number>()
+  const failing = t.rejects(one.once('t1', asked('a', () => first.promise)), { message: 'no' })
+  const waiting = two.once('t1', asked('b', async () => 2))
+  setTimeout(() => first.reject(new Error('no')), 60)
+  await failing
+  t.equal(await waiting, 2)
+})
+
+t.test('the token of a process that has ended can be used after a minute', async t => {
+  const { now, one, two } = buildTwo()
+  one.once('t1', asked('a', () => new Promise(() => {}))).catch(() => {})
+  now.advance(60_000)
+  t.equal(await two.once('t1', asked('a', async () => 2)), 2)
+})
+
+t.test('whoever waits too long for another process is refused', async t => {
+  const { now, state, one } = buildTwo()
+  const two = new SpentTokens({ state, now, waitMs: 200 })
+  one.once('t1', asked('a', () => new Promise(() => {}))).catch(() => {})
+  t.match(await refusal(() => two.once('t1', asked('b', async () => 2))), { type: 'token-invalid', detail: 'This temporary token is being used' })
+})
+
+t.test('a store that goes away while a request runs takes back neither its result nor its failure', async t => {
+  const state = new MemoryState()
+  let isAway = false
+  const flaky = new Proxy(state, {
+    get: (target, name) => name === 'put' && isAway ? async () => { throw new Error('away') } : target[name as 'get'].bind(target)
+  })
+  const spent = new SpentTokens({ state: flaky, now: Date.now })
+  t.equal(await spent.once('t1', asked('a', async () => { isAway = true; return 1 })), 1)
+  isAway = false
+  await t.rejects(spent.once('t2', asked('a', async () => { isAway = true; throw new Error('no') })), { message: 'no' })
+  await t.rejects(spent.once('t3', asked('a', async () => 1)), { message: 'away' })
+})
+
+t.test('of two processes that are shown a ticket one opens a socket', async t => {
+  const { now, state, tickets } = build()
+  const { ticket } = await tickets.issue({ tier: 'agents', principal: principal() })
+  t.notOk((await state.list('ticket')).some(entry => JSON.stringify(entry).includes(ticket)), 'the store does not tell it')
+  const other = new Tickets({ state, now })
+  const taken = await Promise.all([tickets.take(ticket, 'agents'), other.take(ticket, 'agents')])
+  t.same(taken.filter(Boolean), [principal()])
+})
