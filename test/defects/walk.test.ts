@@ -24,7 +24,8 @@ function routeCounter () {
   function before (app: FastifyInstance) {
     answers.before(app)
     app.addHook('onRoute', note)
-    app.addHook('onResponse', async function count (request, reply) {
+    // Not when the answer has gone out: a stream may never.
+    app.addHook('onSend', async function count (request, reply) {
       if (reply.statusCode < 400) answered.add(`${request.method} ${request.routeOptions.url}`)
     })
   }

@@ -1,4 +1,5 @@
 import t, { type Test } from 'tap'
+import { problem } from '../../src/errors.js'
 import { Registry } from '../../src/registry/registry.js'
 import { Sweeper } from '../../src/registry/sweeper.js'
 import { MemoryStore, type MemoryStoreOptions } from '../../src/store/memory.js'
@@ -179,4 +180,32 @@ t.test('a store that fails is told to the host and asked again, and owes its lea
   store.extensionFault = undefined
   await until(() => store.sweeps > 0)
   t.ok(store.extended[0]! > leaseMs)
+})
+
+t.test('a store that is away is told once, however often it is asked', async t => {
+  const store = new SlowStore()
+  const { errors } = start(t, store)
+  for (const outages of [1, 2]) {
+    const sweeps = store.sweeps
+    store.gate = Promise.reject(problem('storage-unavailable', 'away'))
+    store.gate.catch(() => {})
+    await until(() => store.sweeps >= sweeps + 4)
+    t.equal(errors.length, outages)
+    store.gate = Promise.resolve()
+    const failed = store.sweeps
+    await until(() => store.sweeps >= failed + 2)
+  }
+  t.match(errors, [{ message: 'away' }, { message: 'away' }])
+})
+
+t.test('while the store says that it is away nobody asks it, and the leases get that time', async t => {
+  const store = new SlowStore()
+  const { sweeper } = start(t, store)
+  sweeper.available(false)
+  const sweeps = store.sweeps
+  await sleep(200)
+  t.equal(store.sweeps, sweeps)
+  sweeper.available(true, 12_345)
+  await until(() => store.sweeps > sweeps)
+  t.ok(store.extended.some(ms => ms >= 12_345))
 })
