@@ -1,7 +1,7 @@
 // Packs the package, installs it into an empty app and uses it there: ESM, CommonJS, the command, the types.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { begin, makeFolder, root, run, script, startedLine, stop, waitForOutput } from './support.js'
+import { begin, makeFolder, ownStorage, root, run, script, startedLine, stop, waitForOutput } from './support.js'
 
 const wanted = /^package\/(package\.json|README\.md|LICENSE|CHANGELOG\.md|docs\/[^/]+\.md|dist\/(src|plugins|routes)\/.+\.(js|d\.ts))$/
 const required = ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'dist/src/index.js', 'dist/src/index.d.ts', 'dist/src/server.js']
@@ -68,7 +68,7 @@ async function checkCommand (cwd) {
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const printed = await run('npx', ['fastify-agent-registry', '--version'], { cwd })
   if (!printed.split('\n').includes(version)) throw new Error(`--version printed ${printed}`)
-  const env = { HOST: '', ARCP_HOST: '', ARCP_PORT: '', PORT: '0', NODE_ENV: '' }
+  const env = { HOST: '', ARCP_HOST: '', ARCP_PORT: '', PORT: '0', NODE_ENV: '', ...ownStorage }
   const server = begin(join(cwd, 'node_modules/.bin/fastify-agent-registry'), [], { cwd, env })
   const [, url] = await waitForOutput(server, startedLine)
   const { status } = await fetch(`${url}/public/stats`)

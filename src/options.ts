@@ -93,7 +93,7 @@ export const OptionsSchema = Type.Object({
   agentKeys: Type.Array(Type.Union([Type.String({ minLength: 10, maxLength: 200 }), AgentKey]), { default: [], description: 'Keys with which agents register: strings of 10 to 200 characters, or objects with `key`, `exclusive`, `ids`, `types`, `capabilities`, `maxAgents`', env: ['AGENT_KEYS'] }),
   publicFields: Type.Optional(Type.Array(Type.String({ minLength: 1 }), { description: 'Optional fields of a record that the public tier shows; default: all. Fields that clients require are always shown', env: ['ARCP_PUBLIC_FIELDS'] })),
   jwt: group({
-    secret: Type.Optional(Type.Union([Type.String({ minLength: 32 }), Type.Array(Type.String({ minLength: 32 }), { minItems: 1 })], { description: 'Secret of 32 characters or more; of a list the first signs and all verify. Without one a random secret is made at start', env: ['JWT_SECRET'] })),
+    secret: Type.Optional(Type.Union([Type.String({ minLength: 32 }), Type.Array(Type.String({ minLength: 32 }), { minItems: 1 })], { description: 'Secret of 32 characters or more; of a list the first signs and all verify. Without one a random secret is made and kept in the storage', env: ['JWT_SECRET'] })),
     algorithm: Type.Union([Type.Literal('HS256'), Type.Literal('HS384'), Type.Literal('HS512')], { default: 'HS256', description: 'HS256, HS384 or HS512', env: ['JWT_ALGORITHM'] }),
     expiresInMs: ms(3600 * 60_000, 'Life of agent and user tokens', { env: ['JWT_EXPIRE_MINUTES'], envFactor: 60_000 })
   }, 'Tokens'),
