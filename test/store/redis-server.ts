@@ -21,7 +21,10 @@ export class RedisServer {
   /** @param args more settings, as on the command line */
   static async start (...args: string[]): Promise<RedisServer> {
     const server = new RedisServer(await mkdtemp(join(tmpdir(), 'redis-')), args)
-    await server.start()
+    await server.start().catch(async error => {
+      await server.stop()
+      throw error
+    })
     return server
   }
 
@@ -30,14 +33,17 @@ export class RedisServer {
   /** A client for the test itself. */
   get client (): Redis {
     // It is not there before the server is, nor after it was killed.
-    this.#client ??= new Redis({ path: this.path, retryStrategy: () => 20 }).on('error', () => {})
+    const password = this.#args[this.#args.indexOf('--requirepass') + 1]
+    this.#client ??= new Redis({ path: this.path, retryStrategy: () => 20, ...(this.#args.includes('--requirepass') && { password }) }).on('error', () => {})
     return this.#client
   }
 
   async start (): Promise<void> {
     const args = ['--port', '0', '--unixsocket', this.path, '--dir', this.folder, '--save', '', '--appendonly', 'no', ...this.#args]
     this.#process = spawn('redis-server', args, { stdio: 'ignore' })
-    await this.client.ping()
+    const ended = once(this.#process, 'exit').then(() => { throw new Error('redis-server has ended') })
+    await Promise.race([ended, this.client.ping()])
+    ended.catch(() => {})
   }
 
   /** It stands still, with its connections open. */
@@ -61,9 +67,9 @@ export class RedisServer {
   }
 }
 
-/** Waits until something holds, for at most 15 s. */
+/** Waits until something holds, for at most 30 s. */
 export async function eventually (what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 15_000
+  const end = Date.now() + 30_000
   while (!await holds()) {
     if (Date.now() > end) throw new Error(`Not in time: ${what}`)
     await sleep(10)

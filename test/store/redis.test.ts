@@ -181,23 +181,26 @@ t.test('a process that comes later knows the newest changes, as they were told',
   t.same(snapshot.agents.map(({ id }) => id).sort(), [...a.agents.keys()].sort())
 })
 
+/** Writes at both ends of a fleet until it is told to stop. */
+async function write ({ store }: Peer, signal: AbortSignal) {
+  for (let index = 0; !signal.aborted; index++) {
+    await Promise.all([
+      store.register(registration(`new-${index}`)),
+      store.remove({ id: `agent-${index}`, reason: 'left' }),
+      store.setState({ id: `agent-${1500 + index}`, state: 'draining', reason: 'asked' }),
+      store.register(registration(`agent-${2999 - index}`))
+    ])
+  }
+}
+
 t.test('agents that are written while another process reads all of them are not missed', async t => {
   const [a] = await peers(t, 1) as [Peer]
   await Promise.all(Array.from({ length: 3000 }, (_, index) => a.store.register(registration(`agent-${index}`))))
-  let isWriting = true
-  const writing = (async () => {
-    for (let index = 0; isWriting; index++) {
-      await Promise.all([
-        a.store.register(registration(`new-${index}`)),
-        a.store.remove({ id: `agent-${index}`, reason: 'left' }),
-        a.store.setState({ id: `agent-${1500 + index}`, state: 'draining', reason: 'asked' }),
-        a.store.register(registration(`agent-${2999 - index}`))
-      ])
-    }
-  })()
+  const writer = new AbortController()
+  const writing = write(a, writer.signal)
   const others: Peer[] = []
   for (let count = 0; count < 5; count++) others.push(await Peer.open(server, { namespace: a.namespace }))
-  isWriting = false
+  writer.abort()
   await writing
   await eventually('all know the same', () => others.every(({ n }) => n === a.n))
   for (const other of others) t.equal(other.digest, a.digest)

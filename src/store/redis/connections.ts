@@ -20,6 +20,7 @@ type Argument = string | number
 type Scripted = Record<string, (...args: Argument[]) => Promise<unknown>>
 
 const maxRetryMs = 1000
+const startTimeouts = 3
 
 function retryDelay (tries: number): number {
   return Math.min(maxRetryMs, 25 * 2 ** Math.min(tries, 10)) * (0.5 + Math.random() / 2)
@@ -67,10 +68,12 @@ export interface LinkListener {
 export class Link {
   readonly name: LinkName
   readonly client: RedisClient
+  readonly #timeoutMs: number
   #lastError = 'the connection was closed'
 
   constructor (name: LinkName, connection: RedisConnection, timeoutMs: number, listener: LinkListener) {
     this.name = name
+    this.#timeoutMs = timeoutMs
     this.client = makeClient(connection, settings(name, timeoutMs))
     this.client.on('error', (error: Error) => { this.#lastError = error.message || error.name })
     this.client.on('ready', () => { listener.up(name) })
@@ -79,11 +82,16 @@ export class Link {
 
   get isReady () { return this.client.status === 'ready' }
 
+  /** A Cluster tries for ever: it gets some times what a command may take. */
   async connect (): Promise<void> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_resolve, reject) => { timer = setTimeout(reject, startTimeouts * this.#timeoutMs) })
     try {
-      await this.client.connect()
+      await Promise.race([this.client.connect(), late])
     } catch {
       throw new Error(this.#lastError)
+    } finally {
+      clearTimeout(timer)
     }
   }
 
