@@ -12,7 +12,7 @@ const now = () => performance.timeOrigin + performance.now()
 /** Registers one agent after another and asks the watchers, in their own process, when the last of them heard of it. */
 export async function fanOut (population: number, watchers: number): Promise<Row[]> {
   const app = fastify()
-  await app.register(agentRegistry, { allowedAgentTypes: ['*'], lease: { durationMs: 3_600_000 }, publicWs: { maxConnections: watchers + 10 } })
+  await app.register(agentRegistry, { allowedAgentTypes: ['*'], lease: { durationMs: 3_600_000 }, publicWs: { maxConnections: watchers + 10 }, admission: { burst: watchers + 10 } })
   for (const agent of agents(population, 1)) await app.agentRegistry.register(agent)
   await app.listen({ port: 0, host: '127.0.0.1' })
   const child = fork(new URL('./watchers.js', import.meta.url), [String((app.server.address() as AddressInfo).port), String(watchers)])
