@@ -142,7 +142,8 @@ const isCommand = (name: string): name is keyof typeof commands => Object.hasOwn
 
 /** @throws for what is no command, and what it does not know */
 async function runCommand ({ flags, command, operands }: ReturnType<typeof readFlags>, environment: Environment): Promise<number> {
-  if (command === undefined || !isCommand(command)) throw new Error(`unknown command '${command ?? Object.keys(flags).join(' ')}'; --help shows all`)
+  if (command === undefined) throw new Error('these flags belong to a command; --help shows all')
+  if (!isCommand(command)) throw new Error(`unknown command '${command}'; --help shows all`)
   const known = commands[command]
   const unknown = [...Object.keys(flags).filter(flag => !known.flags.some(name => name === flag)).map(flag => `--${flag}`), ...operands.slice(known.operands)]
   if (unknown.length > 0) throw new Error(`${command} does not take ${unknown.join(', ')}; --help shows all`)

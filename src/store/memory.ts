@@ -109,6 +109,20 @@ export class MemoryStore implements AgentStore {
     return { ok: true, created: before === null, record }
   }
 
+  /** Takes over a record from elsewhere: as one that is newly registered, with a whole lease or retention. */
+  adopt (given: AgentRecord): void {
+    const before = this.#agents.get(given.id) ?? null
+    const n = this.#revision + 1
+    const incarnation = Math.max(given.incarnation, before?.incarnation ?? 0)
+    const record = { ...given, created: before?.created ?? n, incarnation, revision: n, held: false }
+    this.#incarnation = Math.max(this.#incarnation, incarnation)
+    this.#countKey(before?.ownerKey ?? null, -1)
+    this.#countKey(record.ownerKey, 1)
+    this.#renewLease(record.id, this.now())
+    if (record.state === 'dead') this.#lose(record.id, this.now())
+    this.#commit('registered', before, record, 'imported')
+  }
+
   async update (command: UpdateCommand): Promise<Outcome> {
     const before = this.#agents.get(command.id)
     if (!before) return notFound
@@ -248,9 +262,15 @@ export class MemoryStore implements AgentStore {
   }
 
   #bury (record: AgentRecord, now: number, reason: string) {
-    this.#preservation.forget(record.id)
-    this.#graves.set(record.id, now + this.#retentionMs)
+    this.#lose(record.id, now)
     this.#change('dead', record, { state: 'dead', held: false }, reason)
+  }
+
+  /** From now on an agent has its retention instead of a lease. */
+  #lose (id: string, now: number) {
+    this.#leases.delete(id)
+    this.#preservation.forget(id)
+    this.#graves.set(id, now + this.#retentionMs)
   }
 
   #cleanUp (now: number): number {

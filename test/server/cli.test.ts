@@ -4,10 +4,10 @@ import { createServer, type AddressInfo } from 'node:net'
 import { join, resolve } from 'node:path'
 import t, { type Test } from 'tap'
 import { WebSocket } from 'ws'
-import { describeFailure, runCli, withPassword } from '../../src/cli.js'
+import { describeFailure, withPassword } from '../../src/cli.js'
 import { optionsFromEnv, type Environment } from '../../src/env.js'
 import { password, secret } from '../helper.js'
-import { builtServer, start as startProcess, urlOf } from './process.js'
+import { builtServer, call, start as startProcess, urlOf } from './process.js'
 
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string }
 /** With the loaders of this very process, so that what runs counts as covered. */
@@ -17,20 +17,6 @@ const built = [builtServer(t)]
 /** The server as a process of its own in `folder`; ended with the test. */
 function start (t: Test, folder: string, { env, args = [], program = built }: { env?: Environment, args?: string[], program?: string[] } = {}) {
   return startProcess(t, folder, { env: env ?? {}, args: [...program, ...args] })
-}
-
-/** What one call in this process prints and returns. */
-async function call (args: string[], environment: Environment = {}): Promise<{ code: number | null, out: string, err: string }> {
-  const printed = { out: '', err: '' }
-  const originals = { out: process.stdout.write, err: process.stderr.write }
-  process.stdout.write = ((chunk: string) => { printed.out += chunk; return true }) as typeof originals.out
-  process.stderr.write = ((chunk: string) => { printed.err += chunk; return true }) as typeof originals.err
-  try {
-    return { code: await runCli(args, environment), ...printed }
-  } finally {
-    process.stdout.write = originals.out
-    process.stderr.write = originals.err
-  }
 }
 
 t.test('flags', async t => {

@@ -4,6 +4,7 @@ import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { text } from 'node:stream/consumers'
 import type { Test } from 'tap'
+import { runCli } from '../../src/cli.js'
 import { settingsOf, type Environment } from '../../src/env.js'
 import { OptionsSchema } from '../../src/options.js'
 import { ServerSettingsSchema } from '../../src/server-settings.js'
@@ -53,4 +54,18 @@ const listening = /^fastify-agent-registry (\S+) listening at (http:\/\/\S+)$/m
 export async function urlOf (started: Started): Promise<string> {
   await until(() => listening.test(started.output()) || started.child.exitCode !== null, 60_000)
   return listening.exec(started.output())?.[2] ?? started.ended.then(({ err }) => { throw new Error(err) })
+}
+
+/** What one call in this process prints and returns. */
+export async function call (args: string[], environment: Environment = {}): Promise<{ code: number | null, out: string, err: string }> {
+  const printed = { out: '', err: '' }
+  const originals = { out: process.stdout.write, err: process.stderr.write }
+  process.stdout.write = ((chunk: string) => { printed.out += chunk; return true }) as typeof originals.out
+  process.stderr.write = ((chunk: string) => { printed.err += chunk; return true }) as typeof originals.err
+  try {
+    return { code: await runCli(args, environment), ...printed }
+  } finally {
+    process.stdout.write = originals.out
+    process.stderr.write = originals.err
+  }
 }

@@ -1,7 +1,7 @@
 import type { Clock } from '../../clock.js'
 import { MemoryStore, newEpoch, type MemoryStoreOptions, type TimedRecord } from '../memory.js'
 import type {
-  AgentStore, Change, Outcome, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand, Sign, StateCommand,
+  AgentRecord, AgentStore, Change, Outcome, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand, Sign, StateCommand,
   StoreListener, StoreSnapshot, UpdateCommand
 } from '../store.js'
 import { changesContent, changesKey, contentKey, contentOf, headKey, headOf, metaKey, storedChange, type Meta, type StoredHead } from './codec.js'
@@ -110,6 +110,11 @@ export class LevelAgents implements AgentStore, Writer {
     return this.#decide(() => this.#memory.release())
   }
 
+  /** Takes over records from elsewhere, all or none of them. */
+  async adopt (records: readonly AgentRecord[]): Promise<void> {
+    await this.#decide(async () => { for (const record of records) this.#memory.adopt(record) })
+  }
+
   async extend (ms: number): Promise<void> {
     // The time in which nothing could be written is given as a whole when that ends.
     if (this.#journal.isWritable) await this.#extend(ms)
@@ -176,7 +181,7 @@ export class LevelAgents implements AgentStore, Writer {
   #timed (agent: StoredAgent, now: number): TimedRecord {
     const { state, held } = agent.record
     const most = held ? now : now + (state === 'dead' ? this.#options.retentionMs : this.#options.leaseMs)
-    const at = agent.at === null ? most : Math.min(most, agent.at + shiftOf(agent, this.#shifts))
+    const at = Math.min(most, agent.at + shiftOf(agent, this.#shifts))
     return { record: agent.record, at }
   }
 

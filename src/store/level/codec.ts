@@ -33,8 +33,8 @@ export const Head = Type.Object({
 })
 export type Head = Static<typeof Head>
 
-/** `at` is the end of the lease or retention or the beginning of the hold, without shifts; null for all of it from the start on. */
-export const StoredHead = Type.Composite([Head, Type.Object({ at: Type.Union([Time, Type.Null()]) })])
+/** `at` is the end of the lease or retention or the beginning of the hold, without shifts. */
+export const StoredHead = Type.Composite([Head, Type.Object({ at: Time })])
 export type StoredHead = Static<typeof StoredHead>
 
 export const Content = Type.Object({

@@ -6,7 +6,7 @@ import type { LevelDatabase } from './database.js'
 import { damaged } from './refusal.js'
 
 /** A record and its time without shifts, as stored. */
-export interface StoredAgent { readonly record: AgentRecord, readonly at: number | null }
+export interface StoredAgent { readonly record: AgentRecord, readonly at: number }
 
 /** Changes that are stored under one key. */
 export interface ChangeBatch { readonly first: number, readonly count: number }
