@@ -43,10 +43,17 @@ export class Server {
   }
 
   stop (): void { this.child.disconnect() }
+
+  /** Lets it close what it has open, and waits for that. */
+  async end (): Promise<void> {
+    this.child.send('end')
+    await once(this.child, 'exit')
+  }
 }
 
-export interface Load { path: string, method?: 'GET' | 'POST', headers?: Record<string, string>, body?: string, amount?: number, next?: () => { path?: string, headers?: Record<string, string>, body?: string } }
-export interface Result { rate: number, cpuUs: number }
+export interface Load { path: string, connections?: number, method?: 'GET' | 'POST', headers?: Record<string, string>, body?: string, amount?: number, next?: () => { path?: string, headers?: Record<string, string>, body?: string } }
+/** Requests a second, CPU of the server per request in microseconds, and the median time of one in milliseconds. */
+export interface Result { rate: number, cpuUs: number, p50: number }
 
 /** What autocannon counted, and the milliseconds from its start to the last answer: it goes on to the end of a whole second. */
 function fire (options: autocannon.Options): Promise<{ result: autocannon.Result, elapsedMs: number }> {
@@ -62,20 +69,20 @@ function fire (options: autocannon.Options): Promise<{ result: autocannon.Result
 }
 
 /** One round of load on a server: requests a second, and CPU of the server per request in microseconds. */
-export async function round (server: Server, { path, method = 'GET', headers = {}, body, amount, next }: Load): Promise<Result> {
+export async function round (server: Server, { path, connections = 40, method = 'GET', headers = {}, body, amount, next }: Load): Promise<Result> {
   const before = await server.cpu()
   const { result, elapsedMs } = await fire({
     url: server.url + path,
     method,
     headers,
     body,
-    connections: 40,
+    connections,
     ...(amount ? { amount } : { duration: seconds }),
     ...(next && { requests: [{ setupRequest: (request: object) => ({ ...request, ...next() }) }] })
   })
   const used = await server.cpu() - before
   if (result.non2xx > 0 || result.errors > 0) throw new Error(`${path}: ${result.non2xx} answers that are not 2xx, ${result.errors} errors`)
-  return { rate: result.requests.total / elapsedMs * 1000, cpuUs: used / result.requests.total }
+  return { rate: result.requests.total / elapsedMs * 1000, cpuUs: used / result.requests.total, p50: result.latency.p50 }
 }
 
 /** Rounds on ours and on the peer in turn, so that what else the machine does is shared. */
@@ -85,7 +92,7 @@ export async function compare (ours: Server, ourLoad: Load, peer: Server, peerLo
     results.ours.push(await round(ours, ourLoad))
     results.peer.push(await round(peer, peerLoad))
   }
-  const middle = (side: Result[]): Result => ({ rate: median(side.map(({ rate }) => rate)), cpuUs: median(side.map(({ cpuUs }) => cpuUs)) })
+  const middle = (side: Result[]): Result => ({ rate: median(side.map(({ rate }) => rate)), cpuUs: median(side.map(({ cpuUs }) => cpuUs)), p50: median(side.map(({ p50 }) => p50)) })
   const [a, b] = [middle(results.ours), middle(results.peer)]
   return { ours: a, peer: b, ratio: a.rate / b.rate }
 }

@@ -4,6 +4,10 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { http } from './http.js'
+import { deaths } from './deaths.js'
+import { propagation } from './propagation.js'
+import { restart } from './restart.js'
+import { stores } from './stores.js'
 import { rounds, seconds, type Row } from './rounds.js'
 
 const report = process.env.BENCH_REPORT
@@ -19,7 +23,11 @@ const measurements: Record<string, () => Row[] | Promise<Row[]>> = {
   sweep: () => inProcess('sweep'),
   search: () => inProcess('search'),
   memory: () => [...inProcess('memory'), ...inProcess('memory', 'index')],
-  'fan-out': () => inProcess('fan-out')
+  'fan-out': () => inProcess('fan-out'),
+  stores,
+  propagation,
+  deaths,
+  restart
 }
 
 function table (rows: Row[]): string {

@@ -1,4 +1,5 @@
 // The servers that the HTTP rows compare: ours, and bare Fastify with the same hooks, each in a process of its own.
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import jwt from '@fastify/jwt'
 import helmet from '@fastify/helmet'
 import prom from '@platformatic/prom-client'
@@ -8,7 +9,7 @@ import { agents } from './corpus.js'
 
 const secret = 'a secret of more than thirty-two characters'
 const adminPassword = 'bench-password'
-const [kind, argument = '', tokenCountText] = process.argv.slice(2)
+const [kind, argument = '', tokenCountText, storage = 'memory', place = ''] = process.argv.slice(2)
 /** As many as the rounds of registrations use up. */
 const tokenCount = Number(tokenCountText)
 
@@ -19,10 +20,18 @@ async function base (): Promise<FastifyInstance> {
   return app
 }
 
+const storageOptions = {
+  memory: {},
+  level: { storage: 'level', level: { path: place } },
+  redis: { storage: 'redis', redis: { url: place } }
+} as const
+
 /** Our registry with `population` agents in it, and tokens for agents that are not. */
 async function ours (population: number) {
   const app = await base()
+  const started = performance.now()
   await app.register(agentRegistry, {
+    ...storageOptions[storage as keyof typeof storageOptions],
     jwt: { secret },
     admin: { password: adminPassword },
     allowedAgentTypes: ['*'],
@@ -31,16 +40,28 @@ async function ours (population: number) {
     ...(Number(tokenCountText) > 0 && { admission: { registrationsPerSecond: 1e6, upgradesPerSecond: 1e6, burst: 1e6 } }),
     routes: { root: true }
   })
+  const startMs = performance.now() - started
   const registry = app.agentRegistry
   const ids: string[] = []
-  let token = ''
-  for (const registration of agents(population, 1)) {
-    token = (await registry.register(registration)).access_token
-    ids.push(registration.agent_id)
+  const ownTokens: string[] = []
+  // Several at a time: a store that writes in batches is filled in batches.
+  for (const batch of batches(agents(population, 1), 64)) {
+    const answers = await Promise.all(batch.map(registration => registry.register(registration)))
+    ownTokens.push(...answers.map(answer => answer.access_token))
+    ids.push(...batch.map(({ agent_id: id }) => id))
   }
   // What was registered so far is indexed now, not behind the first rounds.
   for (let drained = 0; drained <= population; drained += 1000) await registry.search({ query: 'ready' })
-  return { app, details: { token, agentId: ids.at(-1), tokens: await mintTokens(app) } }
+  return { app, details: { token: ownTokens.at(-1), ownTokens: ownTokens.slice(0, 20_000), agentId: ids.at(-1), startMs, tokens: await mintTokens(app) } }
+}
+
+function * batches<T> (items: Iterable<T>, size: number): Generator<T[]> {
+  const batch: T[] = []
+  for (const item of items) {
+    batch.push(item)
+    if (batch.length === size) yield batch.splice(0)
+  }
+  if (batch.length > 0) yield batch
 }
 
 /** Tokens with which agents may register that are not registered yet. */
@@ -115,11 +136,23 @@ async function addPeers (app: FastifyInstance, url: string) {
   }
 }
 
+const loop = monitorEventLoopDelay({ resolution: 5 })
+loop.enable()
+
 const { app, details } = kind === 'ours' ? await ours(Number(argument)) : await bare(argument)
 await app.listen({ port: 0, host: '127.0.0.1' })
 
 process.on('message', (question: string) => {
   if (question === 'cpu') process.send!(process.cpuUsage())
+  if (question === 'loop') {
+    process.send!({ p99: loop.percentile(99) / 1e6, max: loop.max / 1e6 })
+    loop.reset()
+  }
+})
+process.on('message', async (question: string) => {
+  if (question !== 'end') return
+  await app.close()
+  process.exit(0)
 })
 process.on('disconnect', () => process.exit(0))
 process.send!({ port: (app.server.address() as { port: number }).port, ...details })

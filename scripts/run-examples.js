@@ -21,6 +21,18 @@ const expectations = {
     /^event: unregistered packer-1, alive -> gone \(removed\)$/m,
     /^stats \{ total_agents: 0, /m
   ],
+  'cluster.ts': [
+    /^the watcher is with process 2$/m,
+    /^ {2}the watcher saw: put worker-1 \(created\)$/m,
+    /^ {2}the watcher saw: state worker-6 \(first-sign\)$/m,
+    /^process 2 is killed$/m,
+    /^the watcher is with process 3, from where it was$/m,
+    /^ {2}the watcher saw: remove worker-1 \(left\)$/m,
+    /^ {2}the watcher saw: remove worker-2 \(requested\)$/m,
+    /^process 1 discovers worker-3 worker-4 worker-5 worker-6$/m,
+    /^process 3 discovers worker-3 worker-4 worker-5 worker-6$/m,
+    /^14 changes, 14 different ones$/m
+  ],
   'agent.ts': runAgentAndWatch,
   'watch.ts': runAgentAndWatch
 }

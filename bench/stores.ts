@@ -1,0 +1,100 @@
+// What a store costs: the level and the Redis store beside the one in memory, in the same rounds.
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { agents } from './corpus.js'
+import { startRedis } from './redis.js'
+import { compare, round, rounds, type Load, type Result, type Row, Server } from './rounds.js'
+
+const perRound = 3000
+const singly = 300
+/** A round more than is measured, to get warm; as many heartbeats are for agents that these rounds have registered. */
+const tokenCount = (rounds + 1) * perRound + singly
+
+/** Registrations of agents that are new each time, each with a token of its own, and heartbeats of those. */
+class Fleet {
+  readonly server: Server
+  readonly #tokens: string[]
+  readonly #bodies: string[]
+  #registered = 0
+  #beaten = 0
+
+  constructor (server: Server) {
+    this.server = server
+    this.#tokens = server.details.tokens as string[]
+    this.#bodies = Array.from(agents(this.#tokens.length, 2), (agent, index) => JSON.stringify({ ...agent, agent_id: `new-agent-${index}` }))
+  }
+
+  registrations (amount: number, connections: number): Load {
+    return {
+      path: '/agents/register',
+      method: 'POST',
+      amount,
+      connections,
+      next: () => {
+        const at = this.#registered++
+        return { headers: { 'content-type': 'application/json', authorization: `Bearer ${this.#tokens[at]}` }, body: this.#bodies[at]! }
+      }
+    }
+  }
+
+  heartbeats (): Load {
+    return {
+      path: '/',
+      method: 'POST',
+      next: () => {
+        const at = this.#beaten++ % this.#registered
+        return { path: `/agents/new-agent-${at}/heartbeat`, headers: { authorization: `Bearer ${this.#tokens[at]}` } }
+      }
+    }
+  }
+}
+
+const start = (population: number, ...storage: string[]) => Server.start('./servers.js', ['ours', String(population), String(tokenCount), ...storage])
+const show = ({ rate, cpuUs }: Result) => `${Math.round(rate)}/s, ${cpuUs.toFixed(0)} µs CPU`
+
+function row (name: string, { ours, peer, ratio }: Awaited<ReturnType<typeof compare>>, goal: number): Row {
+  return { name, ours: show(ours), peer: `memory: ${show(peer)}`, ratio: ratio.toFixed(2), goal: `≥ ${goal}`, met: ratio >= goal }
+}
+
+async function against (memory: Fleet, other: Fleet, name: string, goals: { registration: number, heartbeat: number }): Promise<Row[]> {
+  const connections = name === 'level' ? 16 : 40
+  for (const fleet of [memory, other]) await round(fleet.server, fleet.registrations(perRound, connections))
+  const registration = await compare(other.server, other.registrations(perRound, connections), memory.server, memory.registrations(perRound, connections))
+  const heartbeat = await compare(other.server, other.heartbeats(), memory.server, memory.heartbeats())
+  const alone = await round(other.server, other.registrations(singly, 1))
+  return [
+    row(`${name}: registration at ${connections} connections`, registration, goals.registration),
+    row(`${name}: heartbeat`, heartbeat, goals.heartbeat),
+    { name: `${name}: registration at one connection`, ours: `p50 ${alone.p50.toFixed(1)} ms`, peer: '–', ratio: '–', goal: name === 'level' ? 'p50 ≤ 2 ms' : 'reported', met: name !== 'level' || alone.p50 <= 2 }
+  ]
+}
+
+/** Starts a registry on what another one has left there. */
+async function loading (name: string, ...storage: string[]): Promise<Row> {
+  const population = 100_000
+  const arguments_ = (count: number) => ['ours', String(count), '0', ...storage]
+  const first = await Server.start('./servers.js', arguments_(population))
+  await first.end()
+  const second = await Server.start('./servers.js', arguments_(0))
+  const seconds = (second.details.startMs as number) / 1000
+  await second.end()
+  return { name: `${name}: start with ${population.toLocaleString('en')} agents`, ours: `${seconds.toFixed(2)} s`, peer: '–', ratio: '–', goal: '< 3 s', met: seconds < 3 }
+}
+
+export async function stores (): Promise<Row[]> {
+  const redis = await startRedis()
+  const folder = mkdtempSync(join(tmpdir(), 'bench-level-'))
+  const rows: Row[] = []
+  for (const [name, ...place] of [['level', join(folder, 'first')], ['redis', redis.url]] as const) {
+    const memory = new Fleet(await start(1000))
+    const other = new Fleet(await start(1000, name, ...place))
+    rows.push(...await against(memory, other, name, name === 'level' ? { registration: 0.8, heartbeat: 0.7 } : { registration: 0.7, heartbeat: 0.7 }))
+    for (const { server } of [memory, other]) await server.end()
+  }
+  const emptyRedis = await startRedis()
+  rows.push(await loading('level', 'level', join(folder, 'second')), await loading('redis', 'redis', emptyRedis.url))
+  for (const server of [redis, emptyRedis]) await server.stop()
+  rmSync(folder, { recursive: true })
+  return rows
+}
