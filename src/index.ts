@@ -35,6 +35,7 @@ import { AlreadyRegisteredError } from './errors.js'
 import { createFacade, type AgentRegistry } from './facade.js'
 import { openFoundation, type Foundation } from './foundation.js'
 import { resolveOptions, type AgentRegistryOptions, type ResolvedOptions } from './options.js'
+import { MemoryState } from './store/memory-state.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -44,7 +45,7 @@ declare module 'fastify' {
 }
 
 function warnOfOptions ({ jwt, admin, agentKeys }: ResolvedOptions, { log, storage }: Core) {
-  if (jwt.secret === undefined && storage.kind === 'memory') log.warn({ option: 'jwt.secret' }, 'tokens are signed with a secret made for this run and end with it')
+  if (jwt.secret === undefined && storage.state instanceof MemoryState) log.warn({ option: 'jwt.secret' }, 'tokens are signed with a secret made for this run and end with it')
   if (admin.password === undefined) log.info({ option: 'admin.password' }, 'nobody can log in as admin')
   if (agentKeys.length === 0) log.info({ option: 'agentKeys' }, 'agents can register only through the host or an admin')
 }
@@ -198,7 +199,8 @@ export { plugin as agentRegistry, plugin as 'module.exports' }
 export { problemTypes, type ProblemType, type FieldError } from './errors.js'
 export { hideableFields } from './schemas/agent.js'
 export { MemoryStore, type MemoryStoreOptions } from './store/memory.js'
-export { MemoryState, type MemoryStateOptions } from './store/memory-state.js'
+export { MemoryState }
+export type { MemoryStateOptions } from './store/memory-state.js'
 export type { AgentRegistry, RegistryStatistics } from './facade.js'
 export type { AgentRegistryOptions, AuthenticateHook, OnRegisterHook, PublicViewHook, RegisterHookContext } from './options.js'
 export type { Principal, Role, TokenType } from './auth/principal.js'

@@ -1,7 +1,10 @@
+import type { Cluster, Redis } from 'ioredis'
 import { expect, test } from 'tstyche'
 import { optionsFromEnv } from '../../src/env.js'
 import type { AgentRegistryOptions } from '../../src/options.js'
 import type { ServerSettings } from '../../src/server-settings.js'
+import type { StateStore } from '../../src/store/state.js'
+import type { AgentStore } from '../../src/store/store.js'
 
 test('every option may be left out', () => {
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({})
@@ -12,6 +15,14 @@ test('agent keys are strings or objects', () => {
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ agentKeys: ['a-key-of-an-agent'] })
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ agentKeys: [{ key: 'a-key-of-an-agent', exclusive: true, maxAgents: 3 }] })
   expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ agentKeys: [{ exclusive: true }] })
+})
+
+test('a storage is one of three, a client or a store of the host', () => {
+  expect<AgentRegistryOptions>().type.toBeAssignableFrom({ storage: 'level' as const, level: { path: './data', durability: 'sync' as const } })
+  expect<AgentRegistryOptions>().type.toBeAssignableFrom({ storage: 'redis' as const, redis: { client: {} as Redis | Cluster } })
+  expect<AgentRegistryOptions>().type.toBeAssignableFrom({ store: {} as AgentStore, state: {} as StateStore })
+  expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ storage: 'disk' as const })
+  expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ redis: { client: {} } })
 })
 
 test('wrong types are refused', () => {
