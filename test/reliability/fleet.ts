@@ -10,6 +10,8 @@ export interface FleetOptions {
   /** The server as it is built. */
   program: string
   size: number
+  /** Where they run, and where is nothing that they read. */
+  folder?: string
   redisUrl: string
   /** Variables of all of them. */
   env?: Environment
@@ -89,8 +91,8 @@ export const sharedEnvironment: Environment = {
 }
 
 /** Several stand-alone servers, each a process of its own, that are one registry. They end with the test. */
-export async function startFleet (t: Test, { program, size, redisUrl, env = {}, each = () => ({}) }: FleetOptions): Promise<Member[]> {
-  const place = { t, program, folder: t.testdir() }
+export async function startFleet (t: Test, { program, size, folder = t.testdir(), redisUrl, env = {}, each = () => ({}) }: FleetOptions): Promise<Member[]> {
+  const place = { t, program, folder }
   return Promise.all(Array.from({ length: size }, (_, index) => {
     const { env: own = {}, nodeArgs } = each(index)
     return Member.start(place, { env: { ...sharedEnvironment, REDIS_URL: redisUrl, ...env, ...own }, nodeArgs })

@@ -36,6 +36,11 @@ export class View {
     return digest.toString()
   }
 
+  /** What was left of a snapshot that did not end is of no use. */
+  begin (): void {
+    if (!this.#isWhole) this.agents.clear()
+  }
+
   /** Takes one frame, or the data of one event, of `type`. */
   take (type: string, frame: Json): void {
     if (type === 'agents_delta') for (const change of frame.changes) this.#change(change)

@@ -39,9 +39,9 @@ function eventParser (view: View) {
   }
 }
 
-function openEvents (remote: Remote, token: string, view: View): Line {
+function openEvents (remote: Remote, token: string, view: View, more: Record<string, string>): Line {
   const from = view.revision
-  const headers = { authorization: `Bearer ${token}`, ...(from !== undefined && { 'last-event-id': from }) }
+  const headers = { ...more, authorization: `Bearer ${token}`, ...(from !== undefined && { 'last-event-id': from }) }
   let request: ClientRequest
   const closed = new Promise<void>(resolve => {
     request = get(`${remote.base}/agents/events?snapshot=true`, { headers, agent: false }, response => {
@@ -53,20 +53,31 @@ function openEvents (remote: Remote, token: string, view: View): Line {
   return { closed, cut: () => { request.destroy() } }
 }
 
+export interface WatcherOptions {
+  carrier: Carrier
+  token: () => string
+  /** What requests need beside the token. */
+  headers?: Record<string, string>
+  /** The process to go to next. */
+  place: () => Remote
+  view?: View
+}
+
 /** Somebody who follows the whole registry, and continues on any process when what carried that breaks. */
 export class Watcher {
   readonly view: View
   readonly #carrier: Carrier
   readonly #token: () => string
+  readonly #headers: Record<string, string>
   readonly #place: () => Remote
   #line: Line | undefined
   #isOver = false
 
-  /** @param options.place the process to go to next */
-  constructor ({ carrier, token, place, view = new View() }: { carrier: Carrier, token: () => string, place: () => Remote, view?: View }) {
+  constructor ({ carrier, token, headers = {}, place, view = new View() }: WatcherOptions) {
     this.view = view
     this.#carrier = carrier
     this.#token = token
+    this.#headers = headers
     this.#place = place
     this.#follow()
   }
@@ -90,11 +101,19 @@ export class Watcher {
     }, within)
   }
 
+  /** Waits for the next bookmark, by which everything it knows is checked. */
+  async bookmarked (): Promise<void> {
+    const { tally } = this.view
+    const { bookmarks } = tally
+    await until(() => tally.bookmarks > bookmarks, 30_000)
+  }
+
   async #follow (): Promise<void> {
     while (!this.#isOver) {
       const remote = this.#place()
+      this.view.begin()
       this.#line = this.#carrier === 'events'
-        ? openEvents(remote, this.#token(), this.view)
+        ? openEvents(remote, this.#token(), this.view, this.#headers)
         : openSocket(remote, this.#carrier, this.#token(), this.view)
       await this.#line.closed
       await sleep(20 + Math.random() * 100)

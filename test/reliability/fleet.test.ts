@@ -1,0 +1,193 @@
+import t, { type Test } from 'tap'
+import { keys, problemOf, registration, until, type Answer, type Client, type Json, type Remote } from '../helper.js'
+import { builtServer } from '../server/process.js'
+import { startFleet, startRedis, type Member } from './fleet.js'
+
+const program = builtServer(t)
+const scrapeToken = 'a token for scraping'.replaceAll(' ', '-')
+
+/** Two processes behind one Redis, an admin of the first, and an agent that does nothing but watch at the second. */
+interface Scene { t: Test, a: Member, b: Member, admin: Awaited<ReturnType<Remote['admin']>> }
+
+let scene!: Scene
+t.before(async () => {
+  const { redisUrl } = await startRedis(t)
+  const [a, b] = await startFleet(t, { program, size: 2, redisUrl, env: { METRICS_SCRAPE_TOKEN: scrapeToken } }) as [Member, Member]
+  scene = { t, a, b, admin: await a.admin() }
+})
+
+const revisionOf = ({ body }: Answer): string => body.revision
+
+/** What an admin's call needs that waits for a revision. */
+const at = (revision: string) => ({ token: scene.admin.token, headers: { ...scene.admin.headers, 'x-min-revision': revision } })
+
+/** The first change of `id` that this socket hears of. */
+async function changeOf (client: Client, id: string): Promise<Json> {
+  for (;;) {
+    const { changes } = await client.next('agents_delta', 10_000)
+    const found = changes.find((change: Json) => change.agent_id === id)
+    if (found) return found
+  }
+}
+
+async function watching (client: Client): Promise<Client> {
+  client.send({ type: 'watch', requestId: 'w' })
+  await client.next('ack')
+  return client
+}
+
+async function dashboardOf (remote: Remote, token: string): Promise<Client> {
+  const client = remote.socket('/dashboard/ws')
+  await client.opened
+  client.send({ type: 'auth', token })
+  await client.next('logs')
+  return client
+}
+
+t.test('an agent that registers at one process is there at the other at once, for whoever waits for its revision', async t => {
+  const { a, b, admin } = scene
+  const sockets = [await b.watcher(), await b.agentSocket(admin.token), await dashboardOf(b, admin.token)]
+  for (const socket of sockets) await watching(socket)
+  for (let i = 0; i < 50; i++) {
+    const registered = await a.register(`agent-seen-${i}`)
+    const { status, body } = await b.get(`/agents/agent-seen-${i}`, at(revisionOf(registered)))
+    t.match({ status, body }, { status: 200, body: { agent_id: `agent-seen-${i}`, revision: revisionOf(registered), incarnation: registered.body.incarnation } })
+  }
+  for (const socket of sockets) {
+    const change = await changeOf(socket, 'agent-seen-49')
+    t.match(change, { op: 'put', reason: 'created', agent: { name: 'Agent One' } })
+  }
+  t.equal((await b.get('/agents/stats', admin)).body.registry_statistics.total_agents, 50)
+  await until(async () => /^agent_registry_agents\{status="alive"\} 50$/m.test((await b.get('/metrics/scrape', { token: scrapeToken })).text))
+  const found = await b.get('/public/agent/agent-seen-49')
+  t.equal(found.status, 200)
+  for (const socket of sockets) socket.close()
+})
+
+t.test('a heartbeat counts wherever it arrives, also where nobody has heard of the agent yet', async t => {
+  const { a, b } = scene
+  const statuses = new Map<number, number>()
+  for (let i = 0; i < 100; i++) {
+    const token = await a.agent(`agent-early-${i}`)
+    const { status } = await b.post(`/agents/agent-early-${i}/heartbeat`, { token })
+    statuses.set(status, (statuses.get(status) ?? 0) + 1)
+  }
+  t.same([...statuses], [[200, 100]])
+})
+
+t.test('when an agent was last seen, and what it reports, is known everywhere', async t => {
+  const { a, b, admin } = scene
+  const token = await a.agent('agent-lively')
+  const beat = await b.post('/agents/agent-lively/heartbeat', { token })
+  t.equal(beat.status, 200)
+  await until(async () => (await a.get('/agents/agent-lively', admin)).body.last_seen === beat.body.last_seen)
+  const reports = await Promise.all(Array.from({ length: 40 }, (_, i) =>
+    [a, b][i % 2]!.post('/agents/agent-lively/metrics', { token, body: { response_time: 0.5, success: true, operation: 'test' } })))
+  t.same([...new Set(reports.map(({ status }) => status))], [200])
+  for (const remote of [a, b]) {
+    await until(async () => (await remote.get('/agents/agent-lively/metrics', { token })).body.total_requests === 40)
+  }
+})
+
+t.test('who unregisters at one process is gone for every write at the other, at once', async t => {
+  const { a, b, admin } = scene
+  const calls: Array<[what: string, run: (id: string) => Promise<Answer>]> = [
+    ['heartbeat', id => a.post(`/agents/${id}/heartbeat`, admin)],
+    ['status', id => a.post(`/agents/${id}/status`, { ...admin, body: { status: 'draining' } })],
+    ['metrics', id => a.post(`/agents/${id}/metrics`, { ...admin, body: { response_time: 1, success: true, operation: 'x' } })],
+    ['patch', id => a.patch(`/agents/${id}`, { ...admin, body: { name: 'Another name' } })],
+    ['delete', id => a.delete(`/agents/${id}`, admin)]
+  ]
+  for (const [what, run] of calls) {
+    for (let i = 0; i < 10; i++) {
+      const id = `agent-going-${what}-${i}`
+      const token = await a.agent(id)
+      t.equal((await b.delete(`/agents/${id}`, { token })).status, 200)
+      const answer = await run(id)
+      t.equal(answer.status, 404, what)
+      t.equal(problemOf(t, answer), 'agent-not-found')
+    }
+  }
+})
+
+t.test('the socket of an agent that unregisters elsewhere is closed', async t => {
+  const { a, b } = scene
+  const token = await a.agent('agent-leaver')
+  const socket = await a.agentSocket(token)
+  await b.delete('/agents/agent-leaver', { token })
+  t.equal((await socket.closed).code, 4001)
+})
+
+t.test('a newer instance that registers elsewhere replaces the older one, whose signs of life count no more', async t => {
+  const { a, b } = scene
+  const old = await a.agent('agent-twice')
+  const socket = await a.agentSocket(old)
+  const { status, body } = await b.post('/agents/register', { token: old, body: registration('agent-twice') })
+  t.equal(status, 200)
+  t.equal((await socket.closed).code, 4009)
+  const refused = await a.post('/agents/agent-twice/heartbeat', { token: old })
+  t.equal(refused.status, 409)
+  t.equal(problemOf(t, refused), 'stale-incarnation')
+  t.equal((await a.post('/agents/agent-twice/heartbeat', { token: body.access_token })).status, 200)
+})
+
+t.test('logging out at one process closes the sockets of the session at the other', async t => {
+  const { a, b } = scene
+  const admin = await a.admin('another browser')
+  const sockets = [await dashboardOf(b, admin.token), await b.agentSocket(admin.token), await dashboardOf(a, admin.token)]
+  t.equal((await a.post('/auth/logout', admin)).status, 200)
+  for (const socket of sockets) t.equal((await socket.closed).code, 4001)
+  const { status } = await b.get('/agents/stats', admin)
+  t.equal(status, 401)
+})
+
+t.test('revoking a token at one process ends it and closes its sockets at all', async t => {
+  const { a, b, admin } = scene
+  const token = await a.agent('agent-revoked')
+  const sockets = [await a.agentSocket(token), await b.agentSocket(token)]
+  t.equal((await b.post('/tokens/revoke', { ...admin, body: { token } })).status, 200)
+  for (const socket of sockets) t.equal((await socket.closed).code, 4001)
+  for (const remote of [a, b]) t.equal((await remote.post('/agents/agent-revoked/heartbeat', { token })).status, 401)
+})
+
+t.test('a ticket of one process opens a socket at the other, once among all', async t => {
+  const { a, b } = scene
+  const token = await a.agent('agent-ticket')
+  const { ticket } = (await a.post('/ws-tickets', { token })).body
+  const tries = [b, a, b, a].map(remote => remote.socket(`/agents/ws?ticket=${ticket}`))
+  const outcomes = await Promise.all(tries.map(socket => Promise.race([socket.next('auth_success').then(() => 'in'), socket.closed.then(({ code }) => code)])))
+  t.same(outcomes.map(String).sort(), ['4001', '4001', '4001', 'in'])
+  for (const socket of tries) socket.close()
+})
+
+t.test('a temporary token that was spent at one process is spent at the other', async t => {
+  const { a, b } = scene
+  const token = await a.tempToken('agent-temp')
+  const body = registration('agent-temp')
+  const first = await a.post('/agents/register', { token, body })
+  const repeated = await b.post('/agents/register', { token, body })
+  t.match([first, repeated], [{ status: 200, body: { created: true } }, { status: 200, body: { created: true, incarnation: first.body.incarnation } }], 'the same request again has the same answer')
+  const other = await b.post('/agents/register', { token, body: registration('agent-temp', { name: 'Something else' }) })
+  t.equal(other.status, 401)
+  t.equal((await b.delete('/agents/agent-temp', { token })).status, 401)
+})
+
+t.test('of many who register one id with one shared key at both at once, one succeeds', async t => {
+  const { a, b } = scene
+  const tokens = await Promise.all(Array.from({ length: 10 }, (_, i) => [a, b][i % 2]!.tempToken('agent-race', keys.plain)))
+  const answers = await Promise.all(tokens.map((token, i) => [a, b][i % 2]!.post('/agents/register', { token, body: registration('agent-race') })))
+  t.same(answers.map(({ status }) => status).sort(), [200, ...Array(9).fill(409)])
+})
+
+t.test('a process that ends properly says so, and one that comes back knows everything', async t => {
+  const { a, b, admin } = scene
+  const socket = await b.watcher()
+  const [{ code }, { code: exit }] = await Promise.all([socket.closed, b.kill('SIGTERM')])
+  t.same([code, exit], [1001, 0])
+  const revision = revisionOf(await a.register('agent-meanwhile'))
+  await b.restart()
+  const { status, body } = await b.get('/agents/agent-meanwhile', at(revision))
+  t.match([status, body.revision], [200, revision])
+  const lists = await Promise.all([a, b].map(remote => remote.get('/agents', admin)))
+  t.same(lists[0]!.body.map((agent: Json) => [agent.agent_id, agent.revision, agent.state]), lists[1]!.body.map((agent: Json) => [agent.agent_id, agent.revision, agent.state]))
+})

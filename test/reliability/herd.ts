@@ -1,0 +1,49 @@
+import type { Test } from 'tap'
+import { sleep } from '../helper.js'
+
+export interface HerdOptions {
+  ids: readonly string[]
+  everyMs: number
+  /** One sign of life; when it fails the agent tries again with the next. */
+  beat: (id: string) => Promise<unknown>
+  /** How many show life at once. */
+  width?: number
+}
+
+/** Agents that show life until they fall silent, or the test ends. */
+export class Herd {
+  readonly #ids: Set<string>
+  readonly #options: HerdOptions
+  readonly #running: Promise<void>
+  #isOver = false
+
+  constructor (t: Test, options: HerdOptions) {
+    this.#ids = new Set(options.ids)
+    this.#options = options
+    this.#running = this.#run()
+    t.teardown(() => this.stop())
+  }
+
+  silence (ids: readonly string[]): void {
+    for (const id of ids) this.#ids.delete(id)
+  }
+
+  async stop (): Promise<void> {
+    this.#isOver = true
+    await this.#running
+  }
+
+  async #run () {
+    const { everyMs, width = 500 } = this.#options
+    while (!this.#isOver) {
+      const begun = performance.now()
+      const ids = [...this.#ids]
+      for (let i = 0; i < ids.length && !this.#isOver; i += width) await Promise.all(ids.slice(i, i + width).map(id => this.#beat(id)))
+      await sleep(Math.max(0, begun + everyMs - performance.now()))
+    }
+  }
+
+  async #beat (id: string) {
+    if (this.#ids.has(id)) await this.#options.beat(id).catch(() => {})
+  }
+}

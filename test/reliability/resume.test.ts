@@ -1,0 +1,104 @@
+import t from 'tap'
+import { registration, sleep, type Remote } from '../helper.js'
+import { builtServer } from '../server/process.js'
+import { startFleet, startRedis, type Member } from './fleet.js'
+import { Watcher, type Carrier } from './watchers.js'
+
+const program = builtServer(t)
+const seconds = Number(process.env.RELIABILITY_SECONDS ?? 20)
+const watcherCount = 200
+const writesPerSecond = 300
+const agentCount = 60
+
+const pick = <T>(list: readonly T[]): T => list[Math.floor(Math.random() * list.length)]!
+type Admin = Awaited<ReturnType<Remote['admin']>>
+
+/** Changes agents at random processes until it is stopped; what a killed process does not answer is nobody's concern. */
+class Writers {
+  acknowledged = 0
+  readonly #fleet: readonly Remote[]
+  readonly #admin: Admin
+  readonly #lanes: Array<Promise<void>>
+  #isOver = false
+
+  constructor (fleet: readonly Remote[], admin: Admin) {
+    this.#fleet = fleet
+    this.#admin = admin
+    this.#lanes = Array.from({ length: agentCount }, (_, i) => this.#lane(`agent-${i}`))
+  }
+
+  async stop (): Promise<void> {
+    this.#isOver = true
+    await Promise.all(this.#lanes)
+  }
+
+  async #lane (id: string) {
+    const pauseMs = 1000 * agentCount / writesPerSecond
+    for (let next = performance.now(); !this.#isOver; next += pauseMs) {
+      await this.#write(id)
+      await sleep(Math.max(0, next + pauseMs - performance.now()))
+    }
+  }
+
+  async #write (id: string) {
+    const member = pick(this.#fleet)
+    const kind = Math.random()
+    try {
+      const answer = await (kind < 0.2
+        ? member.post('/agents/register', { ...this.#admin, body: registration(id) })
+        : kind < 0.3
+          ? member.delete(`/agents/${id}`, this.#admin)
+          : member.post(`/agents/${id}/status`, { ...this.#admin, body: { status: pick(['draining', 'maintenance', 'alive']) } }))
+      if (answer.status === 200) this.acknowledged++
+    } catch {
+      // It was killed.
+    }
+  }
+}
+
+/** Breaks something at random until `until` (ms by performance.now); processes come back at once. */
+async function wreck (fleet: readonly Member[], watchers: readonly Watcher[], until: number): Promise<number> {
+  let kills = 0
+  async function cutSockets () {
+    while (performance.now() < until) {
+      for (let i = 0; i < 5; i++) pick(watchers).cut()
+      await sleep(200)
+    }
+  }
+  async function killProcesses () {
+    while (performance.now() < until) {
+      const member = fleet[kills % fleet.length]!
+      await member.kill(kills++ % 3 === 2 ? 'SIGTERM' : 'SIGKILL')
+      await member.restart()
+      await sleep(Math.random() * 2000)
+    }
+  }
+  await Promise.all([cutSockets(), killProcesses()])
+  return kills
+}
+
+t.test(`${watcherCount} watchers miss nothing and hear nothing twice while processes and connections break for ${seconds} s`, { timeout: (seconds + 100) * 1000 }, async t => {
+  const { redisUrl } = await startRedis(t)
+  const env = { AGENT_HEARTBEAT_TIMEOUT: '3600', ARCP_FEED_MAX_STREAMS_PER_CALLER: '1000', ARCP_BOOKMARK_INTERVAL: '2' }
+  const fleet = await startFleet(t, { program, size: 3, redisUrl, env })
+  const admin = await fleet[0]!.admin()
+  const carriers: Carrier[] = ['agents', 'events']
+  const watchers = Array.from({ length: watcherCount }, (_, i) => {
+    return new Watcher({ carrier: carriers[i % 2]!, token: () => admin.token, headers: admin.headers, place: () => pick(fleet) })
+  })
+  t.teardown(() => { for (const watcher of watchers) watcher.end() })
+  const writers = new Writers(fleet, admin)
+  const kills = await wreck(fleet, watchers, performance.now() + seconds * 1000)
+  await writers.stop()
+
+  const revisions = await Promise.all(fleet.map(async member => (await member.get('/agents', admin)).headers.get('x-registry-revision')!))
+  const newest = revisions.toSorted((a, b) => Number(a.split(':')[1]) - Number(b.split(':')[1])).at(-1)!
+  await Promise.all(watchers.map(watcher => watcher.reach(newest)))
+  await Promise.all(watchers.map(watcher => watcher.bookmarked()))
+  const total = (name: 'changes' | 'resyncs') => watchers.reduce((sum, { view }) => sum + view.tally[name], 0)
+  t.comment(`${kills} kills, ${writers.acknowledged} writes acknowledged, revision ${newest}, ${total('changes')} changes told`)
+  t.strictSame(watchers.flatMap(({ view }) => view.faults).slice(0, 10), [], 'every watcher was told every change once, in order, and knows what the registry knows')
+  t.equal(total('resyncs'), 0, 'each went on where it was')
+  t.strictSame([...new Set(watchers.map(({ view }) => `${view.revision} ${view.digest}`))].length, 1)
+  t.ok(kills > 2 && total('changes') > watcherCount * 100)
+})
