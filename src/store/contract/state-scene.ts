@@ -35,7 +35,7 @@ export class StateSide {
   async open (): Promise<this> {
     this.opened = await this.store.open({
       changed: entry => { this.told.push(entry) },
-      reloaded: () => assert.fail('nothing was lost')
+      reloaded: assert.fail.bind(null, 'nothing was lost')
     })
     return this
   }
