@@ -286,7 +286,7 @@ t.test('heartbeats and single records', async t => {
 
   await t.test('any agent reads any record; what is not there is 404', async t => {
     t.match((await registry.get('/agents/agent-b', { token })).body, { agent_id: 'agent-b' })
-    for (const id of ['agent-z', '__proto__', 'constructor', 'changes', 'x', '%3Cimg%3E']) {
+    for (const id of ['agent-z', '__proto__', 'constructor', 'report-metrics', 'x', '%3Cimg%3E']) {
       const answer = await registry.get(`/agents/${id}`, { token })
       t.equal(answer.status, 404)
       t.equal(problemOf(t, answer), 'agent-not-found')
