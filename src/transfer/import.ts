@@ -1,3 +1,4 @@
+import { ignore } from '../store/level/journal.js'
 import { LevelStorage, type LevelStorageOptions } from '../store/level/storage.js'
 import type { AgentRecord } from '../store/store.js'
 
@@ -7,7 +8,7 @@ export interface ImportOptions extends LevelStorageOptions {
 }
 
 const shown = 10
-const nobody = { changed () {}, touched () {}, reloaded () {}, availability () {} }
+const nobody = { changed: ignore, touched: ignore, reloaded: ignore, availability: ignore }
 
 /** @throws when some of the records have ids that are taken */
 function assertNew (known: readonly AgentRecord[], records: readonly AgentRecord[]) {

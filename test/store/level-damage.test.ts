@@ -7,7 +7,7 @@ import { text } from 'node:stream/consumers'
 import { ClassicLevel } from 'classic-level'
 import t, { type Test } from 'tap'
 import { crc32c, maskedCrc32c } from '../../src/store/level/crc32c.js'
-import { createMark, markName, readMark } from '../../src/store/level/mark.js'
+import { bootId, createMark, currentBoot, markName, readMark } from '../../src/store/level/mark.js'
 import { crashed, filesOf, open, registerMany } from './level-helper.js'
 
 const root = t.testdir()
@@ -72,9 +72,9 @@ const refill = (byte: number, from: number, to?: number) => (path: string) => {
   bytes.subarray(from, to).fill(byte)
   writeFileSync(path, bytes)
 }
-/** Bytes at the end that stand for themselves: an edit with an unknown tag. */
-function addEdit (path: string) {
-  const payload = Buffer.from([99])
+/** Adds an edit to a manifest, whole and with its checksum. */
+const addEdit = (...bytes: number[]) => (path: string) => {
+  const payload = Buffer.from(bytes)
   const piece = Buffer.concat([Buffer.alloc(4), Buffer.from([payload.length, 0, 1]), payload])
   piece.writeUInt32LE(maskedCrc32c(piece, 6), 0)
   writeFileSync(path, Buffer.concat([readFileSync(path), piece]))
@@ -86,6 +86,11 @@ t.test('checksums are those of the standard', async t => {
   t.equal(crc32c(Buffer.alloc(32, 0xff)), 0x62a8ab43)
   t.equal(crc32c(Buffer.from(Array.from({ length: 32 }, (_, n) => n))), 0x46dd794e)
   t.equal(crc32c(Buffer.from('123456789')), 0xe3069283)
+})
+
+t.test('runs of a machine have names, or times', async t => {
+  t.equal(bootId(), currentBoot)
+  t.match(bootId('/none'), /^since-\d+$/)
 })
 
 const cases: ReadonlyArray<[what: string, of: () => string, name: string, damage: (path: string) => void, finding: RegExp]> = [
@@ -110,7 +115,8 @@ const cases: ReadonlyArray<[what: string, of: () => string, name: string, damage
   ['an empty manifest', () => closed, 'MANIFEST-', empty, /MANIFEST-\d+ is truncated or damaged/],
   ['a missing manifest', () => closed, 'MANIFEST-', remove, /MANIFEST-\d+ is missing/],
   ['an overwritten manifest', () => closed, 'MANIFEST-', overwrite, /MANIFEST-\d+ is truncated or damaged/],
-  ['a manifest that says what nobody knows', () => closed, 'MANIFEST-', addEdit, /MANIFEST-\d+ is damaged/],
+  ['a manifest that says what nobody knows', () => closed, 'MANIFEST-', addEdit(99), /MANIFEST-\d+ is damaged/],
+  ['a manifest with a number that does not end', () => closed, 'MANIFEST-', addEdit(2, ...Array(12).fill(0xff)), /MANIFEST-\d+ is damaged/],
   ['an empty pointer to the manifest', () => closed, 'CURRENT', empty, /CURRENT is empty or damaged/],
   ['a missing pointer to the manifest', () => closed, 'CURRENT', remove, /CURRENT is missing/],
   ['an empty mark', () => closed, markName, empty, /AGENT-REGISTRY is empty or damaged/],

@@ -6,7 +6,7 @@ import type {
 } from '../store.js'
 import { changesContent, changesKey, contentKey, contentOf, headKey, headOf, metaKey, storedChange, type Meta, type StoredHead } from './codec.js'
 import type { Operation } from './database.js'
-import type { Journal, Writer } from './journal.js'
+import { ignore, type Journal, type Writer } from './journal.js'
 import type { ChangeBatch, Stored, StoredAgent } from './load.js'
 import type { SharedDatabase } from './shared.js'
 
@@ -64,8 +64,7 @@ export class LevelAgents implements AgentStore, Writer {
     const stored = await this.#shared.open()
     const changes = this.#restore(stored)
     this.#listener = listener
-    const deaf = () => {}
-    const { epoch, revision, agents } = await this.#memory.open({ changed: changes => { this.#decided.push(...changes) }, touched: deaf, reloaded: deaf, availability: deaf })
+    const { epoch, revision, agents } = await this.#memory.open({ changed: changes => { this.#decided.push(...changes) }, touched: ignore, reloaded: ignore, availability: ignore })
     this.#journal.add(this)
     await this.#journal.write()
     return { epoch, revision, agents, changes }

@@ -11,10 +11,12 @@ export interface Writer {
   /** A second has passed. */
   tick (): void
   /** Nothing can be written for this reason; null when it can again, after so many milliseconds. */
-  fault (reason: string | null, ms: number): void
+  fault? (reason: string | null, ms: number): void
 }
 
 const tickMs = 1000
+
+export const ignore = (): void => {}
 
 interface Turn { promise: Promise<void>, resolve: () => void, reject: (error: unknown) => void }
 
@@ -22,7 +24,7 @@ function makeTurn (): Turn {
   let turn!: Omit<Turn, 'promise'>
   const promise = new Promise<void>((resolve, reject) => { turn = { resolve, reject } })
   // Whoever asked hears of a failure; a turn that nobody waits for harms nobody.
-  promise.catch(() => {})
+  promise.catch(ignore)
   return { promise, ...turn }
 }
 
@@ -122,7 +124,7 @@ export class Journal {
   #fail (error: unknown) {
     this.#fault = (error as Error).message
     this.#failedAt = performance.now()
-    for (const writer of this.#writers) writer.fault(this.#fault, 0)
+    for (const writer of this.#writers) writer.fault?.(this.#fault, 0)
   }
 
   #tick () {
@@ -136,7 +138,7 @@ export class Journal {
       await this.#database.reopen()
       await this.#writeAll()
       this.#fault = null
-      for (const writer of this.#writers) writer.fault(null, performance.now() - this.#failedAt)
+      for (const writer of this.#writers) writer.fault?.(null, performance.now() - this.#failedAt)
     } catch (error) {
       this.#fault = (error as Error).message
     }

@@ -24,9 +24,10 @@ export type Mark = Static<typeof Mark>
 
 const size = 256
 
-function bootId (): string {
+/** What a machine calls its run, or when it began, to the minute, where it has no name for that. */
+export function bootId (path = '/proc/sys/kernel/random/boot_id'): string {
   try {
-    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+    return readFileSync(path, 'utf8').trim()
   } catch {
     return `since-${Math.round(Date.now() / 60_000 - uptime() / 60)}`
   }

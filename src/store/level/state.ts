@@ -3,7 +3,7 @@ import { MemoryState } from '../memory-state.js'
 import type { BucketSettings, StateEntry, StateKind, StateListener, StateStore } from '../state.js'
 import { entryKey } from './codec.js'
 import type { Operation } from './database.js'
-import type { Writer } from './journal.js'
+import { ignore, type Writer } from './journal.js'
 import type { SharedDatabase } from './shared.js'
 
 const ticksPerSweep = 60
@@ -37,7 +37,7 @@ export class LevelState implements StateStore, Writer {
     for (const entry of entries) await this.#restore(entry)
     this.#listener = listener
     this.#shared.journal.add(this)
-    return this.#memory.open({ changed: entry => { this.#heard.push(entry) }, reloaded () {} })
+    return this.#memory.open({ changed: entry => { this.#heard.push(entry) }, reloaded: ignore })
   }
 
   async close (): Promise<void> {
@@ -93,8 +93,6 @@ export class LevelState implements StateStore, Writer {
   tick (): void {
     if (++this.#ticks % ticksPerSweep === 0) this.#sweep()
   }
-
-  fault (): void {}
 
   async #restore (entry: StateEntry & { value: string }): Promise<void> {
     await this.#memory.put(entry)
