@@ -13,12 +13,15 @@ export class Reader {
   /** Seven bits a byte, the lowest first; exact up to 2^53. */
   varint (): number {
     let value = 0
-    for (let factor = 1; ; factor *= 128) {
-      const byte = this.#bytes.readUInt8(this.at++)
+    let factor = 1
+    let byte: number
+    do {
+      byte = this.#bytes.readUInt8(this.at++)
       value += (byte & 0x7f) * factor
-      if (byte < 0x80) return value
-      if (factor > 2 ** 56) throw new RangeError('a number that does not end')
-    }
+      factor *= 128
+    } while (byte >= 0x80 && factor <= 2 ** 56)
+    if (byte >= 0x80) throw new RangeError('a number that does not end')
+    return value
   }
 
   skip (length: number): void {
