@@ -43,6 +43,7 @@ export class Dashboard {
   readonly #registry: Registry
   readonly #agents: AgentsFrame
   readonly #options: DashboardOptions
+  #epoch: string
   #producer: Producer | undefined
 
   constructor (settings: DashboardOptions) {
@@ -60,6 +61,8 @@ export class Dashboard {
     this.#agents = new AgentsFrame({ replica: registry.replica })
     registry.onChange(change => this.#changed(change))
     registry.onAvailability(fault => this.#storeIs(fault))
+    this.#epoch = registry.replica.epoch
+    registry.onReload(differences => this.#reloaded(differences.length))
   }
 
   /** Begins to produce frames. @param watchers how many dashboards there are @param broadcast sends to all of them */
@@ -117,6 +120,15 @@ export class Dashboard {
   #storeIs (fault: string | null) {
     if (fault === null) this.audit.write({ level: 'INFO', message: 'The store can be reached again', source: 'storage' })
     else this.audit.write({ level: 'ERR', message: 'The store cannot be reached', source: 'storage', fault })
+  }
+
+  /** What was known does not continue: loud where writes are lost. */
+  #reloaded (differences: number) {
+    const { epoch, size: agents } = this.#registry.replica
+    const details = { previousEpoch: this.#epoch, epoch, agents, differences }
+    if (epoch === this.#epoch) this.audit.write({ level: 'WARN', message: 'The store was read anew: changes were missed', source: 'storage', ...details })
+    else this.audit.write({ level: 'ERR', message: 'The store has lost writes: a new epoch begins, agents that are missing have to register again', source: 'storage', ...details })
+    this.#epoch = epoch
   }
 
   #monitoring () {

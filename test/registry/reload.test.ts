@@ -58,6 +58,21 @@ t.test('watchers go on after a reload of the same epoch that still has what they
   t.match(await watcher.next('agents_delta'), { changes: [{ op: 'put', agent_id: 'agent-two' }] })
 })
 
+t.test('a reload is said in the log, loudly where writes were lost', async t => {
+  const lines: string[] = []
+  const store = new TellingStore({ leaseMs: 60_000, retentionMs: 60_000 })
+  const logger = { level: 'warn', stream: { write: (line: string) => { lines.push(line) } } }
+  const registry = await build(t, { store }, { server: { logger } })
+  const [epoch] = registry.app.agentRegistry.revision.split(':') as [string]
+  store.listener.reloaded({ epoch, revision: 3, agents: [record('agent-one', { revision: 3 })] })
+  store.listener.reloaded({ epoch: 'other', revision: 1, agents: [] })
+  const told = lines.map(line => JSON.parse(line)).filter(({ source }) => source === 'storage')
+  t.match(told, [
+    { level: 40, msg: /^The store was read anew/, epoch, agents: 1, differences: 1 },
+    { level: 50, msg: /^The store has lost writes: a new epoch begins/, previousEpoch: epoch, epoch: 'other', agents: 0, differences: 1 }
+  ])
+})
+
 t.test('sockets of an instance that a reload shows to be replaced are closed', async t => {
   const { registry, store } = await open(t)
   const agent = await registry.agentSocket(await registry.agent('agent-one'))
