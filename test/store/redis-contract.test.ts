@@ -12,7 +12,7 @@ let namespaces = 0
 /** Makes storages that share a namespace of their own. */
 function family (options: Partial<RedisStorageOptions>) {
   const namespace = `contract-${namespaces++}`
-  return () => new RedisStorage({ connection: { path: server.path }, namespace, leaseMs: 1000, retentionMs: 1000, commandTimeoutMs: 10_000, ...options })
+  return () => new RedisStorage({ connection: { path: server.path }, namespace, leaseMs: 1000, retentionMs: 1000, commandTimeoutMs: 10_000, onError: error => { throw error }, ...options })
 }
 
 async function build (settings: ContractSettings) {

@@ -245,10 +245,34 @@ t.test('shared facts are read anew when messages may have been missed', async t 
 })
 
 t.test('without a Redis nothing opens, and the message says where it was looked for', async t => {
-  const storage = new RedisStorage({ connection: { path: '/nowhere/redis.sock' }, namespace: 'n', leaseMs: 1000, retentionMs: 1000 })
+  const storage = new RedisStorage({ connection: { path: '/nowhere/redis.sock' }, namespace: 'n', leaseMs: 1000, retentionMs: 1000, onError: () => {} })
   await t.rejects(storage.agents.open(new Peer({ path: '' } as RedisServer, { namespace: 'n' })), { message: /^Redis cannot be reached: connect ENOENT \/nowhere\/redis.sock\. Start it/ })
   await storage.agents.close()
   await storage.state.close()
+})
+
+t.test('who could not open can when Redis is there', async t => {
+  const server = await start(t)
+  await server.kill()
+  const peer = new Peer(server, { namespace: 'n' })
+  await t.rejects(peer.store.open(peer), { message: /^Redis cannot be reached/ })
+  await server.start()
+  await peer.store.open(peer)
+  t.match(await peer.store.register(registration('one')), { ok: true })
+  await peer.close()
+})
+
+t.test('the time for which no process looked after them is given to all leases', async t => {
+  const server = await start(t)
+  const options = { leaseMs: 2000, preservation: false, ...quick, namespace: 'n' }
+  const a = await Peer.open(server, options)
+  await a.store.register(registration('one'))
+  await a.close()
+  await sleep(3000)
+  const b = await open(t, server, options)
+  t.equal(await b.store.expire({ cleanup: true }), 0)
+  sweep(t, b)
+  await eventually('it dies in its time', () => b.agents.get('one')!.state === 'dead')
 })
 
 t.test('what a newer version wrote is not opened', async t => {

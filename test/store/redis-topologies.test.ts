@@ -108,7 +108,7 @@ t.test('behind Sentinels the new master is found', async t => {
   const [a, b] = [await open(t, master, connection), await open(t, master, connection)]
   await a.store.register(registration('one'))
   await eventually('b heard, and the replica', async () => b.n === 1 && (await replica.client.hget('{ar:n}:meta', 'revision')) === '1')
-  await asked.call('SENTINEL', 'FAILOVER', 'main')
+  await eventually('the Sentinel begins', () => asked.call('SENTINEL', 'FAILOVER', 'main').then(() => true, () => false))
   await eventually('the replica is the master', async () => (await replica.client.info('replication')).includes('role:master'))
   await eventually('both write to it', async () => {
     await Promise.allSettled([a.store.register(registration('two')), b.store.register(registration('three'))])

@@ -181,6 +181,24 @@ t.test('a process that comes later knows the newest changes, as they were told',
   t.same(snapshot.agents.map(({ id }) => id).sort(), [...a.agents.keys()].sort())
 })
 
+t.test('what changes faster than it can be read is not opened, and the message says what to do', async t => {
+  const [a] = await peers(t, 1, { changes: 1 }) as [Peer]
+  const fill = "for i = 1, 30000 do redis.call('HSET', KEYS[1], 'old-' .. i, ARGV[1]); redis.call('HSET', KEYS[2], 'old-' .. i, ARGV[2]) end"
+  const head = JSON.stringify({ registeredAt: 1, created: 1, incarnation: 1, revision: 0, state: 'alive' })
+  await server.client.eval(fill, 2, `{ar:${a.namespace}}:heads`, `{ar:${a.namespace}}:agents`, head, '{"type":"t","capabilities":[]}\n{}')
+  await a.close()
+  const stop = new AbortController()
+  const counting = count(`{ar:${a.namespace}}:meta`, stop.signal)
+  await t.rejects(Peer.open(server, { namespace: a.namespace }), { message: /keep more changes/ })
+  stop.abort()
+  await counting
+})
+
+/** Numbers that nothing in the stream has. */
+async function count (key: string, signal: AbortSignal) {
+  while (!signal.aborted) await server.client.hincrby(key, 'revision', 1)
+}
+
 /** Writes at both ends of a fleet until it is told to stop. */
 async function write ({ store }: Peer, signal: AbortSignal) {
   for (let index = 0; !signal.aborted; index++) {

@@ -84,7 +84,7 @@ export class Commands {
   async look (nonce: string): Promise<Reply> {
     const sent = performance.now()
     const reply = await this.#connections.run('pulse', 'meta', [...this.#context(''), nonce]) as RawReply
-    this.#offset = Number(reply[2]) - (sent + performance.now()) / 2
+    this.#learn(Number(reply[2]), sent, performance.now())
     return this.#read(reply)
   }
 
@@ -92,6 +92,12 @@ export class Commands {
   latest (): string {
     const time = this.redisTime()
     return time === undefined ? '' : (time + this.#connections.commandTimeoutMs).toFixed(3)
+  }
+
+  /** Redis answered between the two: what was known stays where that may be so. */
+  #learn (real: number, sent: number, received: number) {
+    const offset = this.#offset ?? real - (sent + received) / 2
+    this.#offset = Math.min(real - sent, Math.max(real - received, offset))
   }
 
   #context (latest: string): Array<string | number> {

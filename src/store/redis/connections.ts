@@ -133,6 +133,7 @@ export class Connections {
   readonly #readers = new Map<string, (message: Message) => void>()
   #users = 0
   #isOpen = false
+  #isGathering = false
   #opening: Promise<void> | undefined
 
   constructor ({ connection, namespace, commandTimeoutMs, blockMs }: ConnectionsOptions) {
@@ -177,7 +178,21 @@ export class Connections {
 
   /** Runs a script; `key` is the last word of a key of this namespace. */
   run (script: string, key: string, args: readonly Argument[]): Promise<unknown> {
+    this.#gather()
     return (this.links.commands.client as unknown as Scripted)[`registry:${script}`]!(this.base + key, ...args)
+  }
+
+  /** What is sent in one turn of the event loop leaves in one write. */
+  #gather () {
+    const { client } = this.links.commands
+    if (this.#isGathering || client.isCluster || !(client as Redis).stream) return
+    const { stream } = client as Redis
+    this.#isGathering = true
+    stream.cork()
+    setImmediate(() => {
+      this.#isGathering = false
+      stream.uncork()
+    })
   }
 
   async #open (): Promise<void> {
@@ -210,11 +225,8 @@ export class Connections {
   /** Messages come again only when they are subscribed to again. */
   async #up (name: LinkName): Promise<void> {
     if (!this.#isOpen) return
-    try {
-      if (name === 'messages') await this.#subscribe()
-    } catch {
-      return this.links.messages.cut()
-    }
+    // Where that fails no probe comes through, and the connection is made anew.
+    if (name === 'messages') await Promise.allSettled([this.#subscribe()])
     for (const listener of this.#listeners) listener.up(name)
   }
 

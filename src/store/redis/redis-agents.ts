@@ -89,7 +89,7 @@ export class RedisAgents implements AgentStore {
     if (!this.#listener) return
     this.#listener = undefined
     await this.#watchdog.stop()
-    await this.#touches.flush().catch(() => {})
+    await Promise.allSettled([this.#touches.flush()])
     this.#feed.fail(unavailable('this registry closes'))
     this.#connections.close()
     this.#connections.links.changes.cut()
@@ -210,7 +210,7 @@ export class RedisAgents implements AgentStore {
   async #reached ({ epoch, told }: Reply, n: number, entries: readonly Entry[] = told.map(entry => readTold(entry))): Promise<void> {
     if (epoch === this.#feed.epoch) this.#feed.offer(entries)
     const waiting = this.#feed.reached(epoch, n)
-    if (this.#watchdog.fault !== null) this.#feed.fail(unavailable(this.#watchdog.fault))
+    if (this.#watchdog.isStalled) this.#feed.fail(unavailable(this.#watchdog.fault))
     try {
       await waiting
     } catch (error) {
@@ -225,7 +225,7 @@ export class RedisAgents implements AgentStore {
   }
 
   #failed (fault: string) {
-    this.#feed.fail(unavailable(fault))
+    if (this.#watchdog.isStalled) this.#feed.fail(unavailable(fault))
     this.#listener?.availability(`Redis: ${fault}`)
   }
 

@@ -18,7 +18,8 @@ export interface RedisStorageOptions {
   probeIntervalMs?: number
   /** How long Redis may take to answer before it counts as away (ms). */
   commandTimeoutMs?: number
-  onError?: (error: unknown) => void
+  /** Hears of what goes wrong behind the calls. */
+  onError: (error: unknown) => void
   /** Time of leases instead of that of Redis, the same for all who share it; for tests. */
   clock?: Clock
 }
@@ -29,7 +30,7 @@ export class RedisStorage implements Storage {
   readonly agents: RedisAgents
   readonly state: RedisState
 
-  constructor ({ connection, namespace, leaseMs, retentionMs, preservation = true, changes = 10_000, probeIntervalMs = 2000, commandTimeoutMs = 1500, onError = () => {}, clock }: RedisStorageOptions) {
+  constructor ({ connection, namespace, leaseMs, retentionMs, preservation = true, changes = 10_000, probeIntervalMs = 2000, commandTimeoutMs = 1500, onError, clock }: RedisStorageOptions) {
     const connections = new Connections({ connection, namespace, commandTimeoutMs, blockMs: probeIntervalMs })
     const commands = new Commands(connections, { leaseMs, retentionMs, preservation, changes, clock })
     this.agents = new RedisAgents(connections, commands, { leaseMs, changes, probeIntervalMs, onError })

@@ -2,7 +2,7 @@ import type { AgentRecord, Change } from '../store.js'
 import { changeOf, compose, readEntry, readMetrics, unpackContent, type Entry, type Head } from './records.js'
 import type { Position } from './feed.js'
 import type { Connections } from './connections.js'
-import type { Commands } from './commands.js'
+import type { Commands, Reply } from './commands.js'
 
 type Column = ReadonlyArray<string | null>
 type Page = readonly [ids: Column, heads: Column, contents: Column, seen: Column, reports: Column]
@@ -26,14 +26,17 @@ function recordAt ([ids, heads, contents, seen, reports]: Page, index: number): 
 
 /** All agents, page by page: each as it was when its page was read. */
 export async function * readPages (commands: Commands): AsyncGenerator<{ epoch: string, revision: number, records: AgentRecord[] }> {
-  let cursor = '0'
-  do {
-    const { epoch, revision, status, extra } = await commands.run('page', [cursor])
+  let next: Promise<Reply> | undefined = commands.run('page', ['0'])
+  while (next) {
+    const { epoch, revision, status, extra }: Reply = await next
+    // Redis reads the next one while this one is unpacked.
+    next = status === '0' ? undefined : commands.run('page', [status])
+    // Whoever reads may stop before it comes: then its fault is nobody's.
+    if (next) Promise.allSettled([next])
     const page = extra as Page
     const records = page[0].map((_, index) => recordAt(page, index)).filter(record => record !== undefined)
     yield { epoch, revision, records }
-    cursor = status
-  } while (cursor !== '0')
+  }
 }
 
 /** The entries of the stream after `from`, without a gap. */

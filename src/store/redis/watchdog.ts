@@ -46,6 +46,11 @@ export class Watchdog implements LinkListener {
     return fault
   }
 
+  /** Nobody can say when the next change will come. */
+  get isStalled (): boolean {
+    return this.#faults.has('commands') || this.#faults.has('changes')
+  }
+
   start (): void {
     this.#options.connections.listen(this)
     this.#probedAt = 0
@@ -129,16 +134,11 @@ export class Watchdog implements LinkListener {
 
   async #recover (outage: { since: number, links: ReadonlySet<LinkName> }): Promise<void> {
     this.#recovering = true
-    try {
-      await this.#options.recover({ ms: performance.now() - outage.since, links: outage.links })
-      if (this.#faults.size === 0 && this.#outage === outage) {
-        this.#outage = undefined
-        this.#options.recovered()
-      }
-    } catch {
-      // The next look finds all ways open, and tries again.
-    } finally {
-      this.#recovering = false
-    }
+    const [{ status }] = await Promise.allSettled([this.#options.recover({ ms: performance.now() - outage.since, links: outage.links })])
+    this.#recovering = false
+    // Where that failed the next look finds all ways open, and tries again.
+    if (status === 'rejected' || this.#faults.size > 0 || this.#outage !== outage) return
+    this.#outage = undefined
+    this.#options.recovered()
   }
 }
