@@ -102,16 +102,16 @@ export class RedisAgents implements AgentStore {
     const reply = await this.#ask('register', [id, packed, claim.kind, claim.digest ?? '', exclusive ? 1 : 0, keyMax, maxAgents])
     const { status } = reply
     if (status === 'taken' || status === 'full' || status === 'key-full') return { ok: false, reason: status }
-    return { ok: true, created: status === 'created', record: await this.#told(reply, packed) }
+    return { ok: true, created: status === 'created', record: await this.#told(reply, id, packed) }
   }
 
   async update ({ id, content, revision }: UpdateCommand): Promise<Outcome> {
     const packed = packContent(content)
-    return this.#outcome(await this.#ask('update', [id, packed, revision]), packed)
+    return this.#outcome(await this.#ask('update', [id, packed, revision]), id, packed)
   }
 
   async remove ({ id, incarnation, reason }: RemoveCommand): Promise<Outcome> {
-    return this.#outcome(await this.#ask('remove', [id, incarnation ?? '', reason]))
+    return this.#outcome(await this.#ask('remove', [id, incarnation ?? '', reason]), id)
   }
 
   async setState ({ id, incarnation, state, reason }: StateCommand): Promise<Outcome> {
@@ -194,15 +194,18 @@ export class RedisAgents implements AgentStore {
     }
   }
 
-  async #outcome (reply: Reply, content?: string): Promise<Outcome> {
-    return reply.status === 'ok' ? { ok: true, record: await this.#told(reply, content) } : refusalOf(reply)
+  async #outcome (reply: Reply, id: string, content?: string): Promise<Outcome> {
+    return reply.status === 'ok' ? { ok: true, record: await this.#told(reply, id, content) } : refusalOf(reply)
   }
 
   /** The record that the one change of a reply made, or took away, once it has been told. */
-  async #told (reply: Reply, content?: string): Promise<AgentRecord> {
+  async #told (reply: Reply, id: string, content?: string): Promise<AgentRecord> {
+    const followed = this.#feed.get(id)
+    // The stream was faster.
+    if (reply.epoch === this.#feed.epoch && followed?.revision === reply.revision) return followed
     const entry = readTold(reply.told[0]!, content)
     await this.#reached(reply, entry.n, [entry])
-    const known = this.#feed.get(entry.id)
+    const known = this.#feed.get(id)
     return known?.revision === entry.n ? known : resultOf(entry)
   }
 
