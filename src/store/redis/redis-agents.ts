@@ -44,12 +44,13 @@ export class RedisAgents implements AgentStore {
     this.#options = options
     this.#commands = commands
     const { process } = commands
+    const lost = () => { this.#reload() }
     this.#feed = new Feed(process, {
       changed: changes => { this.#listener?.changed(changes) },
       touched: records => { this.#listener?.touched(records) },
-      lost: () => { this.#reload() }
+      lost
     })
-    this.#tail = new Tail(connections, this.#feed, { probe: nonce => { this.#watchdog.hear('changes', nonce) }, lost: () => { this.#reload() } })
+    this.#tail = new Tail(connections, this.#feed, { probe: nonce => { this.#watchdog.hear('changes', nonce) }, lost })
     this.#touches = new Touches(connections, process)
     this.#reports = new Reports(id => this.#feed.get(id)?.metrics ?? null, args => this.#report(args))
     this.#watchdog = new Watchdog({
