@@ -52,8 +52,8 @@ export class Server {
 }
 
 export interface Load { path: string, connections?: number, method?: 'GET' | 'POST', headers?: Record<string, string>, body?: string, amount?: number, next?: () => { path?: string, headers?: Record<string, string>, body?: string } }
-/** Requests a second, CPU of the server per request in microseconds, and the median time of one in milliseconds. */
-export interface Result { rate: number, cpuUs: number, p50: number }
+/** Requests, how many a second, CPU of the server per request in microseconds, and the median time of one in milliseconds. */
+export interface Result { requests: number, rate: number, cpuUs: number, p50: number }
 
 /** What autocannon counted, and the milliseconds from its start to the last answer: it goes on to the end of a whole second. */
 function fire (options: autocannon.Options): Promise<{ result: autocannon.Result, elapsedMs: number }> {
@@ -82,7 +82,7 @@ export async function round (server: Server, { path, connections = 40, method = 
   })
   const used = await server.cpu() - before
   if (result.non2xx > 0 || result.errors > 0) throw new Error(`${path}: ${result.non2xx} answers that are not 2xx, ${result.errors} errors`)
-  return { rate: result.requests.total / elapsedMs * 1000, cpuUs: used / result.requests.total, p50: result.latency.p50 }
+  return { requests: result.requests.total, rate: result.requests.total / elapsedMs * 1000, cpuUs: used / result.requests.total, p50: result.latency.p50 }
 }
 
 /** Rounds on ours and on the peer in turn, so that what else the machine does is shared. */
@@ -92,7 +92,7 @@ export async function compare (ours: Server, ourLoad: Load, peer: Server, peerLo
     results.ours.push(await round(ours, ourLoad))
     results.peer.push(await round(peer, peerLoad))
   }
-  const middle = (side: Result[]): Result => ({ rate: median(side.map(({ rate }) => rate)), cpuUs: median(side.map(({ cpuUs }) => cpuUs)), p50: median(side.map(({ p50 }) => p50)) })
+  const middle = (side: Result[]): Result => ({ requests: median(side.map(({ requests }) => requests)), rate: median(side.map(({ rate }) => rate)), cpuUs: median(side.map(({ cpuUs }) => cpuUs)), p50: median(side.map(({ p50 }) => p50)) })
   const [a, b] = [middle(results.ours), middle(results.peer)]
   return { ours: a, peer: b, ratio: a.rate / b.rate }
 }

@@ -3,13 +3,13 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { agents } from './corpus.js'
-import { startRedis } from './redis.js'
+import { redisCpu, redisMemory, startRedis } from './redis.js'
 import { compare, round, rounds, type Load, type Result, type Row, Server } from './rounds.js'
 
 const perRound = 3000
 const singly = 300
 /** A round more than is measured, to get warm; as many heartbeats are for agents that these rounds have registered. */
-const tokenCount = (rounds + 1) * perRound + singly
+const tokenCount = (rounds + 2) * perRound + singly
 
 /** Registrations of agents that are new each time, each with a token of its own, and heartbeats of those. */
 class Fleet {
@@ -70,6 +70,19 @@ async function against (memory: Fleet, other: Fleet, name: string, goals: { regi
   ]
 }
 
+/** What a request costs Redis, in microseconds of its CPU. */
+async function redisCost (url: string, { server }: Fleet, load: Load): Promise<string> {
+  const before = await redisCpu(url)
+  const { requests } = await round(server, load)
+  return `${((await redisCpu(url) - before) / requests).toFixed(1)} µs`
+}
+
+async function redisCosts (url: string, fleet: Fleet): Promise<Row> {
+  const registration = await redisCost(url, fleet, fleet.registrations(perRound, 40))
+  const heartbeat = await redisCost(url, fleet, fleet.heartbeats())
+  return { name: 'redis: CPU of Redis itself', ours: `${registration} a registration, ${heartbeat} a heartbeat at 40 connections`, peer: '–', ratio: '–', goal: 'reported', met: true }
+}
+
 /** Starts a registry on what another one has left there. */
 async function loading (name: string, ...storage: string[]): Promise<Row> {
   const population = 100_000
@@ -90,10 +103,13 @@ export async function stores (): Promise<Row[]> {
     const memory = new Fleet(await start(1000))
     const other = new Fleet(await start(1000, name, ...place))
     rows.push(...await against(memory, other, name, name === 'level' ? { registration: 0.8, heartbeat: 0.7 } : { registration: 0.7, heartbeat: 0.7 }))
+    if (name === 'redis') rows.push(await redisCosts(redis.url, other))
     for (const { server } of [memory, other]) await server.end()
   }
   const emptyRedis = await startRedis()
   rows.push(await loading('level', 'level', join(folder, 'second')), await loading('redis', 'redis', emptyRedis.url))
+  const bytes = await redisMemory(emptyRedis.url) / 100_000
+  rows.push({ name: 'redis: memory of Redis', ours: `${(bytes / 1024).toFixed(2)} KB an agent, its newest changes included`, peer: '–', ratio: '–', goal: 'reported', met: true })
   for (const server of [redis, emptyRedis]) await server.stop()
   rmSync(folder, { recursive: true })
   return rows
