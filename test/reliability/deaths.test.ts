@@ -8,6 +8,7 @@ import { View } from './view.js'
 import { Watcher } from './watchers.js'
 
 const program = builtServer(t)
+t.setTimeout(300_000)
 const idsOf = (count: number) => Array.from({ length: count }, (_, i) => `agent-${i}`)
 const dead = (told: readonly string[]) => told.filter(text => text.endsWith(' dead')).map(text => text.split(' ')[0]!)
 

@@ -4,6 +4,7 @@ import { builtServer } from '../server/process.js'
 import { startFleet, startRedis, type Member } from './fleet.js'
 
 const program = builtServer(t)
+t.setTimeout(300_000)
 const scrapeToken = 'a token for scraping'.replaceAll(' ', '-')
 
 /** Two processes behind one Redis, an admin of the first, and an agent that does nothing but watch at the second. */

@@ -7,6 +7,7 @@ import { kindsOfOperation, ModelAgent, type Operation } from './model.js'
 import { Watcher } from './watchers.js'
 
 const program = builtServer(t)
+t.setTimeout(300_000)
 const seed = Number(process.env.RELIABILITY_SEED ?? 20_261_120)
 const agents = 50
 const operationsEach = 400

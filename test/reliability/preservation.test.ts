@@ -1,0 +1,101 @@
+import t, { type Test } from 'tap'
+import { sleep, until } from '../helper.js'
+import { builtServer } from '../server/process.js'
+import { startFleet, startRedis, type Member } from './fleet.js'
+import { Herd } from './herd.js'
+import { View } from './view.js'
+import { Watcher } from './watchers.js'
+
+const program = builtServer(t)
+t.setTimeout(300_000)
+const leaseMs = 3000
+
+interface Colony {
+  fleet: Member[]
+  ids: string[]
+  tokens: ReadonlyMap<string, string>
+  silence: (ids: readonly string[]) => void
+  /** `<agent_id> <op> <state>` of every change that a watcher at the first process was told. */
+  told: string[]
+  watchers: Watcher[]
+}
+
+/** Two processes, and agents each of which shows life at one of them, half at the first and half at the second. */
+async function colony (t: Test, size: number): Promise<Colony> {
+  const { redisUrl } = await startRedis(t)
+  const fleet = await startFleet(t, { program, size: 2, redisUrl, env: { AGENT_HEARTBEAT_TIMEOUT: String(leaseMs / 1000) } })
+  const ids = Array.from({ length: size }, (_, i) => `agent-${i}`)
+  const homes = new Map(ids.map((id, i) => [id, fleet[i % 2]!]))
+  const tokens = new Map(await Promise.all(ids.map(async id => [id, await homes.get(id)!.agent(id)] as const)))
+  const beat = (id: string) => homes.get(id)!.post(`/agents/${id}/heartbeat`, { token: tokens.get(id)! })
+  // One herd for each process: those at one that stands still do not keep the others waiting.
+  const herds = fleet.map(member => new Herd(t, { ids: ids.filter(id => homes.get(id) === member), everyMs: leaseMs / 8, beat }))
+  const silence = (silent: readonly string[]) => { for (const herd of herds) herd.silence(silent) }
+  const { token, headers } = await fleet[1]!.admin()
+  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, headers, place: () => member, view: new View({ keepsTold: true }) }))
+  t.teardown(() => { for (const watcher of watchers) watcher.end() })
+  await until(() => watchers.every(({ view }) => view.agents.size === size && [...view.agents.values()].every(({ state }) => state === 'alive')), 15_000)
+  return { fleet, ids, tokens, silence, watchers, told: watchers[1]!.view.told }
+}
+
+const count = (told: readonly string[], state: string) => told.filter(text => text.endsWith(` ${state}`)).length
+
+t.test('when every process stood still nobody dies and nobody is held for it', async t => {
+  const { fleet, told, watchers } = await colony(t, 40)
+  const before = told.length
+  for (const member of fleet) member.signal('SIGSTOP')
+  await sleep(3 * leaseMs)
+  for (const member of fleet) member.signal('SIGCONT')
+  await sleep(3 * leaseMs)
+  t.strictSame(told.slice(before), [])
+  t.strictSame(watchers.map(({ view }) => view.faults), [[], []])
+})
+
+t.test('agents of a process that stands still are held, not dead, and are well when it goes on', async t => {
+  const { fleet, told, watchers } = await colony(t, 40)
+  fleet[0]!.signal('SIGSTOP')
+  await until(() => count(told, 'suspect') === 20, 30_000)
+  fleet[0]!.signal('SIGCONT')
+  await until(() => watchers.every(({ view }) => [...view.agents.values()].every(({ state }) => state === 'alive')), 30_000)
+  await sleep(2 * leaseMs)
+  t.equal(count(told, 'dead'), 0)
+})
+
+t.test('half of the fleet that has really gone is held for three leases, and then goes little by little', async t => {
+  const { silence, ids, told, watchers } = await colony(t, 40)
+  const gone = ids.filter((_, i) => i % 4 < 2)
+  const silentSince = performance.now()
+  silence(gone)
+  await until(() => count(told, 'suspect') === 20, 30_000)
+  t.equal(count(told, 'dead'), 0)
+  await until(() => count(told, 'dead') > 0, 60_000)
+  const firstDeath = performance.now()
+  t.ok(firstDeath - silentSince >= 3.9 * leaseMs, 'not before one lease and three')
+  await until(() => count(told, 'dead') === 20, 60_000)
+  // 15 % of 40 a second: 20 take longer than 3 s.
+  t.ok(performance.now() - firstDeath > 2000)
+  await sleep(2 * leaseMs)
+  for (const { view } of watchers) {
+    t.same(view.faults, [])
+    t.strictSame(view.told.filter(text => / (suspect|dead)$/.test(text)).map(text => text.replace(' state', '')).sort(), gone.flatMap(id => [`${id} dead`, `${id} suspect`]).sort())
+  }
+})
+
+t.test('one of three agents that falls silent dies, and is not held', async t => {
+  const { silence, told } = await colony(t, 3)
+  silence(['agent-1'])
+  await until(() => count(told, 'dead') === 1, 30_000)
+  t.strictSame(told.filter(text => / (suspect|dead)$/.test(text)), ['agent-1 state dead'])
+})
+
+t.test('a fifth of the fleet that unregisters counts for nothing: whoever falls silent after it dies', async t => {
+  const { fleet, silence, ids, tokens, told } = await colony(t, 40)
+  const leaving = ids.slice(0, 8)
+  silence([...leaving, 'agent-20'])
+  const answers = await Promise.all(leaving.map((id, i) => fleet[i % 2]!.delete(`/agents/${id}`, { token: tokens.get(id)! })))
+  t.same(answers.filter(({ status }) => status !== 200), [])
+  await until(() => count(told, 'dead') === 1, 30_000)
+  await sleep(leaseMs)
+  t.strictSame(told.filter(text => / (suspect|dead)$/.test(text)), ['agent-20 state dead'])
+  t.equal(count(told, 'gone'), 8)
+})
