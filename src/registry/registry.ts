@@ -36,6 +36,9 @@ export interface Registered { created: boolean, record: AgentRecord }
 /** Members that a patch may not name: identity, ownership and what the registry itself keeps. */
 const immutableMembers = ['agent_id', 'public_key', 'owner', 'status', 'state', 'last_seen', 'registered_at', 'revision', 'incarnation', 'metrics', 'similarity']
 
+/** How often a patch without a revision is made anew when the record was changed meanwhile, here or elsewhere. */
+const maxPatchTries = 5
+
 /** @throws validation-failed for members that a patch may not name */
 function assertPatchable (patch: Record<string, unknown>) {
   const errors = [...poisonousMembers(patch)].map(path => ({ path, message: 'This name is reserved' }))
@@ -161,6 +164,14 @@ export class Registry {
    * @throws agent-not-found, precondition-failed, validation-failed
    */
   async patch (id: string, patch: unknown, ifRevision?: number): Promise<AgentRecord> {
+    for (let tries = ifRevision === undefined ? maxPatchTries : 1; tries > 0; tries--) {
+      const outcome = await this.#patch(id, patch, ifRevision)
+      if (outcome.ok || outcome.reason !== 'conflict') return this.#settle(id, outcome)
+    }
+    throw this.#changed(id)
+  }
+
+  async #patch (id: string, patch: unknown, ifRevision: number | undefined): Promise<Outcome> {
     const { record } = this.replica.get(id) ?? this.#notFound(id)
     if (ifRevision !== undefined && ifRevision !== record.revision) throw this.#changed(id)
     assertTree(patch)
@@ -168,9 +179,7 @@ export class Registry {
     const { registration, body } = parseRegistration(mergePatch(JSON.parse(record.body), patch), this.#options)
     this.#checkKey(record.ownerKey, registration)
     const content = await this.#content(registration, body)
-    const outcome = await this.#store.update({ id, content, revision: record.revision })
-    if (!outcome.ok && outcome.reason === 'conflict') throw this.#changed(id)
-    return this.#settle(id, outcome)
+    return this.#store.update({ id, content, revision: record.revision })
   }
 
   /** @throws agent-not-found, stale-incarnation */

@@ -130,6 +130,7 @@ export interface AgentStore {
   open (listener: StoreListener): Promise<StoreSnapshot>
   close (): Promise<void>
   register (command: RegisterCommand): Promise<RegisterOutcome>
+  /** What made a conflict has been told when this resolves. */
   update (command: UpdateCommand): Promise<Outcome>
   remove (command: RemoveCommand): Promise<Outcome>
   setState (command: StateCommand): Promise<Outcome>

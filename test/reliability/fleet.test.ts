@@ -90,6 +90,18 @@ t.test('when an agent was last seen, and what it reports, is known everywhere', 
   }
 })
 
+t.test('a patch that names no revision counts, also where the last change has not arrived yet', async t => {
+  const { a, b } = scene
+  const token = await a.agent('agent-patched')
+  await until(async () => (await b.get('/agents/agent-patched', { token })).status === 200)
+  const statuses = new Set<number>()
+  for (let i = 0; i < 50; i++) {
+    await a.post('/agents/agent-patched/status', { token, body: { status: i % 2 ? 'alive' : 'draining' } })
+    statuses.add((await b.patch('/agents/agent-patched', { token, body: { name: `Patched ${i}` } })).status)
+  }
+  t.same([...statuses], [200])
+})
+
 t.test('who unregisters at one process is gone for every write at the other, at once', async t => {
   const { a, b, admin } = scene
   const calls: Array<[what: string, run: (id: string) => Promise<Answer>]> = [

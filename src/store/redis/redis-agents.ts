@@ -196,7 +196,10 @@ export class RedisAgents implements AgentStore {
   }
 
   async #outcome (reply: Reply, id: string, content?: string): Promise<Outcome> {
-    return reply.status === 'ok' ? { ok: true, record: await this.#told(reply, id, content) } : refusalOf(reply)
+    if (reply.status === 'ok') return { ok: true, record: await this.#told(reply, id, content) }
+    // Whoever tries again does so with what made it a conflict.
+    if (reply.status === 'conflict') await this.#reached(reply, reply.revision)
+    return refusalOf(reply)
   }
 
   /** The record that the one change of a reply made, or took away, once it has been told. */
