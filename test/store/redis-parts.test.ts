@@ -87,6 +87,18 @@ t.test('older signs of life and reports change nothing', async t => {
   t.match(feed.get('one'), { lastSeen: 30, metrics: { success_rate: 1 } })
 })
 
+t.test('what is heard of a former life of an agent is not its own', async t => {
+  const { feed, told } = feedOf()
+  feed.offer([
+    entryOf(2, { event: 'unregistered', head: undefined, formerly: packContent(content) }),
+    entryOf(3, { event: 'registered', was: undefined, head: { ...head, created: 3, revision: 3 }, content: packContent(content), seen: 20 })
+  ])
+  const late: Touch = { id: 'one', seen: 19, n: 1, metrics: '19\n{"success_rate":1}' }
+  feed.touch([late])
+  t.match(feed.note(late), { lastSeen: 20, metrics: null })
+  t.same(told.touched, [])
+})
+
 t.test('a lease belongs to the process that renewed it last', async t => {
   const { feed } = feedOf()
   feed.note({ id: 'one', seen: 20, n: 1 })

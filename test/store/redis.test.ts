@@ -87,6 +87,24 @@ t.test('signs of life and reports of one process reach another, without a change
   t.equal(b.n, 2)
 })
 
+t.test('an agent that has gone and come back has nothing of what it reported before, anywhere', async t => {
+  const [a, b] = await peers(t, 2) as [Peer, Peer]
+  for (let round = 1; round <= 10; round++) {
+    await b.store.register(registration('one'))
+    await a.store.report({ id: 'one', update: { request: { responseTime: 2, success: true } } })
+    await b.store.remove({ id: 'one', reason: 'left' })
+    await b.store.register(registration('one'))
+    await a.store.renew([{ id: 'one' }])
+    await a.store.report({ id: 'two', update: { request: { responseTime: 2, success: true } } })
+    // Told after all that came before it.
+    await b.store.register(registration('two'))
+    await a.store.report({ id: 'two', update: { request: { responseTime: round, success: true } } })
+    await eventually('b knows the last report', () => b.agents.get('two')!.metrics?.avg_response_time === round)
+    t.same([a, b].map(({ agents }) => agents.get('one')!.metrics), [null, null])
+    for (const id of ['one', 'two']) await b.store.remove({ id, reason: 'left' })
+  }
+})
+
 t.test('of reports of several processes at once none is lost', async t => {
   const processes = await peers(t, 3)
   await processes[0]!.store.register(registration('one'))

@@ -18,6 +18,9 @@ interface Waiter { resolve: () => void, reject: (error: Error) => void }
 
 const maxEarly = 10_000
 
+/** Whether what was heard at a revision is of this life of an agent: one that went and came back has nothing of before. */
+export const isOf = ({ created }: Pick<AgentRecord, 'created'>, n: number): boolean => n >= created
+
 /**
  * The agents as this process knows them, and the one order in which it hears of changes: results of its own scripts and
  * the stream come together here, and each number is told once, when it is its turn.
@@ -104,10 +107,10 @@ export class Feed {
   }
 
   /** A sign of life that this process took in; its caller tells of it. */
-  note ({ id, seen, metrics }: Touch): AgentRecord | undefined {
+  note ({ id, seen, n, metrics }: Touch): AgentRecord | undefined {
     this.#mine.add(id)
     const record = this.#records.get(id)
-    return record && this.#put(record, seen, metrics)
+    return record && isOf(record, n) ? this.#put(record, seen, metrics) : record
   }
 
   /** Signs of life that other processes took in: those that are newer than ours make the lease theirs. */
@@ -116,7 +119,7 @@ export class Feed {
     for (const touch of touches) {
       const before = this.#records.get(touch.id)
       if (!this.#following || touch.n > this.#n) this.#postpone(touch)
-      else if (before) {
+      else if (before && isOf(before, touch.n)) {
         const after = this.#put(before, touch.seen, touch.metrics)
         if (after !== before) records.push(after)
         if (after.lastSeen > before.lastSeen) this.#mine.delete(touch.id)

@@ -178,7 +178,7 @@ export class RedisAgents implements AgentStore {
   /** An agent of which this process has just taken in a sign of life. */
   #touched (touch: Touch): Outcome {
     const record = this.#feed.note(touch)
-    if (record) this.#touches.add(touch)
+    if (record) this.#touches.add(touch, record)
     return this.#found(record)
   }
 

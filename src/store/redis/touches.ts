@@ -1,5 +1,6 @@
 import type { Connections, Message } from './connections.js'
-import type { Touch } from './feed.js'
+import type { AgentRecord } from '../store.js'
+import { isOf, type Touch } from './feed.js'
 
 const touchesPerMessage = 1000
 
@@ -14,8 +15,10 @@ export class Touches {
     this.#process = process
   }
 
-  add (touch: Touch): void {
-    const metrics = touch.metrics ?? this.#waiting.get(touch.id)?.metrics
+  /** @param record the agent as it is now */
+  add (touch: Touch, record: Pick<AgentRecord, 'created'>): void {
+    const waiting = this.#waiting.get(touch.id)
+    const metrics = touch.metrics ?? (waiting && isOf(record, waiting.n) ? waiting.metrics : undefined)
     this.#waiting.set(touch.id, { ...touch, ...(metrics !== undefined && { metrics }) })
   }
 
