@@ -86,9 +86,9 @@ export class Membership {
     await this.#options.revocations.revokeAgent({ agentId: sign.id, incarnation, mayRegister: true })
   }
 
-  /** Somebody else unregisters an agent: its tokens end altogether. */
-  async expel (id: string): Promise<void> {
-    const { incarnation } = await this.#options.registry.unregister({ id }, 'removed')
+  /** Somebody else unregisters an agent, when that key owns it or none is named: its tokens end altogether. */
+  async expel (id: string, ownerKey?: string): Promise<void> {
+    const { incarnation } = await this.#options.registry.unregister({ id, ...(ownerKey !== undefined && { ownerKey }) }, 'removed')
     await this.#options.revocations.revokeAgent({ agentId: id, incarnation, mayRegister: false })
   }
 
@@ -97,9 +97,7 @@ export class Membership {
     const { digest } = this.#keyClaim(principal)
     const expel = async () => {
       if (this.#options.revocations.check(principal) !== 'ok') throw tokenInvalid('revoked')
-      const record = this.#options.registry.replica.get(id)?.record
-      if (record && record.ownerKey !== digest) throw problem('insufficient-permissions', 'The agent was registered with another key')
-      await this.expel(id)
+      await this.expel(id, digest)
     }
     await this.#options.spent.once(principal.tokenId, { key: `delete ${id}`, run: expel, note: () => null, recall: () => {} })
   }

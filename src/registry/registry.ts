@@ -182,8 +182,11 @@ export class Registry {
     return this.#store.update({ id, content, revision: record.revision })
   }
 
-  /** @throws agent-not-found, stale-incarnation */
-  async unregister (sign: Sign, reason: string): Promise<AgentRecord> {
+  /**
+   * @param sign with `ownerKey`, only if the agent was registered with that key
+   * @throws agent-not-found, stale-incarnation, insufficient-permissions
+   */
+  async unregister (sign: Sign & { ownerKey?: string }, reason: string): Promise<AgentRecord> {
     return this.#settle(sign.id, await this.#store.remove({ ...sign, reason }))
   }
 
@@ -313,6 +316,7 @@ export class Registry {
   #settle (id: string, outcome: Outcome): AgentRecord {
     if (outcome.ok) return outcome.record
     if (outcome.reason === 'not-found') this.#notFound(id)
+    if (outcome.reason === 'not-owner') throw problem('insufficient-permissions', 'The agent was registered with another key')
     throw problem('stale-incarnation', `A newer instance of agent '${id}' is registered`)
   }
 

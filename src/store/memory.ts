@@ -33,6 +33,7 @@ export const newEpoch = (): string => randomBytes(6).toString('base64url')
 
 const notFound: Refusal = { ok: false, reason: 'not-found' }
 const stale: Refusal = { ok: false, reason: 'stale-incarnation' }
+const notOwner: Refusal = { ok: false, reason: 'not-owner' }
 const conflict: Refusal = { ok: false, reason: 'conflict' }
 
 /** Keeps agents in this process; nothing survives it. */
@@ -134,6 +135,7 @@ export class MemoryStore implements AgentStore {
     const before = this.#agents.get(command.id)
     if (!before) return notFound
     if (isStale(before, command)) return stale
+    if (command.ownerKey !== undefined && before.ownerKey !== command.ownerKey) return notOwner
     this.#delete(before, command.reason)
     return { ok: true, record: before }
   }

@@ -93,9 +93,11 @@ export interface RemoveCommand {
   readonly id: string
   readonly reason: string
   readonly incarnation?: number
+  /** Digest of the key that must own the agent. */
+  readonly ownerKey?: string
 }
 
-export type Refusal = { readonly ok: false, readonly reason: 'not-found' | 'stale-incarnation' | 'conflict' }
+export type Refusal = { readonly ok: false, readonly reason: 'not-found' | 'stale-incarnation' | 'not-owner' | 'conflict' }
 export type Outcome = { readonly ok: true, readonly record: AgentRecord } | Refusal
 
 export interface StoreSnapshot {

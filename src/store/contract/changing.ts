@@ -30,6 +30,14 @@ export const changing: Case[] = [
     assertRefused(await scene.store.remove({ id: 'one', reason: 'left' }), 'not-found')
     assert.equal(await scene.end(), 0)
   }],
+  ['an agent of one key is not removed in the name of another', async scene => {
+    await scene.agent('one')
+    assertRefused(await scene.store.remove({ id: 'one', ownerKey: 'key-b', reason: 'removed' }), 'not-owner')
+    assert.deepEqual(scene.news(), [])
+    recordOf(await scene.store.remove({ id: 'one', ownerKey: 'key-a', reason: 'removed' }))
+    recordOf(await scene.register('two', { claim: owner }))
+    assertRefused(await scene.store.remove({ id: 'two', ownerKey: 'key-a', reason: 'removed' }), 'not-owner')
+  }],
   ['an older instance neither removes, renews nor changes a newer one', async scene => {
     const { incarnation } = await scene.agent('one', 'suspect')
     const before = recordOf(await scene.register('one'))

@@ -111,8 +111,8 @@ export class RedisAgents implements AgentStore {
     return this.#outcome(await this.#ask('update', [id, packed, revision]), id, packed)
   }
 
-  async remove ({ id, incarnation, reason }: RemoveCommand): Promise<Outcome> {
-    return this.#outcome(await this.#ask('remove', [id, incarnation ?? '', reason]), id)
+  async remove ({ id, incarnation, reason, ownerKey }: RemoveCommand): Promise<Outcome> {
+    return this.#outcome(await this.#ask('remove', [id, incarnation ?? '', reason, ownerKey ?? '']), id)
   }
 
   async setState ({ id, incarnation, state, reason }: StateCommand): Promise<Outcome> {

@@ -38,12 +38,13 @@ change('updated', id, 'patched', was, {}, nil, changed and content or nil, chang
 return reply('ok')
 `
 
-/** Arguments: id, incarnation or '', reason. */
+/** Arguments: id, incarnation or '', reason, digest of the key that must own it or ''. */
 export const remove = `
 local id = ARGV[13]
 local was = find(id)
 if not was then return reply('not-found') end
 if isStale(was, ARGV[14]) then return reply('stale-incarnation') end
+if ARGV[16] ~= '' and was.ownerKey ~= ARGV[16] then return reply('not-owner') end
 remove(id, was, ARGV[15])
 return reply('ok')
 `
