@@ -6,7 +6,7 @@ import type { Row } from './rounds.js'
 
 const mb = (bytes: number) => `${(bytes / 1_048_576).toFixed(0)} MB`
 
-async function settledRss (): Promise<number> {
+export async function settledRss (): Promise<number> {
   for (let index = 0; index < 5; index++) {
     globalThis.gc?.()
     await new Promise(resolve => setTimeout(resolve, 200))

@@ -3,13 +3,15 @@ import { sweep } from './core.js'
 import { fanOut } from './fan-out.js'
 import { memory } from './memory.js'
 import { search } from './search.js'
+import { sockets } from './sockets.js'
 import type { Row } from './rounds.js'
 
 const measurements: Record<string, () => Promise<Row[]>> = {
   sweep: async () => [await sweep(100_000), await sweep(1_000_000)],
   memory: () => memory(100_000),
   search: () => search(10_000),
-  'fan-out': () => fanOut(50_000, 1_000)
+  'fan-out': () => fanOut(50_000, 1_000),
+  sockets: () => sockets(5_000)
 }
 
 const rows = await measurements[process.argv[2]!]!()

@@ -24,6 +24,7 @@ const measurements: Record<string, () => Row[] | Promise<Row[]>> = {
   search: () => inProcess('search'),
   memory: () => [...inProcess('memory'), ...inProcess('memory', 'index')],
   'fan-out': () => inProcess('fan-out'),
+  sockets: () => inProcess('sockets'),
   stores,
   propagation,
   deaths,

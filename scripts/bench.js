@@ -1,4 +1,4 @@
-// Builds bench/ into a temporary folder inside the project and runs it: `npm run bench [-- http|sweep|search|memory|fan-out]`.
+// Builds bench/ into a temporary folder inside the project and runs it: `npm run bench [-- <part>]`.
 import { readdirSync } from 'node:fs'
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
