@@ -9,6 +9,7 @@ import { closeCodes } from '../src/sockets/codes.js'
 import { DashboardHandshake } from '../src/sockets/dashboard-handshake.js'
 import { agentsHandlers, dashboardHandlers, publicHandlers } from '../src/sockets/handlers/index.js'
 import { Handshake } from '../src/sockets/handshake.js'
+import { FleetSockets } from '../src/sockets/fleet.js'
 import { Hub } from '../src/sockets/hub.js'
 import { ListUpdates } from '../src/sockets/list-updates.js'
 import { SocketLiveness } from '../src/sockets/liveness.js'
@@ -61,8 +62,10 @@ function createTiers ({ options, registry }: Core, services: SocketServices): So
   }
 }
 
-function createServices ({ registry, membership, authority, dashboard, options, now, log }: Core): SocketServices {
+function createServices ({ registry, state, membership, authority, dashboard, options, now, log }: Core): SocketServices {
   const source = new FeedSource(registry)
+  const hub = new Hub()
+  const onError = (error: unknown) => log.error({ err: error }, 'socket')
   return {
     registry,
     membership,
@@ -70,14 +73,15 @@ function createServices ({ registry, membership, authority, dashboard, options, 
     options,
     now,
     source,
-    hub: new Hub(),
+    hub,
+    fleet: new FleetSockets({ state, now, countOf: tier => hub.countOf(tier), onError }),
     readers: new Readers({ source, bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now }),
     visitors: new Visitors(options.feed),
     admission: new Admission({ perSecond: options.admission.upgradesPerSecond, burst: options.admission.burst, now }),
     lists: new ListUpdates(),
     liveness: new SocketLiveness(),
     dashboard,
-    onError: error => log.error({ err: error }, 'socket')
+    onError
   }
 }
 
@@ -101,6 +105,7 @@ export function createSockets (core: Core): Sockets {
   const { hub, lists, liveness, readers, visitors } = services
   const ticker = new Ticker(services, Object.values(tiers))
   hub.use(services)
+  const isLimited = Object.values(tiers).some(({ options }) => options.maxFleetConnections !== undefined)
 
   function end (ends: (principal: Principal) => boolean, code: number, text: string) {
     hub.closeWhere(ends, code, text)
@@ -142,11 +147,13 @@ export function createSockets (core: Core): Sockets {
       lists.start(services, [{ tier: tiers.public, intervalMs: core.options.sockets.agentsUpdateIntervalMs }, { tier: tiers.agents, intervalMs: tiers.agents.options.intervalMs }])
       liveness.start(services)
       ticker.start()
+      if (isLimited) services.fleet.start()
       core.dashboard.start(() => hub.countOf('dashboard'), (type, text) => broadcast(hub, type, text))
     },
     async stop () {
       const { drainMs } = core.options.sockets
       await Promise.all([hub.drain(drainMs), visitors.drain(drainMs)])
+      services.fleet.stop()
       core.dashboard.stop()
       ticker.stop()
       liveness.stop()

@@ -2,6 +2,7 @@ import { Attempts } from './auth/attempts.js'
 import { Authority } from './auth/authority.js'
 import { PasswordHasher } from './auth/passwords.js'
 import { Revocations } from './auth/revocations.js'
+import type { SharedState } from './auth/shared-state.js'
 import { Sessions } from './auth/sessions.js'
 import { SpentTokens } from './auth/spent.js'
 import { Tickets } from './auth/tickets.js'
@@ -21,6 +22,7 @@ export interface Core {
   readonly options: ResolvedOptions
   readonly log: Log
   readonly storage: Storage
+  readonly state: SharedState
   readonly registry: Registry
   readonly membership: Membership
   readonly authority: Authority
@@ -73,5 +75,5 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
   })
   const outgoing = new OutgoingCalls({ now: monotonicClock(), allowLoopback: listensOnLoopback })
   const tickets = new Tickets({ state: storage.state, now })
-  return { options, log, storage, registry, membership, authority, tokens, tickets, sessions, revocations, search, outgoing, dashboard, now }
+  return { options, log, storage, state, registry, membership, authority, tokens, tickets, sessions, revocations, search, outgoing, dashboard, now }
 }

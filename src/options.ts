@@ -48,6 +48,7 @@ function tier (name: keyof typeof tierTexts, path: string, defaults: { intervalM
     timeoutMs: ms(defaults.timeoutMs, tierTexts[name][1], seconds(`${name}_WS_TIMEOUT`, 'WEBSOCKET_TIMEOUT')),
     pingIntervalMs: ms(30_000, 'Silence after which the server pings; no life for two of them ends the connection', seconds(`${name}_WS_PING_INTERVAL`, 'WEBSOCKET_PING_INTERVAL')),
     maxConnections: count(defaults.maxConnections ?? 100, 'Sockets of this tier; the next upgrade is answered 503', { env: [`${name}_WS_MAX_CONNECTIONS`, 'WEBSOCKET_MAX_CONNECTIONS'] }),
+    maxFleetConnections: Type.Optional(Type.Integer({ minimum: 1, description: 'Sockets of this tier in all processes that share a store, as they knew half a second ago; the next upgrade is answered 503', env: [`${name}_WS_MAX_FLEET_CONNECTIONS`] })),
     maxMessageSize: bytes(defaults.maxMessageSize, 'Largest frame that is acted on', { env: [`${name}_WS_MAX_MESSAGE_SIZE`] }),
     messagesPerSecond: count(100, 'Frames a second that a connection may send for long', { env: [`${name}_WS_MESSAGES_PER_SECOND`] }),
     burst: count(200, 'Frames that a connection may send at once', { env: [`${name}_WS_BURST`] })

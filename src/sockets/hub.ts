@@ -39,8 +39,8 @@ export class Hub {
     return connections.size - pendingCount
   }
 
-  isFull (tier: Tier): boolean {
-    return this.countOf(tier.name) >= tier.options.maxConnections
+  isFull ({ name, options: { maxConnections, maxFleetConnections = Infinity } }: Tier): boolean {
+    return this.countOf(name) >= maxConnections || this.#services.fleet.countOf(name) >= maxFleetConnections
   }
 
   /** Why another upgrade is refused; undefined lets it in. `isKnown` when the upgrade says who it is. */

@@ -7,6 +7,7 @@ import type { Readers } from '../feed/readers.js'
 import type { FeedSource } from '../feed/source.js'
 import type { Visitors } from '../feed/visitors.js'
 import type { Registry } from '../registry/registry.js'
+import type { FleetSockets } from './fleet.js'
 import type { Hub } from './hub.js'
 import type { ListUpdates } from './list-updates.js'
 import type { SocketLiveness } from './liveness.js'
@@ -20,6 +21,7 @@ export interface SocketServices {
   readonly options: ResolvedOptions
   readonly source: FeedSource
   readonly hub: Hub
+  readonly fleet: FleetSockets
   readonly readers: Readers
   readonly visitors: Visitors
   /** Of sockets and streams. */

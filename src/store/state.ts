@@ -5,15 +5,16 @@
  * - `ticket`: keys to one socket; key: digest of the ticket
  * - `spent`: temporary tokens that have been used; key: token id
  * - `known`: pairs of address and account that have succeeded before; key: the pair
+ * - `sockets`: how many sockets a process has; key: a name that the process has for its run
  * - `secret`: what the processes have made once and share, until `forever`; key: what it is for
  */
-export type StateKind = 'session' | 'revoked-token' | 'revoked-agent' | 'ticket' | 'spent' | 'known' | 'secret'
+export type StateKind = 'session' | 'revoked-token' | 'revoked-agent' | 'ticket' | 'spent' | 'known' | 'sockets' | 'secret'
 
 /** The `until` of what does not end: the last time that a Date can hold. */
 export const forever = 8_640_000_000_000_000
 
 /** Kinds that every process holds a copy of, because they are asked for with every request. */
-export const replicatedKinds: ReadonlySet<StateKind> = new Set(['session', 'revoked-token', 'revoked-agent'])
+export const replicatedKinds: ReadonlySet<StateKind> = new Set(['session', 'revoked-token', 'revoked-agent', 'sockets'])
 
 /** `value` is text that whoever put it understands; null when it has gone. `until` is in epoch milliseconds. */
 export interface StateEntry { readonly kind: StateKind, readonly key: string, readonly value: string | null, readonly until: number }

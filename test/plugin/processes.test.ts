@@ -56,6 +56,24 @@ t.test('a token that one process revokes, and an agent that it removes, lose the
   t.equal((await two.get('/agents/agent-two', { token: second })).status, 401)
 })
 
+t.test('a limit for all processes counts the sockets of both', async t => {
+  const [one, two] = await pair(t, { publicWs: { maxFleetConnections: 3 } })
+  const sockets = [one.socket('/public/ws'), one.socket('/public/ws'), two.socket('/public/ws')]
+  for (const socket of sockets) await socket.next('welcome')
+  await until(async () => {
+    const extra = one.socket('/public/ws')
+    const isRefused = await Promise.race([extra.refused.then(() => true), extra.opened.then(() => false)])
+    extra.close()
+    return isRefused
+  })
+  t.equal((await two.socket('/public/ws').refused).status, 503)
+  sockets[0]!.close()
+  await until(async () => {
+    const next = two.socket('/public/ws')
+    return await Promise.race([next.refused.then(() => false), next.opened.then(() => true)])
+  })
+})
+
 t.test('a ticket that one process gives opens one socket at the other', async t => {
   const [one, two] = await pair(t)
   const token = await one.agent()

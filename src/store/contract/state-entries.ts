@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { forever, replicatedKinds, type StateKind } from '../state.js'
 import type { StateCase, StateSide } from './state-scene.js'
 
-const kinds: readonly StateKind[] = ['session', 'revoked-token', 'revoked-agent', 'ticket', 'spent', 'known', 'secret']
+const kinds: readonly StateKind[] = ['session', 'revoked-token', 'revoked-agent', 'ticket', 'spent', 'known', 'sockets', 'secret']
 const odd = ['', ' ', 'a:b', '{x}', '*', '__proto__', 'é ☃ 𝄞', 'line\nline', 'nul\0nul', 'x'.repeat(2000)]
 const range = (length: number) => Array.from({ length }, (_, index) => index)
 
@@ -116,9 +116,9 @@ export const entries: StateCase[] = [
     for (const kind of kinds) assert.equal(await other.store.get(kind, 'one'), 'x')
     assert.deepEqual((await heard(other, replicatedKinds.size)).sort(), [...replicatedKinds].map(kind => `${kind} one x`).sort())
     await other.store.take('session', 'one')
-    assert.deepEqual((await heard(scene.side, 4)).at(-1), 'session one null')
+    assert.deepEqual((await heard(scene.side, replicatedKinds.size + 1)).at(-1), 'session one null')
     const { opened } = await scene.another()
-    assert.deepEqual(opened.map(({ kind }) => kind).sort(), ['revoked-agent', 'revoked-token'])
+    assert.deepEqual(opened.map(({ kind }) => kind).sort(), [...replicatedKinds].filter(kind => kind !== 'session').sort())
   }, { shared: true }],
   ['of two processes at once one puts and one takes', async scene => {
     const other = await scene.another()
