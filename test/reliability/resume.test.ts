@@ -5,7 +5,7 @@ import { startFleet, startRedis, type Member } from './fleet.js'
 import { Watcher, type Carrier } from './watchers.js'
 
 const program = builtServer(t)
-const seconds = Number(process.env.RELIABILITY_SECONDS ?? 20)
+const seconds = Number(process.env.RELIABILITY_SECONDS ?? 60)
 t.setTimeout((seconds + 300) * 1000)
 const watcherCount = 200
 const writesPerSecond = 300
