@@ -44,7 +44,7 @@ function histogramOf (name: string, help: string, times: ResponseTimes): prom.Me
     { metricName: `${name}_sum`, labels, value: sum },
     { metricName: `${name}_count`, labels, value: count }
   ])
-  const histogram = { name, help, type: 'histogram', aggregator: 'sum', get: async () => ({ name, help, type: 'histogram', values: values(), aggregator: 'sum' }), reset () {} }
+  const histogram = { name, help, type: 'histogram', aggregator: 'sum', get: async () => ({ name, help, type: 'histogram', values: values(), aggregator: 'sum' }) }
   return histogram as unknown as prom.Metric
 }
 

@@ -26,7 +26,8 @@ interface Marks { all?: Mark, butRegister?: Mark }
 
 const tokenKind = 'revoked-token'
 const agentKind = 'revoked-agent'
-const nothing = () => []
+/** What has ended stays so here, whatever became of its entry. */
+const keptForGood = { removed () {}, keys: () => [] }
 
 function covers (mark: Mark | undefined, { incarnation, issuedAt }: Principal): boolean {
   if (!mark) return false
@@ -61,8 +62,8 @@ export class Revocations {
     this.#now = now
     this.#tokens = new ExpiringMap(now)
     this.#agents = new ExpiringMap(now)
-    state.attach(tokenKind, { put: ({ key, until }) => this.#hearToken(key, until), removed () {}, keys: nothing })
-    state.attach(agentKind, { put: ({ key, value, until }) => this.#hearAgent(key, JSON.parse(value) as Marks, until), removed () {}, keys: nothing })
+    state.attach(tokenKind, { put: ({ key, until }) => this.#hearToken(key, until), ...keptForGood })
+    state.attach(agentKind, { put: ({ key, value, until }) => this.#hearAgent(key, JSON.parse(value) as Marks, until), ...keptForGood })
   }
 
   /** Number of entries that are kept. */

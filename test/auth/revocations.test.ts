@@ -32,6 +32,18 @@ t.test('tokens of an agent end up to an incarnation', async t => {
   t.equal(revocations.check(principal({ type: 'admin', role: 'admin' })), 'ok', 'an admin is no agent, whatever the name')
 })
 
+t.test('what has ended stays ended, whatever becomes of its entry in the store', async t => {
+  const now = manualClock()
+  const state = shared(now)
+  const revocations = new Revocations({ state, maxTokenLifeMs: hour, now })
+  await revocations.revokeToken('token-1', null)
+  await revocations.revokeAgent({ agentId: 'agent-two', incarnation: 5, mayRegister: false })
+  for (const [kind, key] of [['revoked-token', 'token-1'], ['revoked-agent', 'agent-two']] as const) t.type(await state.store.take(kind, key), 'string')
+  state.reloaded([])
+  t.equal(revocations.check(principal()), 'revoked')
+  t.equal(revocations.check(principal({ agentId: 'agent-two', tokenId: 'token-3' })), 'revoked')
+})
+
 t.test('an agent that left may only register again', async t => {
   const { revocations } = build()
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: true })

@@ -95,6 +95,16 @@ t.test('a registration that is repeated at another process gets the same answer,
   t.match((await two.post('/agents/register', { token, body: registration('agent-one', { name: 'Another' }) })).body, { detail: 'This temporary token has been used' })
 })
 
+t.test('a removal with a temporary token that is repeated at another process gets the same answer', async t => {
+  const [one, two] = await pair(t)
+  await one.register()
+  const token = await one.tempToken()
+  t.match(await one.delete('/agents/agent-one', { token }), { status: 200 })
+  t.match(await two.delete('/agents/agent-one', { token }), { status: 200 })
+  await one.register('agent-two', {}, keys.other)
+  t.match(await two.delete('/agents/agent-two', { token: await two.tempToken('agent-two') }), { status: 403 }, 'an agent of another key stays')
+})
+
 t.test('guesses are counted over both processes', async t => {
   const [one, two] = await pair(t, { attempts: { burst: 4, windowMs: 900_000 } })
   const headers = { 'x-client-fingerprint': fingerprint }

@@ -7,6 +7,7 @@ import { WebSocket } from 'ws'
 import { describeFailure, withPassword } from '../../src/cli.js'
 import { optionsFromEnv, type Environment } from '../../src/env.js'
 import { password, secret } from '../helper.js'
+import { RedisServer } from '../store/redis-server.js'
 import { builtServer, call, start as startProcess, urlOf } from './process.js'
 
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string }
@@ -88,9 +89,19 @@ t.test('a port that is in use ends the start', async t => {
   await once(other, 'listening')
   t.teardown(() => other.close())
   const { port } = other.address() as AddressInfo
-  const { code, out, err } = await start(t, t.testdir(), { env: { PORT: String(port), LOG_LEVEL: 'silent' } }).ended
-  t.same([code, out], [1, ''])
-  t.equal(err, `fastify-agent-registry: port ${port} at 127.0.0.1 is in use: set ARCP_PORT (or PORT) to another one\n`)
+  for (const program of [built, source]) {
+    const { code, out, err } = await start(t, t.testdir(), { program, env: { PORT: String(port), LOG_LEVEL: 'silent' } }).ended
+    t.same([code, out], [1, ''])
+    t.equal(err, `fastify-agent-registry: port ${port} at 127.0.0.1 is in use: set ARCP_PORT (or PORT) to another one\n`)
+  }
+})
+
+t.test('where Redis is is said, without what is secret of it', async t => {
+  const redis = await RedisServer.start()
+  t.teardown(() => redis.stop())
+  const started = start(t, t.testdir(), { program: source, env: { PORT: '0', LOG_LEVEL: 'silent', REDIS_URL: redis.path, ARCP_NAMESPACE: 'named' } })
+  await urlOf(started)
+  t.match(started.output(), `data: Redis at ${redis.path}, namespace 'named'`)
 })
 
 t.test('an address that is not of this machine ends the start', async t => {

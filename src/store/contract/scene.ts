@@ -70,9 +70,10 @@ export class Scene {
   async open (): Promise<StoreSnapshot> {
     this.snapshot = await this.store.open({
       changed: changes => { for (const change of changes) this.#hear(change) },
-      touched: () => {},
-      reloaded: () => assert.fail('nothing was lost'),
-      availability: fault => assert.equal(fault, null)
+      touched: assert.ok,
+      // Nothing is lost, and the store is there.
+      reloaded: assert.ifError,
+      availability: assert.ifError
     })
     return this.snapshot
   }
