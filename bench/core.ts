@@ -7,7 +7,7 @@ import { median, rounds, type Row } from './rounds.js'
 async function storeWith (population: number) {
   let now = 1_000_000_000_000
   const store = new MemoryStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock: () => now })
-  await store.open(() => {})
+  await store.open({ changed () {}, touched () {}, reloaded () {}, availability () {} })
   for (const agent of agents(population, 1)) {
     const { agent_type: type, capabilities, agent_id: id } = agent
     await store.register({ id, content: { body: JSON.stringify(agent), type, capabilities }, claim: { kind: 'owner' }, maxAgents: Infinity })
