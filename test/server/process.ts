@@ -1,6 +1,6 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, statSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { text } from 'node:stream/consumers'
 import type { Test } from 'tap'
@@ -27,7 +27,9 @@ function newest (folder: string, extension: string): number {
 export function builtServer (t: Test): string {
   const made = existsSync('dist/src/server.js') ? statSync('dist/src/server.js').mtimeMs : 0
   if (['src', 'plugins', 'routes'].every(folder => newest(folder, '.ts') < made)) return resolve('dist/src/server.js')
-  const folder = t.testdir()
+  // Not `t.testdir()`, of which a test has one: and inside the project, where packages are found.
+  const folder = resolve(mkdtempSync('.tap/built-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
   execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', '--outDir', folder])
   return join(folder, 'src/server.js')
 }

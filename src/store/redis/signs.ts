@@ -7,10 +7,14 @@ export interface Renewed { readonly n: number, readonly seen: number }
 
 const signsPerCall = 1000
 
-/** Renews leases: what is asked for in one tick goes in one call. */
+/**
+ * Renews leases: what is asked for in one tick, or while the call before is on its way, goes in one call. The busier a
+ * process is, the less a sign of life costs it and Redis.
+ */
 export class Signs {
   readonly #send: (signs: readonly Sign[]) => Promise<readonly Renewed[]>
   #waiting: Waiting[] = []
+  #isBusy = false
 
   constructor (send: (signs: readonly Sign[]) => Promise<readonly Renewed[]>) {
     this.#send = send
@@ -18,15 +22,25 @@ export class Signs {
 
   add (sign: Sign): Promise<Renewed> {
     return new Promise((resolve, reject) => {
-      if (this.#waiting.length === 0) setImmediate(() => { this.#flush() })
       this.#waiting.push({ sign, resolve, reject })
+      if (!this.#isBusy) this.#begin()
     })
   }
 
-  #flush () {
-    const waiting = this.#waiting
-    this.#waiting = []
-    for (let first = 0; first < waiting.length; first += signsPerCall) this.#renew(waiting.slice(first, first + signsPerCall))
+  #begin () {
+    this.#isBusy = true
+    setImmediate(() => { this.#work() })
+  }
+
+  async #work (): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const waiting = this.#waiting
+      this.#waiting = []
+      const calls = []
+      for (let first = 0; first < waiting.length; first += signsPerCall) calls.push(this.#renew(waiting.slice(first, first + signsPerCall)))
+      await Promise.all(calls)
+    }
+    this.#isBusy = false
   }
 
   async #renew (waiting: readonly Waiting[]): Promise<void> {
