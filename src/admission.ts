@@ -1,7 +1,7 @@
 import type { Clock } from './clock.js'
 import { problem, type ProblemError } from './errors.js'
 import { retryAfter } from './jitter.js'
-import { TokenBucket } from './sockets/token-bucket.js'
+import { TokenBucket } from './token-bucket.js'
 
 const maxRetryMs = 30_000
 /** `Retry-After` is in whole seconds: those of one second are spread within the next. */

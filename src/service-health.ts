@@ -25,15 +25,15 @@ function componentsOf ({ dashboard, registry, search, options }: Core) {
   }
 }
 
+/** What both answers begin with. */
+const headOf = ({ status, reason }: Pick<ReturnType<typeof componentsOf>, 'status' | 'reason'>) =>
+  ({ ...described(), status, ...reason, uptime: 'operational' as const, service })
+
 /** The answer to `GET /health`. */
 export function health (core: Core): Health {
-  const { status, reason, storage, ai, isRedisConnected, embeds, agents } = componentsOf(core)
+  const { storage, ai, isRedisConnected, embeds, agents, ...overall } = componentsOf(core)
   return {
-    ...described(),
-    status,
-    ...reason,
-    uptime: 'operational',
-    service,
+    ...headOf(overall),
     features: { vector_search: embeds, redis_storage: isRedisConnected, metrics_tracking: true, jwt_authentication: true, websocket_broadcasts: true },
     storage: { redis: storage.redis, backup_storage: 'available' },
     ai_services: { azure_openai: ai.azure_openai, embeddings: embeds },
@@ -44,14 +44,10 @@ export function health (core: Core): Health {
 
 /** The answer to `GET /health/detailed`. */
 export function detailedHealth (core: Core): DetailedHealth {
-  const { status, reason, storage, ai, isRedisConnected, embeds, agents } = componentsOf(core)
+  const { storage, ai, isRedisConnected, embeds, agents, ...overall } = componentsOf(core)
   const redis = isRedisConnected ? 'connected' : 'disconnected'
   return {
-    ...described(),
-    status,
-    ...reason,
-    uptime: 'operational',
-    service,
+    ...headOf(overall),
     components: {
       registry: { status: 'healthy', agents_total: agents.total_registered, agents_alive: agents.alive_agents },
       storage: { status: storage.status, redis },

@@ -20,6 +20,16 @@ export type Json = ReturnType<typeof JSON.parse>
 export interface Answer { status: number, headers: Headers, body: Json, text: string }
 export interface Call { token?: string | undefined, body?: unknown, raw?: string, headers?: Record<string, string> }
 
+/** A port at which nobody listens, and did a moment ago. */
+export async function freePort (): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
 /** A registration that is right in every field. */
 export function registration (id = 'agent-one', more: object = {}) {
   return {

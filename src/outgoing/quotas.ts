@@ -1,5 +1,5 @@
 import { ExpiringMap } from '../expiring-map.js'
-import { TokenBucket } from '../sockets/token-bucket.js'
+import { TokenBucket } from '../token-bucket.js'
 import type { Clock } from '../clock.js'
 
 export interface Quota {

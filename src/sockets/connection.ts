@@ -9,7 +9,7 @@ import { closeCodes } from './codes.js'
 import { reportRefusal } from './refusals.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
-import { TokenBucket } from './token-bucket.js'
+import { TokenBucket } from '../token-bucket.js'
 import type { Transport } from './transport.js'
 import type { Watcher } from './watcher.js'
 

@@ -1,10 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { changing } from './contract/changing.js'
 import { liveness } from './contract/liveness.js'
 import { preservation } from './contract/preservation.js'
 import { registering } from './contract/registering.js'
 import { reporting } from './contract/reporting.js'
 import { Scene, type Case, type ContractSettings, type ContractStore } from './contract/scene.js'
+import { timeOf } from './contract/time.js'
 
 export type { ContractSettings, ContractStore }
 export { stateContract, type StateContractFlags, type StateContractOptions, type StateContractSettings, type StateContractStore } from './state-contract.js'
@@ -28,12 +28,8 @@ const cases: readonly Case[] = [...registering, ...changing, ...liveness, ...pre
 async function runCase ([, run, needs = {}]: Case, { build, flags: { injectedClock = true } = {} }: StoreContractOptions): Promise<void> {
   // Real stores are late by some milliseconds: leases are long enough for that, and each wait is a little longer.
   const lengths = injectedClock ? { leaseMs: 1000, retentionMs: 5000 } : { leaseMs: 400, retentionMs: 800 }
-  let now = Date.now()
-  async function pass (ms: number) {
-    if (injectedClock) now += ms
-    else await sleep(ms + 20)
-  }
-  const settings = { ...lengths, preservation: needs.preservation === true, clock: () => now }
+  const { clock, pass } = timeOf(injectedClock)
+  const settings = { ...lengths, preservation: needs.preservation === true, clock }
   const scene = new Scene(await build(settings), settings, pass)
   await scene.open()
   try {

@@ -1,7 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { buckets } from './contract/state-buckets.js'
 import { entries } from './contract/state-entries.js'
 import { StateScene, type StateCase, type StateContractSettings, type StateContractStore } from './contract/state-scene.js'
+import { timeOf } from './contract/time.js'
 
 export type { StateContractSettings, StateContractStore }
 
@@ -22,12 +22,7 @@ export interface StateContractOptions {
 }
 
 async function runCase ([, run]: StateCase, { build, flags: { injectedClock = true } = {} }: StateContractOptions): Promise<void> {
-  let now = Date.now()
-  async function pass (ms: number) {
-    if (injectedClock) now += ms
-    else await sleep(ms + 20)
-  }
-  const clock = injectedClock ? () => now : Date.now
+  const { clock, pass } = timeOf(injectedClock)
   const scene = new StateScene(await build({ clock }), clock, pass)
   await scene.open()
   try {

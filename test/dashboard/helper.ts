@@ -7,27 +7,13 @@ import type { AgentState } from '../../src/schemas/common.js'
 import type { AgentRecord } from '../../src/store/store.js'
 import { start } from '../auth/helper.js'
 import { registration } from '../helper.js'
+import { record as registryRecord } from '../registry/helper.js'
 
 export { manualClock, start } from '../auth/helper.js'
 
 export function record (id: string, n: number, values: Partial<AgentRecord> & { state?: AgentState } = {}, fields: object = {}): AgentRecord {
   const { body, registration: { agent_type: type, capabilities } } = parseRegistration(registration(id, fields), { allowedAgentTypes: ['*'], maxRecordBytes: 131_072 })
-  const times = { registeredAt: start, lastSeen: start }
-  return {
-    id,
-    body,
-    type,
-    capabilities,
-    ownerKey: null,
-    ...times,
-    created: n,
-    incarnation: 1,
-    revision: n,
-    state: 'alive',
-    held: false,
-    metrics: null,
-    ...values
-  }
+  return registryRecord(id, { body, type, capabilities, registeredAt: start, lastSeen: start, created: n, revision: n, ...values })
 }
 
 export function replicaOf (records: readonly AgentRecord[]): Replica {

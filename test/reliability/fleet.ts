@@ -1,8 +1,6 @@
-import { once } from 'node:events'
-import { createServer, type AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import type { Environment } from '../../src/env.js'
-import { keys, password, Remote, secret } from '../helper.js'
+import { freePort, keys, password, Remote, secret } from '../helper.js'
 import { start, urlOf, type Started } from '../server/process.js'
 import { RedisServer } from '../store/redis-server.js'
 
@@ -101,10 +99,7 @@ export async function startFleet (t: Test, { program, size, folder = t.testdir()
 
 /** A redis-server that is also reached by an address; stopped with the test. */
 export async function startRedis (t: Test, ...args: string[]): Promise<{ redis: RedisServer, redisUrl: string }> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const { port } = probe.address() as AddressInfo
-  probe.close()
+  const port = await freePort()
   const redis = await RedisServer.start('--bind', '127.0.0.1', '--port', String(port), ...args)
   t.teardown(() => redis.stop())
   return { redis, redisUrl: `redis://127.0.0.1:${port}` }

@@ -1,11 +1,9 @@
-import { once } from 'node:events'
-import { createServer, type IncomingMessage, type RequestListener } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { IncomingMessage, RequestListener } from 'node:http'
 import { json } from 'node:stream/consumers'
 import fastify from 'fastify'
 import t, { type Test } from 'tap'
 import agentRegistry, { type AgentRegistryOptions } from '../../src/index.js'
-import { answerChecker, build, Harness, problemOf, serve, until, withDefaults, type Answer, type Call, type Json } from '../helper.js'
+import { answerChecker, build, freePort, Harness, problemOf, serve, until, withDefaults, type Answer, type Call, type Json } from '../helper.js'
 
 const answers = answerChecker()
 const pathsOf = ({ body }: Answer): string[] => body.errors.map(({ path }: Json) => path)
@@ -26,16 +24,6 @@ async function recorder (t: Test) {
 }
 
 const answering = (status: number, headers: Record<string, string> = {}): RequestListener => (_request, response) => { response.writeHead(status, headers).end() }
-
-/** A port at which nobody listens. */
-async function closedPort (): Promise<string> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return `http://127.0.0.1:${port}`
-}
 
 t.test('asking an agent to contact a user', async t => {
   const registry = await build(t, {}, answers)
@@ -86,7 +74,7 @@ t.test('asking an agent to contact a user', async t => {
   await t.test('an endpoint that refuses, redirects or fails is unreachable, and nothing tells which', async t => {
     const { seen, endpoint } = await recorder(t)
     const endpoints = [
-      await closedPort(),
+      `http://127.0.0.1:${await freePort()}`,
       await serve(t, answering(404)),
       await serve(t, answering(500)),
       await serve(t, answering(302, { location: `${endpoint}/connection/request` })),
@@ -181,7 +169,7 @@ t.test('telling an agent where another one is', async t => {
     const deaf = await notify(note, { token }, 'deaf-one')
     t.equal(deaf.status, 404)
     t.equal(problemOf(t, deaf), 'not-found')
-    await registry.agent('gone-one', { endpoint: await closedPort() })
+    await registry.agent('gone-one', { endpoint: `http://127.0.0.1:${await freePort()}` })
     t.equal(problemOf(t, await notify(note, { token }, 'gone-one')), 'endpoint-unreachable')
   })
 })

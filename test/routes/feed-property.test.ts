@@ -1,36 +1,8 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { build, until, type Harness, type Json } from '../helper.js'
+import { Mirror, play, shapes, steps } from '../feed-script.js'
+import { build, until, type Harness } from '../helper.js'
 import { events, type EventReader } from './feed-helper.js'
-
-type Step = { do: 'join' | 'leave' | 'patch' | 'drain' | 'alive' | 'beat' | 'cut' | 'resume' | 'settle', agent: number }
-
-const steps = fc.array(fc.record({
-  do: fc.constantFrom<Step['do']>('join', 'join', 'leave', 'patch', 'drain', 'alive', 'beat', 'cut', 'resume', 'settle'),
-  agent: fc.integer({ min: 0, max: 5 })
-}), { minLength: 5, maxLength: 60 })
-
-/** What a reader knows, who is told of changes in one way or another. */
-class Mirror {
-  readonly agents = new Map<string, Json>()
-  readonly #seen = new Set<string>()
-
-  reset (agents: Json[] = []) {
-    this.agents.clear()
-    this.add(agents)
-  }
-
-  add (agents: Json[]) {
-    for (const agent of agents) this.agents.set(agent.agent_id, agent)
-  }
-
-  change ({ op, agent_id: id, agent, state, revision }: Json) {
-    if (this.#seen.has(revision)) throw new Error(`${revision} came twice`)
-    this.#seen.add(revision)
-    if (op === 'remove') this.agents.delete(id)
-    else this.agents.set(id, op === 'put' ? agent : { ...this.agents.get(id), state, revision })
-  }
-}
 
 /** Follows the feed in one way; continues where it was cut off. */
 interface Follower {
@@ -111,26 +83,6 @@ class PollFollower implements Follower {
   }
 }
 
-async function act (registry: Harness, patcher: { token: string, headers: Record<string, string> }, { do: what, agent }: Step) {
-  const id = `agent-${agent}`
-  const { agentRegistry } = registry.app
-  if (what === 'join') return registry.join(id, { name: `Name ${Math.random()}`.slice(0, 30) })
-  if (!agentRegistry.get(id)) return
-  if (what === 'leave') return agentRegistry.unregister(id)
-  if (what === 'patch') return registry.patch(`/agents/${id}`, { ...patcher, body: { name: `Patched ${agent}` } })
-  if (what === 'drain' || what === 'alive') return agentRegistry.setStatus(id, what === 'drain' ? 'draining' : 'alive')
-  return agentRegistry.heartbeat(id)
-}
-
-async function play (step: Step, follower: Follower, change: () => Promise<unknown>) {
-  if (step.do === 'cut') return follower.cut()
-  if (step.do === 'resume') return follower.resume()
-  if (step.do === 'settle') return new Promise(setImmediate)
-  return change()
-}
-
-const shape = ({ agent_id: id, name, state, revision }: Json) => ({ id, name, state, revision })
-const shapes = (agents: Iterable<Json>) => Array.from(agents, shape).sort((a, b) => a.id < b.id ? -1 : 1)
 const followers = { 'a stream': StreamFollower, polls: PollFollower }
 
 for (const [name, Follower] of Object.entries(followers)) {
@@ -142,7 +94,7 @@ for (const [name, Follower] of Object.entries(followers)) {
       await fc.assert(fc.asyncProperty(steps, async script => {
         const follower = new Follower(registry, token)
         await follower.resume()
-        for (const step of script) await play(step, follower, () => act(registry, admin, step))
+        for (const step of script) await play(registry, admin, follower, step)
         await follower.resume()
         await until(() => follower.take(), 10_000)
         const actual = shapes(follower.mirror.agents.values())

@@ -115,6 +115,14 @@ t.test('a connection over which nothing comes any more is noticed and made anew'
   t.same([a.reloads, b.reloads, b.faults], [[], [], []])
 })
 
+/** Both have begun the new epoch once, and hear of each other in it. */
+async function checkGoesOn (t: Test, a: Peer, b: Peer) {
+  await b.store.register(registration('next'))
+  await eventually('a heard', () => a.agents.has('next'))
+  t.equal(a.digest, b.digest)
+  t.same([a.reloads.length, b.reloads.length], [1, 1])
+}
+
 t.test('after FLUSHALL there is a new epoch, everybody is told, and agents come back by registering', async t => {
   const server = await start(t)
   const [a, b] = [await open(t, server), await open(t, server)]
@@ -127,10 +135,7 @@ t.test('after FLUSHALL there is a new epoch, everybody is told, and agents come 
   t.same([a.agents.size, b.agents.size], [0, 0])
   t.not(a.epoch, epoch)
   t.same(await a.store.renew([{ id: 'one' }]), [{ ok: false, reason: 'not-found' }])
-  await b.store.register(registration('one'))
-  await eventually('a heard', () => a.agents.has('one'))
-  t.equal(a.digest, b.digest)
-  t.same([a.reloads.length, b.reloads.length], [1, 1])
+  await checkGoesOn(t, a, b)
 })
 
 t.test('a Redis that lost the last writes begins a new epoch, once', async t => {
@@ -148,10 +153,7 @@ t.test('a Redis that lost the last writes begins a new epoch, once', async t => 
   await back(a, b)
   t.same([[...a.agents.keys()], [...b.agents.keys()]], [['kept'], ['kept']])
   t.not(a.epoch, epoch)
-  await b.store.register(registration('next'))
-  await eventually('a heard', () => a.agents.has('next'))
-  t.equal(a.digest, b.digest)
-  t.same([a.reloads.length, b.reloads.length], [1, 1])
+  await checkGoesOn(t, a, b)
 })
 
 t.test('numbers that were lost and given again are told apart', async t => {

@@ -1,23 +1,18 @@
 import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { createServer, type AddressInfo } from 'node:net'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { RedisConnection } from '../../src/store/redis/connections.js'
+import { freePort } from '../helper.js'
 import { Peer, registration } from './redis-helper.js'
 import { eventually, RedisServer } from './redis-server.js'
 
 const quick = { namespace: 'n', probeIntervalMs: 300, commandTimeoutMs: 1000 }
 
-/** A port that was free a moment ago, and whose cluster bus would have a valid number. */
-async function freePort (): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
+/** A free port whose cluster bus would have a valid number too. */
+async function clusterPort (): Promise<number> {
+  const port = await freePort()
   return port > 55_000 ? port - 20_000 : port
 }
 
@@ -28,7 +23,7 @@ async function start (t: Test, ...args: string[]): Promise<RedisServer> {
 }
 
 async function startCluster (t: Test) {
-  const port = await freePort()
+  const port = await clusterPort()
   const server = await start(t, '--port', String(port), '--bind', '127.0.0.1', '--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1')
   await server.client.call('CLUSTER', 'ADDSLOTSRANGE', 0, 16383)
   await eventually('the cluster is there', async () => String(await server.client.call('CLUSTER', 'INFO')).includes('cluster_state:ok'))
@@ -73,13 +68,13 @@ t.test('a cluster is named by one of its nodes, or by a client of the host', asy
 })
 
 t.test('a cluster that cannot be used is not waited for', async t => {
-  const port = await freePort()
+  const port = await clusterPort()
   const server = await start(t, '--port', String(port), '--bind', '127.0.0.1', '--cluster-enabled', 'yes')
   await t.rejects(Peer.open(server, { ...quick, commandTimeoutMs: 200, connection: { cluster: [{ host: '127.0.0.1', port }] } }), { message: /^Redis cannot be reached: / })
 })
 
 t.test('a stand-alone Redis is named by URL, by host and port, or by a client of the host', async t => {
-  const port = await freePort()
+  const port = await clusterPort()
   const server = await start(t, '--port', String(port), '--bind', '127.0.0.1', '--requirepass', 'secret')
   const client = new Redis(port, '127.0.0.1', { password: 'secret' })
   t.teardown(() => { client.disconnect() })
@@ -92,7 +87,7 @@ t.test('a stand-alone Redis is named by URL, by host and port, or by a client of
 })
 
 t.test('behind Sentinels the new master is found', async t => {
-  const [port, second, sentinelPort] = [await freePort(), await freePort(), await freePort()]
+  const [port, second, sentinelPort] = [await clusterPort(), await clusterPort(), await clusterPort()]
   const tcp = (port: number) => ['--port', String(port), '--bind', '127.0.0.1']
   const master = await start(t, ...tcp(port))
   const replica = await start(t, ...tcp(second), '--replicaof', `127.0.0.1 ${port}`)

@@ -24,7 +24,7 @@ export class Reader {
     return value
   }
 
-  skip (length: number): void {
+  advance (length: number): void {
     this.at += length
     if (this.at > this.#bytes.length) throw new RangeError('past the end')
   }
@@ -32,7 +32,7 @@ export class Reader {
   /** Bytes that their length stands before. */
   slice (): Buffer {
     const length = this.varint()
-    this.skip(length)
+    this.advance(length)
     return this.#bytes.subarray(this.at - length, this.at)
   }
 }

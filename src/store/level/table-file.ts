@@ -24,7 +24,7 @@ function * handlesOf (block: Buffer): Generator<Handle> {
     entries.varint()
     const rest = entries.varint()
     entries.varint()
-    entries.skip(rest)
+    entries.advance(rest)
     yield readHandle(entries)
   }
 }

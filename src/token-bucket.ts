@@ -1,4 +1,4 @@
-/** Frames that a connection may send: `burst` at once, `perSecond` for long. */
+/** Lets `burst` through at once and `perSecond` for long: frames of a connection, registrations, upgrades. */
 export class TokenBucket {
   readonly #perMs: number
   readonly #burst: number
