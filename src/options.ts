@@ -30,6 +30,8 @@ const group = <T extends Record<string, TSchema>>(properties: T, description: st
   Type.Object(properties, { default: {}, additionalProperties: false, description })
 const addressList = (description: string, env: string) =>
   Type.Optional(Type.Array(Type.String({ pattern: '^(\\[[^\\]\\s]+\\]|[^:\\s]+):\\d{1,5}$' }), { minItems: 1, description, env: [env] }))
+const rate = (description: string, env: string) =>
+  Type.Optional(Type.Integer({ minimum: 1, description, env: [env] }))
 const hook = <F>(description: string) =>
   Type.Optional(Type.Unsafe<F>({ ...Type.Function([], Type.Any()), description }))
 
@@ -147,6 +149,12 @@ export const OptionsSchema = Type.Object({
     maxBufferedBytes: bytes(4_194_304, 'Unsent bytes after which a slow reader is closed (4008)', { env: ['WEBSOCKET_MAX_BUFFERED_BYTES'] }),
     maxUnauthenticated: count(64, 'Sockets that are not authenticated yet, per tier', { env: ['WEBSOCKET_MAX_UNAUTHENTICATED'] }),
     maxUnauthenticatedPerAddress: count(8, 'The same, per address', { env: ['WEBSOCKET_MAX_UNAUTHENTICATED_PER_ADDRESS'] }),
+    maxConnectionsPerAddress: count(10_000, 'Sockets of all tiers from one address, authenticated or not; the next upgrade is answered 503', { env: ['WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS'] }),
+    messagesPerSecondPerPrincipal: rate('Frames a second that all sockets of one agent, user or admin in this process may send for long; default: twice those of a connection', 'WEBSOCKET_MESSAGES_PER_SECOND_PER_PRINCIPAL'),
+    burstPerPrincipal: rate('Frames that they may send at once; default: twice those of a connection', 'WEBSOCKET_BURST_PER_PRINCIPAL'),
+    messagesPerSecondPerAddress: rate('Frames a second that all sockets from one address may send for long; default: ten times those of a connection, or one for each socket that the tiers take', 'WEBSOCKET_MESSAGES_PER_SECOND_PER_ADDRESS'),
+    burstPerAddress: rate('Frames that they may send at once; default: ten times those of a connection, or two for each socket that the tiers take', 'WEBSOCKET_BURST_PER_ADDRESS'),
+    allowedOrigins: Type.Array(Type.String({ pattern: '^(null|\\*|[A-Za-z][A-Za-z0-9+.-]*://[^\\s/?#@]+/?)$' }), { default: [], description: 'Origins whose pages may open sockets, as `https://app.example.com`; `*` stands for one label of a host, alone for all. Without any all may; what sends no `Origin` is no browser and not asked', env: ['ALLOWED_ORIGINS'] }),
     drainMs: ms(5_000, 'Time over which sockets are closed on shutdown', seconds('WEBSOCKET_DRAIN'))
   }, 'All sockets'),
   publicWs: tier('PUBLIC', '/public/ws', { intervalMs: 30_000, timeoutMs: 30_000, maxMessageSize: 4_096 }),
