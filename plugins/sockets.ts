@@ -10,12 +10,15 @@ import { DashboardHandshake } from '../src/sockets/dashboard-handshake.js'
 import { agentsHandlers, dashboardHandlers, publicHandlers } from '../src/sockets/handlers/index.js'
 import { Handshake } from '../src/sockets/handshake.js'
 import { FleetSockets } from '../src/sockets/fleet.js'
+import { Flusher } from '../src/sockets/flusher.js'
 import { Hub } from '../src/sockets/hub.js'
 import { ListUpdates } from '../src/sockets/list-updates.js'
 import { SocketLiveness } from '../src/sockets/liveness.js'
+import { Outgoing } from '../src/sockets/outgoing.js'
 import type { SocketServices } from '../src/sockets/services.js'
 import { Ticker } from '../src/sockets/ticker.js'
 import type { Tier } from '../src/sockets/tiers.js'
+import { Traffic } from '../src/sockets/traffic.js'
 
 export interface Sockets {
   readonly services: SocketServices
@@ -81,6 +84,8 @@ function createServices ({ registry, state, membership, authority, dashboard, op
     lists: new ListUpdates(),
     liveness: new SocketLiveness(),
     dashboard,
+    flusher: new Flusher(onError),
+    traffic: { public: new Traffic(), agents: new Traffic(), dashboard: new Traffic() },
     onError
   }
 }
@@ -89,12 +94,13 @@ const pausable: ReadonlySet<DataFrameType> = new Set(['monitoring', 'health', 'a
 
 /** Sends one data frame to all dashboards; of each kind only the newest waits for one that reads slowly, alerts apart. */
 function broadcast (hub: Hub, type: DataFrameType, text: string) {
+  const message = new Outgoing(text)
   for (const connection of hub.connections('dashboard')) {
     const isHeldBack = () => connection.isPaused && pausable.has(type)
     if (!connection.isAuthenticated || isHeldBack()) continue
-    if (type === 'alert') connection.send(text)
+    if (type === 'alert') connection.push(message)
     // A pause may come while an earlier frame is on its way.
-    else connection.sendLatest(type, () => isHeldBack() ? [] : [text])
+    else connection.sendLatest(type, () => isHeldBack() ? [] : [message])
   }
 }
 

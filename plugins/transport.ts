@@ -1,16 +1,94 @@
-import type { WebSocket } from 'ws'
+import type { WebSocket, WebSocketServer } from 'ws'
+import type { Batch } from '../src/sockets/batch.js'
+import type { Encoding, Outgoing } from '../src/sockets/outgoing.js'
+import { opcodes } from '../src/sockets/framing.js'
 import type { Transport } from '../src/sockets/transport.js'
+import type { Log } from '../src/foundation.js'
+import { rawSocketFault, rawSocketOf } from './raw-socket.js'
 
-/** `ws` as a connection sees it. */
-export function transportOf (socket: WebSocket): Transport {
-  return {
-    get bufferedAmount () { return socket.bufferedAmount },
-    get isOpen () { return socket.readyState === socket.OPEN },
-    send (text, sent) { socket.send(text, sent && (() => sent())) },
-    ping () { socket.ping() },
-    close (code, reason) { socket.close(code, reason) },
-    terminate () { socket.terminate() },
-    pause () { socket.pause() },
-    resume () { socket.resume() }
+const nothing = Buffer.alloc(0)
+
+/** `ws` as a connection sees it: every message goes through ws. */
+export class WebSocketTransport implements Transport {
+  protected readonly socket: WebSocket
+  /** Sends that ws has not done yet, and who waits for them. */
+  #onTheWay = 0
+  #drained: (() => void) | null = null
+
+  constructor (socket: WebSocket) {
+    this.socket = socket
   }
+
+  get bufferedAmount () { return this.socket.bufferedAmount }
+  get isOpen () { return this.socket.readyState === this.socket.OPEN }
+
+  write (batch: Batch, encoding: Encoding): number {
+    let bytes = 0
+    for (const message of batch.messages()) {
+      bytes += message.size(encoding)
+      this.#send(message, encoding)
+    }
+    return bytes
+  }
+
+  whenDrained (drained: () => void): void {
+    this.#drained = drained
+  }
+
+  together (write: () => void): void { write() }
+
+  close (code: number, reason: string): void { this.socket.close(code, reason) }
+  terminate (): void { this.socket.terminate() }
+  pause (): void { this.socket.pause() }
+  resume (): void { this.socket.resume() }
+
+  #send (message: Outgoing, encoding: Encoding) {
+    this.#onTheWay++
+    const sent = () => { this.#sent() }
+    if (message.opcode === opcodes.ping) this.socket.ping(undefined, undefined, sent)
+    else if (message.isPacked(encoding)) this.socket.send(message.packed, { binary: true }, sent)
+    else this.socket.send(message.text, sent)
+  }
+
+  #sent () {
+    const drained = this.#drained
+    if (--this.#onTheWay > 0 || drained === null) return
+    this.#drained = null
+    drained()
+  }
+}
+
+/** Writes frames that are ready below the WebSocket, all of a tick at once, whenever ws lets it. */
+export class RawTransport extends WebSocketTransport {
+  override write (batch: Batch, encoding: Encoding): number {
+    const raw = rawSocketOf(this.socket)
+    if (raw === undefined) return super.write(batch, encoding)
+    const bytes = batch.bytes(encoding)
+    raw.write(bytes)
+    return bytes.length
+  }
+
+  override whenDrained (drained: () => void): void {
+    const raw = rawSocketOf(this.socket)
+    // Comes to its turn behind all that waits.
+    if (raw) raw.write(nothing, error => { if (!error) drained() })
+    else super.whenDrained(drained)
+  }
+
+  override together (write: () => void): void {
+    const raw = rawSocketOf(this.socket)
+    raw?.cork()
+    write()
+    raw?.uncork()
+  }
+}
+
+export type TransportClass = typeof WebSocketTransport
+
+/** The fastest transport that the WebSockets of this server can have. */
+export function transportFor (server: WebSocketServer, log: Log): TransportClass {
+  const fault = rawSocketFault(server)
+  if (fault === undefined) return RawTransport
+  log.warn({ fault }, 'frames are sent one by one, which takes more of the processor: this version of ws is not known')
+  return WebSocketTransport
 }

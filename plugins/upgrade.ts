@@ -3,6 +3,7 @@ import { isProblem, problem } from '../src/errors.js'
 import type { TokenProblem } from '../src/auth/tokens.js'
 import type { Core } from '../src/core.js'
 import type { UpgradeCredentials } from '../src/sockets/handshake.js'
+import type { Encoding } from '../src/sockets/outgoing.js'
 import type { Tier } from '../src/sockets/tiers.js'
 import { bearerOf, headerOf } from './guard.js'
 
@@ -12,7 +13,8 @@ declare module 'fastify' {
   }
 }
 
-const subprotocol = 'agent-registry.json'
+/** How frames may be written, by the subprotocol that says so. */
+const subprotocols: Readonly<Record<string, Encoding>> = { 'agent-registry.json': 'json', 'agent-registry.msgpack': 'msgpack' }
 const bearerPrefix = 'bearer.'
 
 /**
@@ -24,12 +26,18 @@ export function takeSubprotocols (request: FastifyRequest): string | undefined {
   const { headers } = request.raw
   const offered = (headers['sec-websocket-protocol'] ?? '').split(',').map(name => name.trim())
   const token = offered.find(name => name.startsWith(bearerPrefix))?.slice(bearerPrefix.length)
-  if (offered.includes(subprotocol)) headers['sec-websocket-protocol'] = subprotocol
+  const chosen = offered.find(name => name in subprotocols)
+  if (chosen !== undefined) headers['sec-websocket-protocol'] = chosen
   else delete headers['sec-websocket-protocol']
-  if (token !== undefined && !offered.includes(subprotocol)) {
-    throw problem('request-error', `A token as a subprotocol needs a second one to choose: offer '${subprotocol}' and '${bearerPrefix}<jwt>'`)
+  if (token !== undefined && chosen === undefined) {
+    throw problem('request-error', `A token as a subprotocol needs a second one to choose: offer 'agent-registry.json' and '${bearerPrefix}<jwt>'`)
   }
   return token
+}
+
+/** What was negotiated; JSON with or without that. */
+export function encodingOf (protocol: string): Encoding {
+  return subprotocols[protocol] ?? 'json'
 }
 
 /** Who opens the socket, by header, subprotocol, ticket or query, in this order. */

@@ -10,6 +10,7 @@ import { createProblemHandlers } from '../plugins/problems.js'
 import { hideQueries } from '../plugins/request-log.js'
 import { createSockets, type Sockets } from '../plugins/sockets.js'
 import validation from '../plugins/validation.js'
+import { transportFor } from '../plugins/transport.js'
 import { provideWebSocket } from '../plugins/websocket-host.js'
 import agentMetricsRoutes from '../routes/agent-metrics.js'
 import agentRoutes from '../routes/agents.js'
@@ -102,7 +103,7 @@ async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) 
   const { routes } = core.options
   const refuseOtherMethods = collectMethods(scope)
   const { hub } = sockets.services
-  const services = { core, sockets, hub }
+  const services = { core, sockets, hub, Transport: transportFor(scope.websocketServer, core.log) }
   const metrics = createMetrics(scope, services)
   // A connection that is kept alive would hold the shutdown until it times out.
   scope.addHook('onSend', function endConnection (_request, reply, _payload, done) {

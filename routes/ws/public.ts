@@ -1,11 +1,9 @@
 import type { FastifyInstance } from 'fastify'
-import type { Sockets } from '../../plugins/sockets.js'
-import type { Core } from '../../src/core.js'
-import { serveTier } from './tier.js'
+import { serveTier, type TierServices } from './tier.js'
 
 /** `/public/ws`: anybody, read only. */
-export default async function publicSocket (scope: FastifyInstance, { core, sockets }: { core: Core, sockets: Sockets }) {
-  serveTier(scope, core, sockets, sockets.tiers.public, connection => connection.sendFrame(welcome(core.registry.revision)))
+export default async function publicSocket (scope: FastifyInstance, services: TierServices) {
+  serveTier(scope, services, services.sockets.tiers.public, connection => connection.sendFrame(welcome(services.core.registry.revision)))
 }
 
 function welcome (revision: string) {

@@ -1,8 +1,9 @@
+import type { EventEmitter } from 'node:events'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import type { Sockets } from '../../plugins/sockets.js'
-import { transportOf } from '../../plugins/transport.js'
-import { credentialsOf, takeSubprotocols } from '../../plugins/upgrade.js'
+import type { TransportClass } from '../../plugins/transport.js'
+import { credentialsOf, encodingOf, takeSubprotocols } from '../../plugins/upgrade.js'
 import { adopt } from '../../plugins/websocket-host.js'
 import { problem } from '../../src/errors.js'
 import type { Core } from '../../src/core.js'
@@ -10,8 +11,24 @@ import { closeCodes } from '../../src/sockets/codes.js'
 import { Connection } from '../../src/sockets/connection.js'
 import type { Tier } from '../../src/sockets/tiers.js'
 
+export interface TierServices { core: Core, sockets: Sockets, Transport: TransportClass }
+
+const ours = Symbol('agent-registry connection')
+type OurSocket = WebSocket & { [ours]: Connection }
+
+// Shared by all sockets: three closures for each of them would be a good part of what it takes.
+function onMessage (this: OurSocket, data: Buffer, isBinary: boolean) { this[ours].receive(data, isBinary) }
+function onPong (this: OurSocket) { this[ours].heardNow() }
+function onClose (this: OurSocket, code: number) { this[ours].gone(code !== closeCodes.abnormal) }
+
+function listen (socket: WebSocket, connection: Connection) {
+  const known: OurSocket = Object.assign(socket, { [ours]: connection })
+  const emitter: EventEmitter = known
+  emitter.on('message', onMessage).on('pong', onPong).on('close', onClose)
+}
+
 /** Serves one tier at its path. `begin` says the first word on each connection. */
-export function serveTier (scope: FastifyInstance, core: Core, { services }: Sockets, tier: Tier, begin: (connection: Connection, request: FastifyRequest) => void): void {
+export function serveTier (scope: FastifyInstance, { core, sockets: { services }, Transport }: TierServices, tier: Tier, begin: (connection: Connection, request: FastifyRequest) => void): void {
   const { hub, admission } = services
   let isBounded = true
 
@@ -32,10 +49,8 @@ export function serveTier (scope: FastifyInstance, core: Core, { services }: Soc
   }
 
   function open (socket: WebSocket, request: FastifyRequest) {
-    const connection = new Connection({ tier, transport: transportOf(socket), address: request.ip, services })
-    socket.on('message', (data: Buffer, isBinary: boolean) => { connection.receive(data, isBinary) })
-    socket.on('pong', () => { connection.heard(core.now()) })
-    socket.on('close', code => { hub.remove(connection, code !== closeCodes.abnormal) })
+    const connection = new Connection({ tier, transport: new Transport(socket), encoding: encodingOf(socket.protocol), address: request.ip, services })
+    listen(socket, connection)
     if (!adopt(scope, socket) && isBounded) {
       isBounded = false
       core.log.warn({ tier: tier.name }, 'the size of frames of this tier is not bounded by ws')

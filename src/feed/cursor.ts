@@ -40,6 +40,11 @@ export class Cursor<T> {
     this.snapshot()
   }
 
+  /** Nothing is owed at this moment. */
+  get isUpToDate (): boolean {
+    return !this.#snapshot && !this.#isLost && this.place.isNewest
+  }
+
   /** The next thing for the reader; null when nothing is owed. */
   next (): T | null {
     if (!this.#snapshot && !this.place.canContinue()) this.restart()

@@ -17,17 +17,8 @@ export interface Encoding<T> {
   bookmark (bookmark: Bookmark): T
 }
 
-const listOf = (changes: readonly ToldChange[]) => `[${changes.map(({ json }) => json).join()}]`
-const pageOf = ({ revision, agents, last }: SnapshotPage) => `"revision":"${revision}","agents":[${agents.join()}],"last":${last}`
-
-/** Frames of the WebSocket tiers. */
-export const frames: Encoding<string> = {
-  name: 'frames',
-  changes: changes => `{"type":"agents_delta","changes":${listOf(changes)}}`,
-  page: page => `{"type":"agents_snapshot",${pageOf(page)}}`,
-  resync: revision => `{"type":"resync","revision":"${revision}"}`,
-  bookmark: bookmark => JSON.stringify({ type: 'bookmark', ...bookmark })
-}
+export const listOf = (changes: readonly ToldChange[]) => `[${changes.map(({ json }) => json).join()}]`
+export const pageOf = ({ revision, agents, last }: SnapshotPage) => `"revision":"${revision}","agents":[${agents.join()}],"last":${last}`
 
 /** Answers to one request for changes, which takes no snapshot. */
 export const answers: Pick<Encoding<string>, 'name' | 'changes' | 'resync'> = {

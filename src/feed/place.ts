@@ -42,6 +42,12 @@ export class Place {
     this.#epoch = replica.epoch
   }
 
+  /** It has come to the last of all changes. */
+  get isNewest (): boolean {
+    const { replica, ring } = this.#source.registry
+    return this.#position === ring.newest && this.#epoch === replica.epoch
+  }
+
   /** Numbers of another epoch say nothing, and of what the ring has forgotten nobody knows. */
   canContinue (): boolean {
     const { replica, ring } = this.#source.registry

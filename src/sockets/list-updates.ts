@@ -4,6 +4,7 @@ import type { View } from '../registry/query.js'
 import { statusOf } from '../schemas/agent.js'
 import type { ChangeEvent, Difference } from '../store/store.js'
 import type { Connection } from './connection.js'
+import { Outgoing } from './outgoing.js'
 import type { SocketServices } from './services.js'
 import type { Tier, TierName } from './tiers.js'
 
@@ -83,11 +84,11 @@ export class ListUpdates {
 
   #broadcast (updates: TierUpdates, changed: string[]) {
     let revision = -1
-    let texts: string[] = []
+    let messages: Outgoing[] = []
     const make = () => {
-      if (revision !== this.#services.registry.replica.revision) texts = this.#frames(updates, changed)
+      if (revision !== this.#services.registry.replica.revision) messages = this.#frames(updates, changed)
       revision = this.#services.registry.replica.revision
-      return texts
+      return messages
     }
     for (const connection of this.#services.hub.connections(updates.tier.name)) {
       // A watcher gets deltas; one may become so while a list is on its way.
@@ -95,7 +96,11 @@ export class ListUpdates {
     }
   }
 
-  #frames ({ tier }: TierUpdates, changed: readonly string[]): string[] {
+  #frames ({ tier }: TierUpdates, changed: readonly string[]): Outgoing[] {
+    return this.#texts(tier, changed).map(text => new Outgoing(text))
+  }
+
+  #texts (tier: Tier, changed: readonly string[]): string[] {
     const { registry, now } = this.#services
     const { agents, total, truncated } = this.#list(tier.view, changed)
     if (tier.name === 'public') {

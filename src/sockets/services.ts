@@ -8,9 +8,12 @@ import type { FeedSource } from '../feed/source.js'
 import type { Visitors } from '../feed/visitors.js'
 import type { Registry } from '../registry/registry.js'
 import type { FleetSockets } from './fleet.js'
+import type { Flusher } from './flusher.js'
 import type { Hub } from './hub.js'
 import type { ListUpdates } from './list-updates.js'
 import type { SocketLiveness } from './liveness.js'
+import type { TierName } from './tiers.js'
+import type { Traffic } from './traffic.js'
 import type { Membership } from '../membership.js'
 
 /** What connections and their handlers work with. */
@@ -29,6 +32,8 @@ export interface SocketServices {
   readonly lists: ListUpdates
   readonly liveness: SocketLiveness
   readonly dashboard: Dashboard
+  readonly flusher: Flusher
+  readonly traffic: Readonly<Record<TierName, Traffic>>
   readonly now: Clock
   readonly onError: (error: unknown) => void
 }

@@ -1,6 +1,7 @@
 import { closeCodes } from './codes.js'
 import type { Connection } from './connection.js'
 import { expiryNoticeSeconds } from './handshake.js'
+import { Outgoing } from './outgoing.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
 
@@ -47,24 +48,24 @@ export class Ticker {
     if (silence > 2 * Math.max(pingIntervalMs, protocolPingMs)) return connection.transport.terminate()
     if (silence >= protocolPingMs && now - connection.pingedAt >= protocolPingMs) {
       connection.pingedAt = now
-      connection.transport.ping()
+      connection.ping()
     }
     if (now - connection.framedAt >= pingIntervalMs && now - connection.textPingedAt >= pingIntervalMs) {
       connection.textPingedAt = now
-      connection.send('ping')
+      connection.textPing()
     }
   }
 
   /** Made when the first socket is due, and the same for all of them. */
   #statistics (now: number) {
-    let text: string | undefined
+    let message: Outgoing | undefined
     return () => {
-      if (text !== undefined) return text
+      if (message) return message
       const { agent_types: types, ...counts } = this.#services.registry.stats()
       const available = Object.keys(types)
       const data = { ...counts, agent_types_count: available.length, available_types: available, system_status: 'operational' }
-      text = JSON.stringify({ type: 'stats_update', timestamp: now / 1000, data })
-      return text
+      message = new Outgoing(JSON.stringify({ type: 'stats_update', timestamp: now / 1000, data }))
+      return message
     }
   }
 }
@@ -88,8 +89,8 @@ function checkExpiry (connection: Connection, now: number) {
   }
 }
 
-function sendStatistics (connection: Connection, now: number, statistics: () => string) {
+function sendStatistics (connection: Connection, now: number, statistics: () => Outgoing) {
   if (now < connection.nextStatsAt) return
   connection.nextStatsAt = now + connection.tier.options.intervalMs
-  connection.send(statistics())
+  connection.sendLatest('stats', () => [statistics()])
 }

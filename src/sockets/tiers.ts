@@ -1,8 +1,9 @@
 import type { TSchema } from '@sinclair/typebox'
 import type { ResolvedOptions } from '../options.js'
 import type { View } from '../registry/query.js'
-import type { Connection, Frame } from './connection.js'
+import type { Connection } from './connection.js'
 import type { TierHandshake } from './handshake.js'
+import type { Frame } from './parse.js'
 import type { SocketServices } from './services.js'
 
 export interface FrameHandler {

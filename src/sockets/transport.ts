@@ -1,11 +1,17 @@
+import type { Batch } from './batch.js'
+import type { Encoding } from './outgoing.js'
+
 /** What a connection needs of a WebSocket; the plugin gives it one of `ws`. */
 export interface Transport {
-  /** Bytes that were sent and have not left yet. */
+  /** Bytes that were written and have not left yet. */
   readonly bufferedAmount: number
   readonly isOpen: boolean
-  /** @param sent called when the text has been handed to the network, or the socket is gone */
-  send (text: string, sent?: () => void): void
-  ping (): void
+  /** @returns bytes, headers included */
+  write (batch: Batch, encoding: Encoding): number
+  /** Calls back once nothing that was written waits any more; not at all when the socket is gone before. */
+  whenDrained (drained: () => void): void
+  /** What `write` writes leaves together. */
+  together (write: () => void): void
   /** @param reason at most 123 bytes */
   close (code: number, reason: string): void
   terminate (): void

@@ -1,15 +1,15 @@
 import type { Cursor } from '../feed/cursor.js'
 import type { Follower, Readers } from '../feed/readers.js'
 import type { Connection } from './connection.js'
+import type { Outgoing } from './outgoing.js'
 
-/** A connection that follows the feed. It pulls: one frame is on its way at a time. */
-export class Watcher implements Follower<string> {
-  readonly cursor: Cursor<string>
+/** A connection that follows the feed. It pulls: while it is behind nothing is made for it, and one page goes out at a time. */
+export class Watcher implements Follower<Outgoing> {
+  readonly cursor: Cursor<Outgoing>
   readonly #connection: Connection
   readonly #readers: Readers
-  #sending = false
 
-  constructor ({ connection, cursor, readers }: { connection: Connection, cursor: Cursor<string>, readers: Readers }) {
+  constructor ({ connection, cursor, readers }: { connection: Connection, cursor: Cursor<Outgoing>, readers: Readers }) {
     this.cursor = cursor
     this.#connection = connection
     this.#readers = readers
@@ -17,27 +17,26 @@ export class Watcher implements Follower<string> {
 
   get place () { return this.cursor.place }
 
-  /** Sends what is owed, if nothing is on its way. */
+  /** Sends what is owed, if it is not behind. */
   pump (): void {
-    if (this.#sending || !this.#isCurrent()) return
-    const text = this.cursor.next()
-    if (text === null) this.#readers.park(this)
-    else this.#send(text)
+    if (!this.#isCurrent()) return
+    if (this.#connection.isBehind) return this.#goOnLater()
+    const message = this.cursor.next()
+    if (message === null) return this.#readers.park(this)
+    this.#connection.push(message)
+    if (this.cursor.isUpToDate) this.#readers.park(this)
+    else this.#goOnLater()
   }
 
-  tell (bookmark: string): void {
-    if (this.#isCurrent()) this.#connection.send(bookmark)
+  tell (bookmark: Outgoing): void {
+    if (this.#isCurrent()) this.#connection.push(bookmark)
+  }
+
+  #goOnLater () {
+    this.#connection.whenSent('watch', () => { this.pump() })
   }
 
   #isCurrent () {
     return this.#connection.watcher === this && this.#connection.isOpen
-  }
-
-  #send (text: string) {
-    this.#sending = true
-    this.#connection.send(text, () => {
-      this.#sending = false
-      this.pump()
-    })
   }
 }

@@ -1,7 +1,7 @@
 import { Cursor } from '../../feed/cursor.js'
-import { frames } from '../../feed/encoding.js'
 import { WatchFrame } from '../../schemas/frames/common.js'
 import { revisionText } from '../../registry/render.js'
+import { frames } from '../feed-frames.js'
 import { Watcher } from '../watcher.js'
 import type { FrameHandler } from '../tiers.js'
 

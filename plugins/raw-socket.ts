@@ -1,0 +1,83 @@
+import { Duplex } from 'node:stream'
+import type { WebSocket, WebSocketServer } from 'ws'
+import { Batch } from '../src/sockets/batch.js'
+import { Outgoing, protocolPing, type Encoding } from '../src/sockets/outgoing.js'
+
+/** The parts of a WebSocket of `ws` that have no public name. */
+interface Internals { _socket?: Duplex | null, _sender?: { _bufferedBytes?: number } }
+
+const internalsOf = (socket: WebSocket) => socket as unknown as Internals
+
+/** Lengths around which the header of a frame changes (RFC 6455 §5.2). */
+const lengths = [0, 1, 125, 126, 65_535, 65_536]
+
+/**
+ * The stream below a WebSocket, for whole frames made by us.
+ * @returns undefined while they would not stand where ws's own stand: an extension changes them, or its sender is at work
+ */
+export function rawSocketOf (socket: WebSocket): Duplex | undefined {
+  const { _socket, _sender } = internalsOf(socket)
+  const isFree = socket.readyState === socket.OPEN && socket.extensions === '' && _sender?._bufferedBytes === 0
+  return isFree && _socket ? _socket : undefined
+}
+
+/** Takes what is written to it. */
+class Recorder extends Duplex {
+  readonly chunks: Buffer[] = []
+
+  override _read () {}
+
+  override _write (chunk: Buffer, _encoding: string, done: () => void) {
+    this.chunks.push(Buffer.from(chunk))
+    done()
+  }
+
+  taken (): Buffer {
+    return Buffer.concat(this.chunks.splice(0))
+  }
+}
+
+interface Attachable { setSocket (socket: Duplex, head: Buffer, options: object): void }
+type WebSocketClass = new (address: null, protocols?: undefined, options?: object) => WebSocket
+
+/** A WebSocket of this server that is open and writes into a recorder. */
+function attach (server: WebSocketServer): { socket: WebSocket, recorder: Recorder } {
+  const { WebSocket: OfServer } = server.options as unknown as { WebSocket: WebSocketClass }
+  const recorder = new Recorder()
+  const socket = new OfServer(null, undefined, {});
+  (socket as unknown as Attachable).setSocket(recorder, Buffer.alloc(0), { maxPayload: 0 })
+  return { socket, recorder }
+}
+
+const samples: ReadonlyArray<{ message: Outgoing, encoding: Encoding, send: (socket: WebSocket) => void }> = [
+  ...lengths.map(length => 'é'.repeat(length >> 1).padEnd(length - (length >> 1), 'e')).map(text => ({ message: new Outgoing(text), encoding: 'json' as const, send: (socket: WebSocket) => socket.send(text) })),
+  ...lengths.map(length => new Outgoing(JSON.stringify(['x'.repeat(length)]))).map(message => ({ message, encoding: 'msgpack' as const, send: (socket: WebSocket) => socket.send(message.packed) })),
+  { message: protocolPing, encoding: 'json', send: socket => socket.ping() }
+]
+
+/** Whether a frame of ours is what ws sends for the same message, byte for byte. */
+function isSame (socket: WebSocket, recorder: Recorder, { message, encoding, send }: typeof samples[number]): boolean {
+  send(socket)
+  const theirs = recorder.taken()
+  rawSocketOf(socket)!.write(new Batch(message, null).bytes(encoding))
+  return theirs.length > 0 && theirs.equals(recorder.taken()) && socket.bufferedAmount === 0
+}
+
+/**
+ * Tries whether frames of ours may be written below the WebSockets of this server, by writing them there.
+ * @returns why not
+ */
+export function rawSocketFault (server: WebSocketServer): string | undefined {
+  try {
+    const { socket, recorder } = attach(server)
+    socket.on('error', () => {})
+    try {
+      if (rawSocketOf(socket) !== recorder) return 'the stream below a socket is not where it was'
+      return samples.every(sample => isSame(socket, recorder, sample)) ? undefined : 'frames differ'
+    } finally {
+      socket.terminate()
+    }
+  } catch (error) {
+    return (error as Error).message
+  }
+}

@@ -1,0 +1,130 @@
+import { isProblem } from '../errors.js'
+import { jittered } from '../jitter.js'
+import { fieldErrors } from '../validation.js'
+import type { ErrorCode } from './codes.js'
+import type { Connection } from './connection.js'
+import { isFrameLike, PoisonousFrame, requestIdOf, typeText, type Frame } from './parse.js'
+import { reportRefusal } from './refusals.js'
+import type { SocketServices } from './services.js'
+
+const maxHeld = 64
+const storageRetryMs = 2000
+const nobody: ReadonlySet<string> = new Set()
+
+const problemCodes: Record<string, ErrorCode> = {
+  'agent-not-found': 'agent_offline',
+  'stale-incarnation': 'action_not_permitted',
+  'insufficient-permissions': 'action_not_permitted',
+  'storage-unavailable': 'storage_unavailable'
+}
+
+/** Frames of a connection, handled one at a time and in the order they came; while one waits for something the socket is not read. */
+export class Inbox {
+  readonly #connection: Connection
+  readonly #services: SocketServices
+  /** Parsed frames that wait for their turn; undefined stands for one that is not JSON. */
+  #queue: unknown[] = []
+  /** Frames that came before the token, for after it. */
+  #held: Frame[] | null = null
+  /** requestIds that wait for their answer. */
+  #open: Set<string> | null = null
+  #isBusy = false
+
+  constructor (connection: Connection, services: SocketServices) {
+    this.#connection = connection
+    this.#services = services
+  }
+
+  /** Frames that wait. */
+  get size () { return this.#queue.length }
+
+  add (frame: unknown): void {
+    const requestId = requestIdOf(frame)
+    // Without its requestId: that would be taken for the answer to the first.
+    if (requestId !== undefined && (this.#open ?? nobody).has(requestId)) return this.#connection.fail('malformed_message', 'This requestId is in use')
+    if (this.#isBusy) this.#wait(frame, requestId)
+    else this.#take(frame)
+  }
+
+  /** Keeps a frame that came before the token. @returns whether there was room */
+  hold (frame: Frame): boolean {
+    this.#held ??= []
+    return this.#held.push(frame) <= maxHeld
+  }
+
+  /** Puts what was held before all that came after it. */
+  releaseHeld (): void {
+    if (this.#held === null) return
+    this.#queue.unshift(...this.#held)
+    this.#held = null
+    if (!this.#isBusy) this.#goOn()
+  }
+
+  clear (): void {
+    this.#queue = []
+    this.#held = this.#open = null
+  }
+
+  #wait (frame: unknown, requestId: string | undefined) {
+    if (requestId !== undefined) this.#openIds.add(requestId)
+    this.#queue.push(frame)
+  }
+
+  get #openIds () { return (this.#open ??= new Set()) }
+
+  /** Handles one frame; the next ones have to wait when it does. */
+  #take (frame: unknown) {
+    this.#isBusy = true
+    const handling = this.#handle(frame)
+    if (!handling) return this.#finished(frame)
+    const requestId = requestIdOf(frame)
+    if (requestId !== undefined) this.#openIds.add(requestId)
+    this.#connection.transport.pause()
+    handling.then(() => {
+      this.#connection.transport.resume()
+      this.#finished(frame)
+      this.#goOn()
+    }, this.#services.onError)
+  }
+
+  #finished (frame: unknown) {
+    this.#isBusy = false
+    this.#open?.delete(requestIdOf(frame)!)
+  }
+
+  #goOn () {
+    while (this.#queue.length > 0 && !this.#isBusy && this.#connection.isOpen) this.#take(this.#queue.shift())
+  }
+
+  /** @returns a promise only when there is something to wait for; it never rejects */
+  #handle (frame: unknown): Promise<void> | void {
+    try {
+      const { isAuthenticated, tier } = this.#connection
+      const handling = isAuthenticated ? this.#dispatch(frame) : tier.handshake!.receive(this.#connection, frame)
+      return handling?.catch(error => this.#report(error, frame))
+    } catch (error) {
+      this.#report(error, frame)
+    }
+  }
+
+  #dispatch (frame: unknown): Promise<void> | void {
+    const connection = this.#connection
+    if (frame === undefined) return connection.fail('malformed_message', 'Invalid JSON format')
+    if (frame instanceof PoisonousFrame) return connection.fail('malformed_message', 'A member has a forbidden name', frame)
+    if (!isFrameLike(frame)) return connection.fail('malformed_message', 'Expected a JSON object')
+    const handler = typeof frame.type === 'string' ? connection.tier.handlers.get(frame.type) : undefined
+    if (!handler) return connection.fail('unknown_type', `Unknown message type: ${typeText(frame.type)}`, frame)
+    const [error] = fieldErrors(handler.schema, frame)
+    if (error) return connection.fail('invalid_frame', handler.invalid ?? `${error.path}: ${error.message}`, frame)
+    return handler.handle(connection, frame as Frame, this.#services)
+  }
+
+  #report (error: unknown, frame: unknown) {
+    const connection = this.#connection
+    const code = isProblem(error) ? problemCodes[error.type] : undefined
+    if (isProblem(error) && error.statusCode === 403) reportRefusal(this.#services, connection, connection.principal, error.message)
+    if (code) return connection.fail(code, (error as Error).message, frame, code === 'storage_unavailable' ? { retryAfterMs: Math.round(jittered(storageRetryMs, 0.5)) } : {})
+    this.#services.onError(error)
+    connection.fail('internal_error', 'Something went wrong here', frame)
+  }
+}

@@ -1,0 +1,121 @@
+import type { Batch } from './batch.js'
+import type { Flusher } from './flusher.js'
+import type { Encoding, Outgoing } from './outgoing.js'
+import type { Traffic } from './traffic.js'
+import type { Transport } from './transport.js'
+
+export interface OutboxOptions {
+  transport: Transport
+  encoding: Encoding
+  flusher: Flusher
+  traffic: Traffic
+  /** Bytes that may wait for a socket that reads slowly. */
+  limit: number
+  /** More than that wait. */
+  onOverflow: () => void
+}
+
+/** What is owed in one tick and is more than this is written before its end, so that one buffer does not hold it all. */
+const eagerBytes = 1_048_576
+
+/**
+ * What a connection is owed. Everything that is said within a tick leaves in one write at its end; while a socket has
+ * not taken the last write, the next waits.
+ */
+export class Outbox {
+  readonly #options: OutboxOptions
+  #batch: Batch | null = null
+  /** About so many bytes wait in the batch. */
+  #owed = 0
+  #isBlocked = false
+  #isClosed = false
+  /** What is to be said when nothing is on its way, by kind: the newest of each. */
+  #next: Map<string, () => void> | null = null
+
+  constructor (options: OutboxOptions) {
+    this.#options = options
+  }
+
+  /** The socket has not taken yet what was written. */
+  get isBlocked () { return this.#isBlocked }
+  /** Bytes that wait, here and in the socket. */
+  get depth () { return this.#owed + this.#options.transport.bufferedAmount }
+
+  push (message: Outgoing): void {
+    if (this.#isClosed) return
+    if (this.#batch !== null) this.#batch = this.#batch.and(message)
+    else this.#begin(message)
+    this.#owed += message.text.length
+    if (this.#owed > Math.min(eagerBytes, this.#options.limit)) this.#relieve()
+  }
+
+  /** Calls back when what has been said so far has left; of a kind only the last counts. */
+  whenSent (kind: string, go: () => void): void {
+    this.#next ??= new Map()
+    if (this.#next.has(kind)) this.#options.traffic.superseded++
+    this.#next.set(kind, go)
+  }
+
+  flush (): void {
+    const batch = this.#batch
+    if (batch === null || this.#isBlocked || this.#isClosed) return
+    this.#batch = null
+    this.#owed = 0
+    this.#write(batch)
+    if (this.#options.transport.bufferedAmount > 0) this.#block()
+    else this.#goOn()
+  }
+
+  /** Sends what is owed and then the close frame; a reader that is too slow for the one gets the other only. */
+  close (code: number, reason: string, isSlow: boolean): void {
+    const { transport } = this.#options
+    const batch = isSlow ? null : this.#batch
+    this.#drop()
+    transport.together(() => {
+      if (batch) this.#write(batch)
+      transport.close(code, reason)
+    })
+  }
+
+  /** Nothing is sent any more. */
+  #drop () {
+    this.#isClosed = true
+    this.#batch = this.#next = null
+    this.#owed = 0
+  }
+
+  #begin (message: Outgoing) {
+    this.#batch = this.#options.flusher.begin(message)
+    if (!this.#isBlocked) this.#options.flusher.add(this)
+  }
+
+  #relieve () {
+    this.flush()
+    if (this.depth > this.#options.limit) this.#options.onOverflow()
+  }
+
+  #write (batch: Batch) {
+    const { transport, encoding, traffic } = this.#options
+    if (!transport.isOpen) return
+    traffic.bytesOut += transport.write(batch, encoding)
+    traffic.framesOut += batch.count
+    traffic.writes++
+  }
+
+  #block () {
+    this.#isBlocked = true
+    if (this.depth > this.#options.limit) return this.#options.onOverflow()
+    this.#options.transport.whenDrained(() => {
+      this.#isBlocked = false
+      if (this.#batch !== null) this.#options.flusher.add(this)
+      this.#goOn()
+    })
+  }
+
+  #goOn () {
+    const next = this.#next
+    if (next === null) return
+    this.#next = null
+    for (const go of next.values()) go()
+  }
+}

@@ -1,0 +1,74 @@
+import { headerSize, opcodes, writeHeader, type Opcode } from './framing.js'
+import { pack } from './message-pack.js'
+
+/** How the frames of a connection are written: as JSON text or, where that was negotiated, as MessagePack. */
+export type Encoding = 'json' | 'msgpack'
+
+const isObject = (text: string) => text.charCodeAt(0) === 0x7b || text.charCodeAt(0) === 0x5b
+
+/** A message for one socket or for many; what is made of it is made once. */
+export class Outgoing {
+  readonly text: string
+  readonly opcode: Opcode
+  #bytes = -1
+  #packed: Uint8Array | undefined
+  #frame: Buffer | undefined
+  #packedFrame: Buffer | undefined
+
+  /** @param text JSON, or one of the bare words `ping` and `pong`, which stay text in every encoding */
+  constructor (text: string, opcode: Opcode = opcodes.text) {
+    this.text = text
+    this.opcode = opcode
+  }
+
+  isPacked (encoding: Encoding): boolean {
+    return encoding === 'msgpack' && isObject(this.text)
+  }
+
+  /** MessagePack of the same. */
+  get packed (): Uint8Array {
+    return (this.#packed ??= pack(JSON.parse(this.text)))
+  }
+
+  /** Bytes on the wire, header included. */
+  size (encoding: Encoding): number {
+    const payload = this.#payloadSize(encoding)
+    return headerSize(payload) + payload
+  }
+
+  /** The whole frame, which is the same for every socket: a server does not mask (RFC 6455 §5.1). */
+  frame (encoding: Encoding): Buffer {
+    if (this.isPacked(encoding)) return (this.#packedFrame ??= this.#make(encoding))
+    return (this.#frame ??= this.#make(encoding))
+  }
+
+  writeTo (target: Buffer, at: number, encoding: Encoding): void {
+    const made = this.isPacked(encoding) ? this.#packedFrame : this.#frame
+    if (made) made.copy(target, at)
+    else this.#write(target, at, encoding)
+  }
+
+  #payloadSize (encoding: Encoding): number {
+    if (this.isPacked(encoding)) return this.packed.length
+    if (this.#bytes < 0) this.#bytes = Buffer.byteLength(this.text)
+    return this.#bytes
+  }
+
+  #make (encoding: Encoding): Buffer {
+    const frame = Buffer.allocUnsafe(this.size(encoding))
+    this.#write(frame, 0, encoding)
+    return frame
+  }
+
+  #write (target: Buffer, at: number, encoding: Encoding) {
+    const isPacked = this.isPacked(encoding)
+    const start = writeHeader(target, at, isPacked ? opcodes.binary : this.opcode, this.#payloadSize(encoding))
+    if (isPacked) target.set(this.packed, start)
+    else target.write(this.text, start)
+  }
+}
+
+/** Messages that are the same every time. */
+export const textPing = new Outgoing('ping')
+export const textPong = new Outgoing('pong')
+export const protocolPing = new Outgoing('', opcodes.ping)

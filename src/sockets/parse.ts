@@ -1,0 +1,47 @@
+import sjson from 'secure-json-parse'
+
+export interface Frame { type: string, requestId?: string, [member: string]: unknown }
+
+const maxRequestId = 128
+
+/** Stands for a frame with members that would poison an object, which are as wrong as text that is not JSON. */
+export class PoisonousFrame {
+  readonly requestId: string | undefined
+
+  constructor (frame: unknown) { this.requestId = requestIdOf(frame) }
+}
+
+const forbidding = { protoAction: 'error', constructorAction: 'error' } as const
+const removing = { protoAction: 'remove', constructorAction: 'remove' } as const
+
+/** @returns undefined for text that is not JSON */
+export function parse (text: string): unknown {
+  try {
+    return sjson.parse(text, undefined, forbidding)
+  } catch {
+    return parsePoisonous(text)
+  }
+}
+
+function parsePoisonous (text: string): PoisonousFrame | undefined {
+  try {
+    return new PoisonousFrame(sjson.parse(text, undefined, removing))
+  } catch {
+    return undefined
+  }
+}
+
+export function isFrameLike (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+export function requestIdOf (frame: unknown): string | undefined {
+  if (!isFrameLike(frame) || typeof frame.requestId !== 'string') return undefined
+  return frame.requestId.length <= maxRequestId ? frame.requestId : undefined
+}
+
+/** A missing type is shown as existing clients know it. */
+export function typeText (type: unknown): string {
+  if (type === undefined || type === null) return 'None'
+  return (typeof type === 'string' ? type : JSON.stringify(type)).slice(0, 100)
+}
