@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
+import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
 import helmet from '@fastify/helmet'
-import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import fastify, { type FastifyHttpOptions, type FastifyInstance } from 'fastify'
 import { createProblemHandlers, type ProblemHandlers } from '../plugins/problems.js'
 import { problem } from './errors.js'
 import agentRegistry from './index.js'
@@ -35,6 +36,9 @@ class LogStream {
 function loggerOptions (level: string, stream: LogStream) {
   return { level, stream, redact: { paths: redacted, censor: '[redacted]' }, serializers: { req: serializeRequest } }
 }
+
+/** Node looks for clients that are too slow only every half a minute. */
+const connectionsCheckingInterval = 1000
 
 const clientErrors: Record<string, readonly [status: number, title: string]> = {
   HPE_HEADER_OVERFLOW: [431, 'Request Header Fields Too Large'],
@@ -74,7 +78,7 @@ function problemHandlers (options: AgentRegistryOptions): ProblemHandlers {
   return createProblemHandlers(problemBase ?? `${prefix}/problems/`)
 }
 
-function serverOptions ({ server }: AppSettings, { errorHandler }: ProblemHandlers, stream: LogStream): FastifyServerOptions {
+function serverOptions ({ server }: AppSettings, { errorHandler }: ProblemHandlers, stream: LogStream): FastifyHttpOptions<Server> {
   return {
     logger: loggerOptions(server.logLevel, stream),
     requestIdHeader: false,
@@ -82,6 +86,8 @@ function serverOptions ({ server }: AppSettings, { errorHandler }: ProblemHandle
     return503OnClosing: false,
     genReqId: () => randomUUID(),
     trustProxy: server.trustProxy,
+    requestTimeout: server.requestTimeoutMs,
+    http: { headersTimeout: server.headersTimeoutMs, connectionsCheckingInterval },
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },
     // Fastify's own message repeats the URL, and with it what may be a secret in its query.
     frameworkErrors: function answerBadUrl (_error, request, reply) {

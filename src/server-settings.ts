@@ -17,7 +17,9 @@ export const ServerSettingsSchema = Type.Object({
     default: false,
     description: 'Whose X-Forwarded-* headers count: true, false, or a list of addresses and CIDR ranges',
     env: ['TRUST_PROXY']
-  })
+  }),
+  headersTimeoutMs: Type.Integer({ minimum: 100, maximum: 600_000, default: 10_000, description: 'Time a client has to send the head of a request or upgrade (ms)', env: ['HEADERS_TIMEOUT'], envFactor: 1000 }),
+  requestTimeoutMs: Type.Integer({ minimum: 100, maximum: 3_600_000, default: 60_000, description: 'Time a client has to send a whole request (ms)', env: ['REQUEST_TIMEOUT'], envFactor: 1000 })
 }, { additionalProperties: false })
 
 export type ServerSettings = Static<typeof ServerSettingsSchema>

@@ -6,14 +6,19 @@ import { Value } from '@sinclair/typebox/value'
 import fastify, { type FastifyInstance, type FastifyRequest, type FastifyServerOptions } from 'fastify'
 import type { Test } from 'tap'
 import { WebSocket, type ClientOptions } from 'ws'
-import { Problem } from '../src/schemas/rest.js'
+import { optionsFromEnv } from '../src/env.js'
 import agentRegistry, { type AgentRegistryOptions, type RegistrationBody } from '../src/index.js'
+import { Problem } from '../src/schemas/rest.js'
+import type { ServerSettings } from '../src/server-settings.js'
 
 /** Keys that tests configure: two plain ones and one that is exclusive. */
 export const keys = { plain: 'plain-key-0001', other: 'other-key-0002', exclusive: 'exclusive-key-0003' }
 export const fingerprint = 'test-fingerprint'
 export const password = 'correct horse battery staple'
 export const secret = 'a secret of more than thirty-two characters'
+
+/** Settings of a stand-alone server that runs in a test. */
+export const silentServer: ServerSettings = { ...optionsFromEnv({}).server, port: 0, logLevel: 'silent' }
 
 export type Json = ReturnType<typeof JSON.parse>
 

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { buildApp } from '../../src/app.js'
 import { MemoryStore } from '../../src/index.js'
-import { build, fingerprint, Harness, keys, registration, sleep, until, withDefaults, type Client, type Json } from '../helper.js'
+import { build, fingerprint, Harness, keys, registration, silentServer, sleep, until, withDefaults, type Client, type Json } from '../helper.js'
 import { assertAlive, nextWhere, refusalOf } from '../sockets/helper.js'
 import { countingStore, timed } from './helper.js'
 import { answersTo, dashboard, dashboards, entryOf, firstFrames, rawOf, strange, typesOf } from '../sockets/dashboard-helper.js'
@@ -52,7 +52,7 @@ t.test('a PIN is asked for by the server wherever something is destroyed or chan
 
 t.test('markup that strangers send is text in a frame, whole and not escaped, and no page of ours would run it', async t => {
   const markup = '<img src=x onerror=alert(1)>'
-  const app = await buildApp({ options: withDefaults(quiet), server: { host: '127.0.0.1', port: 0, logLevel: 'silent', trustProxy: false } })
+  const app = await buildApp({ options: withDefaults(quiet), server: silentServer })
   t.teardown(() => app.close())
   await app.listen({ port: 0, host: '127.0.0.1' })
   const registry = new Harness(app)

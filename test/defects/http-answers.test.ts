@@ -1,6 +1,6 @@
 import t from 'tap'
 import { buildApp } from '../../src/app.js'
-import { build, fingerprint, Harness, problemOf, withDefaults, type Answer } from '../helper.js'
+import { build, fingerprint, Harness, problemOf, silentServer, withDefaults, type Answer } from '../helper.js'
 
 const print = { 'x-client-fingerprint': fingerprint }
 
@@ -45,7 +45,7 @@ t.test('problems', async t => {
   })
 
   await t.test('are for the whole of the stand-alone server, which caches its keys and says whether it is ready', async t => {
-    const app = await buildApp({ options: withDefaults({ routes: { root: true } }), server: { host: '127.0.0.1', port: 0, logLevel: 'silent', trustProxy: false } })
+    const app = await buildApp({ options: withDefaults({ routes: { root: true } }), server: silentServer })
     t.teardown(() => app.close())
     await app.listen({ port: 0, host: '127.0.0.1' })
     const server = new Harness(app)

@@ -5,7 +5,7 @@ import { Value } from '@sinclair/typebox/value'
 import { buildApp } from '../../src/app.js'
 import { problemTypes } from '../../src/errors.js'
 import { AgentInfo } from '../../src/schemas/agent.js'
-import { fingerprint, Harness, keys, password, registration, withDefaults } from '../helper.js'
+import { fingerprint, Harness, keys, password, registration, silentServer, withDefaults } from '../helper.js'
 
 interface Shot { method: string, path: string, headers: Record<string, string>, body: Buffer | undefined }
 interface Hit { status: number, type: string, text: string }
@@ -84,7 +84,7 @@ function fault ({ status, type, text }: Hit, method: string): string | undefined
 
 t.test('whatever is asked, there is an answer from the catalogue, and nothing breaks', { timeout: 120_000 }, async t => {
   const options = withDefaults({ routes: { root: true, health: true, wellKnown: true, docs: true }, attempts: { burst: 100_000 } })
-  const app = await buildApp({ options, server: { host: '127.0.0.1', port: 0, logLevel: 'silent', trustProxy: true } })
+  const app = await buildApp({ options, server: { ...silentServer, trustProxy: true } })
   t.teardown(async () => {
     connections.destroy()
     await app.close()

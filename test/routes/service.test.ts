@@ -4,7 +4,7 @@ import t from 'tap'
 import { buildApp } from '../../src/app.js'
 import { problemTypes } from '../../src/errors.js'
 import agentRegistry, { type AgentRegistryOptions } from '../../src/index.js'
-import { answerChecker, build, Harness, problemOf, registration, until, withDefaults, type Answer } from '../helper.js'
+import { answerChecker, build, Harness, problemOf, registration, silentServer, until, withDefaults, type Answer } from '../helper.js'
 
 const answers = answerChecker()
 const all = { root: true, health: true, wellKnown: true, docs: true }
@@ -139,7 +139,7 @@ t.test('what is not there', async t => {
   })
 
   await t.test('is a problem of ours in the stand-alone server, a slash at the end or not', async t => {
-    const app = await buildApp({ options: withDefaults({ routes: all }), server: { host: '127.0.0.1', port: 0, logLevel: 'silent', trustProxy: false } })
+    const app = await buildApp({ options: withDefaults({ routes: all }), server: silentServer })
     t.teardown(() => app.close())
     await app.listen({ port: 0 })
     const registry = new Harness(app)

@@ -102,6 +102,20 @@ t.test('what is no HTTP is answered by a problem document and a closed connectio
   }
 })
 
+t.test('a head that never ends, in one piece or byte by byte, ends the connection and holds up nobody', async t => {
+  const registry = await serve(t, { HEADERS_TIMEOUT: '0.5', REQUEST_TIMEOUT: '0.5' })
+  const head = 'GET /public/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n'
+  const [stuck, slow, body] = [0, 0, 0].map(() => connect((registry.app.server.address() as AddressInfo).port, '127.0.0.1'))
+  stuck!.write(head)
+  body!.write('POST /auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{')
+  let sent = 0
+  const drip = setInterval(() => { if (slow!.writable) slow!.write(head[sent++]!) }, 20)
+  t.equal((await registry.get('/public/stats')).status, 200)
+  for (const socket of [stuck, slow, body]) t.match(await text(socket!), /^HTTP\/1.1 408 Request Timeout\r\n/)
+  clearInterval(drip)
+  t.ok(sent < head.length, 'before it was whole')
+})
+
 t.test('a connection that breaks before its request is whole harms nobody', async t => {
   const registry = await serve(t)
   const socket = connect((registry.app.server.address() as AddressInfo).port, '127.0.0.1')
