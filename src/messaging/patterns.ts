@@ -1,47 +1,58 @@
 interface Node {
   readonly literals: Map<string, Node>
   one: Node | undefined
-  /** How many patterns end here, and how many end here with `**`. */
-  count: number
-  rests: number
+  /** Whether a pattern ends here, and whether one does with `**`. */
+  isEnd: boolean
+  hasRest: boolean
 }
 
-const newNode = (): Node => ({ literals: new Map(), one: undefined, count: 0, rests: 0 })
+const newNode = (): Node => ({ literals: new Map(), one: undefined, isEnd: false, hasRest: false })
 
 /**
- * Patterns of channels: segments joined by `/`, where `*` stands for one segment and `**`, as the last of them, for one
- * or more. The same pattern may be added several times, and is gone when it was removed as often.
+ * A set of patterns of channels: segments joined by `/`, where `*` stands for one segment and `**`, as the last of them,
+ * for one or more.
  */
 export class Patterns {
-  readonly #root = newNode()
-  #size = 0
+  readonly #patterns = new Set<string>()
+  #root = newNode()
 
-  /** How many were added and not removed. */
-  get size () { return this.#size }
+  get size () { return this.#patterns.size }
 
-  add (pattern: string): void {
-    this.#size++
-    this.#count(pattern, 1)
+  [Symbol.iterator] () { return this.#patterns.values() }
+
+  has (pattern: string): boolean {
+    return this.#patterns.has(pattern)
   }
 
-  /** Of one that was added. */
-  remove (pattern: string): void {
-    this.#size--
-    this.#count(pattern, -1)
+  add (pattern: string): void {
+    this.#patterns.add(pattern)
+    this.#mark(pattern, true)
+  }
+
+  /** @returns whether it was there */
+  delete (pattern: string): boolean {
+    if (!this.#patterns.delete(pattern)) return false
+    this.#mark(pattern, false)
+    return true
+  }
+
+  clear (): void {
+    this.#patterns.clear()
+    this.#root = newNode()
   }
 
   matches (channel: string): boolean {
-    return this.#size > 0 && matchesFrom(this.#root, channel.split('/'), 0)
+    return this.#patterns.size > 0 && matchesFrom(this.#root, channel.split('/'), 0)
   }
 
-  #count (pattern: string, by: number) {
+  #mark (pattern: string, isThere: boolean) {
     const segments = pattern.split('/')
     const hasRest = segments.at(-1) === '**'
     if (hasRest) segments.pop()
     const path = [this.#root]
     for (const segment of segments) path.push(childOf(path.at(-1)!, segment))
-    path.at(-1)![hasRest ? 'rests' : 'count'] += by
-    if (by < 0) prune(path, segments)
+    path.at(-1)![hasRest ? 'hasRest' : 'isEnd'] = isThere
+    if (!isThere) prune(path, segments)
   }
 }
 
@@ -62,13 +73,13 @@ function prune (path: readonly Node[], segments: readonly string[]) {
   }
 }
 
-function isEmpty ({ literals, one, count, rests }: Node): boolean {
-  return count === 0 && rests === 0 && literals.size === 0 && one === undefined
+function isEmpty ({ literals, one, isEnd, hasRest }: Node): boolean {
+  return !isEnd && !hasRest && literals.size === 0 && one === undefined
 }
 
 function matchesFrom (node: Node, segments: readonly string[], depth: number): boolean {
-  if (depth === segments.length) return node.count > 0
-  if (node.rests > 0) return true
+  if (depth === segments.length) return node.isEnd
+  if (node.hasRest) return true
   const literal = node.literals.get(segments[depth]!)
   if (literal && matchesFrom(literal, segments, depth + 1)) return true
   return node.one !== undefined && matchesFrom(node.one, segments, depth + 1)
