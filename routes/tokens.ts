@@ -28,6 +28,8 @@ const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function to
       role: body.role,
       scopes: body.scopes,
       agentType: body.agent_type?.toLowerCase(),
+      grants: body.grants,
+      metadata: body.metadata,
       incarnation: body.role === 'agent' ? registry.replica.get(body.agent_id)?.record.incarnation ?? null : null
     })
     return { access_token: token, token_type: 'bearer' as const, expires_in: expiresIn }

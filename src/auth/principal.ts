@@ -1,3 +1,5 @@
+import type { Grant } from '../schemas/messaging.js'
+
 /** Kinds of token. Every endpoint and socket lists which it takes. */
 export type TokenType = 'temp' | 'agent' | 'user' | 'admin'
 export type Role = 'agent' | 'user' | 'admin'
@@ -22,4 +24,8 @@ export interface Principal {
   readonly agentType?: string | null
   /** Epoch milliseconds; absent for a principal of the host. */
   readonly issuedAt?: number | null
+  /** What it may do with channels and peers; without any, what is usual for its type. */
+  readonly grants?: readonly Grant[] | null
+  /** What others learn of it. */
+  readonly metadata?: Readonly<Record<string, unknown>> | null
 }

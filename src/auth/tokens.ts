@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { problem, type ProblemError } from '../errors.js'
 import { Claims, isClaims } from '../schemas/claims.js'
 import { VerifiedTokens } from './verified-tokens.js'
+import type { Grant } from '../schemas/messaging.js'
 import type { Clock } from '../clock.js'
 import type { Principal, Role, TokenType } from './principal.js'
 
@@ -36,11 +37,13 @@ export interface MintRequest {
   incarnation: number | null
   agentType?: string | null
   keyDigest?: string | null
+  grants?: readonly Grant[] | null
+  metadata?: Readonly<Record<string, unknown>> | null
   /** Epoch milliseconds that the token may not outlive, such as the end of its session. */
   endsAt?: number
 }
 
-type Subject = Pick<Principal, 'subject' | 'agentId' | 'scopes' | 'sessionId' | 'incarnation' | 'agentType'> & { keyDigest?: string | null }
+type Subject = Pick<Principal, 'subject' | 'agentId' | 'scopes' | 'sessionId' | 'incarnation' | 'agentType' | 'grants' | 'metadata'> & { keyDigest?: string | null }
 interface Draft { typ: TokenType, sub: string, lifeMs: number, rest: Partial<Claims> }
 
 const tempLifeMs = 900_000
@@ -76,7 +79,9 @@ function toPrincipal (claims: Claims): Principal {
     scopes: claims.scopes ?? [],
     keyDigest: claims.key ?? null,
     agentType: claims.agent_type ?? null,
-    issuedAt: claims.iat_ms ?? claims.iat * 1000
+    issuedAt: claims.iat_ms ?? claims.iat * 1000,
+    grants: claims.grants ?? null,
+    metadata: claims.metadata ?? null
   }
 }
 
@@ -162,10 +167,10 @@ export class Tokens {
     }
   }
 
-  #issueUsual (typ: Role, { subject, agentId, scopes, sessionId, incarnation, agentType, keyDigest }: Subject, endsAt: number): IssuedToken {
+  #issueUsual (typ: Role, { subject, agentId, scopes, sessionId, incarnation, agentType, keyDigest, grants, metadata }: Subject, endsAt: number): IssuedToken {
     if (typ === 'admin' && sessionId === null) throw problem('insufficient-permissions', 'An admin token needs a session')
     const lifeMs = Math.min(this.#expiresInMs, endsAt - this.#now())
-    const rest = present({ agent_id: agentId, scopes: [...scopes], sid: sessionId, inc: incarnation, agent_type: agentType, key: keyDigest })
+    const rest = present({ agent_id: agentId, scopes: [...scopes], sid: sessionId, inc: incarnation, agent_type: agentType, key: keyDigest, grants, metadata })
     return this.#issue({ typ, sub: subject, lifeMs, rest })
   }
 

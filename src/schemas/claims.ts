@@ -1,6 +1,7 @@
 import { Type, type Static } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { Nullable } from './common.js'
+import { Grants, PeerMetadata } from './messaging.js'
 
 const TokenTypeName = Type.Union([Type.Literal('temp'), Type.Literal('agent'), Type.Literal('user'), Type.Literal('admin')])
 const RoleName = Type.Union([Type.Literal('agent'), Type.Literal('user'), Type.Literal('admin')])
@@ -23,6 +24,8 @@ export const Claims = Type.Object({
   sid: Type.Optional(Type.String({ minLength: 1, description: 'Session that the token ends with' })),
   key: Type.Optional(Type.String({ minLength: 1, description: 'Digest of the agent key: of a temporary token the one it was given for, of an agent the one that owns it' })),
   agent_type: Type.Optional(Type.String()),
+  grants: Type.Optional(Grants),
+  metadata: Type.Optional(PeerMetadata),
   temp_registration: Type.Optional(Type.Boolean()),
   token_type: Type.Optional(Type.String())
 }, { $id: 'Claims' })
@@ -41,7 +44,9 @@ const HostPrincipal = Type.Object({
   scopes: Type.Array(Type.String()),
   keyDigest: Nullable(Type.String()),
   agentType: Type.Optional(Nullable(Type.String())),
-  issuedAt: Type.Optional(Nullable(Type.Number()))
+  issuedAt: Type.Optional(Nullable(Type.Number())),
+  grants: Type.Optional(Nullable(Grants)),
+  metadata: Type.Optional(Nullable(PeerMetadata))
 })
 
 const claims = TypeCompiler.Compile(Claims)

@@ -2,6 +2,7 @@ import { Type, type TSchema } from '@sinclair/typebox'
 import { lowercase, verbatim } from '../coerce.js'
 import { AgentMetrics } from './agent.js'
 import { AgentId, AgentType, Capability, Nullable, Status, Timestamp, Token, WantedState } from './common.js'
+import { Grants, PeerMetadata } from './messaging.js'
 
 /** A problem document (RFC 9457). */
 export const Problem = Type.Object({
@@ -88,7 +89,9 @@ export const MintBody = Type.Object({
   agent_id: AgentId,
   scopes: Type.Array(Type.String({ minLength: 1, maxLength: 100, pattern: '^[a-zA-Z0-9_.:-]+$' }), { maxItems: 50, default: [] }),
   role: Type.Union([Type.Literal('user'), Type.Literal('admin'), Type.Literal('agent')], { default: 'user', ...lowercase }),
-  agent_type: Type.Optional(Nullable(AgentType))
+  agent_type: Type.Optional(Nullable(AgentType)),
+  grants: Type.Optional(Grants),
+  metadata: Type.Optional(PeerMetadata)
 })
 export const TokenAnswer = Type.Object({ access_token: Token, token_type: Type.Literal('bearer'), expires_in: Type.Integer({ description: 'Seconds' }) })
 export const ValidateQuery = Type.Object({ token: Type.String({ minLength: 1, ...verbatim }) })
