@@ -11,11 +11,14 @@ import { agentsHandlers, dashboardHandlers, publicHandlers } from '../src/socket
 import { Handshake } from '../src/sockets/handshake.js'
 import { FleetSockets } from '../src/sockets/fleet.js'
 import { Flusher } from '../src/sockets/flusher.js'
+import { createFrameRates } from '../src/sockets/frame-rates.js'
 import { Hub } from '../src/sockets/hub.js'
 import { ListUpdates } from '../src/sockets/list-updates.js'
 import { SocketLiveness } from '../src/sockets/liveness.js'
 import { Outgoing } from '../src/sockets/outgoing.js'
+import { Places } from '../src/sockets/places.js'
 import type { SocketServices } from '../src/sockets/services.js'
+import { Throttle } from '../src/sockets/throttle.js'
 import { Ticker } from '../src/sockets/ticker.js'
 import type { Tier } from '../src/sockets/tiers.js'
 import { Traffic } from '../src/sockets/traffic.js'
@@ -69,6 +72,8 @@ function createServices ({ registry, state, membership, authority, dashboard, op
   const source = new FeedSource(registry)
   const hub = new Hub()
   const onError = (error: unknown) => log.error({ err: error }, 'socket')
+  const places: Places = new Places({ limits: options.sockets, fleetCountOf: tier => fleet.countOf(tier) })
+  const fleet = new FleetSockets({ state, now, countOf: tier => places.countOf(tier), onError })
   return {
     registry,
     membership,
@@ -77,7 +82,10 @@ function createServices ({ registry, state, membership, authority, dashboard, op
     now,
     source,
     hub,
-    fleet: new FleetSockets({ state, now, countOf: tier => hub.countOf(tier), onError }),
+    places,
+    rates: createFrameRates(options, now),
+    throttle: new Throttle(),
+    fleet,
     readers: new Readers({ source, bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now }),
     visitors: new Visitors(options.feed),
     admission: new Admission({ perSecond: options.admission.upgradesPerSecond, burst: options.admission.burst, now }),
@@ -160,6 +168,7 @@ export function createSockets (core: Core): Sockets {
       const { drainMs } = core.options.sockets
       await Promise.all([hub.drain(drainMs), visitors.drain(drainMs)])
       services.fleet.stop()
+      services.throttle.stop()
       core.dashboard.stop()
       ticker.stop()
       liveness.stop()

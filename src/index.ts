@@ -67,6 +67,7 @@ async function prepare (scope: FastifyInstance, core: Core, hasPrefix: boolean) 
   const handlers = handlersOf(core)
   scope.decorateRequest('agentRegistryPrincipal', null)
   scope.decorateRequest('agentRegistryCredentials', null)
+  scope.decorateRequest('agentRegistryPlace', null)
   scope.setErrorHandler(handlers.errorHandler)
   // Without a prefix of ours what is not found is the host's to answer.
   if (hasPrefix) scope.setNotFoundHandler(handlers.notFoundHandler)

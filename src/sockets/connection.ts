@@ -1,13 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import type { Principal } from '../auth/principal.js'
-import { TokenBucket } from '../token-bucket.js'
 import type { ErrorCode } from './codes.js'
 import { closeCodes } from './codes.js'
+import { InboundRate } from './inbound-rate.js'
 import { Inbox } from './inbox.js'
 import { unpack } from './message-pack.js'
 import { Outbox } from './outbox.js'
 import { Outgoing, protocolPing, textPing, textPong, type Encoding } from './outgoing.js'
 import { parse, requestIdOf, type Frame } from './parse.js'
+import type { Place } from './places.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
 import type { Transport } from './transport.js'
@@ -15,18 +16,16 @@ import type { Watcher } from './watcher.js'
 
 /** Room for the members around the `data` that a size limit is about. */
 const envelopeBytes = 4096
-const maxQueued = 1000
-const abuseMs = 10_000
-/** Silence of the limiter after which a connection that was over it has a clean sheet. */
-const forgivenMs = 1000
 
-export interface ConnectionOptions { tier: Tier, transport: Transport, encoding: Encoding, address: string, services: SocketServices }
+export interface ConnectionOptions { tier: Tier, transport: Transport, encoding: Encoding, address: string, place: Place, services: SocketServices }
 
 /** One socket of any tier. */
 export class Connection {
   readonly id = randomUUID()
   readonly tier: Tier
   readonly address: string
+  readonly place: Place
+  readonly rate: InboundRate
   readonly transport: Transport
   readonly encoding: Encoding
   readonly openedAt: number
@@ -45,23 +44,21 @@ export class Connection {
   expiryToldFor = 0
   /** When a close frame was sent. */
   closingAt: number | null = null
-  #limitedSince = 0
-  #limitedAt = -Infinity
   readonly #inbox: Inbox
   readonly #outbox: Outbox
-  readonly #bucket: TokenBucket
   readonly #services: SocketServices
 
-  constructor ({ tier, transport, encoding, address, services }: ConnectionOptions) {
+  constructor ({ tier, transport, encoding, address, place, services }: ConnectionOptions) {
     const { flusher, traffic, options: { sockets: { maxBufferedBytes: limit } } } = services
     this.tier = tier
     this.transport = transport
     this.encoding = encoding
     this.address = address
+    this.place = place
     this.#services = services
     this.openedAt = this.heardAt = this.framedAt = services.now()
     this.nextStatsAt = this.openedAt + tier.options.intervalMs
-    this.#bucket = new TokenBucket({ perSecond: tier.options.messagesPerSecond, burst: tier.options.burst, now: this.openedAt })
+    this.rate = new InboundRate(services.rates, { perSecond: tier.options.messagesPerSecond, burst: tier.options.burst }, { addressKey: place.addressKey, now: this.openedAt })
     this.#inbox = new Inbox(this, services)
     this.#outbox = new Outbox({ transport, encoding, flusher, traffic: traffic[tier.name], limit, onOverflow: () => { this.#closeSlow() } })
   }
@@ -73,6 +70,10 @@ export class Connection {
   /** Bytes that wait to be sent. */
   get depth () { return this.#outbox.depth }
 
+  get maxFrameBytes () {
+    return this.tier.options.maxMessageSize + (this.tier.handshake ? envelopeBytes : 0)
+  }
+
   /** A message from the client. */
   receive (data: Buffer, isBinary: boolean): void {
     if (!this.isOpen) return
@@ -80,12 +81,18 @@ export class Connection {
     this.framedAt = now
     this.#counted(data.length)
     this.heard(now)
-    if (this.#isLimited(now, data, isBinary)) return
-    if (isBinary && this.encoding === 'json') return this.fail('unsupported_encoding', 'Frames are JSON text here')
-    if (data.length > this.#maxFrameSize) return this.fail('message_too_large', `Frames of this tier have at most ${this.#maxFrameSize} bytes`)
-    if (isBinary) return this.#enqueue(unpacked(data))
+    const retryAfterMs = this.rate.take(now)
+    if (retryAfterMs > 0) return this.#limit(data, isBinary, retryAfterMs)
+    if (!this.#takes(isBinary)) return this.fail('unsupported_encoding', 'Frames are JSON text here')
+    if (data.length > this.maxFrameBytes) return this.fail('message_too_large', `Frames of this tier have at most ${this.maxFrameBytes} bytes`)
+    if (isBinary) return this.#inbox.add(unpacked(data), data.length)
     const text = data.toString()
-    if (!this.#isKeepAlive(text)) this.#enqueue(parse(text))
+    if (!this.#isKeepAlive(text)) this.#inbox.add(parse(text), data.length)
+  }
+
+  /** Reads on, unless something else has to come first. */
+  readOn (): void {
+    if (!this.#inbox.isBusy && !this.#services.throttle.has(this)) this.transport.resume()
   }
 
   /** A sign of life of any kind, protocol pongs included. */
@@ -166,10 +173,6 @@ export class Connection {
     this.#inbox.releaseHeld()
   }
 
-  get #maxFrameSize () {
-    return this.tier.options.maxMessageSize + (this.tier.handshake ? envelopeBytes : 0)
-  }
-
   get #traffic () { return this.#services.traffic[this.tier.name] }
 
   #counted (bytes: number) {
@@ -182,17 +185,18 @@ export class Connection {
     this.close(closeCodes.slowConsumer, 'Slow consumer')
   }
 
-  #isLimited (now: number, data: Buffer, isBinary: boolean): boolean {
-    const retryAfterMs = this.#bucket.take(now)
-    if (retryAfterMs === 0) return false
+  #takes (isBinary: boolean) {
+    return !isBinary || this.encoding === 'msgpack'
+  }
+
+  /** The frame is not acted on: there are too many. */
+  #limit (data: Buffer, isBinary: boolean, retryAfterMs: number) {
     this.#traffic.limited++
-    // A sender over the limit still gets a frame through now and then: only a pause ends the count.
-    if (now - this.#limitedAt > forgivenMs) this.#limitedSince = now
-    this.#limitedAt = now
-    const frame = isBinary || data.length > this.#maxFrameSize ? undefined : parse(data.toString())
-    if (now - this.#limitedSince > abuseMs) this.close(closeCodes.tooManyMessages, 'Too many messages')
-    else this.fail('rate_limited', 'Too many messages', frame, { retryAfterMs })
-    return true
+    if (this.rate.isAbuse) return this.close(closeCodes.tooManyMessages, 'Too many messages')
+    if (this.rate.isFlood) this.#services.throttle.add(this)
+    const isReadable = this.#takes(isBinary) && data.length <= this.maxFrameBytes
+    const frame = isReadable ? isBinary ? unpacked(data) : parse(data.toString()) : undefined
+    this.fail('rate_limited', 'Too many messages', frame, { retryAfterMs })
   }
 
   #isKeepAlive (text: string): boolean {
@@ -200,11 +204,6 @@ export class Connection {
     const word = text.trim().toLowerCase()
     if (word === 'ping') this.push(textPong)
     return word === 'ping' || word === 'pong'
-  }
-
-  #enqueue (frame: unknown) {
-    if (this.#inbox.size >= maxQueued) this.close(closeCodes.tooManyMessages, 'Too many messages')
-    else this.#inbox.add(frame)
   }
 }
 

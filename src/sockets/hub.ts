@@ -1,5 +1,4 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { addressKey } from '../auth/address.js'
 import type { Principal } from '../auth/principal.js'
 import { closeCodes } from './codes.js'
 import type { Connection } from './connection.js'
@@ -9,16 +8,9 @@ import type { Tier, TierName } from './tiers.js'
 /** A few connections need not wait for the whole time that many are spread over. */
 const msPerClose = 10
 
-interface TierState {
-  readonly connections: Set<Connection>
-  /** Those that have not said yet who they are, per address. */
-  readonly pending: Map<string, number>
-  pendingCount: number
-}
-
-/** Which connections there are, how many there may be, and how they all go. */
+/** Which connections there are, whose they are, and how they all go. */
 export class Hub {
-  readonly #tiers = new Map<TierName, TierState>()
+  readonly #tiers = new Map<TierName, Set<Connection>>()
   #services!: SocketServices
   #isDraining = false
 
@@ -30,40 +22,28 @@ export class Hub {
 
   /** Connections of a tier, those that are not authenticated among them. */
   connections (name: TierName): ReadonlySet<Connection> {
-    return this.#state(name).connections
+    return this.#connections(name)
   }
 
   /** Number of connections that count against the tier's limit. */
   countOf (name: TierName): number {
-    const { connections, pendingCount } = this.#state(name)
-    return connections.size - pendingCount
+    return this.#services.places.countOf(name)
   }
 
-  isFull ({ name, options: { maxConnections, maxFleetConnections = Infinity } }: Tier): boolean {
-    return this.countOf(name) >= maxConnections || this.#services.fleet.countOf(name) >= maxFleetConnections
-  }
-
-  /** Why another upgrade is refused; undefined lets it in. `isKnown` when the upgrade says who it is. */
-  objection (tier: Tier, address: string, isKnown: boolean): string | undefined {
-    if (this.#isDraining) return 'Shutting down'
-    if (this.isFull(tier)) return 'Too many connections'
-    if (tier.handshake === null || isKnown) return undefined
-    const { pending, pendingCount } = this.#state(tier.name)
-    const { maxUnauthenticated, maxUnauthenticatedPerAddress } = this.#services.options.sockets
-    const isOver = pendingCount >= maxUnauthenticated || (pending.get(addressKey(address)) ?? 0) >= maxUnauthenticatedPerAddress
-    return isOver ? 'Too many connections that are not authenticated' : undefined
+  isFull (tier: Tier): boolean {
+    return this.#services.places.isFull(tier)
   }
 
   add (connection: Connection): void {
-    const state = this.#state(connection.tier.name)
-    state.connections.add(connection)
-    if (!connection.isAuthenticated) this.#pend(state, connection, 1)
+    this.#connections(connection.tier.name).add(connection)
+    this.#services.places.open(connection.place)
   }
 
   /** The connection is somebody's from now on. */
   identify (connection: Connection, principal: Principal): void {
-    if (!connection.isAuthenticated) this.#pend(this.#state(connection.tier.name), connection, -1)
+    this.#services.places.identify(connection.place)
     connection.principal = principal
+    connection.rate.belongTo(principal)
     this.#services.liveness.add(connection)
   }
 
@@ -71,14 +51,15 @@ export class Hub {
   replaceToken (connection: Connection, principal: Principal): void {
     this.#services.liveness.delete(connection)
     connection.principal = principal
+    connection.rate.belongTo(principal)
     this.#services.liveness.add(connection)
   }
 
   /** @param wasClean a close frame came: nothing broke */
   remove (connection: Connection, wasClean: boolean): void {
-    const state = this.#state(connection.tier.name)
-    if (!state.connections.delete(connection)) return
-    if (!connection.isAuthenticated) this.#pend(state, connection, -1)
+    if (!this.#connections(connection.tier.name).delete(connection)) return
+    this.#services.places.leave(connection.place)
+    connection.rate.leave()
     if (connection.watcher) this.#services.readers.delete(connection.watcher)
     connection.watcher = null
     this.#services.liveness.lost(connection, wasClean)
@@ -128,26 +109,18 @@ export class Hub {
   }
 
   #size () {
-    return [...this.#tiers.values()].reduce((sum, { connections }) => sum + connections.size, 0)
+    return [...this.#tiers.values()].reduce((sum, connections) => sum + connections.size, 0)
   }
 
   * #all (): Generator<Connection> {
-    for (const { connections } of this.#tiers.values()) yield * connections
+    for (const connections of this.#tiers.values()) yield * connections
   }
 
-  #pend ({ pending }: TierState, { tier, address }: Connection, by: 1 | -1) {
-    const key = addressKey(address)
-    const count = (pending.get(key) ?? 0) + by
-    if (count > 0) pending.set(key, count)
-    else pending.delete(key)
-    this.#state(tier.name).pendingCount += by
-  }
-
-  #state (name: TierName): TierState {
+  #connections (name: TierName): Set<Connection> {
     const known = this.#tiers.get(name)
     if (known) return known
-    const state: TierState = { connections: new Set(), pending: new Map(), pendingCount: 0 }
-    this.#tiers.set(name, state)
-    return state
+    const connections = new Set<Connection>()
+    this.#tiers.set(name, connections)
+    return connections
   }
 }

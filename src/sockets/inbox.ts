@@ -1,12 +1,16 @@
 import { isProblem } from '../errors.js'
 import { jittered } from '../jitter.js'
 import { fieldErrors } from '../validation.js'
-import type { ErrorCode } from './codes.js'
+import { closeCodes, type ErrorCode } from './codes.js'
 import type { Connection } from './connection.js'
+import { FrameQueue, type QueuedFrame } from './frame-queue.js'
 import { isFrameLike, PoisonousFrame, requestIdOf, typeText, type Frame } from './parse.js'
 import { reportRefusal } from './refusals.js'
 import type { SocketServices } from './services.js'
 
+const maxQueued = 1000
+/** While a frame is handled the socket is not read: more than the network brought along until then comes only out of compressed frames. */
+const maxQueuedBytes = 1_048_576
 const maxHeld = 64
 const storageRetryMs = 2000
 const nobody: ReadonlySet<string> = new Set()
@@ -22,67 +26,71 @@ const problemCodes: Record<string, ErrorCode> = {
 export class Inbox {
   readonly #connection: Connection
   readonly #services: SocketServices
-  /** Parsed frames that wait for their turn; undefined stands for one that is not JSON. */
-  #queue: unknown[] = []
+  /** Frames that wait for their turn. */
+  #queue: FrameQueue | null = null
   /** Frames that came before the token, for after it. */
-  #held: Frame[] | null = null
+  #held: FrameQueue | null = null
   /** requestIds that wait for their answer. */
   #open: Set<string> | null = null
   #isBusy = false
+  /** Bytes of the frame that is being handled. */
+  #bytes = 0
 
   constructor (connection: Connection, services: SocketServices) {
     this.#connection = connection
     this.#services = services
   }
 
-  /** Frames that wait. */
-  get size () { return this.#queue.length }
+  /** A frame is being handled, and the next ones wait for it. */
+  get isBusy () { return this.#isBusy }
 
-  add (frame: unknown): void {
+  /** @param frame undefined stands for what is not JSON */
+  add (frame: unknown, bytes: number): void {
     const requestId = requestIdOf(frame)
     // Without its requestId: that would be taken for the answer to the first.
     if (requestId !== undefined && (this.#open ?? nobody).has(requestId)) return this.#connection.fail('malformed_message', 'This requestId is in use')
-    if (this.#isBusy) this.#wait(frame, requestId)
-    else this.#take(frame)
+    if (this.#isBusy) this.#wait({ frame, bytes }, requestId)
+    else this.#take({ frame, bytes })
   }
 
-  /** Keeps a frame that came before the token. @returns whether there was room */
+  /** Keeps the frame that is being handled, which came before the token. @returns whether there was room */
   hold (frame: Frame): boolean {
-    this.#held ??= []
-    return this.#held.push(frame) <= maxHeld
+    this.#held ??= new FrameQueue(maxHeld, this.#connection.maxFrameBytes)
+    return this.#held.add({ frame, bytes: this.#bytes })
   }
 
   /** Puts what was held before all that came after it. */
   releaseHeld (): void {
     if (this.#held === null) return
-    this.#queue.unshift(...this.#held)
+    this.#waiting.prepend(this.#held)
     this.#held = null
     if (!this.#isBusy) this.#goOn()
   }
 
   clear (): void {
-    this.#queue = []
-    this.#held = this.#open = null
+    this.#queue = this.#held = this.#open = null
   }
 
-  #wait (frame: unknown, requestId: string | undefined) {
+  #wait (queued: QueuedFrame, requestId: string | undefined) {
+    if (!this.#waiting.add(queued)) return this.#connection.close(closeCodes.tooManyMessages, 'Too many messages')
     if (requestId !== undefined) this.#openIds.add(requestId)
-    this.#queue.push(frame)
   }
 
+  get #waiting () { return (this.#queue ??= new FrameQueue(maxQueued, maxQueuedBytes)) }
   get #openIds () { return (this.#open ??= new Set()) }
 
   /** Handles one frame; the next ones have to wait when it does. */
-  #take (frame: unknown) {
+  #take ({ frame, bytes }: QueuedFrame) {
     this.#isBusy = true
+    this.#bytes = bytes
     const handling = this.#handle(frame)
     if (!handling) return this.#finished(frame)
     const requestId = requestIdOf(frame)
     if (requestId !== undefined) this.#openIds.add(requestId)
     this.#connection.transport.pause()
     handling.then(() => {
-      this.#connection.transport.resume()
       this.#finished(frame)
+      this.#connection.readOn()
       this.#goOn()
     }, this.#services.onError)
   }
@@ -93,7 +101,11 @@ export class Inbox {
   }
 
   #goOn () {
-    while (this.#queue.length > 0 && !this.#isBusy && this.#connection.isOpen) this.#take(this.#queue.shift())
+    while (!this.#isBusy && this.#connection.isOpen) {
+      const queued = this.#queue?.next()
+      if (queued === undefined) return
+      this.#take(queued)
+    }
   }
 
   /** @returns a promise only when there is something to wait for; it never rejects */

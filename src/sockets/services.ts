@@ -9,9 +9,12 @@ import type { Visitors } from '../feed/visitors.js'
 import type { Registry } from '../registry/registry.js'
 import type { FleetSockets } from './fleet.js'
 import type { Flusher } from './flusher.js'
+import type { FrameRates } from './frame-rates.js'
 import type { Hub } from './hub.js'
 import type { ListUpdates } from './list-updates.js'
 import type { SocketLiveness } from './liveness.js'
+import type { Places } from './places.js'
+import type { Throttle } from './throttle.js'
 import type { TierName } from './tiers.js'
 import type { Traffic } from './traffic.js'
 import type { Membership } from '../membership.js'
@@ -24,6 +27,9 @@ export interface SocketServices {
   readonly options: ResolvedOptions
   readonly source: FeedSource
   readonly hub: Hub
+  readonly places: Places
+  readonly rates: FrameRates
+  readonly throttle: Throttle
   readonly fleet: FleetSockets
   readonly readers: Readers
   readonly visitors: Visitors
