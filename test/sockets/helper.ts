@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import type { TSchema } from '@sinclair/typebox'
 import { AgentList, agentsServerFrames } from '../../src/schemas/frames/agents.js'
 import { publicServerFrames } from '../../src/schemas/frames/public.js'
@@ -35,6 +36,16 @@ export async function assertAlive (client: Client): Promise<void> {
   const requestId = `alive-${Math.random()}`
   client.send({ type: 'ping', requestId })
   await nextWhere(client, 'pong', frame => frame.requestId === requestId)
+}
+
+/** The network side of a client. */
+export const rawOf = ({ ws }: Client) => (ws as unknown as { _socket: Socket })._socket
+
+/** Sends frames so that they arrive together. */
+export function sendTogether (client: Client, frames: readonly unknown[]) {
+  rawOf(client).cork()
+  for (const frame of frames) client.send(frame)
+  rawOf(client).uncork()
 }
 
 function schemasOf (frame: Json, catalogue: readonly TSchema[]): readonly TSchema[] {

@@ -1,22 +1,11 @@
-import type { Socket } from 'node:net'
 import t from 'tap'
 import { MemoryStore } from '../../src/index.js'
-import { build, registration, sleep, until, type Client, type Harness } from '../helper.js'
-import { assertAlive, nextWhere } from './helper.js'
-
-/** The network side of a client. */
-const rawOf = ({ ws }: Client) => (ws as unknown as { _socket: Socket })._socket
+import { build, registration, sleep, until, type Harness } from '../helper.js'
+import { assertAlive, nextWhere, rawOf, sendTogether } from './helper.js'
 
 async function connectionsOf (registry: Harness): Promise<number> {
   const { body } = await registry.get('/agents/stats', await registry.admin())
   return body.performance.active_websocket_connections
-}
-
-/** Sends frames so that they arrive together. */
-function sendTogether (client: Client, frames: object[]) {
-  rawOf(client).cork()
-  for (const frame of frames) client.send(frame)
-  rawOf(client).uncork()
 }
 
 t.test('what is over the rate is refused with the time to wait, and not acted on', async t => {
