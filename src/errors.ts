@@ -36,6 +36,12 @@ export const problemTypes = {
   'too-many-connections': ['Too Many Connections', 503],
   'shutting-down': ['Shutting Down', 503],
   'storage-unavailable': ['Storage Unavailable', 503],
+  'peer-not-found': ['Peer Not Found', 404],
+  'agent-offline': ['Agent Offline', 503],
+  'no-responders': ['No Responders', 503],
+  'deadline-exceeded': ['Deadline Exceeded', 504],
+  'request-rejected': ['Request Rejected', 502],
+  'unknown-request': ['Unknown Request', 404],
   'endpoint-unreachable': ['Endpoint Unreachable', 502],
   'connection-timeout': ['Connection Timeout', 504],
   'internal-error': ['Internal Server Error', 500]

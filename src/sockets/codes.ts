@@ -1,7 +1,8 @@
 /** Codes of `error` frames. The socket lives on after each of them. */
 export const errorCodes = [
   'malformed_message', 'unknown_type', 'invalid_frame', 'missing_data', 'unsupported_encoding', 'message_too_large',
-  'rate_limited', 'action_not_permitted', 'agent_offline', 'storage_unavailable', 'internal_error'
+  'rate_limited', 'action_not_permitted', 'peer_not_found', 'agent_offline', 'no_responders', 'deadline_exceeded', 'rejected',
+  'unknown_request', 'storage_unavailable', 'internal_error'
 ] as const
 export type ErrorCode = typeof errorCodes[number]
 
@@ -20,5 +21,7 @@ export const closeCodes = {
   notAllowed: 4003,
   slowConsumer: 4008,
   replaced: 4009,
+  /** Only where a time is set after which whoever says nothing has to go. */
+  idle: 4028,
   tooManyMessages: 4029
 } as const

@@ -1,26 +1,21 @@
 import { isProblem } from '../errors.js'
-import { jittered } from '../jitter.js'
 import { fieldErrors } from '../validation.js'
-import { closeCodes, type ErrorCode } from './codes.js'
+import { closeCodes } from './codes.js'
 import type { Connection } from './connection.js'
 import { FrameQueue, type QueuedFrame } from './frame-queue.js'
 import { isFrameLike, PoisonousFrame, requestIdOf, typeText, type Frame } from './parse.js'
+import { errorOf } from './problem-codes.js'
 import { reportRefusal } from './refusals.js'
 import type { SocketServices } from './services.js'
+import type { FrameHandler } from './tiers.js'
 
 const maxQueued = 1000
 /** While a frame is handled the socket is not read: more than the network brought along until then comes only out of compressed frames. */
 const maxQueuedBytes = 1_048_576
 const maxHeld = 64
-const storageRetryMs = 2000
+/** Answers that may be under way while the next frames are handled. */
+const maxOwed = 1000
 const nobody: ReadonlySet<string> = new Set()
-
-const problemCodes: Record<string, ErrorCode> = {
-  'agent-not-found': 'agent_offline',
-  'stale-incarnation': 'action_not_permitted',
-  'insufficient-permissions': 'action_not_permitted',
-  'storage-unavailable': 'storage_unavailable'
-}
 
 /** Frames of a connection, handled one at a time and in the order they came; while one waits for something the socket is not read. */
 export class Inbox {
@@ -32,6 +27,9 @@ export class Inbox {
   #held: FrameQueue | null = null
   /** requestIds that wait for their answer. */
   #open: Set<string> | null = null
+  /** The same of frames whose answer others do not wait for. */
+  #owedIds: Set<string> | null = null
+  #owed = 0
   #isBusy = false
   /** Bytes of the frame that is being handled. */
   #bytes = 0
@@ -48,7 +46,7 @@ export class Inbox {
   add (frame: unknown, bytes: number): void {
     const requestId = requestIdOf(frame)
     // Without its requestId: that would be taken for the answer to the first.
-    if (requestId !== undefined && (this.#open ?? nobody).has(requestId)) return this.#connection.fail('malformed_message', 'This requestId is in use')
+    if (requestId !== undefined && this.#isOpen(requestId) && !this.#handlerOf(frame)?.namesOpen) return this.#connection.fail('malformed_message', 'This requestId is in use')
     if (this.#isBusy) this.#wait({ frame, bytes }, requestId)
     else this.#take({ frame, bytes })
   }
@@ -68,12 +66,16 @@ export class Inbox {
   }
 
   clear (): void {
-    this.#queue = this.#held = this.#open = null
+    this.#queue = this.#held = this.#open = this.#owedIds = null
   }
 
   #wait (queued: QueuedFrame, requestId: string | undefined) {
     if (!this.#waiting.add(queued)) return this.#connection.close(closeCodes.tooManyMessages, 'Too many messages')
     if (requestId !== undefined) this.#openIds.add(requestId)
+  }
+
+  #isOpen (requestId: string): boolean {
+    return (this.#open ?? nobody).has(requestId) || (this.#owedIds ?? nobody).has(requestId)
   }
 
   get #waiting () { return (this.#queue ??= new FrameQueue(maxQueued, maxQueuedBytes)) }
@@ -124,18 +126,34 @@ export class Inbox {
     if (frame === undefined) return connection.fail('malformed_message', 'Invalid JSON format')
     if (frame instanceof PoisonousFrame) return connection.fail('malformed_message', 'A member has a forbidden name', frame)
     if (!isFrameLike(frame)) return connection.fail('malformed_message', 'Expected a JSON object')
-    const handler = typeof frame.type === 'string' ? connection.tier.handlers.get(frame.type) : undefined
+    const handler = this.#handlerOf(frame)
     if (!handler) return connection.fail('unknown_type', `Unknown message type: ${typeText(frame.type)}`, frame)
     const [error] = fieldErrors(handler.schema, frame)
     if (error) return connection.fail('invalid_frame', handler.invalid ?? `${error.path}: ${error.message}`, frame)
-    return handler.handle(connection, frame as Frame, this.#services)
+    const handling = handler.handle(connection, frame as Frame, this.#services)
+    return handling && handler.answersLater ? this.#owe(handling, frame as Frame) : handling
+  }
+
+  #handlerOf (frame: unknown): FrameHandler | undefined {
+    return isFrameLike(frame) && typeof frame.type === 'string' ? this.#connection.tier.handlers.get(frame.type) : undefined
+  }
+
+  /** The next frames do not wait for this answer, unless too many are owed. */
+  #owe (handling: Promise<void>, { requestId }: Frame): Promise<void> | void {
+    if (requestId !== undefined) (this.#owedIds ??= new Set()).add(requestId)
+    this.#owed++
+    const answered = handling.catch(error => this.#report(error, { requestId })).then(() => {
+      this.#owed--
+      this.#owedIds?.delete(requestId!)
+    })
+    return this.#owed > maxOwed ? answered : undefined
   }
 
   #report (error: unknown, frame: unknown) {
     const connection = this.#connection
-    const code = isProblem(error) ? problemCodes[error.type] : undefined
     if (isProblem(error) && error.statusCode === 403) reportRefusal(this.#services, connection, connection.principal, error.message)
-    if (code) return connection.fail(code, (error as Error).message, frame, code === 'storage_unavailable' ? { retryAfterMs: Math.round(jittered(storageRetryMs, 0.5)) } : {})
+    const known = errorOf(error)
+    if (known) return connection.fail(known.code, (error as Error).message, frame, known.extras)
     this.#services.onError(error)
     connection.fail('internal_error', 'Something went wrong here', frame)
   }

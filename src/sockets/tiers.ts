@@ -10,6 +10,10 @@ export interface FrameHandler {
   schema: TSchema
   /** What a frame that breaks the schema is answered with, where clients know a text. */
   invalid?: string
+  /** The answer may take long, and the next frames do not wait for it. */
+  answersLater?: true
+  /** Its requestId is that of an earlier frame which has no answer yet. */
+  namesOpen?: true
   handle (connection: Connection, frame: Frame, services: SocketServices): Promise<void> | void
 }
 

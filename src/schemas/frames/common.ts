@@ -35,7 +35,8 @@ export const ErrorFrame = ServerFrame('error', {
   code: Type.String(),
   message: Type.String(),
   requestId: Type.Optional(RequestId),
-  retryAfterMs: Type.Optional(Type.Integer())
+  retryAfterMs: Type.Optional(Type.Integer()),
+  reason: Type.Optional(Type.String({ description: 'Of `rejected`: the code that the other side gave' }))
 })
 export const GoingAway = ServerFrame('going_away', { retryAfterMs: Type.Integer() })
 
