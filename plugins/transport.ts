@@ -45,7 +45,7 @@ export class WebSocketTransport implements Transport {
   #send (message: Outgoing, encoding: Encoding) {
     this.#onTheWay++
     const sent = () => { this.#sent() }
-    if (message.opcode === opcodes.ping) this.socket.ping(undefined, undefined, sent)
+    if (message.opcode === opcodes.ping) this.socket.ping(message.text, undefined, sent)
     else if (message.isPacked(encoding)) this.socket.send(message.packed, { binary: true }, sent)
     else this.socket.send(message.text, sent)
   }

@@ -49,6 +49,7 @@ function tier (name: keyof typeof tierTexts, path: string, defaults: { intervalM
     intervalMs: ms(defaults.intervalMs, tierTexts[name][0], seconds(`${name}_WS_INTERVAL`, 'WEBSOCKET_INTERVAL')),
     timeoutMs: ms(defaults.timeoutMs, tierTexts[name][1], seconds(`${name}_WS_TIMEOUT`, 'WEBSOCKET_TIMEOUT')),
     pingIntervalMs: ms(30_000, 'Silence after which the server pings; no life for two of them ends the connection', seconds(`${name}_WS_PING_INTERVAL`, 'WEBSOCKET_PING_INTERVAL')),
+    idleTimeoutMs: Type.Optional(Type.Integer({ minimum: 1, maximum: 2_147_483_647, description: 'Time without a frame other than a ping or a pong after which a socket is closed (4028), also one that only watches; default: never (ms)', ...seconds(`${name}_WS_IDLE_TIMEOUT`, 'WEBSOCKET_IDLE_TIMEOUT') })),
     maxConnections: count(defaults.maxConnections ?? 100, 'Sockets of this tier; the next upgrade is answered 503', { env: [`${name}_WS_MAX_CONNECTIONS`, 'WEBSOCKET_MAX_CONNECTIONS'] }),
     maxFleetConnections: Type.Optional(Type.Integer({ minimum: 1, description: 'Sockets of this tier in all processes that share a store, as they knew half a second ago; the next upgrade is answered 503', env: [`${name}_WS_MAX_FLEET_CONNECTIONS`] })),
     maxMessageSize: bytes(defaults.maxMessageSize, 'Largest frame that is acted on', { env: [`${name}_WS_MAX_MESSAGE_SIZE`] }),

@@ -18,13 +18,14 @@ type OurSocket = WebSocket & { [ours]: Connection }
 
 // Shared by all sockets: three closures for each of them would be a good part of what it takes.
 function onMessage (this: OurSocket, data: Buffer, isBinary: boolean) { this[ours].receive(data, isBinary) }
-function onPong (this: OurSocket) { this[ours].heardNow() }
+function onPing (this: OurSocket) { this[ours].pinged() }
+function onPong (this: OurSocket, data: Buffer) { this[ours].ponged(data) }
 function onClose (this: OurSocket, code: number) { this[ours].gone(code !== closeCodes.abnormal) }
 
 function listen (socket: WebSocket, connection: Connection) {
   const known: OurSocket = Object.assign(socket, { [ours]: connection })
   const emitter: EventEmitter = known
-  emitter.on('message', onMessage).on('pong', onPong).on('close', onClose)
+  emitter.on('message', onMessage).on('ping', onPing).on('pong', onPong).on('close', onClose)
 }
 
 /** Serves one tier at its path. `begin` says the first word on each connection. */

@@ -6,8 +6,8 @@ import { InboundRate } from './inbound-rate.js'
 import { Inbox } from './inbox.js'
 import { unpack } from './message-pack.js'
 import { Outbox } from './outbox.js'
-import { Outgoing, protocolPing, textPing, textPong, type Encoding } from './outgoing.js'
-import { parse, requestIdOf, type Frame } from './parse.js'
+import { fencePing, Outgoing, protocolPing, textPing, textPong, type Encoding } from './outgoing.js'
+import { isKeepAliveFrame, parse, requestIdOf, type Frame } from './parse.js'
 import type { Place } from './places.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
@@ -35,15 +35,20 @@ export class Connection {
   watcher: Watcher | null = null
   /** A dashboard that wants no monitoring for a while. */
   isPaused = false
-  /** Last sign of life, and last frame that the client sent by itself. */
+  /** Last sign of life, last frame that the client sent by itself, and last one that was more than a ping or a pong. */
   heardAt: number
   framedAt: number
+  usedAt: number
   pingedAt = 0
   textPingedAt = 0
   nextStatsAt: number
   expiryToldFor = 0
   /** When a close frame was sent. */
   closingAt: number | null = null
+  /** It is to take no more frames than those that were sent before the client knew that the server goes. */
+  #isRetired = false
+  /** These have come. */
+  #isFenced = false
   readonly #inbox: Inbox
   readonly #outbox: Outbox
   readonly #services: SocketServices
@@ -56,7 +61,7 @@ export class Connection {
     this.address = address
     this.place = place
     this.#services = services
-    this.openedAt = this.heardAt = this.framedAt = services.now()
+    this.openedAt = this.heardAt = this.framedAt = this.usedAt = services.now()
     this.nextStatsAt = this.openedAt + tier.options.intervalMs
     this.rate = new InboundRate(services.rates, { perSecond: tier.options.messagesPerSecond, burst: tier.options.burst }, { addressKey: place.addressKey, now: this.openedAt })
     this.#inbox = new Inbox(this, services)
@@ -69,6 +74,8 @@ export class Connection {
   get isBehind () { return this.#outbox.isBlocked }
   /** Bytes that wait to be sent. */
   get depth () { return this.#outbox.depth }
+  /** All that the client sent before it heard that the server goes has its answer. */
+  get isSettled () { return this.#isFenced && !this.#inbox.isBusy }
 
   get maxFrameBytes () {
     return this.tier.options.maxMessageSize + (this.tier.handshake ? envelopeBytes : 0)
@@ -76,7 +83,7 @@ export class Connection {
 
   /** A message from the client. */
   receive (data: Buffer, isBinary: boolean): void {
-    if (!this.isOpen) return
+    if (!this.isOpen || (this.#isRetired && this.#isFenced)) return
     const now = this.#services.now()
     this.framedAt = now
     this.#counted(data.length)
@@ -85,9 +92,22 @@ export class Connection {
     if (retryAfterMs > 0) return this.#limit(data, isBinary, retryAfterMs)
     if (!this.#takes(isBinary)) return this.fail('unsupported_encoding', 'Frames are JSON text here')
     if (data.length > this.maxFrameBytes) return this.fail('message_too_large', `Frames of this tier have at most ${this.maxFrameBytes} bytes`)
-    if (isBinary) return this.#inbox.add(unpacked(data), data.length)
+    if (isBinary) return this.#take(unpacked(data), data.length)
     const text = data.toString()
-    if (!this.#isKeepAlive(text)) this.#inbox.add(parse(text), data.length)
+    if (!this.#isKeepAlive(text)) this.#take(parse(text), data.length)
+  }
+
+  /** A protocol ping. ws answers it by itself, so that too many are not refused but read later. */
+  pinged (): void {
+    const now = this.#services.now()
+    this.heard(now)
+    if (this.rate.take(now) > 0) this.#restrain()
+  }
+
+  /** A protocol pong, also one that nobody asked for. */
+  ponged (data: Buffer): void {
+    if (data.length > 0) this.#isFenced = true
+    this.pinged()
   }
 
   /** Reads on, unless something else has to come first. */
@@ -99,10 +119,6 @@ export class Connection {
   heard (now: number): void {
     this.heardAt = now
     this.#services.liveness.heard(this)
-  }
-
-  heardNow (): void {
-    this.heard(this.#services.now())
   }
 
   /** The socket has ended. @param wasClean a close frame came: nothing broke */
@@ -124,11 +140,24 @@ export class Connection {
     if (this.isOpen) this.#outbox.push(message)
   }
 
-  ping (): void {
+  ping (now: number): void {
+    this.pingedAt = now
     this.push(protocolPing)
   }
 
-  textPing (): void {
+  /** Tells the client when to come back. Its answer to the ping follows all that it sent before it knew. */
+  announceEnd (retryAfterMs: number): void {
+    this.sendFrame({ type: 'going_away', retryAfterMs })
+    this.push(fencePing)
+  }
+
+  /** Its time has come: what the client sends from now on is not taken. */
+  retire (): void {
+    this.#isRetired = true
+  }
+
+  textPing (now: number): void {
+    this.textPingedAt = now
     this.push(textPing)
   }
 
@@ -189,11 +218,22 @@ export class Connection {
     return !isBinary || this.encoding === 'msgpack'
   }
 
+  #take (frame: unknown, bytes: number) {
+    if (!isKeepAliveFrame(frame)) this.usedAt = this.framedAt
+    this.#inbox.add(frame, bytes)
+  }
+
+  /** It sends too much. */
+  #restrain () {
+    this.#traffic.limited++
+    if (this.rate.isAbuse) this.close(closeCodes.tooManyMessages, 'Too many messages')
+    else if (this.rate.isFlood) this.#services.throttle.add(this)
+  }
+
   /** The frame is not acted on: there are too many. */
   #limit (data: Buffer, isBinary: boolean, retryAfterMs: number) {
-    this.#traffic.limited++
-    if (this.rate.isAbuse) return this.close(closeCodes.tooManyMessages, 'Too many messages')
-    if (this.rate.isFlood) this.#services.throttle.add(this)
+    this.#restrain()
+    if (!this.isOpen) return
     const isReadable = this.#takes(isBinary) && data.length <= this.maxFrameBytes
     const frame = isReadable ? isBinary ? unpacked(data) : parse(data.toString()) : undefined
     this.fail('rate_limited', 'Too many messages', frame, { retryAfterMs })

@@ -1,12 +1,8 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Principal } from '../auth/principal.js'
-import { closeCodes } from './codes.js'
 import type { Connection } from './connection.js'
+import { clear, drain, sendAway } from './drain.js'
 import type { SocketServices } from './services.js'
 import type { Tier, TierName } from './tiers.js'
-
-/** A few connections need not wait for the whole time that many are spread over. */
-const msPerClose = 10
 
 /** Which connections there are, whose they are, and how they all go. */
 export class Hub {
@@ -37,6 +33,8 @@ export class Hub {
   add (connection: Connection): void {
     this.#connections(connection.tier.name).add(connection)
     this.#services.places.open(connection.place)
+    // It was let in before, and what its upgrade went through since then took so long.
+    if (this.#isDraining) sendAway(connection)
   }
 
   /** The connection is somebody's from now on. */
@@ -78,38 +76,11 @@ export class Hub {
     this.#isDraining = true
   }
 
-  /**
-   * Tells everybody when to come back, each at another time, and closes each at that time, so that those who do not
-   * understand it come back as spread. Takes `ms` at most, less when there are few; whoever has not answered the close
-   * as long again after that is cut off, so that a dead peer holds nothing up.
-   */
+  /** Sends everybody away over `ms`; whoever is not gone at most as long again after that is cut off. */
   async drain (ms: number): Promise<void> {
     this.startDraining()
-    const connections = [...this.#all()]
-    const spread = Math.min(ms, connections.length * msPerClose)
-    const started = performance.now()
-    const slots = connections.map((connection, index) => {
-      const slot = Math.floor(spread * (index + Math.random()) / connections.length)
-      connection.sendFrame({ type: 'going_away', retryAfterMs: slot })
-      return { connection, slot }
-    })
-    for (const { connection, slot } of slots) {
-      const wait = started + slot - performance.now()
-      if (wait > 1) await delay(wait)
-      connection.close(closeCodes.goingAway, 'Going away')
-    }
-    await this.#gone(ms)
-    for (const connection of this.#all()) connection.transport.terminate()
-  }
-
-  /** Resolves when no connection is left, after `ms` at the latest. */
-  async #gone (ms: number): Promise<void> {
-    const deadline = performance.now() + ms
-    while (this.#size() > 0 && performance.now() < deadline) await delay(10)
-  }
-
-  #size () {
-    return [...this.#tiers.values()].reduce((sum, connections) => sum + connections.size, 0)
+    await drain([...this.#all()], ms)
+    await clear(() => this.#all(), ms)
   }
 
   * #all (): Generator<Connection> {

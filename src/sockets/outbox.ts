@@ -17,6 +17,8 @@ export interface OutboxOptions {
 
 /** What is owed in one tick and is more than this is written before its end, so that one buffer does not hold it all. */
 const eagerBytes = 1_048_576
+/** What a message that waits takes beside its text, about: many short ones are not let off for being short. */
+const messageBytes = 80
 
 /**
  * What a connection is owed. Everything that is said within a tick leaves in one write at its end; while a socket has
@@ -45,7 +47,7 @@ export class Outbox {
     if (this.#isClosed) return
     if (this.#batch !== null) this.#batch = this.#batch.and(message)
     else this.#begin(message)
-    this.#owed += message.text.length
+    this.#owed += message.text.length + messageBytes
     if (this.#owed > Math.min(eagerBytes, this.#options.limit)) this.#relieve()
   }
 

@@ -72,3 +72,5 @@ export class Outgoing {
 export const textPing = new Outgoing('ping')
 export const textPong = new Outgoing('pong')
 export const protocolPing = new Outgoing('', opcodes.ping)
+/** Told from the other by what its answer carries. */
+export const fencePing = new Outgoing('fence', opcodes.ping)

@@ -40,6 +40,11 @@ export function requestIdOf (frame: unknown): string | undefined {
   return frame.requestId.length <= maxRequestId ? frame.requestId : undefined
 }
 
+/** A ping or a pong, which says no more than that somebody is there. */
+export function isKeepAliveFrame (frame: unknown): boolean {
+  return isFrameLike(frame) && (frame.type === 'ping' || frame.type === 'pong')
+}
+
 /** A missing type is shown as existing clients know it. */
 export function typeText (type: unknown): string {
   if (type === undefined || type === null) return 'None'

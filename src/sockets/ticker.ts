@@ -5,21 +5,31 @@ import { Outgoing } from './outgoing.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
 
+/** Each tick pings so many that all who are silent get theirs within this part of the interval; of few it pings all. */
+const pingShare = 1 / 4
+const fewPings = 100
+
 /** The one timer of all sockets: pings, deadlines, statistics. */
 export class Ticker {
   readonly #services: SocketServices
   readonly #tiers: readonly Tier[]
+  readonly #everyMs: number
   #timer: NodeJS.Timeout | undefined
+  #tickedAt = 0
+  /** Since when this process has not stood still for so long that it may have missed what was sent to it. */
+  #awakeSince = 0
 
   constructor (services: SocketServices, tiers: readonly Tier[]) {
+    const { bookmarkIntervalMs, keepAliveMs } = services.options.feed
+    const shortest = Math.min(bookmarkIntervalMs, keepAliveMs, ...tiers.flatMap(({ options, protocolPingMs }) => [options.timeoutMs, options.intervalMs, options.idleTimeoutMs ?? Infinity, protocolPingMs]))
     this.#services = services
     this.#tiers = tiers
+    this.#everyMs = Math.max(20, Math.min(1000, shortest / 4))
   }
 
   start (): void {
-    const { bookmarkIntervalMs, keepAliveMs } = this.#services.options.feed
-    const shortest = Math.min(bookmarkIntervalMs, keepAliveMs, ...this.#tiers.flatMap(({ options, protocolPingMs }) => [options.timeoutMs, options.intervalMs, protocolPingMs]))
-    this.#timer = setInterval(() => { this.#tick() }, Math.max(20, Math.min(1000, shortest / 4))).unref()
+    this.#tickedAt = this.#services.now()
+    this.#timer = setInterval(() => { this.#tick() }, this.#everyMs).unref()
   }
 
   stop (): void {
@@ -28,32 +38,55 @@ export class Ticker {
 
   #tick () {
     const now = this.#services.now()
-    for (const tier of this.#tiers) {
-      const statistics = this.#statistics(now)
-      for (const connection of this.#services.hub.connections(tier.name)) {
-        this.#checkLife(connection, now)
-        if (!connection.isAuthenticated) checkHandshake(connection, now)
-        else if (tier.handshake) checkExpiry(connection, now)
-        else sendStatistics(connection, now, statistics)
-      }
-    }
+    this.#noticeStandstill(now)
+    for (const tier of this.#tiers) this.#tickTier(tier, now)
     this.#services.readers.tick(now)
     this.#services.visitors.tick(now)
   }
 
-  #checkLife (connection: Connection, now: number) {
-    const { options: { pingIntervalMs }, protocolPingMs } = connection.tier
-    const silence = now - connection.heardAt
-    if (connection.closingAt !== null && now - connection.closingAt > closeTimeoutMs(connection)) return connection.transport.terminate()
-    if (silence > 2 * Math.max(pingIntervalMs, protocolPingMs)) return connection.transport.terminate()
-    if (silence >= protocolPingMs && now - connection.pingedAt >= protocolPingMs) {
-      connection.pingedAt = now
-      connection.ping()
+  /** Timers come before the network: what arrived meanwhile has not been read yet. */
+  #noticeStandstill (now: number) {
+    const bearable = Math.max(3 * this.#everyMs, Math.min(...this.#tiers.map(intervalOf)) / 2)
+    if (now - this.#tickedAt > bearable) this.#awakeSince = now
+    this.#tickedAt = now
+  }
+
+  #tickTier (tier: Tier, now: number) {
+    const statistics = this.#statistics(now)
+    const connections = this.#services.hub.connections(tier.name)
+    let pings = Math.max(fewPings, connections.size * this.#everyMs / (pingShare * tier.protocolPingMs))
+    for (const connection of connections) {
+      if (this.#isGone(connection, now)) continue
+      if (pings > 0 && ping(connection, now)) pings--
+      if (!connection.isAuthenticated) this.#checkHandshake(connection, now)
+      else if (tier.handshake) checkExpiry(connection, now)
+      else sendStatistics(connection, now, statistics)
+      this.#checkIdle(connection, now)
     }
-    if (now - connection.framedAt >= pingIntervalMs && now - connection.textPingedAt >= pingIntervalMs) {
-      connection.textPingedAt = now
-      connection.textPing()
-    }
+  }
+
+  /** Cuts off who shows no life, or does not answer the close. */
+  #isGone (connection: Connection, now: number): boolean {
+    const { closingAt, heardAt, tier } = connection
+    const isLate = closingAt !== null && now - closingAt > closeTimeoutMs(connection)
+    const isSilent = this.#since(heardAt, now) > 2 * intervalOf(tier)
+    if (isLate || isSilent) connection.transport.terminate()
+    return isLate || isSilent
+  }
+
+  #checkHandshake (connection: Connection, now: number) {
+    const { tier, openedAt } = connection
+    if (this.#since(openedAt, now) >= tier.options.timeoutMs) connection.close(tier.timeoutCode, 'Authentication timeout')
+  }
+
+  #checkIdle (connection: Connection, now: number) {
+    const { usedAt, tier: { options: { idleTimeoutMs } } } = connection
+    if (idleTimeoutMs !== undefined && this.#since(usedAt, now) >= idleTimeoutMs) connection.close(closeCodes.idle, 'Idle')
+  }
+
+  /** Milliseconds since then in which this process was there to hear something. */
+  #since (then: number, now: number): number {
+    return now - Math.max(then, this.#awakeSince)
   }
 
   /** Made when the first socket is due, and the same for all of them. */
@@ -73,10 +106,16 @@ export class Ticker {
 /** How long a peer may take to answer a close frame; on a tier with authentication that is the same as for a token. */
 const closeTimeoutMs = ({ tier }: Connection) => tier.options.timeoutMs
 
-function checkHandshake (connection: Connection, now: number) {
-  if (now - connection.openedAt >= connection.tier.options.timeoutMs) {
-    connection.close(connection.tier.timeoutCode, 'Authentication timeout')
-  }
+const intervalOf = ({ options: { pingIntervalMs }, protocolPingMs }: Tier) => Math.max(pingIntervalMs, protocolPingMs)
+
+/** @returns whether there was something to send */
+function ping (connection: Connection, now: number): boolean {
+  const { tier: { options: { pingIntervalMs }, protocolPingMs }, heardAt, framedAt, pingedAt, textPingedAt } = connection
+  const isDue = now - heardAt >= protocolPingMs && now - pingedAt >= protocolPingMs
+  const isTextDue = now - framedAt >= pingIntervalMs && now - textPingedAt >= pingIntervalMs
+  if (isDue) connection.ping(now)
+  if (isTextDue) connection.textPing(now)
+  return isDue || isTextDue
 }
 
 function checkExpiry (connection: Connection, now: number) {
