@@ -2,37 +2,36 @@ import { Type, type Static, type TProperties } from '@sinclair/typebox'
 import { AgentInfo, AgentMetrics } from '../agent.js'
 import { Timestamp } from '../common.js'
 import { Alert, LogEntry, ProcessUse, RequestSummary, ResourceUtilization } from '../dashboard.js'
-import { ClientFrame, commonClientFrames, commonServerFrames, EpochSeconds, RequestId, ServerFrame } from './common.js'
+import { BearerToken, ClientFrame, commonClientFrames, commonServerFrames, EpochSeconds, RequestId, ServerFrame } from './common.js'
 
-/** The first frame; a later one replaces the token of the connection. */
 export const DashboardAuthFrame = ClientFrame('auth', {
-  token: Type.String({ minLength: 1 }),
+  token: BearerToken,
   fingerprint: Type.Optional(Type.String({ maxLength: 256, description: 'Must be that of the session, when given' }))
-})
+}, { description: 'The first frame, answered by data frames or a close; a later one replaces the token of the connection' })
 export type DashboardAuthFrame = Static<typeof DashboardAuthFrame>
 
-export const PauseFrame = ClientFrame('pause_monitoring', {})
-export const ResumeFrame = ClientFrame('resume_monitoring', {})
-export const RefreshFrame = ClientFrame('refresh_request', {})
-export const AgentsRequestFrame = ClientFrame('agents_request', {})
-export const ClearLogsFrame = ClientFrame('clear_logs', {})
-export const ClearAlertsFrame = ClientFrame('clear_alerts', {})
+export const PauseFrame = ClientFrame('pause_monitoring', {}, { description: 'Holds back `monitoring`, `health` and `alert`', answers: ['pause_ack'] })
+export const ResumeFrame = ClientFrame('resume_monitoring', {}, { description: 'Ends a pause: `monitoring`, `health` and stored alerts come at once', answers: ['resume_ack'] })
+export const RefreshFrame = ClientFrame('refresh_request', {}, { description: 'All data frames at once, also while paused', answers: ['refresh_ack'] })
+export const AgentsRequestFrame = ClientFrame('agents_request', {}, { description: 'The frame `agents` at once', answers: ['agents_ack'] })
+export const ClearLogsFrame = ClientFrame('clear_logs', {}, { description: 'Empties the log', answers: ['clear_logs_ack'] })
+export const ClearAlertsFrame = ClientFrame('clear_alerts', {}, { description: 'Forgets the stored alerts', answers: ['clear_alerts_ack'] })
 
 export const DashboardLogFrame = ClientFrame('dashboard_log', {
   data: Type.Object({
-    level: Type.String({ description: 'INFO, SUCS, WARN, CRIT or ERR, or the whole word, in any case' }),
-    message: Type.String({ minLength: 1 }),
-    timestamp: Type.String({ description: 'ISO 8601' })
+    level: Type.String({ description: 'INFO, SUCS, WARN, CRIT or ERR, or the whole word, in any case', examples: ['INFO'] }),
+    message: Type.String({ minLength: 1, examples: ['The page was opened'] }),
+    timestamp: Type.String({ description: 'ISO 8601', examples: ['2030-01-31T12:00:00.000Z'] })
   })
-})
+}, { description: 'Adds an entry to the log of all dashboards' })
 export type DashboardLogFrame = Static<typeof DashboardLogFrame>
 export const DashboardAlertFrame = ClientFrame('dashboard_alert', {
-  data: Type.Object({}, { additionalProperties: true, description: 'An alert with a message or a title, or `{alerts: […]}`' })
-})
+  data: Type.Object({}, { additionalProperties: true, description: 'An alert with a message or a title, or `{alerts: […]}`', examples: [{ title: 'Nobody answers', severity: 'warning' }] })
+}, { description: 'Stores alerts that are not stored yet' })
 export type DashboardAlertFrame = Static<typeof DashboardAlertFrame>
 
-const DataFrame = <T extends string, P extends TProperties>(type: T, properties: P) =>
-  ServerFrame(type, { timestamp: Timestamp, data: Type.Object(properties) })
+const DataFrame = <T extends string, P extends TProperties>(type: T, properties: P, description: string) =>
+  ServerFrame(type, { timestamp: Timestamp, data: Type.Object(properties) }, { description })
 
 const Count = Type.Integer({ minimum: 0 })
 const Truncated = Type.Optional(Type.Literal(true, { description: 'Not all of them fit into the frame' }))
@@ -48,7 +47,7 @@ export const MonitoringFrame = DataFrame('monitoring', {
   resource_utilization: ResourceUtilization,
   process: ProcessUse,
   registry: RequestSummary
-})
+}, 'What agents report, and what this host and process use')
 export const HealthFrame = DataFrame('health', {
   status: Type.Union([Type.Literal('healthy'), Type.Literal('degraded'), Type.Literal('unhealthy')]),
   components: Type.Object({
@@ -57,7 +56,7 @@ export const HealthFrame = DataFrame('health', {
     agents: Type.Object({ total: Count, active: Count, status: ComponentStatus, connectivity_ratio: Type.Number({ minimum: 0, maximum: 1 }) })
   }),
   reason: Type.String()
-})
+}, 'How the parts of the registry are')
 export const AgentsFrame = DataFrame('agents', {
   agents: Type.Array(AgentInfo),
   total_count: Count,
@@ -65,19 +64,19 @@ export const AgentsFrame = DataFrame('agents', {
   agent_types: Type.Record(Type.String(), Count),
   status_summary: Type.Object({ alive: Type.Optional(Count), dead: Type.Optional(Count) }),
   truncated: Truncated
-})
+}, 'All agents')
 export const LogsFrame = DataFrame('logs', {
   logs: Type.Array(LogEntry, { description: 'Newest first' }),
   count: Type.Integer({ minimum: 0, description: 'How many there are in all' }),
   last_updated: Timestamp
-})
-export const AlertFrame = DataFrame('alert', { alerts: Type.Array(Alert) })
+}, 'The newest entries of the log')
+export const AlertFrame = DataFrame('alert', { alerts: Type.Array(Alert) }, 'Alerts: those that were just raised, or all that are stored')
 
 const AckFrame = <T extends string, S extends string>(type: T, status: S) => ServerFrame(type, {
   timestamp: Timestamp,
   requestId: Type.Optional(RequestId),
   data: Type.Object({ status: Type.Union([Type.Literal(status), Type.Literal('error')]), message: Type.Optional(Type.String()) })
-})
+}, { description: 'Done, after the data frames that were asked for; or what went wrong' })
 
 export const PauseAck = AckFrame('pause_ack', 'paused')
 export const ResumeAck = AckFrame('resume_ack', 'resumed')
@@ -85,7 +84,7 @@ export const RefreshAck = AckFrame('refresh_ack', 'completed')
 export const AgentsAck = AckFrame('agents_ack', 'completed')
 export const ClearLogsAck = AckFrame('clear_logs_ack', 'completed')
 export const ClearAlertsAck = AckFrame('clear_alerts_ack', 'completed')
-export const DashboardTokenExpiring = ServerFrame('token_expiring', { expiresAt: EpochSeconds })
+export const DashboardTokenExpiring = ServerFrame('token_expiring', { expiresAt: EpochSeconds }, { description: 'The token ends in 30 s: replace it with `auth`' })
 
 export const dashboardClientFrames = {
   ...commonClientFrames,

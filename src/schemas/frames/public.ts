@@ -10,6 +10,10 @@ export const GetDiscoveryFrame = ClientFrame('get_discovery', {
   page: Type.Optional(NumberLike),
   page_size: Type.Optional(NumberLike),
   agent_type: Type.Optional(Nullable(Type.String({ maxLength: 100 })))
+}, {
+  description: 'A page of the agents that are shown; what is out of range is brought into it',
+  answers: ['discovery_data'],
+  examples: [{ type: 'get_discovery', requestId: 'r1', page: 1, page_size: 30, agent_type: 'testing' }]
 })
 export type GetDiscoveryFrame = Static<typeof GetDiscoveryFrame>
 
@@ -19,7 +23,7 @@ export const Welcome = ServerFrame('welcome', {
   commands: Type.Object({ ping: Type.String(), get_discovery: Type.String() }),
   pagination: Type.Object({ default_page_size: Type.Integer(), max_page_size: Type.Integer(), usage: Type.String() }),
   revision: Revision
-})
+}, { description: 'The first frame of a connection' })
 export const StatsUpdate = ServerFrame('stats_update', {
   timestamp: EpochSeconds,
   data: Type.Object({
@@ -30,7 +34,7 @@ export const StatsUpdate = ServerFrame('stats_update', {
     available_types: Type.Array(Type.String()),
     system_status: Type.Literal('operational')
   })
-})
+}, { description: 'Numbers of agents, on an interval' })
 export const AgentsUpdate = ServerFrame('agents_update', {
   timestamp: EpochSeconds,
   data: Type.Object({
@@ -39,7 +43,7 @@ export const AgentsUpdate = ServerFrame('agents_update', {
     revision: Revision,
     truncated: Type.Optional(Type.Literal(true))
   })
-})
+}, { description: 'The agents that are shown, after changes, unless the connection watches' })
 export const DiscoveryData = ServerFrame('discovery_data', {
   timestamp: EpochSeconds,
   requestId: Type.Optional(RequestId),
@@ -58,7 +62,7 @@ export const DiscoveryData = ServerFrame('discovery_data', {
     filters: Type.Object({ agent_type: Nullable(Type.String()) }),
     omitted: Type.Optional(Type.Array(Type.String(), { description: 'agent_ids of this page that did not fit into the frame' }))
   })
-})
+}, { description: 'A page of the agents that are shown' })
 
 export const publicClientFrames = { ...commonClientFrames, get_discovery: GetDiscoveryFrame }
 export const publicServerFrames = [...commonServerFrames, Welcome, StatsUpdate, AgentsUpdate, DiscoveryData]
