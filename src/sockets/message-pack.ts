@@ -1,67 +1,54 @@
-import { Decoder, Encoder } from '@msgpack/msgpack'
+import { DecodeError, Decoder, Encoder } from '@msgpack/msgpack'
+import sjson from 'secure-json-parse'
 import { isJson } from '../validation.js'
+import { assertWhole, memberOf, refuse } from './message-pack-walk.js'
+import { PoisonousFrame } from './parse.js'
 
-const forbidden: ReadonlySet<unknown> = new Set(['__proto__', 'constructor', 'prototype'])
-const encoder = new Encoder()
-const decoder = new Decoder({ mapKeyConverter: keyOf })
+// How deep a text may be nested is decided where it comes in.
+const encoder = new Encoder({ maxDepth: Infinity })
+const decoder = new Decoder({ mapKeyConverter: key => typeof key === 'string' ? key : refuse() })
 
-function refuse (): never {
-  throw new RangeError('Not MessagePack of what JSON can say')
+/** Escapes in a JSON text: of whole characters, of halves of them, and of anything else. */
+const escapes = /\\(?:ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(ud[89a-f][0-9a-f]{2})|.)/gi
+const mayBeHalf = /\\ud[89a-f]/i
+const requestIdKey = Buffer.from(encoder.encode('requestId'))
+
+/** MessagePack of a JSON text. */
+export function pack (text: string): Uint8Array {
+  return encoder.encode(JSON.parse(mayBeHalf.test(text) ? withoutHalves(text) : text))
 }
 
-function keyOf (key: unknown): string {
-  return typeof key === 'string' && !forbidden.has(key) ? key : refuse()
-}
-
-/** MessagePack of what came out of JSON. */
-export function pack (value: unknown): Uint8Array {
-  return encoder.encode(value)
+/** Half a character can be said in JSON and not in UTF-8: it becomes the sign for what cannot be shown. */
+function withoutHalves (text: string): string {
+  return text.replace(escapes, (escape: string, half?: string) => half === undefined ? escape : '\\ufffd')
 }
 
 /**
- * What a frame of MessagePack says.
+ * What a frame of MessagePack says; of one with members that would poison an object, only whose it is.
  * @throws for what is not MessagePack, or says more than JSON can: bytes, dates, other keys than strings, NaN
  */
 export function unpack (data: Buffer): unknown {
-  assertBounded(data)
-  const value = decoder.decode(data)
+  assertWhole(data)
+  const value = decode(data)
+  if (data.includes('constructor') && isPoisonous(value)) return new PoisonousFrame(value)
   return isJson(value) ? value : refuse()
 }
 
-/** A decoder makes room for what a header announces: no more may be announced than there are bytes for. */
-function assertBounded (data: Buffer) {
-  const reader = { data, at: 0 }
-  for (let owed = 1; owed > 0; owed--) {
-    owed += membersOf(reader)
-    if (owed - 1 > data.length - reader.at) refuse()
+function decode (data: Buffer): unknown {
+  try {
+    return decoder.decode(data)
+  } catch (error) {
+    // Of what is whole the decoder says so of one thing only: a member `__proto__`.
+    if (error instanceof DecodeError) return new PoisonousFrame({ requestId: requestIdIn(data) })
+    throw error
   }
 }
 
-interface Reader { readonly data: Buffer, at: number }
-
-/** Bytes after the first one of a value, from 0xca on: numbers. */
-const numberBytes: Readonly<Record<number, number>> = { 0xca: 4, 0xcb: 8, 0xcc: 1, 0xcd: 2, 0xce: 4, 0xcf: 8, 0xd0: 1, 0xd1: 2, 0xd2: 4, 0xd3: 8 }
-/** Bytes of the length that follows, and how many values come for each one counted: strings, arrays, maps. */
-const lengthBytes: Readonly<Record<number, readonly [bytes: 1 | 2 | 4, values: 0 | 1 | 2]>> = {
-  0xd9: [1, 0], 0xda: [2, 0], 0xdb: [4, 0], 0xdc: [2, 1], 0xdd: [4, 1], 0xde: [2, 2], 0xdf: [4, 2]
+function requestIdIn (data: Buffer): unknown {
+  const packed = memberOf(data, requestIdKey)
+  return packed && decoder.decode(packed)
 }
 
-/** Goes past a value or, of a container, past its header. @returns values that follow as its members */
-function membersOf (reader: Reader): number {
-  const first = reader.data[reader.at++] ?? refuse()
-  if (first <= 0x7f || first >= 0xe0 || first === 0xc0 || first === 0xc2 || first === 0xc3) return 0
-  if (first <= 0x8f) return 2 * (first & 0x0f)
-  if (first <= 0x9f) return first & 0x0f
-  if (first <= 0xbf) return pass(reader, first & 0x1f)
-  if (first in numberBytes) return pass(reader, numberBytes[first]!)
-  const [bytes, values] = lengthBytes[first] ?? refuse()
-  if (reader.at + bytes > reader.data.length) refuse()
-  const length = reader.data.readUIntBE(reader.at, bytes)
-  reader.at += bytes
-  return values === 0 ? pass(reader, length) : values * length
-}
-
-function pass (reader: Reader, bytes: number): 0 {
-  reader.at += bytes
-  return 0
+function isPoisonous (value: unknown): boolean {
+  return typeof value === 'object' && value !== null && sjson.scan(value, { safe: true }) === null
 }

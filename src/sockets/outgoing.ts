@@ -27,7 +27,7 @@ export class Outgoing {
 
   /** MessagePack of the same. */
   get packed (): Uint8Array {
-    return (this.#packed ??= pack(JSON.parse(this.text)))
+    return (this.#packed ??= pack(this.text))
   }
 
   /** Bytes on the wire, header included. */
