@@ -2,6 +2,7 @@ import type { WebSocket, WebSocketServer } from 'ws'
 import type { Batch } from '../src/sockets/batch.js'
 import type { Encoding, Outgoing } from '../src/sockets/outgoing.js'
 import { opcodes } from '../src/sockets/framing.js'
+import type { Traffic } from '../src/sockets/traffic.js'
 import type { Transport } from '../src/sockets/transport.js'
 import type { Log } from '../src/foundation.js'
 import { rawSocketFault, rawSocketOf } from './raw-socket.js'
@@ -22,13 +23,11 @@ export class WebSocketTransport implements Transport {
   get bufferedAmount () { return this.socket.bufferedAmount }
   get isOpen () { return this.socket.readyState === this.socket.OPEN }
 
-  write (batch: Batch, encoding: Encoding): number {
-    let bytes = 0
+  write (batch: Batch, encoding: Encoding, traffic: Traffic): void {
     for (const message of batch.messages()) {
-      bytes += message.size(encoding)
       this.#send(message, encoding)
+      traffic.wrote(1, message.size(encoding))
     }
-    return bytes
   }
 
   whenDrained (drained: () => void): void {
@@ -44,15 +43,15 @@ export class WebSocketTransport implements Transport {
 
   #send (message: Outgoing, encoding: Encoding) {
     this.#onTheWay++
-    const sent = () => { this.#sent() }
+    const sent = (error?: Error | null) => { this.#sent(error) }
     if (message.opcode === opcodes.ping) this.socket.ping(message.text, undefined, sent)
     else if (message.isPacked(encoding)) this.socket.send(message.packed, { binary: true }, sent)
     else this.socket.send(message.text, sent)
   }
 
-  #sent () {
+  #sent (error?: Error | null) {
     const drained = this.#drained
-    if (--this.#onTheWay > 0 || drained === null) return
+    if (--this.#onTheWay > 0 || drained === null || error) return
     this.#drained = null
     drained()
   }
@@ -60,12 +59,12 @@ export class WebSocketTransport implements Transport {
 
 /** Writes frames that are ready below the WebSocket, all of a tick at once, whenever ws lets it. */
 export class RawTransport extends WebSocketTransport {
-  override write (batch: Batch, encoding: Encoding): number {
+  override write (batch: Batch, encoding: Encoding, traffic: Traffic): void {
     const raw = rawSocketOf(this.socket)
-    if (raw === undefined) return super.write(batch, encoding)
+    if (raw === undefined) return super.write(batch, encoding, traffic)
     const bytes = batch.bytes(encoding)
     raw.write(bytes)
-    return bytes.length
+    traffic.wrote(batch.count, bytes.length)
   }
 
   override whenDrained (drained: () => void): void {
@@ -78,8 +77,7 @@ export class RawTransport extends WebSocketTransport {
   override together (write: () => void): void {
     const raw = rawSocketOf(this.socket)
     raw?.cork()
-    write()
-    raw?.uncork()
+    try { write() } finally { raw?.uncork() }
   }
 }
 

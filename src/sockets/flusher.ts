@@ -24,14 +24,22 @@ export class Flusher {
     this.#immediate ??= setImmediate(() => { this.#flush() })
   }
 
+  /** What goes wrong for one socket keeps nothing from the others. @returns whether all went well */
+  guard (go: () => void): boolean {
+    try {
+      go()
+      return true
+    } catch (error) {
+      this.#onError(error)
+      return false
+    }
+  }
+
   /** What is owed meanwhile is written in the next tick. */
   #flush () {
     const dirty = this.#dirty
     this.#dirty = []
     this.#first = this.#immediate = undefined
-    for (const outbox of dirty) {
-      // One socket that cannot be written to keeps nothing from the others.
-      try { outbox.flush() } catch (error) { this.#onError(error) }
-    }
+    for (const outbox of dirty) this.guard(() => { outbox.flush() })
   }
 }

@@ -97,11 +97,11 @@ export class Outbox {
   }
 
   #write (batch: Batch) {
-    const { transport, encoding, traffic } = this.#options
-    if (!transport.isOpen) return
-    traffic.bytesOut += transport.write(batch, encoding)
-    traffic.framesOut += batch.count
-    traffic.writes++
+    const { transport, encoding, flusher, traffic } = this.#options
+    if (!transport.isOpen || flusher.guard(() => { transport.write(batch, encoding, traffic) })) return
+    // Some of what it is owed is lost: it must not seem whole.
+    this.#drop()
+    transport.terminate()
   }
 
   #block () {
@@ -118,6 +118,6 @@ export class Outbox {
     const next = this.#next
     if (next === null) return
     this.#next = null
-    for (const go of next.values()) go()
+    for (const go of next.values()) this.#options.flusher.guard(go)
   }
 }

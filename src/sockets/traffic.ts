@@ -12,4 +12,11 @@ export class Traffic {
   limited = 0
   /** Connections that were closed because they read too slowly. */
   slowCloses = 0
+
+  /** One write has left. @param bytes headers included, before compression */
+  wrote (frames: number, bytes: number): void {
+    this.writes++
+    this.framesOut += frames
+    this.bytesOut += bytes
+  }
 }

@@ -1,13 +1,14 @@
 import type { Batch } from './batch.js'
 import type { Encoding } from './outgoing.js'
+import type { Traffic } from './traffic.js'
 
 /** What a connection needs of a WebSocket; the plugin gives it one of `ws`. */
 export interface Transport {
   /** Bytes that were written and have not left yet. */
   readonly bufferedAmount: number
   readonly isOpen: boolean
-  /** @returns bytes, headers included */
-  write (batch: Batch, encoding: Encoding): number
+  /** @param traffic counts what is written, and in how many writes */
+  write (batch: Batch, encoding: Encoding, traffic: Traffic): void
   /** Calls back once nothing that was written waits any more; not at all when the socket is gone before. */
   whenDrained (drained: () => void): void
   /** What `write` writes leaves together. */
