@@ -55,12 +55,16 @@ const samples: ReadonlyArray<{ message: Outgoing, encoding: Encoding, send: (soc
   { message: protocolPing, encoding: 'json', send: socket => socket.ping() }
 ]
 
-/** Whether a frame of ours is what ws sends for the same message, byte for byte. */
+/** Whether a frame of ours is what ws sends for the same message, byte for byte, and ws knows while it waits. */
 function isSame (socket: WebSocket, recorder: Recorder, { message, encoding, send }: typeof samples[number]): boolean {
+  const frame = new Batch(message, null).bytes(encoding)
   send(socket)
   const theirs = recorder.taken()
-  rawSocketOf(socket)!.write(new Batch(message, null).bytes(encoding))
-  return theirs.length > 0 && theirs.equals(recorder.taken()) && socket.bufferedAmount === 0
+  recorder.cork()
+  rawSocketOf(socket)!.write(frame)
+  const waiting = socket.bufferedAmount
+  recorder.uncork()
+  return frame.equals(theirs) && frame.equals(recorder.taken()) && waiting === frame.length && socket.bufferedAmount === 0
 }
 
 /**
