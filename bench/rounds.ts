@@ -1,7 +1,8 @@
 // Rounds, medians and the table that the rows are printed in.
-import { fork, type ChildProcess } from 'node:child_process'
+import { fork, type ChildProcess, type Serializable } from 'node:child_process'
 import { once } from 'node:events'
 import autocannon from 'autocannon'
+import type { Chart } from './chart.js'
 
 export const rounds = Number(process.env.BENCH_ROUNDS ?? 5)
 export const seconds = Number(process.env.BENCH_SECONDS ?? 3)
@@ -9,8 +10,8 @@ export const seconds = Number(process.env.BENCH_SECONDS ?? 3)
 export const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!
 export const percentile = (values: readonly number[], share: number): number => [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))]!
 
-/** One line of the report: what was measured, what came out, what was aimed at. */
-export interface Row { name: string, ours: string, peer: string, ratio: string, goal: string, met: boolean }
+/** One line of the report: what was measured, what came out, what was aimed at; some are drawn too. */
+export interface Row { name: string, ours: string, peer: string, ratio: string, goal: string, met: boolean, chart?: Chart }
 
 /** A program of this folder in a process of its own, which answers questions about itself. */
 export class Server {
@@ -30,10 +31,18 @@ export class Server {
 
   get url () { return `http://127.0.0.1:${this.port}` }
 
-  async ask<T> (question: string): Promise<T> {
-    this.child.send(question)
-    const [answer] = await once(this.child, 'message') as [T]
-    return answer
+  async ask<T> (question: Serializable): Promise<T> {
+    this.tell(question)
+    return this.next<T>()
+  }
+
+  /** Says something that is not answered. */
+  tell (message: Serializable): void { this.child.send(message) }
+
+  /** What it says next. */
+  async next<T> (): Promise<T> {
+    const [message] = await once(this.child, 'message') as [T]
+    return message
   }
 
   /** CPU that the process has used, in microseconds. */

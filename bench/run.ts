@@ -1,17 +1,26 @@
-// Runs all measurements, prints them as a table and writes the table of docs/benchmarks.md.
+// Runs all measurements, prints them as a table and writes the table of docs/benchmarks.md and the charts beside it.
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { svgOf } from './chart.js'
 import { http } from './http.js'
 import { deaths } from './deaths.js'
+import { fanOutSockets } from './fan-out-sockets.js'
+import { idleMemory } from './idle-memory.js'
+import { inbound } from './inbound.js'
 import { propagation } from './propagation.js'
 import { restart } from './restart.js'
+import { stalled } from './stalled.js'
+import { connectStorm } from './storm.js'
 import { stores } from './stores.js'
 import { rounds, seconds, type Row } from './rounds.js'
 
 const report = process.env.BENCH_REPORT
 const only = process.argv[2]
+/** Where charts go: beside the report of all, or where somebody wants those of a part. */
+const charts = process.env.BENCH_CHARTS ?? (report && only === undefined ? dirname(report) : undefined)
 
 function inProcess (...args: string[]): Row[] {
   const file = fileURLToPath(new URL('./process.js', import.meta.url))
@@ -25,6 +34,11 @@ const measurements: Record<string, () => Row[] | Promise<Row[]>> = {
   memory: () => [...inProcess('memory'), ...inProcess('memory', 'index')],
   'fan-out': () => inProcess('fan-out'),
   sockets: () => inProcess('sockets'),
+  'fan-out-sockets': fanOutSockets,
+  inbound,
+  'idle-memory': idleMemory,
+  stalled,
+  storm: connectStorm,
   stores,
   propagation,
   deaths,
@@ -43,6 +57,7 @@ for (const [name, measure] of Object.entries(measurements)) {
 }
 const text = table(rows)
 console.log(text)
+for (const { chart } of rows) if (chart && charts) writeFileSync(join(charts, `${chart.file}.svg`), svgOf(chart))
 if (report && only === undefined) {
   const machine = `Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model.trim()}, ${rounds} rounds of ${seconds} s, medians.`
   const page = readFileSync(report, 'utf8')

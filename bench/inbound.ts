@@ -1,0 +1,55 @@
+// How many requests a second are taken and acknowledged, when clients have many under way on each connection.
+import { Contestant, interleave, number, us } from './contest.js'
+import { median, seconds, type Row } from './rounds.js'
+import type { OurSetup } from './socket-ours.js'
+import type { PipelineWish } from './pipeline.js'
+
+const connections = 50
+const window = 64
+const goal = 1.5
+
+const setup: OurSetup = {
+  options: {
+    // Nothing but acks may come.
+    publicWs: { maxConnections: connections, messagesPerSecond: 1e9, burst: 1e9, intervalMs: 3_600_000, pingIntervalMs: 3_600_000 }
+  }
+}
+
+interface Inbound { rate: number, cpuUs: number }
+
+async function load ({ server, crowd }: Contestant): Promise<Inbound> {
+  const wish: PipelineWish = { window, ms: seconds * 1000 }
+  const before = await server.cpu()
+  const { answers, ms } = await crowd.ask<{ answers: number, ms: number }>({ ...wish })
+  return { rate: answers / ms * 1000, cpuUs: (await server.cpu() - before) / answers }
+}
+
+const middle = (results: readonly Inbound[]): Inbound =>
+  ({ rate: median(results.map(({ rate }) => rate)), cpuUs: median(results.map(({ cpuUs }) => cpuUs)) })
+
+const show = ({ rate, cpuUs }: Inbound) => `${number(rate)}/s, ${us(cpuUs)} CPU`
+
+export async function inbound (): Promise<Row[]> {
+  const ours = await Contestant.start('ours', setup, 'asking')
+  const peer = await Contestant.start('ws, parse and answer', '', 'plain')
+  for (const each of [ours, peer]) await each.open(connections)
+  const results = await interleave([ours, peer], load)
+  const [a, b] = [middle(results.get(ours)!), middle(results.get(peer)!)]
+  for (const each of [ours, peer]) each.stop()
+  const ratio = a.rate / b.rate
+  return [{
+    name: `requests with an ack, ${connections} connections with ${window} under way each`,
+    ours: show(a),
+    peer: `${peer.name}: ${show(b)}`,
+    ratio: ratio.toFixed(2),
+    goal: `≥ ${goal.toFixed(1)}`,
+    met: ratio >= goal,
+    chart: {
+      file: 'inbound',
+      title: `Requests with an ack per second, ${connections} connections with ${window} under way each`,
+      unit: '/s',
+      bars: [{ label: 'ours', value: a.rate, isOurs: true }, { label: peer.name, value: b.rate }],
+      goal: { value: goal * b.rate, label: `goal: ${goal} × ws` }
+    }
+  }]
+}

@@ -1,0 +1,59 @@
+// A WebSocket client that costs little, so that thousands of them leave the second core to the server.
+import { connect, type Socket } from 'node:net'
+import { clientFrame, FrameReader, opcodes } from './frames.js'
+
+const headEnd = '\r\n\r\n'
+
+function requestOf (path: string): string {
+  return [`GET ${path} HTTP/1.1`, 'Host: 127.0.0.1', 'Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='].join('\r\n') + headEnd
+}
+
+export class LightClient {
+  readonly socket: Socket
+  onText: (payload: Buffer) => void = () => {}
+  onClose: () => void = () => {}
+  readonly #reader = new FrameReader((payload, opcode) => { this.#heard(payload, opcode) })
+
+  private constructor (socket: Socket) { this.socket = socket }
+
+  /** Rejects with the status line of an upgrade that was refused. */
+  static open (port: number, path: string): Promise<LightClient> {
+    const socket = connect(port, '127.0.0.1').setNoDelay()
+    const client = new LightClient(socket)
+    return new Promise((resolve, reject) => {
+      let head = Buffer.alloc(0)
+      function onData (chunk: Buffer) {
+        head = Buffer.concat([head, chunk])
+        const end = head.indexOf(headEnd)
+        if (end < 0) return
+        socket.off('data', onData)
+        if (!head.subarray(0, 16).includes(' 101 ')) return reject(new Error(head.toString('latin1', 0, head.indexOf('\r\n'))))
+        client.take(chunk => { client.#reader.push(chunk) })
+        resolve(client)
+        // What came with the head is for whoever waits for this client.
+        if (end + headEnd.length < head.length) setImmediate(() => client.#reader.push(head.subarray(end + headEnd.length)))
+      }
+      socket.on('data', onData).on('error', reject).on('close', () => { client.onClose() })
+      socket.write(requestOf(path))
+    })
+  }
+
+  /** Has `onData` read the socket in place of whoever did. */
+  take (onData: (chunk: Buffer) => void): void {
+    this.socket.removeAllListeners('data').on('data', onData)
+  }
+
+  send (text: string): void {
+    this.socket.write(clientFrame(text))
+  }
+
+  destroy (): void {
+    this.socket.destroy()
+  }
+
+  #heard (payload: Buffer, opcode: number) {
+    if (opcode === opcodes.text) this.onText(payload)
+    if (opcode === opcodes.ping) this.socket.write(clientFrame(payload.toString('latin1'), opcodes.pong))
+    if (opcode === opcodes.close) this.socket.end()
+  }
+}
