@@ -1,12 +1,12 @@
 interface Node {
   readonly literals: Map<string, Node>
   one: Node | undefined
-  /** Whether a pattern ends here, and whether one does with `**`. */
-  isEnd: boolean
-  hasRest: boolean
+  /** The pattern that ends here, and the one that does so with `**`. */
+  end: string | undefined
+  rest: string | undefined
 }
 
-const newNode = (): Node => ({ literals: new Map(), one: undefined, isEnd: false, hasRest: false })
+const newNode = (): Node => ({ literals: new Map(), one: undefined, end: undefined, rest: undefined })
 
 /**
  * A set of patterns of channels: segments joined by `/`, where `*` stands for one segment and `**`, as the last of them,
@@ -26,13 +26,13 @@ export class Patterns {
 
   add (pattern: string): void {
     this.#patterns.add(pattern)
-    this.#mark(pattern, true)
+    this.#mark(pattern, pattern)
   }
 
   /** @returns whether it was there */
   delete (pattern: string): boolean {
     if (!this.#patterns.delete(pattern)) return false
-    this.#mark(pattern, false)
+    this.#mark(pattern, undefined)
     return true
   }
 
@@ -42,17 +42,22 @@ export class Patterns {
   }
 
   matches (channel: string): boolean {
-    return this.#patterns.size > 0 && matchesFrom(this.#root, channel.split('/'), 0)
+    return this.find(channel) !== undefined
   }
 
-  #mark (pattern: string, isThere: boolean) {
+  /** One of those that match. */
+  find (channel: string): string | undefined {
+    return this.#patterns.size > 0 ? findFrom(this.#root, channel.split('/'), 0) : undefined
+  }
+
+  #mark (pattern: string, mark: string | undefined) {
     const segments = pattern.split('/')
     const hasRest = segments.at(-1) === '**'
     if (hasRest) segments.pop()
     const path = [this.#root]
     for (const segment of segments) path.push(childOf(path.at(-1)!, segment))
-    path.at(-1)![hasRest ? 'hasRest' : 'isEnd'] = isThere
-    if (!isThere) prune(path, segments)
+    path.at(-1)![hasRest ? 'rest' : 'end'] = mark
+    if (mark === undefined) prune(path, segments)
   }
 }
 
@@ -73,14 +78,14 @@ function prune (path: readonly Node[], segments: readonly string[]) {
   }
 }
 
-function isEmpty ({ literals, one, isEnd, hasRest }: Node): boolean {
-  return !isEnd && !hasRest && literals.size === 0 && one === undefined
+function isEmpty ({ literals, one, end, rest }: Node): boolean {
+  return end === undefined && rest === undefined && literals.size === 0 && one === undefined
 }
 
-function matchesFrom (node: Node, segments: readonly string[], depth: number): boolean {
-  if (depth === segments.length) return node.isEnd
-  if (node.hasRest) return true
+function findFrom (node: Node, segments: readonly string[], depth: number): string | undefined {
+  if (depth === segments.length) return node.end
+  if (node.rest !== undefined) return node.rest
   const literal = node.literals.get(segments[depth]!)
-  if (literal && matchesFrom(literal, segments, depth + 1)) return true
-  return node.one !== undefined && matchesFrom(node.one, segments, depth + 1)
+  const found = literal && findFrom(literal, segments, depth + 1)
+  return found ?? (node.one && findFrom(node.one, segments, depth + 1))
 }

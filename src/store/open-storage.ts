@@ -1,4 +1,5 @@
 import { OptionsError } from '../errors.js'
+import { MemoryBroker } from '../messaging/memory-broker.js'
 import type { ResolvedOptions } from '../options.js'
 import { MemoryState } from './memory-state.js'
 import type { RedisConnection } from './redis/connections.js'
@@ -26,7 +27,10 @@ export function connectionOf ({ url, host, port, db, username, password, tls, se
  */
 export async function storageOf (options: ResolvedOptions, onError: (error: unknown) => void): Promise<Storage> {
   const { lease, store, state, storage, level, redis, namespace, feed } = options
-  if (store) return { kind: 'custom', agents: store, state: state ?? new MemoryState({ clock: () => store.now() }) }
+  if (store) {
+    const clock = () => store.now()
+    return { kind: 'custom', agents: store, state: state ?? new MemoryState({ clock }), broker: new MemoryBroker({ clock }) }
+  }
   const settings = { leaseMs: lease.durationMs, retentionMs: lease.retentionMs, preservation: lease.preservation }
   if (storage === 'memory') return new MemoryStorage(settings)
   const durable = { ...settings, changes: feed.ringSize }

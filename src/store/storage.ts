@@ -1,4 +1,6 @@
 import { monotonicClock } from '../clock.js'
+import type { Broker } from '../messaging/broker.js'
+import { MemoryBroker } from '../messaging/memory-broker.js'
 import { MemoryState } from './memory-state.js'
 import { MemoryStore, type MemoryStoreOptions } from './memory.js'
 import type { StateStore } from './state.js'
@@ -8,13 +10,15 @@ import type { AgentStore } from './store.js'
 export type StorageKind = 'memory' | 'level' | 'redis' | 'custom'
 
 /**
- * Where a registry keeps what it must not forget. `agents` is opened first and closed last; the two may share a
+ * Where a registry keeps what it must not forget. `agents` is opened first and closed last; they may share a
  * connection or database inside. Times of both are by the clock of `agents.now`. Closing what is not open does nothing.
  */
 export interface Storage {
   readonly kind: StorageKind
   readonly agents: AgentStore
   readonly state: StateStore
+  /** What its peers say to each other, and where they are. */
+  readonly broker: Broker
 }
 
 /** All of it in this process: nothing survives it. */
@@ -22,9 +26,11 @@ export class MemoryStorage implements Storage {
   readonly kind = 'memory'
   readonly agents: MemoryStore
   readonly state: MemoryState
+  readonly broker: MemoryBroker
 
   constructor ({ clock = monotonicClock(), ...options }: MemoryStoreOptions) {
     this.agents = new MemoryStore({ ...options, clock })
     this.state = new MemoryState({ clock })
+    this.broker = new MemoryBroker({ clock })
   }
 }

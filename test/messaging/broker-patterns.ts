@@ -49,6 +49,20 @@ export const patterns: Case[] = [
     await side.say('c:a/1', '3')
     t.same([await side.hears('c:a/1', 3), side.losses], [['1', '2', '3'], []])
   }],
+  ['what nothing let in is not told later', async (t, { side, broker }) => {
+    await broker.followPattern('a/*')
+    await side.say('c:a/1', '1')
+    await side.hears('c:a/1', 1)
+    broker.unfollowPattern('a/*')
+    await side.sayAll('c:a/1', ['2', '3'])
+    await Promise.all([broker.followPattern('*/1'), broker.followPattern('*/1')])
+    await side.say('c:a/1', '4')
+    await side.hears('c:a/1', 2)
+    await broker.followPattern('a/**')
+    broker.unfollowPattern('*/1')
+    await side.say('c:a/1', '5')
+    t.same([await side.hears('c:a/1', 3), side.losses], [['1', '4', '5'], []])
+  }],
   ['patterns match as a naive matcher does', async (t, { side, broker }) => {
     let round = 0
     await t.resolves(fc.assert(fc.asyncProperty(fc.uniqueArray(patternText, { maxLength: 4 }), fc.uniqueArray(channelText, { minLength: 1, maxLength: 6 }), async (wanted, channels) => {

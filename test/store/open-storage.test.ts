@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process'
 import fastify from 'fastify'
 import { Redis } from 'ioredis'
 import t from 'tap'
+import { MemoryBroker } from '../../src/messaging/memory-broker.js'
 import agentRegistry, { MemoryState, MemoryStore } from '../../src/index.js'
 import { resolveOptions, type AgentRegistryOptions } from '../../src/options.js'
 import { connectionOf, storageOf } from '../../src/store/open-storage.js'
@@ -17,7 +18,7 @@ t.test('the options say where data is kept', async t => {
   t.equal((await storage({})).kind, 'memory')
   t.equal((await storage({ storage: 'level', level: { path: t.testdir() } })).kind, 'level')
   t.equal((await storage({ storage: 'redis' })).kind, 'redis')
-  t.same(await storage({ store: agents, state, storage: 'level' }), { kind: 'custom', agents, state })
+  t.match(await storage({ store: agents, state, storage: 'level' }), { kind: 'custom', agents, state, broker: MemoryBroker })
 })
 
 t.test('a store of the host has facts in memory beside it, by its own clock', async t => {

@@ -1,4 +1,5 @@
 import { monotonicClock, type Clock } from '../../clock.js'
+import { MemoryBroker } from '../../messaging/memory-broker.js'
 import type { Storage } from '../storage.js'
 import { LevelAgents } from './agents.js'
 import type { Durability } from './database.js'
@@ -24,11 +25,13 @@ export class LevelStorage implements Storage {
   readonly folder: string
   readonly agents: LevelAgents
   readonly state: LevelState
+  readonly broker: MemoryBroker
 
   constructor ({ path, durability = 'commit', changes = 10_000, clock = monotonicClock(), ...options }: LevelStorageOptions) {
     this.folder = path
     const shared = new SharedDatabase(path, durability)
     this.agents = new LevelAgents(shared, { ...options, changes, clock })
     this.state = new LevelState(shared, clock)
+    this.broker = new MemoryBroker({ clock })
   }
 }

@@ -129,8 +129,10 @@ export class Connections {
   readonly blockMs: number
   readonly commandTimeoutMs: number
   readonly links: Readonly<Record<LinkName, Link>>
+  readonly #channel: string
   readonly #listeners = new Set<LinkListener>()
   readonly #readers = new Map<string, (message: Message) => void>()
+  #hearer: ((channel: string, text: string) => void) | undefined
   #users = 0
   #isOpen = false
   #isGathering = false
@@ -138,13 +140,15 @@ export class Connections {
 
   constructor ({ connection, namespace, commandTimeoutMs, blockMs }: ConnectionsOptions) {
     this.base = `{ar:${namespace}}:`
+    this.#channel = `${this.base}messages`
     this.blockMs = blockMs
     this.commandTimeoutMs = commandTimeoutMs
     const listener = { up: (name: LinkName) => { this.#up(name) }, down: (name: LinkName, fault: string) => { this.#down(name, fault) } }
     const link = (name: LinkName, timeoutMs: number) => new Link(name, connection, timeoutMs, listener)
     this.links = { commands: link('commands', commandTimeoutMs), changes: link('changes', commandTimeoutMs + blockMs), messages: link('messages', commandTimeoutMs) }
-    for (const [name, lua] of scripts) this.links.commands.client.defineCommand(`registry:${name}`, { numberOfKeys: 1, lua })
-    this.links.messages.client.on('message', (_channel: string, text: string) => { this.#read(text) })
+    this.define(scripts)
+    this.links.messages.client.on('message', (channel: string, text: string) => { this.#take(channel, text) })
+    this.links.messages.client.on('pmessage', (_glob: string, channel: string, text: string) => { this.#take(channel, text) })
   }
 
   /** @throws when Redis cannot be reached */
@@ -167,13 +171,23 @@ export class Connections {
     this.#listeners.delete(listener)
   }
 
+  /** @param scripts names and Lua; each takes one key */
+  define (scripts: ReadonlyMap<string, string>): void {
+    for (const [name, lua] of scripts) this.links.commands.client.defineCommand(`registry:${name}`, { numberOfKeys: 1, lua })
+  }
+
+  /** Who hears what comes over other channels of Redis. */
+  hear (hearer: (channel: string, text: string) => void): void {
+    this.#hearer = hearer
+  }
+
   /** Who reads messages of a type. */
   read (type: string, reader: (message: Message) => void): void {
     this.#readers.set(type, reader)
   }
 
   async publish (message: Message): Promise<void> {
-    await this.links.commands.client.publish(`${this.base}messages`, JSON.stringify(message))
+    await this.links.commands.client.publish(this.#channel, JSON.stringify(message))
   }
 
   /** Runs a script; `key` is the last word of a key of this namespace. */
@@ -208,13 +222,18 @@ export class Connections {
   }
 
   async #subscribe (): Promise<void> {
-    await this.links.messages.client.subscribe(`${this.base}messages`)
+    await this.links.messages.client.subscribe(this.#channel)
   }
 
   #close () {
     this.#isOpen = false
     this.#opening = undefined
     for (const link of Object.values(this.links)) link.close()
+  }
+
+  #take (channel: string, text: string) {
+    if (channel === this.#channel) this.#read(text)
+    else this.#hearer?.(channel, text)
   }
 
   #read (text: string) {
