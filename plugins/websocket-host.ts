@@ -12,6 +12,25 @@ export const hardPayloadLimit = 262_144
 /** How long a peer has to answer a close frame. */
 const closeTimeout = 5_000
 
+/** What compresses little and keeps little: without a context, and with a window of 4 KiB, which a client has to take. */
+const compression = {
+  threshold: 1024,
+  serverNoContextTakeover: true,
+  clientNoContextTakeover: true,
+  serverMaxWindowBits: 12,
+  zlibDeflateOptions: { level: 1, memLevel: 5, chunkSize: 4096 },
+  zlibInflateOptions: { chunkSize: 4096 }
+}
+
+export interface WebSocketHostOptions {
+  /** The paths that are ours. */
+  paths: ReadonlySet<string>
+  /** How long an upgrade may take until it is accepted. */
+  timeoutMs: number
+  /** Whether permessage-deflate (RFC 7692) is taken where a client offers it. */
+  isCompressing: boolean
+}
+
 /** @fastify/websocket marks upgrades that it has sent through the router. */
 function isRouted (request: IncomingMessage): boolean {
   return Object.getOwnPropertySymbols(request).some(symbol => symbol.description === 'ws-socket')
@@ -21,12 +40,10 @@ function isRouted (request: IncomingMessage): boolean {
  * Makes WebSocket routes possible in `scope`. A host that has @fastify/websocket in this scope keeps it: its plugin
  * serves our routes too. Otherwise we register our own, which must not send an upgrade through the router that another
  * one in the same server has sent already, nor take upgrades that are somebody else's.
- *
- * @param paths the paths that are ours
- * @param timeoutMs how long an upgrade may take until it is accepted
  */
-export async function provideWebSocket (scope: FastifyInstance, paths: ReadonlySet<string>, timeoutMs: number): Promise<void> {
-  await provideServer(scope, paths, timeoutMs)
+export async function provideWebSocket (scope: FastifyInstance, options: WebSocketHostOptions): Promise<void> {
+  const { paths } = options
+  await provideServer(scope, options)
   // Otherwise such a socket would be opened, closed without a word, and its URL logged with the query.
   scope.addHook('onRequest', function refuseUpgrade (request, _reply, done) {
     const isElsewhere = request.ws && !paths.has(request.routeOptions.url ?? '')
@@ -39,11 +56,16 @@ export async function provideWebSocket (scope: FastifyInstance, paths: ReadonlyS
   })
 }
 
-async function provideServer (scope: FastifyInstance, paths: ReadonlySet<string>, timeoutMs: number): Promise<void> {
+async function provideServer (scope: FastifyInstance, { paths, timeoutMs, isCompressing }: WebSocketHostOptions): Promise<void> {
   if (scope.hasDecorator('websocketServer')) return
   const upgrades = new EventEmitter()
   // closeTimeout is newer than the types of ws.
-  const serverOptions: WebsocketPluginOptions['options'] & { closeTimeout: number } = { maxPayload: hardPayloadLimit, closeTimeout, server: upgrades as unknown as Server }
+  const serverOptions: WebsocketPluginOptions['options'] & { closeTimeout: number } = {
+    maxPayload: hardPayloadLimit,
+    closeTimeout,
+    perMessageDeflate: isCompressing && compression,
+    server: upgrades as unknown as Server
+  }
   await scope.register(fastifyWebsocket, {
     options: serverOptions,
     errorHandler: ignoreSocketError
@@ -84,7 +106,8 @@ function isNobodys (server: Server): boolean {
 
 function ignoreSocketError () { /* ws closes the socket with the right code by itself */ }
 
-interface Receiver { _maxPayload?: number }
+interface Bounded { _maxPayload?: unknown }
+interface Receiver extends Bounded { _extensions?: Record<string, Bounded> }
 
 /**
  * Takes a socket over from whichever @fastify/websocket accepted it: bounds its frames and removes it from the host's
@@ -96,7 +119,12 @@ export function adopt (scope: FastifyInstance, socket: WebSocket): boolean {
   scope.websocketServer.clients.delete(socket)
   socket.removeAllListeners('error').on('error', ignoreSocketError)
   const receiver = (socket as unknown as { _receiver?: Receiver })._receiver
-  if (typeof receiver?._maxPayload !== 'number') return false
-  if (receiver._maxPayload === 0 || receiver._maxPayload > hardPayloadLimit) receiver._maxPayload = hardPayloadLimit
+  // What was compressed is measured a second time, where it is inflated.
+  return [receiver, ...Object.values(receiver?._extensions ?? {})].map(bound).every(Boolean)
+}
+
+function bound (part: Bounded | undefined): boolean {
+  if (typeof part?._maxPayload !== 'number') return false
+  if (part._maxPayload === 0 || part._maxPayload > hardPayloadLimit) part._maxPayload = hardPayloadLimit
   return true
 }

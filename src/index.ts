@@ -78,8 +78,9 @@ async function prepare (scope: FastifyInstance, core: Core, hasPrefix: boolean) 
   })
   await scope.register(limits, { options })
   await scope.register(validation)
-  const { publicWs, agentsWs, dashboardWs, prefix } = options
-  await provideWebSocket(scope, new Set([publicWs, agentsWs, dashboardWs].map(({ path }) => prefix + path)), agentsWs.timeoutMs)
+  const { publicWs, agentsWs, dashboardWs, prefix, sockets: { compression: isCompressing } } = options
+  const paths = new Set([publicWs, agentsWs, dashboardWs].map(({ path }) => prefix + path))
+  await provideWebSocket(scope, { paths, timeoutMs: agentsWs.timeoutMs, isCompressing })
 }
 
 /** Whether nobody can reach this server but from the same machine. */

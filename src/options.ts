@@ -156,6 +156,7 @@ export const OptionsSchema = Type.Object({
     messagesPerSecondPerAddress: rate('Frames a second that all sockets from one address may send for long; default: ten times those of a connection, or one for each socket that the tiers take', 'WEBSOCKET_MESSAGES_PER_SECOND_PER_ADDRESS'),
     burstPerAddress: rate('Frames that they may send at once; default: ten times those of a connection, or two for each socket that the tiers take', 'WEBSOCKET_BURST_PER_ADDRESS'),
     allowedOrigins: Type.Array(Type.String({ pattern: '^(null|\\*|[A-Za-z][A-Za-z0-9+.-]*://[^\\s/?#@]+/?)$' }), { default: [], description: 'Origins whose pages may open sockets, as `https://app.example.com`; `*` stands for one label of a host, alone for all. Without any all may; what sends no `Origin` is no browser and not asked', env: ['ALLOWED_ORIGINS'] }),
+    compression: flag(false, 'Take permessage-deflate where a client offers it, for frames over 1 KiB. It costs far more processor time than it saves on a local network; a host that has @fastify/websocket decides itself', { env: ['WEBSOCKET_COMPRESSION'] }),
     drainMs: ms(5_000, 'Time over which sockets are closed on shutdown', seconds('WEBSOCKET_DRAIN'))
   }, 'All sockets'),
   publicWs: tier('PUBLIC', '/public/ws', { intervalMs: 30_000, timeoutMs: 30_000, maxMessageSize: 4_096 }),
