@@ -68,7 +68,7 @@ function createTiers ({ options, registry }: Core, services: SocketServices): So
   }
 }
 
-function createServices ({ registry, state, membership, authority, dashboard, options, now, log }: Core): SocketServices {
+function createServices ({ registry, state, membership, authority, dashboard, messaging, options, now, log }: Core): SocketServices {
   const source = new FeedSource(registry)
   const hub = new Hub()
   const onError = (error: unknown) => log.error({ err: error }, 'socket')
@@ -92,6 +92,7 @@ function createServices ({ registry, state, membership, authority, dashboard, op
     lists: new ListUpdates(),
     liveness: new SocketLiveness(),
     dashboard,
+    messaging,
     flusher: new Flusher(onError),
     traffic: { public: new Traffic(), agents: new Traffic(), dashboard: new Traffic() },
     onError

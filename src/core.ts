@@ -11,6 +11,7 @@ import { monotonicClock } from './clock.js'
 import { Dashboard } from './dashboard/dashboard.js'
 import type { Foundation, Log } from './foundation.js'
 import { Membership, type Replacement } from './membership.js'
+import { Messaging } from './messaging/messaging.js'
 import type { ResolvedOptions } from './options.js'
 import { OutgoingCalls } from './outgoing/outgoing-calls.js'
 import { Search } from './search/search.js'
@@ -33,6 +34,7 @@ export interface Core {
   readonly search: Search
   readonly outgoing: OutgoingCalls
   readonly dashboard: Dashboard
+  readonly messaging: Messaging
   readonly now: () => number
 }
 
@@ -75,5 +77,6 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
   })
   const outgoing = new OutgoingCalls({ now: monotonicClock(), allowLoopback: listensOnLoopback })
   const tickets = new Tickets({ state: storage.state, now })
-  return { options, log, storage, state, registry, membership, authority, tokens, tickets, sessions, revocations, search, outgoing, dashboard, now }
+  const messaging = new Messaging({ broker: storage.broker, registry, options })
+  return { options, log, storage, state, registry, membership, authority, tokens, tickets, sessions, revocations, search, outgoing, dashboard, messaging, now }
 }

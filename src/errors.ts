@@ -42,6 +42,11 @@ export const problemTypes = {
   'deadline-exceeded': ['Deadline Exceeded', 504],
   'request-rejected': ['Request Rejected', 502],
   'unknown-request': ['Unknown Request', 404],
+  'invalid-channel': ['Invalid Channel', 400],
+  'channel-reserved': ['Channel Reserved', 403],
+  'channel-not-authorized': ['Channel Not Authorized', 403],
+  'channel-limit-exceeded': ['Channel Limit Exceeded', 429],
+  'missing-data': ['Missing Data', 400],
   'endpoint-unreachable': ['Endpoint Unreachable', 502],
   'connection-timeout': ['Connection Timeout', 504],
   'internal-error': ['Internal Server Error', 500]

@@ -71,7 +71,7 @@ export async function openFoundation (options: ResolvedOptions, log: Log): Promi
   const registry = createRegistry(options, storage, log, () => keys)
   const state = new SharedState(storage.state)
   let closed: Promise<void> | undefined
-  const close = () => (closed ??= state.close().finally(() => registry.close()))
+  const close = () => (closed ??= storage.broker.close().finally(() => state.close()).finally(() => registry.close()))
   try {
     await registry.open()
     await state.open()

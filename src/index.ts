@@ -144,6 +144,7 @@ async function wellKnownScope (scope: FastifyInstance, { options }: { options: R
 
 async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
   if (core.options.search.enabled) core.search.open()
+  await core.messaging.open()
   sockets.start()
   const sweep = setInterval(() => { core.sessions.sweep().catch(error => core.log.error({ err: error }, 'sessions')) }, 1000).unref()
   scope.addHook('preClose', async function drainSockets () {
@@ -152,6 +153,7 @@ async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
   })
   scope.addHook('onClose', async function closeClients () {
     core.search.close()
+    core.messaging.close()
     core.outgoing.close()
   })
 }

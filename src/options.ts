@@ -71,6 +71,12 @@ const AgentKey = Type.Object({
 export interface RegisterHookContext { registration: AgentRegistration, principal: Principal | null }
 /** Runs before a registration is stored; a throw refuses it (403), a timeout refuses it (503). */
 export type OnRegisterHook = (context: RegisterHookContext) => void | Promise<void>
+/** Who wants to do something with a channel, or with all that match a pattern. */
+export interface ChannelHookContext { channel: string, peerId: string, principal: Principal }
+/** Runs before a message is published, by whatever way; anything but `true` refuses it (403), a timeout too (503). */
+export type AuthorizePublishHook = (context: ChannelHookContext & { /** JSON text. */ data: string }) => boolean | Promise<boolean>
+/** Runs before a connection is subscribed; anything but `true` refuses it (403), a timeout too (503). */
+export type AuthorizeSubscribeHook = (context: ChannelHookContext) => boolean | Promise<boolean>
 /** Tries a bearer token that this registry did not issue; `null` or a throw means not authenticated. */
 export type AuthenticateHook = (token: string) => Principal | null | Promise<Principal | null>
 /**
@@ -162,6 +168,14 @@ export const OptionsSchema = Type.Object({
   publicWs: tier('PUBLIC', '/public/ws', { intervalMs: 30_000, timeoutMs: 30_000, maxMessageSize: 4_096 }),
   dashboardWs: tier('DASHBOARD', '/dashboard/ws', { intervalMs: 5_000, timeoutMs: 10_000, maxMessageSize: 65_536, maxConnections: 5 }),
   agentsWs: tier('AGENT', '/agents/ws', { intervalMs: 5_000, timeoutMs: 10_000, maxMessageSize: 65_536 }),
+  messaging: group({
+    maxSubscriptions: count(100, 'Channels and patterns that a connection may be subscribed to', { env: ['MESSAGING_MAX_SUBSCRIPTIONS'] }),
+    historyEntries: count(1_000, 'Messages that are kept of a channel or an inbox', { env: ['MESSAGING_HISTORY_ENTRIES'] }),
+    historyBytes: bytes(4_194_304, 'Size of what is kept of a channel or an inbox', { env: ['MESSAGING_HISTORY_BYTES'] }),
+    historyAgeMs: ms(3_600_000, 'Time that a message is kept', seconds('MESSAGING_HISTORY_AGE')),
+    msgIdMs: ms(300_000, 'Time that a `msgId` is remembered', seconds('MESSAGING_MSG_ID_AGE')),
+    presenceTtlMs: Type.Integer({ minimum: 1_000, maximum: 3_600_000, default: 15_000, description: 'Time after which the peers of a process that has died are gone for the others (ms)', ...seconds('MESSAGING_PRESENCE_TTL') })
+  }, 'Channels, inboxes and presence'),
   dashboard: group({
     logCapacity: count(10_000, 'Log entries and alerts that are kept', { env: ['DASHBOARD_LOG_BUFFER_MAXLEN'] }),
     logMessageLength: count(2048, 'Characters of a log message', { env: ['DASHBOARD_LOG_MESSAGE_MAXLEN'] }),
@@ -201,6 +215,8 @@ export const OptionsSchema = Type.Object({
   state: Type.Optional(Type.Unsafe<StateStore>(Type.Object({}, { description: 'A StateStore of your own beside `store`: sessions, revocations, tickets; default: in memory' }))),
   onRegister: hook<OnRegisterHook>('Called before a registration is stored; a throw refuses it'),
   authenticate: hook<AuthenticateHook>('Tries bearer tokens that are not ours'),
+  authorizePublish: hook<AuthorizePublishHook>('Called before a message is published to a channel; anything but `true` refuses it'),
+  authorizeSubscribe: hook<AuthorizeSubscribeHook>('Called before a connection is subscribed to a channel or pattern; anything but `true` refuses it'),
   embed: hook<EmbedHook>('Makes vectors of texts; turns on search by meaning'),
   publicView: hook<PublicViewHook>('What the public tier shows of a registration')
 }, { additionalProperties: false })

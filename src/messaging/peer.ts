@@ -1,16 +1,22 @@
+import type { Principal } from '../auth/principal.js'
 import type { Outgoing } from '../sockets/outgoing.js'
 import type { Rights } from './rights.js'
 
 /** How a connection speaks: names of channels and a few frames differ. */
 export type Dialect = 'agents' | 'v1'
 
-/** Somebody who takes part, through one connection. */
-export interface Peer {
-  /** Of the connection. */
-  readonly id: string
+/** Somebody who says something, by a connection or without one. */
+export interface Sender {
   readonly peerId: string
   readonly dialect: Dialect
   readonly rights: Rights
+  readonly bearer: Principal
+}
+
+/** Somebody who takes part, through one connection. */
+export interface Peer extends Sender {
+  /** Of the connection. */
+  readonly id: string
   readonly isOpen: boolean
   push (message: Outgoing): void
   /** Calls back once what was sent so far has left, a tick later at the earliest; of a kind only the last counts. */

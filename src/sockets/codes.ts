@@ -1,8 +1,9 @@
 /** Codes of `error` frames. The socket lives on after each of them. */
 export const errorCodes = [
   'malformed_message', 'unknown_type', 'invalid_frame', 'missing_data', 'unsupported_encoding', 'message_too_large',
-  'rate_limited', 'action_not_permitted', 'peer_not_found', 'agent_offline', 'no_responders', 'deadline_exceeded', 'rejected',
-  'unknown_request', 'storage_unavailable', 'internal_error'
+  'rate_limited', 'action_not_permitted', 'channel_not_authorized', 'channel_reserved', 'invalid_channel', 'channel_limit_exceeded',
+  'peer_not_found', 'agent_offline', 'no_responders', 'deadline_exceeded', 'rejected',
+  'unknown_request', 'backend_error', 'storage_unavailable', 'internal_error'
 ] as const
 export type ErrorCode = typeof errorCodes[number]
 

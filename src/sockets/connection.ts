@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto'
 import type { Principal } from '../auth/principal.js'
 import type { ErrorCode } from './codes.js'
 import { closeCodes } from './codes.js'
+import type { Peer } from '../messaging/peer.js'
+import { peerIdOf, Rights } from '../messaging/rights.js'
 import { InboundRate } from './inbound-rate.js'
 import { Inbox } from './inbox.js'
 import { unpack } from './message-pack.js'
@@ -20,7 +22,7 @@ const envelopeBytes = 4096
 export interface ConnectionOptions { tier: Tier, transport: Transport, encoding: Encoding, address: string, place: Place, services: SocketServices }
 
 /** One socket of any tier. */
-export class Connection {
+export class Connection implements Peer {
   readonly id = randomUUID()
   readonly tier: Tier
   readonly address: string
@@ -30,6 +32,9 @@ export class Connection {
   readonly encoding: Encoding
   readonly openedAt: number
   principal: Principal | null = null
+  /** It takes part in messaging. */
+  isPeer = false
+  readonly dialect = 'agents'
   /** Does not renew its agent's lease. */
   observes = false
   watcher: Watcher | null = null
@@ -52,6 +57,7 @@ export class Connection {
   readonly #inbox: Inbox
   readonly #outbox: Outbox
   readonly #services: SocketServices
+  #rights: Rights | null = null
 
   constructor ({ tier, transport, encoding, address, place, services }: ConnectionOptions) {
     const { flusher, traffic, options: { sockets: { maxBufferedBytes: limit } } } = services
@@ -70,6 +76,10 @@ export class Connection {
 
   get isOpen () { return this.closingAt === null && this.transport.isOpen }
   get isAuthenticated () { return this.tier.handshake === null || this.principal !== null }
+  /** Whose token it has: only on a connection that is somebody's. */
+  get bearer () { return this.principal! }
+  get peerId () { return peerIdOf(this.bearer) }
+  get rights () { return (this.#rights ??= new Rights(this.bearer)) }
   /** It has not taken yet what was sent in an earlier tick. */
   get isBehind () { return this.#outbox.isBlocked }
   /** Bytes that wait to be sent. */
@@ -119,6 +129,12 @@ export class Connection {
   heard (now: number): void {
     this.heardAt = now
     this.#services.liveness.heard(this)
+  }
+
+  /** The connection has another token. */
+  renew (principal: Principal): void {
+    this.principal = principal
+    this.#rights = null
   }
 
   /** The socket has ended. @param wasClean a close frame came: nothing broke */

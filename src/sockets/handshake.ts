@@ -2,6 +2,7 @@ import { isProblem } from '../errors.js'
 import type { Principal } from '../auth/principal.js'
 import { closeCodes } from './codes.js'
 import type { Connection } from './connection.js'
+import { mayTakePart } from '../messaging/messaging.js'
 import { isFrameLike, PoisonousFrame, type Frame } from './parse.js'
 import type { AuthFrame } from '../schemas/frames/agents.js'
 import { reportRefusal } from './refusals.js'
@@ -93,12 +94,14 @@ export class Handshake implements TierHandshake {
     this.#services.hub.identify(connection, principal)
     connection.sendFrame(this.#success(connection, requestId))
     this.#services.lists.sendTo(connection)
+    connection.isPeer = mayTakePart(connection)
+    if (connection.isPeer) this.#services.messaging.join(connection)
     connection.releaseHeld()
   }
 
   #success (connection: Connection, requestId: unknown) {
     const { agentId, role, expiresAt } = connection.principal!
-    const { registry, now } = this.#services
+    const { registry, now, options: { messaging } } = this.#services
     const { maxMessageSize, messagesPerSecond, burst } = connection.tier.options
     return {
       type: 'auth_success',
@@ -110,7 +113,7 @@ export class Handshake implements TierHandshake {
       expiresAt,
       heartbeatInterval: registry.leaseMs / 3000,
       leaseMs: registry.leaseMs,
-      limits: { maxMessageSize, messagesPerSecond, burst, channels: 0 },
+      limits: { maxMessageSize, messagesPerSecond, burst, channels: messaging.maxSubscriptions },
       ...(typeof requestId === 'string' && { requestId })
     }
   }

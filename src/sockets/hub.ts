@@ -48,9 +48,10 @@ export class Hub {
   /** The same subject, with another token. */
   replaceToken (connection: Connection, principal: Principal): void {
     this.#services.liveness.delete(connection)
-    connection.principal = principal
+    connection.renew(principal)
     connection.rate.belongTo(principal)
     this.#services.liveness.add(connection)
+    if (connection.isPeer) this.#services.messaging.changed(connection)
   }
 
   /** @param wasClean a close frame came: nothing broke */
@@ -60,6 +61,7 @@ export class Hub {
     connection.rate.leave()
     if (connection.watcher) this.#services.readers.delete(connection.watcher)
     connection.watcher = null
+    if (connection.isPeer) this.#services.messaging.leave(connection)
     this.#services.liveness.lost(connection, wasClean)
     if (connection.principal) connection.tier.handshake?.left?.(connection)
   }

@@ -7,11 +7,19 @@ const storageRetryMs = 2000
 const codes: Partial<Record<ProblemType, ErrorCode>> = {
   'agent-not-found': 'agent_offline',
   'agent-offline': 'agent_offline',
+  'channel-limit-exceeded': 'channel_limit_exceeded',
+  'channel-not-authorized': 'channel_not_authorized',
+  'channel-reserved': 'channel_reserved',
   'deadline-exceeded': 'deadline_exceeded',
+  'hook-failed': 'backend_error',
   'insufficient-permissions': 'action_not_permitted',
+  'invalid-channel': 'invalid_channel',
+  'invalid-input': 'invalid_frame',
+  'missing-data': 'missing_data',
   'no-responders': 'no_responders',
   'peer-not-found': 'peer_not_found',
   'quota-exceeded': 'rate_limited',
+  'rate-limit-exceeded': 'rate_limited',
   'request-rejected': 'rejected',
   'request-too-large': 'message_too_large',
   'stale-incarnation': 'action_not_permitted',
@@ -21,7 +29,7 @@ const codes: Partial<Record<ProblemType, ErrorCode>> = {
 
 function extrasOf ({ type, members }: ProblemError): object {
   if (type === 'storage-unavailable') return { retryAfterMs: Math.round(jittered(storageRetryMs, 0.5)) }
-  if (type === 'quota-exceeded') return { retryAfterMs: Number(members!.retry_after) * 1000 }
+  if (type === 'quota-exceeded' || type === 'rate-limit-exceeded') return { retryAfterMs: Number(members!.retry_after) * 1000 }
   return type === 'request-rejected' ? { reason: members!.reason } : {}
 }
 

@@ -2,6 +2,7 @@ import type { Admission } from '../admission.js'
 import type { Authority } from '../auth/authority.js'
 import type { Clock } from '../clock.js'
 import type { Dashboard } from '../dashboard/dashboard.js'
+import type { Messaging } from '../messaging/messaging.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Readers } from '../feed/readers.js'
 import type { FeedSource } from '../feed/source.js'
@@ -38,6 +39,7 @@ export interface SocketServices {
   readonly lists: ListUpdates
   readonly liveness: SocketLiveness
   readonly dashboard: Dashboard
+  readonly messaging: Messaging
   readonly flusher: Flusher
   readonly traffic: Readonly<Record<TierName, Traffic>>
   readonly now: Clock
