@@ -1,9 +1,8 @@
-import { problem } from '../errors.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Registry } from '../registry/registry.js'
 import type { Broker, BrokerListener, Entry, Position, PresenceChange, Roster } from './broker.js'
 import { tierPlace } from './channel-names.js'
-import type { Peer, Sender } from './peer.js'
+import type { Peer } from './peer.js'
 import { Peers } from './peers.js'
 import { Presence } from './presence.js'
 import { profileOf } from './profile.js'
@@ -14,8 +13,6 @@ export interface MessagingOptions {
   registry: Registry
   options: ResolvedOptions
 }
-
-const usersPrefix = 'user-'
 
 /** What peers say to each other, in this process and, through the broker, in others. */
 export class Messaging implements BrokerListener {
@@ -77,14 +74,4 @@ export class Messaging implements BrokerListener {
   signalled (from: string, body: string): void {
     this.signals.received(from, body)
   }
-}
-
-/** An agent that has the name of a user takes no part: it would be taken for that user. */
-export function mayTakePart ({ bearer, peerId }: Sender): boolean {
-  return bearer.type !== 'agent' || !peerId.startsWith(usersPrefix)
-}
-
-/** @throws insufficient-permissions */
-export function assertTakesPart (sender: Sender): void {
-  if (!mayTakePart(sender)) throw problem('insufficient-permissions', `Names that begin with ${usersPrefix} are those of users`)
 }
