@@ -14,7 +14,7 @@ declare module 'fastify' {
 }
 
 /** How frames may be written, by the subprotocol that says so. */
-const subprotocols: Readonly<Record<string, Encoding>> = { 'agent-registry.json': 'json', 'agent-registry.msgpack': 'msgpack' }
+export const subprotocols: Readonly<Record<string, Encoding>> = { 'agent-registry.json': 'json', 'agent-registry.msgpack': 'msgpack' }
 const bearerPrefix = 'bearer.'
 
 /**

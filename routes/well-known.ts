@@ -1,5 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
+import { publicUrlOf } from '../plugins/public-url.js'
 import { protocol } from '../src/identity.js'
 import type { ResolvedOptions } from '../src/options.js'
 
@@ -19,14 +20,12 @@ const Configuration = Type.Object({
   service_version: Type.String()
 })
 
-/** `/.well-known/*`, at the origin. URLs are never made of the Host header, which anybody can choose. */
+/** `/.well-known/*`, at the origin. */
 export default async function wellKnownRoutes (scope: FastifyInstance, { options }: { options: ResolvedOptions }) {
-  const issuer = () => options.publicUrl?.replace(/\/+$/, '') ?? `${originOf(scope)}${options.prefix}`
-
   scope.get('/.well-known/arcp-configuration', {
     schema: { tags: ['service'], summary: 'Where the endpoints are', response: { 200: Configuration } }
   }, async function getConfiguration () {
-    const base = issuer()
+    const base = publicUrlOf(scope, options)
     return {
       issuer: base,
       jwks_uri: `${base}/.well-known/jwks.json`,
@@ -49,12 +48,4 @@ export default async function wellKnownRoutes (scope: FastifyInstance, { options
     reply.header('cache-control', 'public, max-age=3600')
     return { keys: [] }
   })
-}
-
-/** Where the server listens; before that, what a test that injects requests sees. */
-function originOf (scope: FastifyInstance): string {
-  const [address] = scope.addresses()
-  if (typeof address !== 'object') return 'http://localhost'
-  const host = address.family === 'IPv6' ? `[${address.address}]` : address.address
-  return `http://${host}:${address.port}`
 }

@@ -29,15 +29,15 @@ export const AuthSuccess = ServerFrame('auth_success', {
   heartbeatInterval: Type.Number({ description: 'Seconds between two signs of life, at most', examples: [20] }),
   leaseMs: Type.Integer({ description: 'Time without a sign of life after which the agent is dead', examples: [60000] }),
   limits: Type.Object({
-    maxMessageSize: Type.Integer(),
-    messagesPerSecond: Type.Integer(),
-    burst: Type.Integer(),
-    channels: Type.Integer()
+    maxMessageSize: Type.Integer({ description: 'Bytes of the largest `data`', examples: [65536] }),
+    messagesPerSecond: Type.Integer({ description: 'Frames for long', examples: [100] }),
+    burst: Type.Integer({ description: 'Frames at once', examples: [200] }),
+    channels: Type.Integer({ description: 'Subscriptions', examples: [100] })
   }),
   requestId: Type.Optional(RequestId)
 }, { description: 'The connection is authenticated', unasked: true })
 export const TokenExpiring = ServerFrame('token_expiring', { expiresAt: EpochSeconds }, { description: 'The token ends in 30 s: replace it with `auth`' })
-export const AgentsTruncated = ServerFrame('agents_truncated', { total_count: Type.Integer(), sent: Type.Integer(), revision: Revision }, { description: 'The list before this one was cut' })
+export const AgentsTruncated = ServerFrame('agents_truncated', { total_count: Type.Integer({ examples: [240] }), sent: Type.Integer({ examples: [100] }), revision: Revision }, { description: 'The list before this one was cut' })
 /** The one frame that is not an object. */
 export const AgentList = Type.Array(AgentInfo, { description: 'All agents, after authentication and after changes, unless the connection watches' })
 

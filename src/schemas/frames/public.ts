@@ -21,7 +21,7 @@ export const Welcome = ServerFrame('welcome', {
   message: Type.String(),
   features: Type.Array(Type.String()),
   commands: Type.Object({ ping: Type.String(), get_discovery: Type.String() }),
-  pagination: Type.Object({ default_page_size: Type.Integer(), max_page_size: Type.Integer(), usage: Type.String() }),
+  pagination: Type.Object({ default_page_size: Type.Integer({ examples: [30] }), max_page_size: Type.Integer({ examples: [100] }), usage: Type.String() }),
   revision: Revision
 }, { description: 'The first frame of a connection' })
 export const StatsUpdate = ServerFrame('stats_update', {
@@ -50,16 +50,16 @@ export const DiscoveryData = ServerFrame('discovery_data', {
   data: Type.Object({
     agents: Type.Array(AgentInfo),
     pagination: Type.Object({
-      current_page: Type.Integer(),
-      page_size: Type.Integer(),
+      current_page: Type.Integer({ examples: [1] }),
+      page_size: Type.Integer({ examples: [30] }),
       total_agents: Type.Integer(),
       total_pages: Type.Integer(),
-      has_next: Type.Boolean(),
-      has_previous: Type.Boolean(),
-      next_page: Nullable(Type.Integer()),
-      previous_page: Nullable(Type.Integer())
+      has_next: Type.Boolean({ examples: [false] }),
+      has_previous: Type.Boolean({ examples: [false] }),
+      next_page: Nullable(Type.Integer(), { examples: [null] }),
+      previous_page: Nullable(Type.Integer(), { examples: [null] })
     }),
-    filters: Type.Object({ agent_type: Nullable(Type.String()) }),
+    filters: Type.Object({ agent_type: Nullable(Type.String(), { examples: ['testing'] }) }),
     omitted: Type.Optional(Type.Array(Type.String(), { description: 'agent_ids of this page that did not fit into the frame' }))
   })
 }, { description: 'A page of the agents that are shown' })

@@ -1,0 +1,43 @@
+import type { TSchema } from '@sinclair/typebox'
+import { AgentList, agentsClientFrames, agentsServerFrames, AuthenticateFrame } from '../schemas/frames/agents.js'
+import { commonClientFrames, commonServerFrames, PingText, PongText } from '../schemas/frames/common.js'
+import { dashboardClientFrames, dashboardServerFrames } from '../schemas/frames/dashboard.js'
+import { publicClientFrames, publicServerFrames } from '../schemas/frames/public.js'
+import type { TierName } from './tiers.js'
+
+export interface Messages {
+  /** Frames that have a handler, by `type`. */
+  readonly client: Readonly<Record<string, TSchema>>
+  readonly server: readonly TSchema[]
+  /** Messages without a `type`, by their names in documents. */
+  readonly untyped: { readonly client: Readonly<Record<string, TSchema>>, readonly server: Readonly<Record<string, TSchema>> }
+}
+
+/** All that goes over a tier, and what the tier is for. */
+export interface Catalogue extends Messages { readonly summary: string }
+
+const texts = { 'text-ping': PingText, 'text-pong': PongText }
+
+/** What tiers share. */
+export const common: Messages = { client: commonClientFrames, server: commonServerFrames, untyped: { client: texts, server: texts } }
+
+export const catalogues: Readonly<Record<TierName, Catalogue>> = {
+  public: {
+    summary: 'Anybody, read only',
+    client: publicClientFrames,
+    server: publicServerFrames,
+    untyped: common.untyped
+  },
+  agents: {
+    summary: 'Agents, users and admins, with a token',
+    client: agentsClientFrames,
+    server: agentsServerFrames,
+    untyped: { client: { ...texts, authenticate: AuthenticateFrame }, server: { ...texts, list: AgentList } }
+  },
+  dashboard: {
+    summary: 'Admins',
+    client: dashboardClientFrames,
+    server: dashboardServerFrames,
+    untyped: common.untyped
+  }
+}
