@@ -3,7 +3,7 @@ import type { TSchema } from '@sinclair/typebox'
 import { dashboardServerFrames } from '../../src/schemas/frames/dashboard.js'
 import { errorCodes } from '../../src/sockets/codes.js'
 import { fieldErrors } from '../../src/validation.js'
-import type { Client, Harness, Json } from '../helper.js'
+import type { Client, Harness, Json, Remote } from '../helper.js'
 import { nextWhere } from './helper.js'
 
 export const bearer = (token: string, more: object = {}) => ({ headers: { authorization: `Bearer ${token}`, ...more } })
@@ -12,7 +12,7 @@ export const bearer = (token: string, more: object = {}) => ({ headers: { author
 export const firstFrames = ['monitoring', 'health', 'agents', 'logs']
 
 /** A dashboard that is in; its first frames are in `all`, those up to `logs` were read. */
-export async function dashboard (registry: Harness, token: string, more: object = {}): Promise<Client> {
+export async function dashboard (registry: Remote, token: string, more: object = {}): Promise<Client> {
   const client = registry.socket('/dashboard/ws')
   await client.opened
   client.send({ type: 'auth', token, ...more })
