@@ -169,7 +169,7 @@ async function build (app: FastifyInstance, scope: FastifyInstance, foundation: 
   await prepare(scope, core, hasPrefix)
   if (options.routes.docs) await collectOpenapi(scope)
   await scope.register(async function registryRoutes (routes) { await addRoutes(routes, core, sockets) })
-  if (options.routes.docs) await scope.register(docs)
+  if (options.routes.docs) await scope.register(docs, { options, tiers: Object.values(sockets.tiers) })
   await start(scope, core, sockets)
 }
 
