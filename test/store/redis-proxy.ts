@@ -29,6 +29,13 @@ export class RedisProxy {
     return found.length
   }
 
+  /** What is said on these is heard, and no answer comes back. */
+  mute (word: string): number {
+    const found = [...this.#sockets].filter(socket => said.get(socket)?.includes(word.toUpperCase()))
+    for (const socket of found) partners.get(socket)!.unpipe().pause()
+    return found.length
+  }
+
   /** Ends all connections, and takes no new ones. */
   close (): void {
     this.#isOpen = false

@@ -77,7 +77,7 @@ export class Presence {
     // What does not come through is unsure again.
     await Promise.all(Array.from(doubtful, ([id, stay]) => {
       const here = this.#here.get(id)
-      return this.#move(here ? { op: 'stay', ...here } : { op: 'leave', ...stay })
+      return this.#move(here ? { ...here, op: 'stay' } : { ...stay, op: 'leave' })
     }))
   }
 

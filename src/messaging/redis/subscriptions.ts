@@ -1,4 +1,4 @@
-import type { Link } from '../../store/redis/connections.js'
+import { unavailable, type Link } from '../../store/redis/connections.js'
 
 type Verbs = readonly [join: 'subscribe' | 'psubscribe', leave: 'unsubscribe' | 'punsubscribe']
 
@@ -74,6 +74,10 @@ export class Subscriptions {
   }
 
   async #join (names: readonly string[]): Promise<void> {
-    await Promise.all(Array.from(chunksOf(names), chunk => this.#link.client[this.#verbs[0]](...chunk)))
+    try {
+      await Promise.all(Array.from(chunksOf(names), chunk => this.#link.client[this.#verbs[0]](...chunk)))
+    } catch (error) {
+      throw unavailable(error)
+    }
   }
 }
