@@ -1,10 +1,13 @@
 import fastifyWebsocket from '@fastify/websocket'
-import t from 'tap'
+import type { FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
 import { MemoryStore } from '../../src/index.js'
 import { build, sleep, until, type Client } from '../helper.js'
 import { dashboard } from './dashboard-helper.js'
 import { rawOf, sendTogether } from './helper.js'
 
+/** By itself @fastify/websocket closes the sockets of a host at once. */
+const keepsSockets = { preClose: (done: () => void) => { done() } }
 const goingAway = { code: 1001, reason: 'Going away' }
 const slotOf = ({ all }: Client): number => all.find(({ type }) => type === 'going_away').retryAfterMs
 
@@ -105,29 +108,49 @@ t.test('dead peers, and those that answer no pings, end with the deadline at the
   await dead.closed
 })
 
-t.test('an upgrade that was let in and is ready only when all have gone is told to go, and holds nothing up', async t => {
-  let waiting = false
-  const registry = await build(t, {}, {
-    before: app => app.addHook('preHandler', async function lookItUp (request) {
-      if (!request.ws) return
-      waiting = true
-      await sleep(1000)
-    })
+/** A registry whose host looks something up on each upgrade, for as long as its query says. */
+async function startSlowHost (t: Test, prepare: (app: FastifyInstance) => unknown = () => {}) {
+  let waiting = 0
+  const registry = await build(t, { sockets: { drainMs: 2000 } }, {
+    before: async app => {
+      await prepare(app)
+      app.addHook('preHandler', async function lookItUp (request) {
+        const { wait } = request.query as { wait?: string }
+        if (wait === undefined) return
+        waiting++
+        await sleep(Number(wait))
+      })
+    }
   })
-  const late = registry.socket('/public/ws')
-  await until(() => waiting)
+  return { registry, isWaiting: () => waiting > 0 }
+}
+
+t.test('an upgrade that was let in and is ready only when all have gone is refused, and holds nothing up', async t => {
+  const { registry, isWaiting } = await startSlowHost(t)
+  const late = registry.socket('/public/ws?wait=500')
+  await until(isWaiting)
   const started = Date.now()
   await registry.app.close()
   t.ok(Date.now() - started < 5000)
-  t.not(late.ws.readyState, late.ws.OPEN)
-  const end = await Promise.race([late.closed, late.refused])
-  t.match(end, 'status' in end ? { status: 503 } : { code: 1001 })
+  t.equal((await late.refused).status, 503)
+})
+
+t.test('one that a host accepts while we send the others away is sent away too', async t => {
+  const { registry, isWaiting } = await startSlowHost(t, app => app.register(fastifyWebsocket, keepsSockets))
+  const mute = registry.socket('/public/ws', [], { autoPong: false })
+  await mute.next('welcome')
+  const late = registry.socket('/public/ws?wait=300')
+  await until(isWaiting)
+  await registry.app.close()
+  t.strictSame(await late.closed, goingAway)
+  t.strictSame(late.all, [{ type: 'going_away', retryAfterMs: 0 }])
+  t.strictSame(await mute.closed, goingAway)
 })
 
 t.test('sockets of the host are not told anything by us, and work while ours go', async t => {
-  const registry = await build(t, { sockets: { drainMs: 500 } }, {
+  const registry = await build(t, { sockets: { drainMs: 2000 } }, {
     before: async app => {
-      await app.register(fastifyWebsocket)
+      await app.register(fastifyWebsocket, keepsSockets)
       app.get('/host/ws', { websocket: true }, function echo (socket) {
         socket.on('message', data => socket.send(`host: ${data}`))
       })
@@ -141,6 +164,7 @@ t.test('sockets of the host are not told anything by us, and work while ours go'
   own.send('still there')
   t.equal(await own.next(), 'host: still there')
   for (const client of ours) t.strictSame(await client.closed, goingAway)
+  own.close()
   await closing
   t.strictSame(own.all, ['host: still there'])
 })
