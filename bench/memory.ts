@@ -6,8 +6,8 @@ import type { Row } from './rounds.js'
 
 const mb = (bytes: number) => `${(bytes / 1_048_576).toFixed(0)} MB`
 
-export async function settledRss (): Promise<number> {
-  for (let index = 0; index < 5; index++) {
+export async function settledRss (collections = 5): Promise<number> {
+  for (let index = 0; index < collections; index++) {
     globalThis.gc?.()
     await new Promise(resolve => setTimeout(resolve, 200))
   }
