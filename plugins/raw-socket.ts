@@ -79,7 +79,7 @@ export function rawSocketFault (server: WebSocketServer): string | undefined {
       if (rawSocketOf(socket) !== recorder) return 'the stream below a socket is not where it was'
       return samples.every(sample => isSame(socket, recorder, sample)) ? undefined : 'frames differ'
     } finally {
-      socket.terminate()
+      recorder.destroy()
     }
   } catch (error) {
     return (error as Error).message
