@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { decode } from '@msgpack/msgpack'
 import type { TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import fastify, { type FastifyInstance, type FastifyRequest, type FastifyServerOptions } from 'fastify'
@@ -167,7 +168,7 @@ export class Client {
     })
     this.refused.catch(() => {})
     this.ws.on('error', () => {})
-    this.ws.on('message', data => this.#push(String(data)))
+    this.ws.on('message', (data: Buffer, isBinary) => this.#push(isBinary ? JSON.stringify(decode(data)) : String(data)))
   }
 
   send (frame: unknown): void {
