@@ -6,7 +6,9 @@ import { implementation, protocol } from '../src/identity.js'
 import type { Core } from '../src/core.js'
 import type { Answers } from '../src/dashboard/answers.js'
 import { ResponseTimes } from '../src/dashboard/response-times.js'
-import type { Hub } from '../src/sockets/hub.js'
+import { counter, gauge } from './series.js'
+import { countSockets } from './socket-metrics.js'
+import type { Sockets } from './sockets.js'
 
 const durationBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const nsPerSecond = 1e9
@@ -18,7 +20,7 @@ export interface Metrics {
   text (): Promise<string>
 }
 
-export interface MetricsSources { core: Core, hub: Hub }
+export interface MetricsSources { core: Core, sockets: Sockets }
 
 /** Tells of every answered request of `scope` by its route, never by its path: paths are anybody's choice. */
 export function reportAnswers (scope: FastifyInstance, answers: Answers): void {
@@ -28,7 +30,7 @@ export function reportAnswers (scope: FastifyInstance, answers: Answers): void {
   })
 }
 
-function countRequests (register: prom.Registry, answers: Answers): void {
+function countRequests (answers: Answers, register: prom.Registry): void {
   const times = new ResponseTimes(durationBuckets)
   answers.onAnswer(answer => { times.record(answer) })
   counter(register, 'arcp_requests_total', 'Requests answered', ['method', 'endpoint', 'status_code'], set => {
@@ -68,7 +70,7 @@ function countRegistrations ({ registry, membership, options }: Core, register: 
   membership.onFailure(type => { registrations.inc({ status: 'failed', agent_type: labels.known(type) }) })
 }
 
-function countRegistry ({ core, hub }: MetricsSources, register: prom.Registry): void {
+function countRegistry (core: Core, register: prom.Registry): void {
   const registers = [register]
   const { tally } = core.registry
   countRegistrations(core, register)
@@ -80,9 +82,6 @@ function countRegistry ({ core, hub }: MetricsSources, register: prom.Registry):
   })
   gauge(register, 'arcp_active_agents', 'Agents that are alive, by type', ['agent_type'], set => {
     for (const [type, count] of aliveByType(core)) set(count, { agent_type: type })
-  })
-  gauge(register, 'arcp_websocket_connections', 'Open sockets, by tier', ['tier'], set => {
-    for (const tier of ['public', 'agents', 'dashboard'] as const) set(hub.countOf(tier), { tier })
   })
   counter(register, 'arcp_agent_heartbeats_total', 'Signs of life', ['status'], set => {
     set(tally.renewed, { status: 'success' })
@@ -107,27 +106,7 @@ function countRegistry ({ core, hub }: MetricsSources, register: prom.Registry):
   gauge(register, 'agent_registry_sweep_lag_seconds', 'How late the last sweep was', [], set => { set(core.registry.sweepLagMs / 1000) })
 }
 
-type Set = (value: number, labels?: Record<string, string>) => void
-
-/** Sets a series anew each time that it is read. */
-function pulled (make: (collect: () => void) => { reset (): void, inc (labels: Record<string, string>, value: number): void }, collect: (set: Set) => void): void {
-  const made = make(() => {
-    made.reset()
-    collect((value, labels = {}) => { made.inc(labels, value) })
-  })
-}
-
-/** A gauge whose values are asked for when it is read. */
-function gauge (register: prom.Registry, name: string, help: string, labelNames: string[], collect: (set: Set) => void): void {
-  pulled(read => new prom.Gauge({ name, help, labelNames, registers: [register], collect: read }), collect)
-}
-
-/** A counter that somebody else counts. */
-function counter (register: prom.Registry, name: string, help: string, labelNames: string[], collect: (set: Set) => void): void {
-  pulled(read => new prom.Counter({ name, help, labelNames, registers: [register], collect: read }), collect)
-}
-
-function describeService (register: prom.Registry, { core }: MetricsSources): void {
+function describeService (core: Core, register: prom.Registry): void {
   const info = new prom.Gauge({ name: 'arcp_service_info', help: 'What serves here', labelNames: ['version', 'name', 'implementation'], registers: [register] })
   info.set({ version: protocol.version, name: protocol.name, implementation: `${implementation.name}/${implementation.version}` }, 1)
   gauge(register, 'arcp_service_health_status', 'Whether the registry is healthy', ['arcp_service_health_status'], set => {
@@ -158,9 +137,10 @@ function watchEventLoop (scope: FastifyInstance, register: prom.Registry): void 
 /** Prometheus series of one registry, in a register of its own, with label sets that are bounded. */
 export function createMetrics (scope: FastifyInstance, sources: MetricsSources): Metrics {
   const register = new prom.Registry()
-  countRequests(register, sources.core.dashboard.answers)
-  countRegistry(sources, register)
-  describeService(register, sources)
+  countRequests(sources.core.dashboard.answers, register)
+  countRegistry(sources.core, register)
+  countSockets(sources.sockets.services, register)
+  describeService(sources.core, register)
   watchEventLoop(scope, register)
   prom.collectDefaultMetrics({ register })
   return { contentType: register.contentType, text: () => register.metrics() }
