@@ -1,9 +1,13 @@
-// Writes .env.example and the tables of README.md from the schemas of the options; `--check` fails where they differ.
+// Writes .env.example, the tables of README.md and those of docs/protocol.md from schemas; `--check` fails where they differ.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import fastify from 'fastify'
 import { describeSetting, settingsOf, standAloneDefaults } from '../dist/src/env.js'
+import agentRegistry from '../dist/src/index.js'
 import { OptionsSchema } from '../dist/src/options.js'
 import { ServerSettingsSchema } from '../dist/src/server-settings.js'
+import { code, fill, table } from './markdown.js'
+import { protocol } from './protocol-tables.js'
 
 const { check } = parseArgs({ options: { check: { type: 'boolean', default: false } } }).values
 const stale = []
@@ -84,22 +88,10 @@ function envExample () {
   return `${parts.join('\n')}\n`
 }
 
-function cell (text) {
-  return text.replaceAll('|', '\\|').replaceAll('\n', ' ')
-}
-
-function row (cells) {
-  return `| ${cells.map(cell).join(' | ')} |`
-}
-
-function code (text) {
-  return text === '' ? '' : `\`${text}\``
-}
-
 function environmentTable () {
   const rows = [...allSections().values()].flat().map(setting =>
-    row([setting.names.map(code).join(', '), code(asText(setting)), describeSetting(setting)]))
-  return ['| Variable | Default | Meaning |', '| --- | --- | --- |', ...rows].join('\n')
+    [setting.names.map(code).join(', '), code(asText(setting)), describeSetting(setting)])
+  return table(['Variable', 'Default', 'Meaning'], rows)
 }
 
 function typeOf (schema) {
@@ -112,26 +104,31 @@ function optionRows (schema, path = []) {
   return Object.entries(schema.properties).flatMap(([name, child]) => {
     if (child.properties) return optionRows(child, [...path, name])
     const value = child.default === undefined ? '' : JSON.stringify(child.default).replaceAll('"', "'")
-    return [row([code([...path, name].join('.')), code(typeOf(child)), code(value), child.description])]
+    return [[code([...path, name].join('.')), code(typeOf(child)), code(value), child.description]]
   })
 }
 
 function optionsTable () {
-  return ['| Option | Type | Default | Description |', '| --- | --- | --- | --- |', ...optionRows(OptionsSchema)].join('\n')
-}
-
-function fill (text, marker, table) {
-  const pattern = new RegExp(`(<!-- ${marker} -->)[^]*?(<!-- /${marker} -->)`)
-  if (!pattern.test(text)) throw new Error(`README.md has no <!-- ${marker} --> … <!-- /${marker} -->`)
-  return text.replace(pattern, (_, before, after) => `${before}\n${table}\n${after}`)
+  return table(['Option', 'Type', 'Default', 'Description'], optionRows(OptionsSchema))
 }
 
 function readme (text) {
   return fill(fill(text, 'options', optionsTable()), 'environment', environmentTable())
 }
 
+/** The document of the tiers, as a registry with the default options serves it. */
+async function asyncapi () {
+  const app = fastify()
+  await app.register(agentRegistry, { routes: { docs: true } })
+  const answer = await app.inject('/asyncapi.json')
+  await app.close()
+  return answer.json()
+}
+
+const document = await asyncapi()
 update('.env.example', envExample)
 update('README.md', readme)
+update('docs/protocol.md', text => protocol(text, document))
 if (stale.length > 0) {
   console.error(`out of date: ${stale.join(', ')}; run npm run build && npm run docs`)
   process.exitCode = 1

@@ -97,7 +97,7 @@ export const OptionsSchema = Type.Object({
     wellKnown: flag(true, 'Serve `/.well-known/*`', { env: ['ARCP_ROUTES_WELL_KNOWN'] }),
     metrics: flag(true, 'Serve `/metrics` and `/metrics/scrape`', { env: ['ARCP_ROUTES_METRICS'] }),
     dashboard: flag(true, 'Serve `/dashboard/config` and the dashboard tier', { env: ['ARCP_ROUTES_DASHBOARD'] }),
-    docs: flag(false, 'Serve `/docs` and `/openapi.json`', { env: ['ARCP_ROUTES_DOCS'] })
+    docs: flag(false, 'Serve `/docs`, `/openapi.json` and `/asyncapi.json`', { env: ['ARCP_ROUTES_DOCS'] })
   }, 'Groups of routes that can be left out'),
   allowedAgentTypes: list(['security', 'monitoring', 'automation', 'networking', 'testing'], 'Values of agent_type that may register, in any case; `*` allows all', { env: ['ALLOWED_AGENT_TYPES'] }),
   agentKeys: Type.Array(Type.Union([Type.String({ minLength: 10, maxLength: 200 }), AgentKey]), { default: [], description: 'Keys with which agents register: strings of 10 to 200 characters, or objects with `key`, `exclusive`, `ids`, `types`, `capabilities`, `maxAgents`', env: ['AGENT_KEYS'] }),

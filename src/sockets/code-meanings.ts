@@ -10,7 +10,7 @@ export const errorMeanings: Readonly<Record<ErrorCode, Meaning>> = {
   missing_data: { meaning: 'the frame holds nothing that can be acted on', advice: 'fix the client' },
   unsupported_encoding: { meaning: 'a binary message without the subprotocol that says what it is', advice: 'negotiate MessagePack, or send text' },
   message_too_large: { meaning: 'over the limit of the tier', advice: 'send less' },
-  rate_limited: { meaning: 'too many frames; this one was not acted on', advice: 'wait `retryAfterMs`' },
+  rate_limited: { meaning: 'too many frames of the connection, the agent, user or admin, or the address; this one was not acted on', advice: 'wait `retryAfterMs`: after it this very frame passes, if nothing else was sent' },
   action_not_permitted: { meaning: 'not with this token', advice: '' },
   channel_not_authorized: { meaning: 'not in this channel with this token', advice: '' },
   channel_reserved: { meaning: 'the name of the channel is not for clients', advice: 'take another name' },
@@ -42,5 +42,5 @@ export const closeMeanings: Readonly<Record<keyof typeof closeCodes, Meaning>> =
   slowConsumer: { meaning: '`Slow consumer`: more than 4 MiB were waiting to be read', advice: 'read faster' },
   replaced: { meaning: '`Replaced by a newer instance`', advice: 'stop: this agent runs elsewhere' },
   idle: { meaning: '`Idle`: nothing but pings for the idle time, where one is set', advice: 'send something, or stay away' },
-  tooManyMessages: { meaning: '`Too many messages`: `rate_limited` was ignored for 10 s, or too many frames were waiting', advice: 'send less' }
+  tooManyMessages: { meaning: '`Too many messages`: `rate_limited` was ignored for 10 s without a pause of one, or 1000 frames or 1 MiB were waiting', advice: 'send less' }
 }
