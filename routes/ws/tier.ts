@@ -44,6 +44,12 @@ export function serveTier (scope: FastifyInstance, { core, sockets: { services }
   }
 
   scope.get(tier.options.path, { websocket: true, preValidation: admitTo(tier, core, services), schema: { hide: true } }, function onConnection (socket, request) {
-    begin(open(socket, request), request)
+    try {
+      begin(open(socket, request), request)
+    } catch (error) {
+      services.onError(error)
+      services.places.leave(request.agentRegistryPlace!)
+      socket.close(closeCodes.internal, 'Internal error')
+    }
   })
 }
