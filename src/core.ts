@@ -77,6 +77,6 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
   })
   const outgoing = new OutgoingCalls({ now: monotonicClock(), allowLoopback: listensOnLoopback })
   const tickets = new Tickets({ state: storage.state, now })
-  const messaging = new Messaging({ broker: storage.broker, registry, options })
+  const messaging = new Messaging({ broker: storage.broker, registry, options, onError: error => log.error({ err: error }, 'messaging') })
   return { options, log, storage, state, registry, membership, authority, tokens, tickets, sessions, revocations, search, outgoing, dashboard, messaging, now }
 }

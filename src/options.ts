@@ -170,12 +170,14 @@ export const OptionsSchema = Type.Object({
   agentsWs: tier('AGENT', '/agents/ws', { intervalMs: 5_000, timeoutMs: 10_000, maxMessageSize: 65_536 }),
   messaging: group({
     maxSubscriptions: count(100, 'Channels and patterns that a connection may be subscribed to', { env: ['MESSAGING_MAX_SUBSCRIPTIONS'] }),
+    maxRequests: count(100, 'Requests of a connection that wait for their answers', { env: ['MESSAGING_MAX_REQUESTS'] }),
+    maxRequestsPerProcess: count(10_000, 'Requests of a process that wait for their answers', { env: ['MESSAGING_MAX_REQUESTS_PER_PROCESS'] }),
     historyEntries: count(1_000, 'Messages that are kept of a channel or an inbox', { env: ['MESSAGING_HISTORY_ENTRIES'] }),
     historyBytes: bytes(4_194_304, 'Size of what is kept of a channel or an inbox', { env: ['MESSAGING_HISTORY_BYTES'] }),
     historyAgeMs: ms(3_600_000, 'Time that a message is kept', seconds('MESSAGING_HISTORY_AGE')),
     msgIdMs: ms(300_000, 'Time that a `msgId` is remembered', seconds('MESSAGING_MSG_ID_AGE')),
     presenceTtlMs: Type.Integer({ minimum: 1_000, maximum: 3_600_000, default: 15_000, description: 'Time after which the peers of a process that has died are gone for the others (ms)', ...seconds('MESSAGING_PRESENCE_TTL') })
-  }, 'Channels, inboxes and presence'),
+  }, 'Channels, inboxes, requests and presence'),
   dashboard: group({
     logCapacity: count(10_000, 'Log entries and alerts that are kept', { env: ['DASHBOARD_LOG_BUFFER_MAXLEN'] }),
     logMessageLength: count(2048, 'Characters of a log message', { env: ['DASHBOARD_LOG_MESSAGE_MAXLEN'] }),

@@ -1,17 +1,26 @@
+import { monotonicClock } from '../clock.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Registry } from '../registry/registry.js'
 import type { Broker, BrokerListener, Entry, Position, PresenceChange, Roster } from './broker.js'
 import { tierPlace } from './channel-names.js'
+import { Deadlines } from './deadlines.js'
+import { Direct } from './direct.js'
+import { channelOf } from './names.js'
 import type { Peer } from './peer.js'
 import { Peers } from './peers.js'
 import { Presence } from './presence.js'
 import { profileOf } from './profile.js'
+import { RequestLine } from './request-line.js'
+import { Requests } from './requests.js'
+import { Serving } from './serving.js'
 import { Signals } from './signals.js'
+import { isUsersName } from './taking-part.js'
 
 export interface MessagingOptions {
   broker: Broker
   registry: Registry
   options: ResolvedOptions
+  onError: (error: unknown) => void
 }
 
 /** What peers say to each other, in this process and, through the broker, in others. */
@@ -20,30 +29,50 @@ export class Messaging implements BrokerListener {
   readonly peers = new Peers()
   readonly signals: Signals
   readonly presence: Presence
+  readonly direct: Direct
+  readonly requests: Requests
+  readonly serving: Serving
+  readonly #deadlines = new Deadlines(monotonicClock())
   readonly #stop: () => void
 
-  constructor ({ broker, registry }: MessagingOptions) {
+  constructor ({ broker, registry, options, onError }: MessagingOptions) {
     this.broker = broker
     this.signals = new Signals(broker)
     this.presence = new Presence({ broker, signals: this.signals, profile: (bearer, said) => profileOf(bearer, registry.replica.get(bearer.agentId ?? '')?.record, said) })
-    this.#stop = registry.onDifference(({ id }) => { this.presence.refresh(id) })
+    const { signals, peers, presence } = this
+    const { agentsWs: { maxMessageSize: maxDataBytes }, messaging: { maxRequests: maxPerConnection, maxRequestsPerProcess: maxRequests } } = options
+    const line = new RequestLine(broker, signals)
+    const common = { broker, signals, line, peers, deadlines: this.#deadlines, replica: registry.replica, maxDataBytes, onError }
+    const registeredAt = (id: string) => isUsersName(id) ? undefined : registry.replica.get(id)?.record.registeredAt
+    this.direct = new Direct({ ...common, registeredAt, metadataOf: id => presence.metadataOf(id) })
+    this.requests = new Requests({ ...common, maxPerConnection, maxRequests, processesOf: id => presence.processesOf(id) })
+    this.serving = new Serving(common)
+    this.#stop = registry.onDifference(difference => {
+      this.presence.refresh(difference.id)
+      this.requests.candidates.changed(difference)
+    })
   }
 
   /** @throws storage-unavailable */
   async open (): Promise<void> {
     await this.broker.open(this)
     await this.presence.open()
+    await this.direct.open()
   }
 
   /** The broker is closed with the storage. */
   close (): void {
     this.#stop()
+    this.requests.close()
+    this.serving.close()
+    this.direct.close()
+    this.#deadlines.close()
     this.presence.close()
   }
 
   /** A connection takes part from now on. */
   join (peer: Peer): void {
-    this.peers.add(peer)
+    this.direct.join(peer, this.peers.add(peer))
     // Where the broker cannot be reached it is told later.
     this.presence.enter(tierPlace, peer).catch(() => {})
   }
@@ -55,20 +84,27 @@ export class Messaging implements BrokerListener {
 
   /** It is gone, and what it held goes with it. */
   leave (peer: Peer): void {
-    this.peers.delete(peer)
+    this.direct.leave(peer, this.peers.delete(peer))
+    this.requests.leave(peer)
     this.presence.leave(tierPlace, peer)
   }
 
-  appended (_log: string, _epoch: string, _entry: Entry): void {}
+  appended (log: string, epoch: string, entry: Entry): void {
+    if (channelOf(log) === undefined) this.direct.appended(log, epoch, entry)
+  }
 
-  lost (_log: string, _position: Position): void {}
+  lost (log: string, position: Position): void {
+    if (channelOf(log) === undefined) this.direct.lost(log, position)
+  }
 
   present (place: string, change: PresenceChange): void {
     this.presence.present(place, change)
+    if (place === tierPlace && change.op === 'leave') this.requests.left([change.peerId])
   }
 
   reloaded (place: string, roster: Roster): void {
     this.presence.reloaded(place, roster)
+    if (place === tierPlace) this.requests.left()
   }
 
   signalled (from: string, body: string): void {

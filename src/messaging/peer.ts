@@ -18,6 +18,8 @@ export interface Peer extends Sender {
   /** Of the connection. */
   readonly id: string
   readonly isOpen: boolean
+  /** It only looks on: it is asked nothing. */
+  readonly observes: boolean
   push (message: Outgoing): void
   /** Calls back once what was sent so far has left, a tick later at the earliest; of a kind only the last counts. */
   whenSent (kind: string, go: () => void): void

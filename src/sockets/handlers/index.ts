@@ -8,20 +8,29 @@ import { dashboardLog } from './dashboard/dashboard-log.js'
 import { pauseMonitoring } from './dashboard/pause-monitoring.js'
 import { refreshRequest } from './dashboard/refresh-request.js'
 import { resumeMonitoring } from './dashboard/resume-monitoring.js'
+import { accept } from './accept.js'
 import { auth } from './auth.js'
+import { cancelRequest } from './cancel-request.js'
 import { getDiscovery } from './get-discovery.js'
 import { goodbye } from './goodbye.js'
+import { inbox } from './inbox.js'
+import { message } from './message.js'
 import { ping } from './ping.js'
 import { pong } from './pong.js'
+import { reject } from './reject.js'
+import { reply } from './reply.js'
+import { request } from './request.js'
+import { send } from './send.js'
 import { status } from './status.js'
 import { unwatch } from './unwatch.js'
 import { watch } from './watch.js'
 
 const common = { ping, pong, watch, unwatch }
+const direct = { send, inbox, message, request, accept, reply, reject, cancel_request: cancelRequest }
 
 /** The frames that each tier takes, by `type`. */
 export const publicHandlers: ReadonlyMap<string, FrameHandler> = new Map(Object.entries({ ...common, get_discovery: getDiscovery }))
-export const agentsHandlers: ReadonlyMap<string, FrameHandler> = new Map(Object.entries({ ...common, auth, status, goodbye }))
+export const agentsHandlers: ReadonlyMap<string, FrameHandler> = new Map(Object.entries({ ...common, ...direct, auth, status, goodbye }))
 export const dashboardHandlers: ReadonlyMap<string, FrameHandler> = new Map(Object.entries({
   ...common,
   auth: dashboardAuth,

@@ -1,0 +1,69 @@
+import { isDiscoverable } from '../schemas/agent.js'
+import type { Replica } from '../registry/replica.js'
+import type { Difference } from '../store/store.js'
+import { isUsersName } from './taking-part.js'
+
+export interface CandidatesOptions {
+  replica: Replica
+  isConnected: (peerId: string) => boolean
+  /** Requests that an agent has, as far as this process knows. */
+  loadOf: (peerId: string) => number
+}
+
+interface Circle { readonly ids: readonly string[], next: number }
+
+/** Of so many that could take a request the least loaded is taken: with more of them it hardly matters which. */
+const looks = 64
+
+/** Agents that can take a request. */
+export class Candidates {
+  readonly #options: CandidatesOptions
+  /** Those with a capability, and who of them comes first: where all have as little to do they take turns. */
+  readonly #circles = new Map<string, Circle>()
+
+  constructor (options: CandidatesOptions) {
+    this.#options = options
+  }
+
+  /** Whether an agent is there and wants to work; of who is no agent, whether it is there. */
+  canServe (peerId: string): boolean {
+    const entry = this.#options.replica.get(peerId)
+    return (entry === undefined || isDiscoverable(entry.record.state)) && this.#options.isConnected(peerId)
+  }
+
+  /** The least loaded of those that can do it. */
+  choose (capability: string, isExcluded: (peerId: string) => boolean): string | undefined {
+    const circle = this.#circleOf(capability)
+    const { ids, next } = circle
+    let best: string | undefined
+    let least = Infinity
+    for (let step = 0, seen = 0; step < ids.length && seen < looks && least > 0; step++) {
+      const index = (next + step) % ids.length
+      const id = ids[index]!
+      if (isExcluded(id) || !this.canServe(id)) continue
+      seen++
+      const load = this.#options.loadOf(id)
+      if (load >= least) continue
+      best = id
+      least = load
+      circle.next = index + 1
+    }
+    return best
+  }
+
+  /** An agent came, went or changed. */
+  changed ({ before, after }: Difference): void {
+    if (before && after && before.body === after.body) return
+    for (const capability of [...before?.capabilities ?? [], ...after?.capabilities ?? []]) this.#circles.delete(capability)
+  }
+
+  #circleOf (capability: string): Circle {
+    const known = this.#circles.get(capability)
+    if (known) return known
+    const ids = Array.from(this.#options.replica.withCapability(capability), ({ record }) => record.id)
+    const circle = { ids: ids.filter(id => !isUsersName(id)), next: 0 }
+    // What nobody can do is not worth remembering: anybody may ask for anything.
+    if (ids.length > 0) this.#circles.set(capability, circle)
+    return circle
+  }
+}

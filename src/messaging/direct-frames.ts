@@ -1,0 +1,51 @@
+import { Outgoing } from '../sockets/outgoing.js'
+import type { Entry, Position } from './broker.js'
+import type { Dialect } from './peer.js'
+
+/** How a message was said: as `direct`, or in the small dialect, whose frames have other members. */
+export type Manner = 'direct' | 'small'
+
+const tags: Record<Manner, string> = { direct: 'd', small: 's' }
+
+/** What an inbox keeps: JSON text, and before it how it was said. */
+export function tagged (manner: Manner, json: string): string {
+  return tags[manner] + json
+}
+
+/** A direct message as its receivers get it; for each dialect it is made once. */
+export class DirectFrames {
+  readonly #to: string | null
+  readonly #epoch: string
+  readonly #entry: Entry
+  #small: Outgoing | undefined
+  #direct: Outgoing | undefined
+
+  /** @param to null for everybody */
+  constructor (to: string | null, epoch: string, entry: Entry) {
+    this.#to = to
+    this.#epoch = epoch
+    this.#entry = entry
+  }
+
+  in (dialect: Dialect): Outgoing {
+    if (dialect === 'agents' && this.#entry.data.startsWith(tags.small)) return (this.#small ??= this.#makeSmall())
+    return (this.#direct ??= this.#makeDirect())
+  }
+
+  #makeSmall (): Outgoing {
+    const { from, data, at } = this.#entry
+    return new Outgoing(`{"type":"message","from":${JSON.stringify(from)},"to":${JSON.stringify(this.#to)},"content":${data.slice(1)},"timestamp":${at / 1000}}`)
+  }
+
+  #makeDirect (): Outgoing {
+    const { from, data, metadata, offset, at } = this.#entry
+    const known = metadata === undefined ? '' : `,"fromMetadata":${metadata}`
+    const place = `,"epoch":${JSON.stringify(this.#epoch)},"offset":${offset},"timestamp":${at / 1000}`
+    return new Outgoing(`{"type":"direct","from":${JSON.stringify(from)},"data":${data.slice(1)}${known}${place}}`)
+  }
+}
+
+/** Messages of an inbox cannot be had any more; it goes on after this position. */
+export function inboxGap ({ epoch, offset }: Position): Outgoing {
+  return new Outgoing(JSON.stringify({ type: 'inbox_gap', epoch, offset, recovered: false }))
+}

@@ -1,0 +1,224 @@
+import { randomBytes } from 'node:crypto'
+import { problem, tooMany } from '../errors.js'
+import type { Replica } from '../registry/replica.js'
+import type { Broker } from './broker.js'
+import { Candidates } from './candidates.js'
+import type { Deadline, Deadlines } from './deadlines.js'
+import type { Offer, OpenRequest, Reply, RequestOrder } from './open-request.js'
+import { OpenRequests } from './open-requests.js'
+import { payloadText } from './payload.js'
+import type { Peer, Sender } from './peer.js'
+import type { Answer, RequestLine, Word } from './request-line.js'
+import { assertMay } from './taking-part.js'
+
+export interface RequestsOptions {
+  broker: Broker
+  line: RequestLine
+  deadlines: Deadlines
+  replica: Replica
+  /** Processes through which a peer is connected. */
+  processesOf: (peerId: string) => string[]
+  maxDataBytes: number
+  /** Requests without an answer, of one connection and of this process. */
+  maxPerConnection: number
+  maxRequests: number
+  /** Time in which an agent has to accept (ms). */
+  acceptMs?: number
+}
+
+/** Who asked by a connection, and may cancel by this name. */
+export interface Asker { readonly peer: Peer, readonly requestId: string }
+
+const usualAcceptMs = 1000
+
+/** Requests that began in this process: to whom they are given, and how each of them ends. */
+export class Requests {
+  readonly #options: RequestsOptions
+  readonly #open = new OpenRequests()
+  readonly candidates: Candidates
+
+  constructor (options: RequestsOptions) {
+    const { line, replica, processesOf } = options
+    this.#options = options
+    line.onWord((from, word, data) => { this.#hear(from, word, data) })
+    this.candidates = new Candidates({ replica, isConnected: peerId => processesOf(peerId).length > 0, loadOf: peerId => this.#open.loadOf(peerId) })
+  }
+
+  get size () { return this.#open.size }
+
+  /**
+   * Asks a peer, or an agent that can do something, and resolves with its reply; with nothing when it was cancelled.
+   * @throws insufficient-permissions, invalid-input, request-too-large, quota-exceeded, agent-offline, no-responders,
+   * deadline-exceeded, request-rejected, shutting-down
+   */
+  async request (sender: Sender, order: RequestOrder, asker?: Asker): Promise<Reply | undefined> {
+    assertMay(sender, 'send')
+    const { data, ...rest } = order
+    if ((rest.to === undefined) === (rest.capability === undefined)) throw problem('invalid-input', 'A request goes to a peer or to a capability: one of them')
+    const text = payloadText(data, this.#options.maxDataBytes)
+    this.#checkRoom(asker)
+    return new Promise((resolve, reject) => {
+      this.#begin({
+        asker: asker?.peer ?? null,
+        requestId: asker?.requestId ?? '',
+        from: sender.peerId,
+        order: rest,
+        data: text,
+        deadline: Math.ceil(this.#options.broker.now() + order.timeoutMs),
+        asked: new Set(),
+        places: [],
+        offer: null,
+        isAccepted: false,
+        expiry: null,
+        acceptance: null,
+        resolve,
+        reject
+      })
+    })
+  }
+
+  /** The agent that has it is told. @returns whether there was such a request */
+  cancel (peer: Peer, requestId: string): boolean {
+    const request = this.#open.find(peer, requestId)
+    if (request) this.#cancel(request)
+    return request !== undefined
+  }
+
+  /** A connection is gone: nobody waits for what it asked. */
+  leave (peer: Peer): void {
+    for (const request of this.#open.askedBy(peer)) this.#cancel(request)
+  }
+
+  /** Peers have gone, any of them perhaps: what those were given who are connected nowhere goes to others, or fails. */
+  left (peerIds: Iterable<string> = this.#open.agents()): void {
+    for (const peerId of peerIds) if (this.#options.processesOf(peerId).length === 0) this.#gone(peerId)
+  }
+
+  /** Everybody who waits is told. */
+  close (): void {
+    for (const request of this.#open) {
+      this.#withdraw(request.offer!)
+      this.#fail(request, problem('shutting-down', 'This server is going away'))
+    }
+  }
+
+  #checkRoom (asker: Asker | undefined) {
+    const { maxPerConnection, maxRequests } = this.#options
+    const isFull = this.#open.size >= maxRequests || (asker && this.#open.countOf(asker.peer) >= maxPerConnection)
+    if (isFull) throw tooMany('quota-exceeded', 'Too many requests wait for their answers', 1000)
+  }
+
+  #begin (request: OpenRequest) {
+    this.#open.add(request)
+    const { order: { to, timeoutMs } } = request
+    request.expiry = this.#options.deadlines.after(timeoutMs, () => {
+      this.#fail(request, problem('deadline-exceeded', `There was no reply within ${timeoutMs} ms`))
+    })
+    if (to !== undefined && this.candidates.canServe(to)) request.places = this.#placesOf(to)
+    this.#offerOrFail(request)
+  }
+
+  #offerOrFail (request: OpenRequest) {
+    if (this.#offerNext(request)) return
+    const { to, capability } = request.order
+    this.#fail(request, to === undefined ? problem('no-responders', `No agent takes requests for '${capability}' now`) : problem('agent-offline', `'${to}' takes no requests now`))
+  }
+
+  /** @returns whether there was somebody left to be asked */
+  #offerNext (request: OpenRequest): boolean {
+    const next = this.#nextOf(request)
+    if (!next) return false
+    const { broker, line, deadlines, acceptMs = usualAcceptMs } = this.#options
+    const rid = `${broker.process}.${randomBytes(16).toString('base64url')}`
+    this.#open.offer(request, { rid, ...next })
+    this.#cancelTimer(request.acceptance)
+    request.acceptance = deadlines.after(acceptMs, () => { this.#notAccepted(request) })
+    const { from, deadline, data } = request
+    line.ask(next.process, { op: 'offer', rid, to: next.peerId, from, deadline }, data)
+    return true
+  }
+
+  /** The same agent through another process, or else another agent. */
+  #nextOf ({ order: { to, capability }, places, asked, from, offer }: OpenRequest): { peerId: string, process: string } | undefined {
+    const place = places.shift()
+    if (place !== undefined) return { peerId: to ?? offer!.peerId, process: place }
+    if (capability === undefined) return undefined
+    const peerId = this.candidates.choose(capability, id => id === from || asked.has(id))
+    if (peerId === undefined) return undefined
+    asked.add(peerId)
+    const [process, ...others] = this.#placesOf(peerId)
+    places.push(...others)
+    return { peerId, process: process! }
+  }
+
+  /** This process first: from here it takes no network. */
+  #placesOf (peerId: string): string[] {
+    const { processesOf, broker: { process: own } } = this.#options
+    return processesOf(peerId).sort((a, b) => Number(b === own) - Number(a === own))
+  }
+
+  #hear (from: string, word: Word, data: string) {
+    if (word.op === 'declined') return this.#declined(word.rid)
+    const request = this.#open.of(word.rid)
+    const counts = request?.offer?.peerId === word.by
+    if (counts) this.#answered(request, word, data)
+    this.#options.line.ask(from, { op: 'verdict', answer: word.answer, counts })
+  }
+
+  #gone (peerId: string) {
+    for (const request of this.#open.givenTo(peerId)) {
+      const isMoved = !request.isAccepted && mayMove(request) && this.#offerNext(request)
+      if (!isMoved) this.#fail(request, problem('agent-offline', `Agent '${peerId}' has gone`))
+    }
+  }
+
+  #declined (rid: string) {
+    const request = this.#open.of(rid)
+    if (request) this.#offerOrFail(request)
+  }
+
+  #answered (request: OpenRequest, answer: Answer, data: string) {
+    if (answer.op === 'accept') {
+      request.isAccepted = true
+      this.#cancelTimer(request.acceptance)
+    } else if (answer.op === 'reply') this.#end(request, () => { request.resolve({ from: answer.by, data }) })
+    else this.#fail(request, problem('request-rejected', answer.message, { members: { reason: answer.code } }))
+  }
+
+  /** An agent that does not accept keeps the request where nobody else may have it. */
+  #notAccepted (request: OpenRequest) {
+    if (!mayMove(request)) return
+    const { offer } = request
+    request.places = []
+    if (this.#offerNext(request)) this.#withdraw(offer!)
+  }
+
+  #cancel (request: OpenRequest) {
+    this.#withdraw(request.offer!)
+    this.#end(request, () => { request.resolve() })
+  }
+
+  #withdraw ({ process, rid, peerId: to }: Offer) {
+    this.#options.line.ask(process, { op: 'withdraw', rid, to })
+  }
+
+  #fail (request: OpenRequest, error: Error) {
+    this.#end(request, () => { request.reject(error) })
+  }
+
+  #end (request: OpenRequest, settle: () => void) {
+    this.#open.delete(request)
+    this.#cancelTimer(request.expiry)
+    this.#cancelTimer(request.acceptance)
+    settle()
+  }
+
+  #cancelTimer (deadline: Deadline | null) {
+    if (deadline) this.#options.deadlines.cancel(deadline)
+  }
+}
+
+/** Whether another agent may get it instead. */
+function mayMove ({ order: { capability, idempotent = true } }: OpenRequest): boolean {
+  return capability !== undefined && idempotent
+}

@@ -1,0 +1,16 @@
+import { InboxFrame } from '../../schemas/frames/direct.js'
+import { assertTakesPart } from '../../messaging/taking-part.js'
+import type { FrameHandler } from '../tiers.js'
+
+/** Sends what this peer missed. */
+export const inbox: FrameHandler = {
+  schema: InboxFrame,
+  answersLater: true,
+  async handle (connection, frame, { messaging }) {
+    assertTakesPart(connection)
+    const { requestId, since } = frame as InboxFrame
+    const { epoch, offset, recovered, start } = await messaging.direct.replay(connection, since)
+    connection.sendFrame({ type: 'ack', ...(requestId !== undefined && { requestId }), epoch, offset, recovered })
+    start()
+  }
+}
