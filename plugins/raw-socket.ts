@@ -1,7 +1,7 @@
 import { Duplex } from 'node:stream'
 import type { WebSocket, WebSocketServer } from 'ws'
 import { Batch } from '../src/sockets/batch.js'
-import { Outgoing, protocolPing, type Encoding } from '../src/sockets/outgoing.js'
+import { fencePing, Outgoing, protocolPing, type Encoding } from '../src/sockets/outgoing.js'
 
 /** The parts of a WebSocket of `ws` that have no public name. */
 interface Internals { _socket?: Duplex | null, _sender?: { _bufferedBytes?: number } }
@@ -52,7 +52,8 @@ function attach (server: WebSocketServer): { socket: WebSocket, recorder: Record
 const samples: ReadonlyArray<{ message: Outgoing, encoding: Encoding, send: (socket: WebSocket) => void }> = [
   ...lengths.map(length => 'é'.repeat(length >> 1).padEnd(length - (length >> 1), 'e')).map(text => ({ message: new Outgoing(text), encoding: 'json' as const, send: (socket: WebSocket) => socket.send(text) })),
   ...lengths.map(length => new Outgoing(JSON.stringify(['x'.repeat(length)]))).map(message => ({ message, encoding: 'msgpack' as const, send: (socket: WebSocket) => socket.send(message.packed) })),
-  { message: protocolPing, encoding: 'json', send: socket => socket.ping() }
+  { message: protocolPing, encoding: 'json', send: socket => socket.ping() },
+  { message: fencePing, encoding: 'json', send: socket => socket.ping(fencePing.text) }
 ]
 
 /** Whether a frame of ours is what ws sends for the same message, byte for byte, and ws knows while it waits. */
