@@ -23,7 +23,7 @@ export const errorMeanings: Readonly<Record<ErrorCode, Meaning>> = {
   rejected: { meaning: 'the other side refused; `reason` is its code', advice: '' },
   unknown_request: { meaning: 'no such request, or it is somebody else\'s, or over', advice: 'forget it' },
   storage_unavailable: { meaning: 'the store cannot be used at the moment', advice: 'wait `retryAfterMs`' },
-  backend_error: { meaning: 'something behind the registry failed', advice: 'try again later' },
+  backend_error: { meaning: 'a hook of the host failed', advice: 'try again later' },
   internal_error: { meaning: 'a fault of the registry', advice: 'try again later' }
 }
 
