@@ -79,9 +79,9 @@ export class MemoryLogs {
   #makeRoom (except: string) {
     let looks = 0
     for (const [name, ring] of this.#rings) {
-      if (name === except || looks++ === looksPerAppend) return
+      if (name === except || looks++ === looksPerAppend) break
       this.#expire(ring)
-      if (!ring.isEmpty && this.#fits()) return
+      if (!ring.isEmpty && this.#fits()) break
       this.#letGo(name, ring)
     }
   }

@@ -68,6 +68,21 @@ t.test('a process that comes back while it is taken for dead has everybody there
   await eventually('all are there', async () => (await a.there(place)).length === 101)
 })
 
+t.test('a process that was taken for dead and did not know finds out when somebody enters by it', async t => {
+  const server = await start(t)
+  const slow = await join(t, server, { messaging: { presenceTtlMs: 600_000 } })
+  await Promise.all(numbers(100).map(peer => slow.broker.enter(place, peer, 'slow')))
+  const a = await join(t, server)
+  await a.broker.watch(place)
+  await server.client.zadd('{ar:n}:processes', 1, slow.broker.process)
+  await a.seesMoves(place, 100)
+  t.same(await a.there(place), [])
+  await slow.broker.enter(place, 'new', 'slow')
+  await a.seesMoves(place, 201)
+  t.same(a.reloads, [])
+  t.same(tally(a.moves(place)), once([...numbers(100).flatMap(peer => [`-${peer}`, `+${peer}`]), '+new']))
+})
+
 /** Both tell the truth of what came after Redis had lost what it knew. */
 async function checkAnew (t: Tap, a: Process, b: Process, epoch: string) {
   const first = await persist(() => b.say(log, 'anew'))

@@ -83,6 +83,7 @@ export class RedisBroker implements Broker, LinkListener {
     await this.#connections.open()
     try {
       await Promise.all([this.#names.join(this.#signals.name), this.#presence.beat()])
+      await this.#presence.settle()
     } catch (error) {
       this.#connections.close()
       throw error
