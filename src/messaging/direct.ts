@@ -81,13 +81,18 @@ export class Direct {
     if (isLast) this.#followed.unfollow(inboxPrefix + peer.peerId)
   }
 
-  /** @throws insufficient-permissions, invalid-input, request-too-large, peer-not-found, storage-unavailable */
-  async send (sender: Sender, { to, data, msgId, level = 'accepted', manner = 'direct' }: DirectMessage): Promise<Sent> {
+  /** @throws insufficient-permissions, and as `post` */
+  async send (sender: Sender, message: DirectMessage): Promise<Sent> {
     assertMay(sender, 'send')
+    return this.post(sender.peerId, message)
+  }
+
+  /** Sends without asking anybody. @throws missing-data, request-too-large, peer-not-found, storage-unavailable */
+  async post (from: string, { to, data, msgId, level = 'accepted', manner = 'direct' }: DirectMessage): Promise<Sent> {
     const text = tagged(manner, this.#text(data))
     const isConnected = this.#options.metadataOf(to) !== undefined
     if (!isConnected && this.#options.registeredAt(to) === undefined) throw problem('peer-not-found', `There is no peer '${to}'`)
-    const command = { log: inboxPrefix + to, from: sender.peerId, data: text, metadata: this.#options.metadataOf(sender.peerId), msgId }
+    const command = { log: inboxPrefix + to, from, data: text, metadata: this.#options.metadataOf(from), msgId }
     if (level === 'delivered' && isConnected) return this.#deliver(command)
     const { offset, duplicate } = await this.#options.broker.append(command)
     return { offset, duplicate, delivered: isConnected && level === 'accepted' }

@@ -12,20 +12,26 @@ export class OpenRequests {
 
   [Symbol.iterator] () { return [...this.#all].values() }
 
+  has (request: OpenRequest): boolean {
+    return this.#all.has(request)
+  }
+
   add (request: OpenRequest): void {
     this.#all.add(request)
-    const { asker, requestId } = request
-    if (!asker) return
-    const own = this.#byAsker.get(asker) ?? new Map<string, OpenRequest>()
-    this.#byAsker.set(asker, own.set(requestId, request))
+    if (!request.asker) return
+    const { peer, requestId } = request.asker
+    const own = this.#byAsker.get(peer) ?? new Map<string, OpenRequest>()
+    this.#byAsker.set(peer, own.set(requestId, request))
   }
 
   delete (request: OpenRequest): void {
     this.#all.delete(request)
     this.offer(request, null)
-    const { asker, requestId } = request
-    const own = asker && this.#byAsker.get(asker)
-    if (own?.delete(requestId) && own.size === 0) this.#byAsker.delete(asker!)
+    if (!request.asker) return
+    const { peer, requestId } = request.asker
+    const own = this.#byAsker.get(peer)!
+    own.delete(requestId)
+    if (own.size === 0) this.#byAsker.delete(peer)
   }
 
   /** Gives it to somebody else; what the one before says does not count any more. */
@@ -57,16 +63,16 @@ export class OpenRequests {
     return [...this.#byAgent.get(peerId) ?? []]
   }
 
-  askedBy (asker: Peer): OpenRequest[] {
-    return [...this.#byAsker.get(asker)?.values() ?? []]
+  askedBy (peer: Peer): OpenRequest[] {
+    return [...this.#byAsker.get(peer)?.values() ?? []]
   }
 
-  countOf (asker: Peer): number {
-    return this.#byAsker.get(asker)?.size ?? 0
+  countOf (peer: Peer): number {
+    return this.#byAsker.get(peer)?.size ?? 0
   }
 
-  find (asker: Peer, requestId: string): OpenRequest | undefined {
-    return this.#byAsker.get(asker)?.get(requestId)
+  find (peer: Peer, requestId: string): OpenRequest | undefined {
+    return this.#byAsker.get(peer)?.get(requestId)
   }
 
   #take (request: OpenRequest, { rid, peerId }: Offer) {

@@ -4,7 +4,7 @@ import type { Replica } from '../registry/replica.js'
 import type { Broker } from './broker.js'
 import { Candidates } from './candidates.js'
 import type { Deadline, Deadlines } from './deadlines.js'
-import type { Offer, OpenRequest, Reply, RequestOrder } from './open-request.js'
+import { newRequest, type Asker, type Offer, type OpenRequest, type Reply, type RequestOrder } from './open-request.js'
 import { OpenRequests } from './open-requests.js'
 import { payloadText } from './payload.js'
 import type { Peer, Sender } from './peer.js'
@@ -26,9 +26,6 @@ export interface RequestsOptions {
   acceptMs?: number
 }
 
-/** Who asked by a connection, and may cancel by this name. */
-export interface Asker { readonly peer: Peer, readonly requestId: string }
-
 const usualAcceptMs = 1000
 
 /** Requests that began in this process: to whom they are given, and how each of them ends. */
@@ -46,47 +43,39 @@ export class Requests {
 
   get size () { return this.#open.size }
 
-  /**
-   * Asks a peer, or an agent that can do something, and resolves with its reply; with nothing when it was cancelled.
-   * @throws insufficient-permissions, invalid-input, request-too-large, quota-exceeded, agent-offline, no-responders,
-   * deadline-exceeded, request-rejected, shutting-down
-   */
+  /** @throws insufficient-permissions, and as `ask` */
   async request (sender: Sender, order: RequestOrder, asker?: Asker): Promise<Reply | undefined> {
     assertMay(sender, 'send')
-    const { data, ...rest } = order
-    if ((rest.to === undefined) === (rest.capability === undefined)) throw problem('invalid-input', 'A request goes to a peer or to a capability: one of them')
+    return this.ask(sender.peerId, order, { asker })
+  }
+
+  /**
+   * Asks a peer, or an agent that can do something, and resolves with its reply; with nothing when that was cancelled.
+   * @throws invalid-input, missing-data, request-too-large, quota-exceeded, agent-offline, no-responders,
+   * deadline-exceeded, request-rejected, shutting-down; why the signal was aborted
+   */
+  async ask (from: string, { data, ...order }: RequestOrder, { asker, signal }: { asker?: Asker | undefined, signal?: AbortSignal | undefined } = {}): Promise<Reply | undefined> {
+    if ((order.to === undefined) === (order.capability === undefined)) throw problem('invalid-input', 'A request goes to a peer or to a capability: one of them')
     const text = payloadText(data, this.#options.maxDataBytes)
     this.#checkRoom(asker)
-    return new Promise((resolve, reject) => {
-      this.#begin({
-        asker: asker?.peer ?? null,
-        requestId: asker?.requestId ?? '',
-        from: sender.peerId,
-        order: rest,
-        data: text,
-        deadline: Math.ceil(this.#options.broker.now() + order.timeoutMs),
-        asked: new Set(),
-        places: [],
-        offer: null,
-        isAccepted: false,
-        expiry: null,
-        acceptance: null,
-        resolve,
-        reject
-      })
-    })
+    signal?.throwIfAborted()
+    const request = newRequest(from, order, { data: text, deadline: Math.ceil(this.#options.broker.now() + order.timeoutMs), asker })
+    const abort = () => { if (this.#open.has(request)) this.#cancel(request, () => { request.reject(signal!.reason) }) }
+    signal?.addEventListener('abort', abort)
+    this.#begin(request)
+    return request.answer.finally(() => signal?.removeEventListener('abort', abort))
   }
 
   /** The agent that has it is told. @returns whether there was such a request */
   cancel (peer: Peer, requestId: string): boolean {
     const request = this.#open.find(peer, requestId)
-    if (request) this.#cancel(request)
+    if (request) this.#cancel(request, () => { request.resolve() })
     return request !== undefined
   }
 
   /** A connection is gone: nobody waits for what it asked. */
   leave (peer: Peer): void {
-    for (const request of this.#open.askedBy(peer)) this.#cancel(request)
+    for (const request of this.#open.askedBy(peer)) this.#cancel(request, () => { request.resolve() })
   }
 
   /** Peers have gone, any of them perhaps: what those were given who are connected nowhere goes to others, or fails. */
@@ -96,15 +85,12 @@ export class Requests {
 
   /** Everybody who waits is told. */
   close (): void {
-    for (const request of this.#open) {
-      this.#withdraw(request.offer!)
-      this.#fail(request, problem('shutting-down', 'This server is going away'))
-    }
+    for (const request of this.#open) this.#cancel(request, () => { request.reject(problem('shutting-down', 'This server is going away')) })
   }
 
   #checkRoom (asker: Asker | undefined) {
     const { maxPerConnection, maxRequests } = this.#options
-    const isFull = this.#open.size >= maxRequests || (asker && this.#open.countOf(asker.peer) >= maxPerConnection)
+    const isFull = this.#open.size >= maxRequests || (asker !== undefined && this.#open.countOf(asker.peer) >= maxPerConnection)
     if (isFull) throw tooMany('quota-exceeded', 'Too many requests wait for their answers', 1000)
   }
 
@@ -193,9 +179,9 @@ export class Requests {
     if (this.#offerNext(request)) this.#withdraw(offer!)
   }
 
-  #cancel (request: OpenRequest) {
+  #cancel (request: OpenRequest, settle: () => void) {
     this.#withdraw(request.offer!)
-    this.#end(request, () => { request.resolve() })
+    this.#end(request, settle)
   }
 
   #withdraw ({ process, rid, peerId: to }: Offer) {
