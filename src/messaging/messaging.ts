@@ -1,8 +1,11 @@
 import { monotonicClock } from '../clock.js'
+import { Outgoing } from '../sockets/outgoing.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Registry } from '../registry/registry.js'
 import type { Broker, BrokerListener, Entry, Position, PresenceChange, Roster } from './broker.js'
-import { tierPlace } from './channel-names.js'
+import { Access } from './access.js'
+import { shownName, tierPlace } from './channel-names.js'
+import { Channels } from './channels.js'
 import { Deadlines } from './deadlines.js'
 import { Direct } from './direct.js'
 import { channelOf } from './names.js'
@@ -29,6 +32,7 @@ export class Messaging implements BrokerListener {
   readonly peers = new Peers()
   readonly signals: Signals
   readonly presence: Presence
+  readonly channels: Channels
   readonly direct: Direct
   readonly requests: Requests
   readonly serving: Serving
@@ -38,8 +42,10 @@ export class Messaging implements BrokerListener {
   constructor ({ broker, registry, options, onError }: MessagingOptions) {
     this.broker = broker
     this.signals = new Signals(broker)
-    this.presence = new Presence({ broker, signals: this.signals, profile: (bearer, said) => profileOf(bearer, registry.replica.get(bearer.agentId ?? '')?.record, said) })
+    this.presence = new Presence({ broker, signals: this.signals, deadlines: this.#deadlines, profile: (bearer, said) => profileOf(bearer, registry.replica.get(bearer.agentId ?? '')?.record, said) })
     const { signals, peers, presence } = this
+    const access = new Access({ ...options, hookTimeoutMs: options.limits.hookTimeoutMs, onError })
+    this.channels = new Channels({ broker, presence, access, deadlines: this.#deadlines, maxSubscriptions: options.messaging.maxSubscriptions, onError })
     const { agentsWs: { maxMessageSize: maxDataBytes }, messaging: { maxRequests: maxPerConnection, maxRequestsPerProcess: maxRequests } } = options
     const line = new RequestLine(broker, signals)
     const common = { broker, signals, line, peers, deadlines: this.#deadlines, replica: registry.replica, maxDataBytes, onError }
@@ -80,21 +86,27 @@ export class Messaging implements BrokerListener {
   /** It does so with another token: what that does not allow ends. */
   changed (peer: Peer): void {
     this.presence.refresh(peer.peerId, peer)
+    for (const channel of this.channels.changed(peer)) peer.push(endedFrame(shownName(channel, peer.dialect)))
   }
 
   /** It is gone, and what it held goes with it. */
   leave (peer: Peer): void {
+    this.channels.leave(peer)
     this.direct.leave(peer, this.peers.delete(peer))
     this.requests.leave(peer)
     this.presence.leave(tierPlace, peer)
   }
 
   appended (log: string, epoch: string, entry: Entry): void {
-    if (channelOf(log) === undefined) this.direct.appended(log, epoch, entry)
+    const channel = channelOf(log)
+    if (channel === undefined) this.direct.appended(log, epoch, entry)
+    else this.channels.appended(channel, epoch, entry)
   }
 
   lost (log: string, position: Position): void {
-    if (channelOf(log) === undefined) this.direct.lost(log, position)
+    const channel = channelOf(log)
+    if (channel === undefined) this.direct.lost(log, position)
+    else this.channels.lost(channel, position)
   }
 
   present (place: string, change: PresenceChange): void {
@@ -110,4 +122,9 @@ export class Messaging implements BrokerListener {
   signalled (from: string, body: string): void {
     this.signals.received(from, body)
   }
+}
+
+/** A subscription that has ended, since the token that a connection has now does not allow it. */
+function endedFrame (channel: string): Outgoing {
+  return new Outgoing(JSON.stringify({ type: 'error', code: 'channel_not_authorized', message: `The token does not allow ${channel} any more`, channel }))
 }

@@ -1,5 +1,6 @@
 import type { Principal } from '../auth/principal.js'
 import type { Broker } from './broker.js'
+import type { Deadline, Deadlines } from './deadlines.js'
 import type { Peer } from './peer.js'
 import type { Metadata } from './profile.js'
 
@@ -16,6 +17,7 @@ interface Local {
 
 export interface OccupancyOptions {
   broker: Broker
+  deadlines: Deadlines
   /** What others learn of a peer. */
   profile: (bearer: Principal, said: Metadata) => Metadata
 }
@@ -28,14 +30,13 @@ export class Occupancy {
   readonly #locals = new Map<string, Local>()
   /** Places that the broker has not been told of: it could not be reached. */
   readonly #owed = new Map<Local, Set<string>>()
-  #retry: NodeJS.Timeout | undefined
+  #retry: Deadline | undefined
 
   constructor (options: OccupancyOptions) {
     this.#options = options
   }
 
   close (): void {
-    clearTimeout(this.#retry)
     this.#owed.clear()
     this.#locals.clear()
   }
@@ -117,7 +118,7 @@ export class Occupancy {
 
   #owe (place: string, local: Local) {
     this.#owed.set(local, (this.#owed.get(local) ?? new Set()).add(place))
-    this.#retry ??= setTimeout(() => { this.#tellOwed() }, retryMs).unref()
+    this.#retry ??= this.#options.deadlines.after(retryMs, () => { this.#tellOwed() })
   }
 
   #tellOwed () {

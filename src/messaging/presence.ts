@@ -79,6 +79,12 @@ export class Presence {
     return this.#watched.get(tierPlace)?.view.processesOf(peerId) ?? []
   }
 
+  /** Who is in a place now, as one frame. @throws storage-unavailable */
+  async frame (place: string, dialect: Dialect, requestId?: string): Promise<Outgoing> {
+    const { revision, members } = await this.roster(place)
+    return snapshotFrame({ place, revision, joined: members }, dialect, requestId).frame
+  }
+
   /** Who is in a place now. @throws storage-unavailable */
   async roster (place: string): Promise<{ revision: number, members: Present[] }> {
     const view = new PlaceView()

@@ -56,14 +56,15 @@ export class Outbox {
     this.#next ??= new Map()
     if (this.#next.has(kind)) this.#options.traffic.superseded++
     this.#next.set(kind, go)
+    if (this.#batch === null && !this.#isBlocked) this.#options.flusher.add(this)
   }
 
   flush (): void {
+    if (this.#isBlocked || this.#isClosed) return
     const batch = this.#batch
-    if (batch === null || this.#isBlocked || this.#isClosed) return
     this.#batch = null
     this.#owed = 0
-    this.#write(batch)
+    if (batch !== null) this.#write(batch)
     if (this.#options.transport.bufferedAmount > 0) this.#block()
     else this.#goOn()
   }
@@ -110,7 +111,7 @@ export class Outbox {
     this.#options.transport.whenDrained(() => {
       this.#isBlocked = false
       if (this.#batch !== null) this.#options.flusher.add(this)
-      this.#goOn()
+      else this.#goOn()
     })
   }
 

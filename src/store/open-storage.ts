@@ -21,17 +21,22 @@ export function connectionOf ({ url, host, port, db, username, password, tls, se
   return url === undefined ? { ...login, db, host: host ?? '127.0.0.1', port } : { ...login, url }
 }
 
+function messagingOf ({ messaging: { historyEntries: entries, historyBytes: bytes, historyAgeMs: ageMs, msgIdMs, presenceTtlMs } }: ResolvedOptions) {
+  return { limits: { entries, bytes, ageMs, msgIdMs }, presenceTtlMs }
+}
+
 /**
  * Where the options say that the registry keeps what it must not forget; not opened yet. What is not used is not loaded.
  * @param onError hears of what goes wrong behind the calls
  */
 export async function storageOf (options: ResolvedOptions, onError: (error: unknown) => void): Promise<Storage> {
   const { lease, store, state, storage, level, redis, namespace, feed } = options
+  const messaging = messagingOf(options)
   if (store) {
     const clock = () => store.now()
-    return { kind: 'custom', agents: store, state: state ?? new MemoryState({ clock }), broker: new MemoryBroker({ clock }) }
+    return { kind: 'custom', agents: store, state: state ?? new MemoryState({ clock }), broker: new MemoryBroker({ limits: messaging.limits, clock }) }
   }
-  const settings = { leaseMs: lease.durationMs, retentionMs: lease.retentionMs, preservation: lease.preservation }
+  const settings = { leaseMs: lease.durationMs, retentionMs: lease.retentionMs, preservation: lease.preservation, messaging }
   if (storage === 'memory') return new MemoryStorage(settings)
   const durable = { ...settings, changes: feed.ringSize }
   if (storage === 'level') {

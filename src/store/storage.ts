@@ -1,5 +1,5 @@
 import { monotonicClock } from '../clock.js'
-import type { Broker } from '../messaging/broker.js'
+import type { Broker, BrokerLimits } from '../messaging/broker.js'
 import { MemoryBroker } from '../messaging/memory-broker.js'
 import { MemoryState } from './memory-state.js'
 import { MemoryStore, type MemoryStoreOptions } from './memory.js'
@@ -21,6 +21,11 @@ export interface Storage {
   readonly broker: Broker
 }
 
+export interface MemoryStorageOptions extends MemoryStoreOptions {
+  /** How much of what peers say is kept. */
+  messaging?: { limits?: Partial<BrokerLimits> }
+}
+
 /** All of it in this process: nothing survives it. */
 export class MemoryStorage implements Storage {
   readonly kind = 'memory'
@@ -28,9 +33,9 @@ export class MemoryStorage implements Storage {
   readonly state: MemoryState
   readonly broker: MemoryBroker
 
-  constructor ({ clock = monotonicClock(), ...options }: MemoryStoreOptions) {
+  constructor ({ clock = monotonicClock(), messaging, ...options }: MemoryStorageOptions) {
     this.agents = new MemoryStore({ ...options, clock })
     this.state = new MemoryState({ clock })
-    this.broker = new MemoryBroker({ clock })
+    this.broker = new MemoryBroker({ ...messaging, clock })
   }
 }

@@ -1,6 +1,7 @@
 import { Type, type Static } from '@sinclair/typebox'
 import { AgentInfo } from '../agent.js'
 import { Nullable, Revision, WantedState } from '../common.js'
+import { channelClientFrames, channelServerFrames } from './channels.js'
 import { BearerToken, ClientFrame, commonClientFrames, commonServerFrames, EpochSeconds, RequestId, ServerFrame } from './common.js'
 import { directClientFrames, directServerFrames } from './direct.js'
 
@@ -42,5 +43,5 @@ export const AgentsTruncated = ServerFrame('agents_truncated', { total_count: Ty
 /** The one frame that is not an object. */
 export const AgentList = Type.Array(AgentInfo, { description: 'All agents, after authentication and after changes, unless the connection watches' })
 
-export const agentsClientFrames = { ...commonClientFrames, ...directClientFrames, auth: AuthFrame, status: StatusFrame, goodbye: GoodbyeFrame }
-export const agentsServerFrames = [...commonServerFrames, ...directServerFrames, AuthRequired, AuthError, AuthSuccess, TokenExpiring, AgentsTruncated]
+export const agentsClientFrames = { ...commonClientFrames, ...channelClientFrames, ...directClientFrames, auth: AuthFrame, status: StatusFrame, goodbye: GoodbyeFrame }
+export const agentsServerFrames = [...commonServerFrames, ...channelServerFrames, ...directServerFrames, AuthRequired, AuthError, AuthSuccess, TokenExpiring, AgentsTruncated]

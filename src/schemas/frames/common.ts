@@ -45,6 +45,7 @@ export const ErrorFrame = ServerFrame('error', {
   message: Type.String({ description: 'For people' }),
   requestId: Type.Optional(RequestId),
   retryAfterMs: Type.Optional(Type.Integer()),
+  channel: Type.Optional(Type.String({ description: 'A subscription that has ended by that' })),
   reason: Type.Optional(Type.String({ description: 'Of `rejected`: the code that the other side gave' }))
 }, { description: 'What came was not understood, not allowed or not done; the socket lives on', unasked: true, examples: [{ type: 'error', code: 'unknown_type', message: 'Unknown message type: x', requestId: 'r1' }] })
 export const GoingAway = ServerFrame('going_away', { retryAfterMs: Type.Integer({ examples: [1200] }) }, { description: 'The server is about to close with 1001: come back after that time' })

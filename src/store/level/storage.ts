@@ -1,4 +1,5 @@
 import { monotonicClock, type Clock } from '../../clock.js'
+import type { BrokerLimits } from '../../messaging/broker.js'
 import { MemoryBroker } from '../../messaging/memory-broker.js'
 import type { Storage } from '../storage.js'
 import { LevelAgents } from './agents.js'
@@ -16,6 +17,8 @@ export interface LevelStorageOptions {
   preservation?: boolean
   /** How many of the newest changes are kept for readers that come back (default 10,000). */
   changes?: number
+  /** How much of what peers say is kept. */
+  messaging?: { limits?: Partial<BrokerLimits> }
   clock?: Clock
 }
 
@@ -27,11 +30,11 @@ export class LevelStorage implements Storage {
   readonly state: LevelState
   readonly broker: MemoryBroker
 
-  constructor ({ path, durability = 'commit', changes = 10_000, clock = monotonicClock(), ...options }: LevelStorageOptions) {
+  constructor ({ path, durability = 'commit', changes = 10_000, clock = monotonicClock(), messaging, ...options }: LevelStorageOptions) {
     this.folder = path
     const shared = new SharedDatabase(path, durability)
     this.agents = new LevelAgents(shared, { ...options, changes, clock })
     this.state = new LevelState(shared, clock)
-    this.broker = new MemoryBroker({ clock })
+    this.broker = new MemoryBroker({ ...messaging, clock })
   }
 }

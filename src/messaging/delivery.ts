@@ -1,0 +1,38 @@
+import { Outgoing } from '../sockets/outgoing.js'
+import type { Entry, Position } from './broker.js'
+import { shownName } from './channel-names.js'
+import type { Dialect } from './peer.js'
+
+/** A message of a channel as JSON text without its type and channel; every answer and frame shows it so. */
+export function messageText ({ from, data, metadata, offset, at }: Entry, epoch: string, withMetadata: boolean): string {
+  const known = withMetadata && metadata !== undefined ? `,"fromMetadata":${metadata}` : ''
+  return `"from":${JSON.stringify(from)},"data":${data}${known},"epoch":${JSON.stringify(epoch)},"offset":${offset},"timestamp":${at / 1000}}`
+}
+
+/** An entry on its way to those who are subscribed: its frame is made once for all who see the same. */
+export class Delivery {
+  readonly channel: string
+  readonly epoch: string
+  readonly entry: Entry
+  readonly #made = new Map<Dialect | `${Dialect}+`, Outgoing>()
+
+  constructor (channel: string, epoch: string, entry: Entry) {
+    this.channel = channel
+    this.epoch = epoch
+    this.entry = entry
+  }
+
+  frame (dialect: Dialect, withMetadata: boolean): Outgoing {
+    const kind = withMetadata ? `${dialect}+` as const : dialect
+    const known = this.#made.get(kind)
+    if (known) return known
+    const frame = new Outgoing(`{"type":"message","channel":${JSON.stringify(shownName(this.channel, dialect))},${messageText(this.entry, this.epoch, withMetadata)}`)
+    this.#made.set(kind, frame)
+    return frame
+  }
+}
+
+/** Says that messages of a channel are lost: it goes on after this position. */
+export function gapFrame (channel: string, { epoch, offset }: Position, dialect: Dialect): Outgoing {
+  return new Outgoing(JSON.stringify({ type: 'channel_gap', channel: shownName(channel, dialect), epoch, offset, recovered: false }))
+}

@@ -1,0 +1,209 @@
+import type { Page, Position } from './broker.js'
+import { Delivery, gapFrame } from './delivery.js'
+import type { Peer } from './peer.js'
+
+/** Who hears of channels: a connection, or a listener of the host. One owner hears of a message once. */
+export interface Subscriber {
+  readonly owner: object
+  tell (delivery: Delivery): void
+  lost (channel: string, position: Position): void
+}
+
+/** What a connection hears by a pattern. */
+export class PatternSubscription implements Subscriber {
+  readonly owner: Peer
+  /** What is known of the sender stands in the message. */
+  withMetadata = false
+  /** The connection has its answer. */
+  isOpen = false
+
+  constructor (peer: Peer) {
+    this.owner = peer
+  }
+
+  tell (delivery: Delivery): void {
+    if (this.isOpen && delivery.entry.origin !== this.owner.id) this.owner.push(delivery.frame(this.owner.dialect, this.withMetadata))
+  }
+
+  lost (channel: string, position: Position): void {
+    if (this.isOpen) this.owner.push(gapFrame(channel, position, this.owner.dialect))
+  }
+}
+
+export interface SubscriptionOptions {
+  peer: Peer
+  channel: string
+  /** What is known of the sender stands in the message. */
+  withMetadata: boolean
+  /** The last position that the connection knows. */
+  since?: Position | undefined
+  /** Reads what follows a position. */
+  read: (since: Position) => Promise<Page>
+  /** What could not be read has to be read later, by `goOn`. */
+  onStalled: (subscription: Subscription) => void
+}
+
+/** Live messages that wait while earlier ones are read; when there are more, they are read too. */
+const maxWaiting = 256
+/** About so much is sent before the connection has to have taken it. */
+const burstChars = 262_144
+
+/**
+ * What a connection hears by the name of a channel: what it missed, and then what comes, each once and in order. While it
+ * takes what it missed no more is kept for it than one page and a few live messages.
+ */
+export class Subscription implements Subscriber {
+  readonly owner: Peer
+  readonly channel: string
+  withMetadata: boolean
+  readonly #options: SubscriptionOptions
+  #state: 'opening' | 'behind' | 'live' | 'ended' = 'opening'
+  /** The last that was sent or, at first, the last that is not sent. */
+  #at: Position = { epoch: '', offset: 0 }
+  #start: Position = { epoch: '', offset: 0 }
+  #page: Delivery[] = []
+  #waiting: Delivery[] = []
+  /** The last that this process was told of, since it is subscribed. */
+  #newest: Position | null = null
+  /** The last that a pattern of the same connection has told it; none does where this is the end of time. */
+  #passed = Infinity
+
+  constructor (options: SubscriptionOptions) {
+    this.#options = options
+    this.owner = options.peer
+    this.channel = options.channel
+    this.withMetadata = options.withMetadata
+  }
+
+  get position (): Position { return this.#at }
+
+  /** Nothing else tells the connection of this channel: not even a pattern that it had before. */
+  get isSole () { return this.#state !== 'opening' || this.#options.since !== undefined }
+
+  /** Whether nothing after a position was withheld since it is subscribed. */
+  covers ({ epoch, offset }: Position): boolean {
+    return epoch === this.#start.epoch && offset >= this.#start.offset
+  }
+
+  /**
+   * Begins after a position; `page` has what was missed.
+   * @param told is called when the position is known, before anything is sent
+   */
+  open (position: Position, page: Page | undefined, told: (position: Position, recovered: boolean) => void): void {
+    if (this.#state !== 'opening') return
+    this.#state = 'behind'
+    const { since } = this.#options
+    const end = page ?? position
+    this.#at = this.#start = { epoch: end.epoch, offset: firstOffset(since, end) }
+    told({ epoch: end.epoch, offset: end.offset }, page?.recovered ?? true)
+    if (page) this.#take(page)
+    this.#send()
+  }
+
+  end (): void {
+    this.#state = 'ended'
+    this.#page = this.#waiting = []
+  }
+
+  tell (delivery: Delivery): void {
+    if (this.#state === 'live') return this.#tellLive(delivery)
+    this.#newest = positionOf(delivery)
+    if (this.#waiting.length === maxWaiting) this.#waiting = []
+    this.#waiting.push(delivery)
+  }
+
+  /** The connection has a pattern that tells it of the channel until this is open. @param delivery what it has just told */
+  share (delivery?: Delivery): void {
+    this.#passed = delivery?.entry.offset ?? 0
+  }
+
+  lost (channel: string, position: Position): void {
+    this.#newest = position
+    this.#waiting = []
+    if (this.#state !== 'live') return
+    this.#at = this.#start = position
+    this.owner.push(gapFrame(channel, position, this.owner.dialect))
+  }
+
+  /** Reads what could not be read before. */
+  goOn (): void {
+    if (this.#state !== 'behind') return
+    this.#options.read(this.#at).then(page => { this.#goOnWith(page) }, () => { this.#options.onStalled(this) })
+  }
+
+  #goOnWith (page: Page) {
+    if (this.#state !== 'behind') return
+    if (!page.recovered) this.#skip(page)
+    this.#take(page)
+    this.#send()
+  }
+
+  /** What follows cannot be had: the connection is told from where it goes on. */
+  #skip ({ epoch, offset, entries: [first] }: Page) {
+    this.#at = this.#start = { epoch, offset: first ? first.offset - 1 : offset }
+    this.owner.push(gapFrame(this.channel, this.#at, this.owner.dialect))
+  }
+
+  #take ({ epoch, entries }: Page) {
+    this.#page = entries.filter(({ offset }) => offset > this.#at.offset).map(entry => new Delivery(this.channel, epoch, entry))
+  }
+
+  /** Sends some, and goes on when the connection has taken that. */
+  #send () {
+    let chars = 0
+    while (this.#page.length > 0 && chars < burstChars) {
+      const delivery = this.#page.shift()!
+      chars += delivery.entry.data.length
+      this.#pass(delivery)
+    }
+    if (this.#page.length > 0) return this.owner.whenSent(`channel ${this.channel}`, () => { if (this.#state === 'behind') this.#send() })
+    this.#catchUp()
+  }
+
+  /** Goes over to what comes live when that follows what was read, and reads more where it does not. */
+  #catchUp () {
+    const [first] = this.#waiting.filter(delivery => !isKnown(positionOf(delivery), this.#at))
+    const isNext = first ? first.epoch === this.#at.epoch && first.entry.offset === this.#at.offset + 1 : this.#newest === null || isKnown(this.#newest, this.#at)
+    const waiting = this.#waiting
+    this.#waiting = []
+    if (!isNext) return this.#more()
+    this.#state = 'live'
+    for (const delivery of waiting) this.#tellLive(delivery)
+  }
+
+  #more () {
+    // After what was sent, so that a connection that takes nothing does not have more and more read for it.
+    this.owner.whenSent(`channel ${this.channel}`, () => { this.goOn() })
+  }
+
+  #tellLive (delivery: Delivery) {
+    if (!isKnown(positionOf(delivery), this.#at)) return this.#pass(delivery)
+    // It was under way when the subscription began: the pattern would have told it.
+    if (delivery.entry.offset <= this.#passed) return
+    this.share(delivery)
+    this.#push(delivery)
+  }
+
+  #pass (delivery: Delivery) {
+    this.#at = positionOf(delivery)
+    this.#push(delivery)
+  }
+
+  #push (delivery: Delivery) {
+    const { entry } = delivery
+    if (entry.origin !== this.owner.id) this.owner.push(delivery.frame(this.owner.dialect, this.withMetadata))
+  }
+}
+
+const positionOf = ({ epoch, entry: { offset } }: Delivery): Position => ({ epoch, offset })
+
+/** Whether whoever is at a position has that other one behind it. */
+function isKnown ({ epoch, offset }: Position, at: Position): boolean {
+  return epoch === at.epoch && offset <= at.offset
+}
+
+/** After which offset somebody is told: after what it knows or, of an epoch that it does not know, from the beginning. */
+function firstOffset (since: Position | undefined, end: Position): number {
+  if (!since) return end.offset
+  return since.epoch === end.epoch ? Math.min(since.offset, end.offset) : 0
+}

@@ -1,0 +1,18 @@
+import { payloadText } from '../../messaging/payload.js'
+import { assertTakesPart } from '../../messaging/taking-part.js'
+import { PresenceUpdateFrame } from '../../schemas/frames/channels.js'
+import type { FrameHandler } from '../tiers.js'
+
+const maxBytes = 4096
+
+/** What the peer says of itself to others. */
+export const presenceUpdate: FrameHandler = {
+  schema: PresenceUpdateFrame,
+  async handle (connection, frame, { messaging }) {
+    const { metadata } = frame as unknown as PresenceUpdateFrame
+    assertTakesPart(connection)
+    payloadText(metadata, maxBytes)
+    await messaging.presence.say(connection, metadata)
+    connection.ack(frame)
+  }
+}
