@@ -1,8 +1,11 @@
 import sjson from 'secure-json-parse'
+import { isShallow } from '../validation.js'
 
 export interface Frame { type: string, requestId?: string, [member: string]: unknown }
 
 const maxRequestId = 128
+/** Nothing deeper is written into a message: what is too deep would end the stack. */
+const maxShownDepth = 20
 
 /** Stands for a frame with members that would poison an object, which are as wrong as text that is not JSON. */
 export class PoisonousFrame {
@@ -48,5 +51,6 @@ export function isKeepAliveFrame (frame: unknown): boolean {
 /** A missing type is shown as existing clients know it. */
 export function typeText (type: unknown): string {
   if (type === undefined || type === null) return 'None'
-  return (typeof type === 'string' ? type : JSON.stringify(type)).slice(0, 100)
+  if (typeof type === 'string') return type.slice(0, 100)
+  return isShallow(type, maxShownDepth) ? JSON.stringify(type).slice(0, 100) : 'something deep'
 }
