@@ -19,7 +19,7 @@ export interface EnvSetting {
 }
 
 /** Where the stand-alone server's defaults differ from the plugin's. */
-export const standAloneDefaults = { routes: { root: true, docs: true }, storage: 'level' } satisfies AgentRegistryOptions
+export const standAloneDefaults = { routes: { root: true, docs: true, v1: true }, storage: 'level' } satisfies AgentRegistryOptions
 
 /** Whoever says where Redis is wants it to be used, unless STORE says otherwise. */
 const redisVariables = ['REDIS_URL', 'REDIS_HOST', 'REDIS_SENTINELS', 'REDIS_CLUSTER']

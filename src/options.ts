@@ -8,6 +8,7 @@ import type { EmbedHook } from './search/embedder.js'
 import type { StateStore } from './store/state.js'
 import type { AgentStore } from './store/store.js'
 import type { Principal } from './auth/principal.js'
+import { PeerChannels, PeerPermissions } from './schemas/peers.js'
 
 /**
  * How an environment variable of the stand-alone server becomes an option: the names that are looked at, first set
@@ -40,7 +41,8 @@ const seconds = (env: string, fallback?: string): EnvMapping => ({ env: fallback
 const tierTexts = {
   PUBLIC: ['Time between two `stats_update` frames', 'Time a peer has to answer a close frame'],
   AGENT: ['Least time between two lists of agents', 'Time a socket has to authenticate, and to answer a close frame'],
-  DASHBOARD: ['Time between two sets of data frames', 'Time a socket has to authenticate, and to answer a close frame']
+  DASHBOARD: ['Time between two sets of data frames', 'Time a socket has to authenticate, and to answer a close frame'],
+  V1: ['', 'Time a peer has to answer a close frame']
 } as const
 
 function tier (name: keyof typeof tierTexts, path: string, defaults: { intervalMs: number, timeoutMs: number, maxMessageSize: number, maxConnections?: number }) {
@@ -57,6 +59,19 @@ function tier (name: keyof typeof tierTexts, path: string, defaults: { intervalM
     burst: count(200, 'Frames that a connection may send at once', { env: [`${name}_WS_BURST`] })
   }, `The tier \`${path}\``)
 }
+
+/** Nothing is sent at intervals on `/v1`. */
+const { intervalMs: _, ...v1Members } = tier('V1', '/v1', { intervalMs: 1, timeoutMs: 10_000, maxMessageSize: 65_536 }).properties
+
+const originPattern = '^(null|\\*|[A-Za-z][A-Za-z0-9+.-]*://[^\\s/?#@]+/?)$'
+
+const PeerKey = Type.Object({
+  key: Type.String({ minLength: 10, maxLength: 200, pattern: '^\\S+$' }),
+  channels: PeerChannels,
+  permissions: PeerPermissions,
+  origins: Type.Optional(Type.Array(Type.String({ pattern: originPattern }), { minItems: 1 })),
+  maxConnections: Type.Optional(Type.Integer({ minimum: 1 }))
+}, { additionalProperties: false })
 
 const AgentKey = Type.Object({
   key: Type.String({ minLength: 10, maxLength: 200 }),
@@ -97,10 +112,13 @@ export const OptionsSchema = Type.Object({
     wellKnown: flag(true, 'Serve `/.well-known/*`', { env: ['ARCP_ROUTES_WELL_KNOWN'] }),
     metrics: flag(true, 'Serve `/metrics` and `/metrics/scrape`', { env: ['ARCP_ROUTES_METRICS'] }),
     dashboard: flag(true, 'Serve `/dashboard/config` and the dashboard tier', { env: ['ARCP_ROUTES_DASHBOARD'] }),
+    v1: flag(false, 'Serve `/v1`: the tier for clients of the Metered realtime protocol, and what is below it over HTTP', { env: ['ARCP_ROUTES_V1'] }),
     docs: flag(false, 'Serve `/docs`, `/openapi.json` and `/asyncapi.json`', { env: ['ARCP_ROUTES_DOCS'] })
   }, 'Groups of routes that can be left out'),
   allowedAgentTypes: list(['security', 'monitoring', 'automation', 'networking', 'testing'], 'Values of agent_type that may register, in any case; `*` allows all', { env: ['ALLOWED_AGENT_TYPES'] }),
   agentKeys: Type.Array(Type.Union([Type.String({ minLength: 10, maxLength: 200 }), AgentKey]), { default: [], description: 'Keys with which agents register: strings of 10 to 200 characters, or objects with `key`, `exclusive`, `ids`, `types`, `capabilities`, `maxAgents`', env: ['AGENT_KEYS'] }),
+  peerKeys: Type.Array(PeerKey, { default: [], description: 'Publishable keys, with which pages open `/v1` without a token: objects with `key`, `channels`, `permissions`, `origins`, `maxConnections`', env: ['PEER_KEYS'] }),
+  secretKeys: Type.Array(Type.String({ minLength: 20, maxLength: 300, pattern: '^[A-Za-z0-9_-]{1,64}:\\S{16,}$' }), { default: [], description: 'Keys of back ends for `/v1/…` over HTTP, `id:secret` with a secret of 16 characters or more', env: ['SECRET_KEYS'] }),
   publicFields: Type.Optional(Type.Array(Type.String({ minLength: 1 }), { description: 'Optional fields of a record that the public tier shows; default: all. Fields that clients require are always shown', env: ['ARCP_PUBLIC_FIELDS'] })),
   jwt: group({
     secret: Type.Optional(Type.Union([Type.String({ minLength: 32 }), Type.Array(Type.String({ minLength: 32 }), { minItems: 1 })], { description: 'Secret of 32 characters or more; of a list the first signs and all verify. Without one a random secret is made and kept in the storage', env: ['JWT_SECRET'] })),
@@ -161,14 +179,16 @@ export const OptionsSchema = Type.Object({
     burstPerPrincipal: rate('Frames that they may send at once; default: twice those of a connection', 'WEBSOCKET_BURST_PER_PRINCIPAL'),
     messagesPerSecondPerAddress: rate('Frames a second that all sockets from one address may send for long; default: ten times those of a connection, or one for each socket that the tiers take', 'WEBSOCKET_MESSAGES_PER_SECOND_PER_ADDRESS'),
     burstPerAddress: rate('Frames that they may send at once; default: ten times those of a connection, or two for each socket that the tiers take', 'WEBSOCKET_BURST_PER_ADDRESS'),
-    allowedOrigins: Type.Array(Type.String({ pattern: '^(null|\\*|[A-Za-z][A-Za-z0-9+.-]*://[^\\s/?#@]+/?)$' }), { default: [], description: 'Origins whose pages may open sockets, as `https://app.example.com`; `*` stands for one label of a host, alone for all. Without any all may; what sends no `Origin` is no browser and not asked', env: ['ALLOWED_ORIGINS'] }),
+    allowedOrigins: Type.Array(Type.String({ pattern: originPattern }), { default: [], description: 'Origins whose pages may open sockets, as `https://app.example.com`; `*` stands for one label of a host, alone for all. Without any all may; what sends no `Origin` is no browser and not asked', env: ['ALLOWED_ORIGINS'] }),
     compression: flag(false, 'Take permessage-deflate where a client offers it, for frames over 1 KiB. It costs far more processor time than it saves on a local network; a host that has @fastify/websocket decides itself', { env: ['WEBSOCKET_COMPRESSION'] }),
     drainMs: ms(5_000, 'Time over which sockets are closed on shutdown', seconds('WEBSOCKET_DRAIN'))
   }, 'All sockets'),
   publicWs: tier('PUBLIC', '/public/ws', { intervalMs: 30_000, timeoutMs: 30_000, maxMessageSize: 4_096 }),
   dashboardWs: tier('DASHBOARD', '/dashboard/ws', { intervalMs: 5_000, timeoutMs: 10_000, maxMessageSize: 65_536, maxConnections: 5 }),
   agentsWs: tier('AGENT', '/agents/ws', { intervalMs: 5_000, timeoutMs: 10_000, maxMessageSize: 65_536 }),
+  v1Ws: group(v1Members, 'The tier `/v1`'),
   messaging: group({
+    maxConnectionsPerPeer: count(100, 'Sockets of one peer on `/v1` in this process; the next is closed (4010)', { env: ['MESSAGING_MAX_CONNECTIONS_PER_PEER'] }),
     maxSubscriptions: count(100, 'Channels and patterns that a connection may be subscribed to', { env: ['MESSAGING_MAX_SUBSCRIPTIONS'] }),
     maxRequests: count(100, 'Requests of a connection that wait for their answers', { env: ['MESSAGING_MAX_REQUESTS'] }),
     maxRequestsPerProcess: count(10_000, 'Requests of a process that wait for their answers', { env: ['MESSAGING_MAX_REQUESTS_PER_PROCESS'] }),

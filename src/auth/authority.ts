@@ -38,6 +38,8 @@ export interface CheckOptions {
    * unregistered its agent, and ended with it, may ask for the same again.
    */
   for?: 'register' | 'unregister'
+  /** Takes tokens of peers, which are good for nothing else. */
+  takesPeers?: boolean
   /** Lets tokens of an older incarnation pass, where those have an answer of their own. */
   staleAllowed?: boolean
   /** When given, an admin's session must have been opened with it. */
@@ -89,6 +91,7 @@ export class Authority {
   /** What can be said without waiting: nearly every request is let in by this alone. */
   #checkToken (principal: Principal, options: CheckOptions) {
     if (principal.expiresAt !== null && principal.expiresAt * 1000 <= this.#options.now()) throw tokenInvalid('expired')
+    if (principal.type === 'peer' && !options.takesPeers) throw problem('insufficient-permissions', 'The token of a peer works on /v1 only')
     const verdict = this.#options.revocations.check(principal)
     if (!isPassed(verdict, principal, options)) throw tokenInvalid('revoked')
     if (!options.staleAllowed && this.#isStale(principal)) throw tokenInvalid('revoked')

@@ -91,10 +91,10 @@ export class Revocations {
     }
   }
 
-  /** Only tokens of agents end with their agent: an admin or user may bear an id that looks like one. */
+  /** Only tokens of agents end with their agent, and those that agents made for peers: an admin or user may bear an id that looks like one. */
   check (principal: Principal): RevocationVerdict {
     if (this.#tokens.get(principal.tokenId)) return 'revoked'
-    const isAgent = principal.role === 'agent' && principal.agentId !== null
+    const isAgent = (principal.role === 'agent' || principal.role === 'peer') && principal.agentId !== null
     const marks = isAgent ? this.#agents.get(principal.agentId!) : undefined
     if (covers(marks?.all, principal)) return 'revoked'
     return covers(marks?.butRegister, principal) ? 'register-only' : 'ok'

@@ -5,6 +5,7 @@ import { VerifiedTokens } from './verified-tokens.js'
 import type { Grant } from '../schemas/messaging.js'
 import type { Clock } from '../clock.js'
 import type { Principal, Role, TokenType } from './principal.js'
+import type { PeerTokenBody } from '../schemas/peers.js'
 
 /** Signs, and checks signature and algorithm; every claim is checked here. `verify` throws when they are wrong. */
 export interface Signer {
@@ -28,10 +29,13 @@ export interface IssuedToken { token: string, tokenId: string, expiresIn: number
 export type TokenRefusal = 'invalid' | 'expired' | 'revoked'
 export interface TokenProblem extends ProblemError { reason: TokenRefusal }
 
+/** Roles whose tokens can be made for somebody and renewed. */
+type UsualRole = Exclude<Role, 'peer'>
+
 export interface MintRequest {
   subject: string
   agentId: string
-  role: Role
+  role: UsualRole
   scopes: readonly string[]
   sessionId: string | null
   incarnation: number | null
@@ -43,16 +47,23 @@ export interface MintRequest {
   endsAt?: number
 }
 
+/** What a peer may do and shows, and whose right that is. Milliseconds. */
+export interface PeerIssue extends Omit<PeerTokenBody, 'expiresInSec'> {
+  lifeMs: number
+  minter: Pick<Principal, 'agentId' | 'incarnation' | 'sessionId'>
+}
+
 type Subject = Pick<Principal, 'subject' | 'agentId' | 'scopes' | 'sessionId' | 'incarnation' | 'agentType' | 'grants' | 'metadata'> & { keyDigest?: string | null }
 interface Draft { typ: TokenType, sub: string, lifeMs: number, rest: Partial<Claims> }
 
 const tempLifeMs = 900_000
-const roleOf: Record<TokenType, Role> = { temp: 'agent', agent: 'agent', user: 'user', admin: 'admin' }
+const roleOf: Record<TokenType, Role> = { temp: 'agent', agent: 'agent', user: 'user', admin: 'admin', peer: 'peer' }
 const audienceOf: Record<TokenType, string> = {
   temp: 'arcp:validate',
   agent: 'arcp:operations',
   user: 'arcp:operations',
-  admin: 'arcp:operations'
+  admin: 'arcp:operations',
+  peer: 'arcp:peer'
 }
 
 export function tokenInvalid (reason: TokenRefusal, detail = 'Invalid or expired token'): TokenProblem {
@@ -63,6 +74,7 @@ export function tokenInvalid (reason: TokenRefusal, detail = 'Invalid or expired
 function isComplete (claims: Claims): boolean {
   if (claims.typ === 'admin') return claims.sid !== undefined
   if (claims.typ === 'temp') return claims.agent_id !== undefined && claims.key !== undefined
+  if (claims.typ === 'peer') return claims.channels !== undefined && claims.permissions !== undefined
   return claims.typ === 'user' || claims.agent_id !== undefined
 }
 
@@ -81,8 +93,13 @@ function toPrincipal (claims: Claims): Principal {
     agentType: claims.agent_type ?? null,
     issuedAt: claims.iat_ms ?? claims.iat * 1000,
     grants: claims.grants ?? null,
-    metadata: claims.metadata ?? null
+    metadata: claims.metadata ?? null,
+    ...(claims.typ === 'peer' && peerPart(claims))
   }
+}
+
+function peerPart ({ channels = [], permissions = [], metadata, peerMetadata }: Claims) {
+  return { grants: [{ channels, allow: permissions }], metadata: peerMetadata ?? null, ownMetadata: metadata ?? null }
 }
 
 /** Members that are null or undefined are left out of a token. */
@@ -123,6 +140,11 @@ export class Tokens {
     return this.#issue({ typ: 'admin', sub: username, lifeMs: expiresAt - this.#now(), rest })
   }
 
+  /** A token that is good for `/v1`. It ends with the session of whoever makes it, and with the tokens of an agent that does. */
+  issuePeer ({ peerId, lifeMs, minter: { agentId, incarnation, sessionId }, ...rest }: PeerIssue): IssuedToken {
+    return this.#issue({ typ: 'peer', sub: peerId, lifeMs, rest: present({ ...rest, agent_id: agentId, inc: incarnation, sid: sessionId }) })
+  }
+
   /** @throws insufficient-permissions for an admin token without a session: nobody could end it. */
   mint ({ role, endsAt, ...request }: MintRequest): IssuedToken {
     return this.#issueUsual(role, request, endsAt ?? Infinity)
@@ -135,7 +157,7 @@ export class Tokens {
    */
   refresh (principal: Principal, sessionEndsAt?: number): IssuedToken {
     const { type, sessionId, expiresAt } = principal
-    if (type === 'temp') throw problem('insufficient-permissions', 'A temporary token cannot be refreshed')
+    if (type === 'temp' || type === 'peer') throw problem('insufficient-permissions', `A ${type === 'temp' ? 'temporary' : 'peer'} token cannot be refreshed`)
     return this.#issueUsual(type, principal, sessionId === null ? Infinity : sessionEndsAt ?? (expiresAt ?? 0) * 1000)
   }
 
@@ -167,7 +189,7 @@ export class Tokens {
     }
   }
 
-  #issueUsual (typ: Role, { subject, agentId, scopes, sessionId, incarnation, agentType, keyDigest, grants, metadata }: Subject, endsAt: number): IssuedToken {
+  #issueUsual (typ: UsualRole, { subject, agentId, scopes, sessionId, incarnation, agentType, keyDigest, grants, metadata }: Subject, endsAt: number): IssuedToken {
     if (typ === 'admin' && sessionId === null) throw problem('insufficient-permissions', 'An admin token needs a session')
     const lifeMs = Math.min(this.#expiresInMs, endsAt - this.#now())
     const rest = present({ agent_id: agentId, scopes: [...scopes], sid: sessionId, inc: incarnation, agent_type: agentType, key: keyDigest, grants, metadata })

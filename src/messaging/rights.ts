@@ -1,3 +1,4 @@
+import { matchesPeerChannel } from '../auth/peer-channels.js'
 import type { Principal } from '../auth/principal.js'
 import type { Action, Grant } from '../schemas/messaging.js'
 import { isWithin, matchesPattern } from './pattern-rules.js'
@@ -12,17 +13,20 @@ function usualGrants ({ type }: Principal, peerId: string): readonly Grant[] {
   return [{ channels: [own], allow: [...channelActions, 'send'] }]
 }
 
-/** Under what name a principal is known to others: an agent by its id, a user and an admin by theirs with `user-` before it. */
+/** Under what name a principal is known to others: an agent by its id, a peer by the name in its token, a user and an admin by theirs with `user-` before it. */
 export function peerIdOf ({ type, agentId, subject }: Pick<Principal, 'type' | 'agentId' | 'subject'>): string {
+  if (type === 'peer') return subject
   return type === 'agent' ? agentId! : `user-${subject}`
 }
 
 /** What a principal may do with channels and peers. */
 export class Rights {
   readonly #grants: readonly Grant[]
+  readonly #matches: (granted: string, channel: string) => boolean
 
   constructor (principal: Principal) {
     this.#grants = principal.grants ?? usualGrants(principal, peerIdOf(principal))
+    this.#matches = principal.type === 'peer' ? matchesPeerChannel : matchesPattern
   }
 
   /** Whether it may do so somewhere: what concerns no channel. */
@@ -31,7 +35,7 @@ export class Rights {
   }
 
   may (action: Action, channel: string): boolean {
-    return this.#grants.some(({ allow, channels }) => allow.includes(action) && channels.some(pattern => matchesPattern(pattern, channel)))
+    return this.#grants.some(({ allow, channels }) => allow.includes(action) && channels.some(granted => this.#matches(granted, channel)))
   }
 
   /** Whether it may do so with every channel that `pattern` matches. */

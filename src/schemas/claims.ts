@@ -2,15 +2,16 @@ import { Type, type Static } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { Nullable } from './common.js'
 import { Grants, PeerMetadata } from './messaging.js'
+import { PeerChannels, PeerPermissions } from './peers.js'
 
-const TokenTypeName = Type.Union([Type.Literal('temp'), Type.Literal('agent'), Type.Literal('user'), Type.Literal('admin')])
-const RoleName = Type.Union([Type.Literal('agent'), Type.Literal('user'), Type.Literal('admin')])
+const TokenTypeName = Type.Union([Type.Literal('temp'), Type.Literal('agent'), Type.Literal('user'), Type.Literal('admin'), Type.Literal('peer')])
+const RoleName = Type.Union([Type.Literal('agent'), Type.Literal('user'), Type.Literal('admin'), Type.Literal('peer')])
 const Id = Type.String({ minLength: 1, maxLength: 300 })
 
 /** Claims of every token that this registry issues (RFC 7519; times are epoch seconds). */
 export const Claims = Type.Object({
   iss: Type.String({ description: '`agent-registry:<namespace>`' }),
-  aud: Type.String({ description: '`arcp:validate` of a temporary token, else `arcp:operations`' }),
+  aud: Type.String({ description: '`arcp:validate` of a temporary token, `arcp:peer` of a peer\'s, else `arcp:operations`' }),
   sub: Id,
   jti: Id,
   typ: TokenTypeName,
@@ -25,7 +26,10 @@ export const Claims = Type.Object({
   key: Type.Optional(Type.String({ minLength: 1, description: 'Digest of the agent key: of a temporary token the one it was given for, of an agent the one that owns it' })),
   agent_type: Type.Optional(Type.String()),
   grants: Type.Optional(Grants),
-  metadata: Type.Optional(PeerMetadata),
+  metadata: Type.Optional(Type.Record(Type.String(), Type.Unknown(), { maxProperties: 100, description: 'What others learn of the bearer; in a peer token what only the bearer is told' })),
+  channels: Type.Optional(PeerChannels),
+  permissions: Type.Optional(PeerPermissions),
+  peerMetadata: Type.Optional(PeerMetadata),
   temp_registration: Type.Optional(Type.Boolean()),
   token_type: Type.Optional(Type.String())
 }, { $id: 'Claims' })

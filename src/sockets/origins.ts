@@ -12,20 +12,21 @@ function normalized (origin: string): string | undefined {
 }
 
 /** @throws AGENT_REGISTRY_INVALID_OPTIONS */
-function patternOf (entry: string): RegExp {
+function patternOf (entry: string, option: string): RegExp {
   const origin = entry === 'null' ? entry : normalized(entry)
-  if (origin === undefined) throw new OptionsError(`sockets.allowedOrigins: '${entry}' is not an origin`)
+  if (origin === undefined) throw new OptionsError(`${option}: '${entry}' is not an origin`)
   return new RegExp(`^${origin.replace(/[.+?^${}()|[\]\\]/g, '\\$&').replaceAll('*', '[^.:/]+')}$`, 'i')
 }
 
 /**
  * Compares whole origins; `*` in an entry stands for one label of the host.
+ * @param option that says so
  * @returns null when everybody may
  * @throws AGENT_REGISTRY_INVALID_OPTIONS for what is no origin
  */
-export function originCheck (allowed: readonly string[]): OriginCheck | null {
+export function originCheck (allowed: readonly string[], option = 'sockets.allowedOrigins'): OriginCheck | null {
   if (allowed.length === 0 || allowed.includes('*')) return null
-  const patterns = allowed.map(patternOf)
+  const patterns = allowed.map(entry => patternOf(entry, option))
   return function isAllowed (origin) {
     const said = origin === 'null' ? origin : normalized(origin)
     return said !== undefined && patterns.some(pattern => pattern.test(said))

@@ -1,0 +1,83 @@
+import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
+import { OptionsError, problem } from '../errors.js'
+import type { ResolvedOptions } from '../options.js'
+import { originCheck, type OriginCheck } from '../sockets/origins.js'
+import type { Action, Grant } from '../schemas/messaging.js'
+import type { Attempts } from './attempts.js'
+import type { Principal } from './principal.js'
+
+type PeerKeyOption = ResolvedOptions['peerKeys'][number]
+interface PeerKey { readonly digest: string, readonly grants: readonly Grant[], readonly isAllowed: OriginCheck | null, readonly maxConnections: number }
+
+const everything: readonly Action[] = ['subscribe', 'publish', 'presence', 'history', 'send', 'broadcast', 'work', 'serve', 'approve']
+const digestOf = (text: string) => createHash('sha256').update(text).digest()
+
+const nobodysKey = { agentId: null, incarnation: null, sessionId: null, expiresAt: null, scopes: [] }
+
+/** The publishable keys, which open `/v1` for pages that have no token: whoever has one is somebody new each time. */
+export class PeerKeys {
+  readonly #keys = new Map<string, PeerKey>()
+
+  /** @throws AGENT_REGISTRY_INVALID_OPTIONS for a key that is there twice, and what is no origin */
+  constructor (keys: ResolvedOptions['peerKeys']) {
+    for (const [index, entry] of keys.entries()) this.#add(entry, index)
+  }
+
+  /** How many sockets may come with a key. @param digest of one that is configured */
+  limitOf (digest: string): number {
+    return this.#keys.get(digest)?.maxConnections ?? Infinity
+  }
+
+  /**
+   * Somebody new with the rights of a key.
+   * @param origin of the page; what sends none is no browser, and only let in where origins do not matter
+   * @returns undefined for a key that is not configured
+   * @throws insufficient-permissions for a page of another origin
+   */
+  bearer (key: string, origin: string | undefined): Principal | undefined {
+    const known = this.#keys.get(digestOf(key).toString('base64url'))
+    if (!known) return undefined
+    if (known.isAllowed && (origin === undefined || !known.isAllowed(origin))) throw problem('insufficient-permissions', 'Pages of this origin may not use this key')
+    const id = randomUUID()
+    return { ...nobodysKey, type: 'peer', role: 'peer', subject: id, tokenId: id, keyDigest: known.digest, grants: known.grants }
+  }
+
+  #add ({ key, channels, permissions, origins = [], maxConnections = Infinity }: PeerKeyOption, index: number) {
+    const digest = digestOf(key).toString('base64url')
+    if (this.#keys.has(digest)) throw new OptionsError(`peerKeys.${index}: this key is configured twice`)
+    this.#keys.set(digest, { digest, grants: [{ channels, allow: permissions }], isAllowed: originCheck(origins, `peerKeys.${index}.origins`), maxConnections })
+  }
+}
+
+/** The secret keys, `id:secret`, with which back ends ask for anything over HTTP. */
+export class SecretKeys {
+  readonly #keys = new Map<string, Buffer>()
+  readonly #attempts: Attempts
+
+  /** @throws AGENT_REGISTRY_INVALID_OPTIONS for an id that is there twice */
+  constructor (keys: readonly string[], attempts: Attempts) {
+    this.#attempts = attempts
+    for (const [index, key] of keys.entries()) this.#add(key, index)
+  }
+
+  /**
+   * Who has this key.
+   * @returns undefined for what is no key of these: perhaps it is a token
+   * @throws authentication-failed for a wrong secret; rate-limit-exceeded
+   */
+  async bearer (credential: string, address: string): Promise<Principal | undefined> {
+    const id = credential.split(':', 1)[0]!
+    const known = this.#keys.get(id)
+    if (!known) return undefined
+    await this.#attempts.attemptNow({ kind: 'key', address }, () => {
+      if (!timingSafeEqual(known, digestOf(credential))) throw problem('authentication-failed', 'Authentication failed: Invalid secret key')
+    })
+    return { ...nobodysKey, type: 'user', role: 'user', subject: id, tokenId: `secret-key ${id}`, keyDigest: null, grants: [{ channels: ['**'], allow: [...everything] }] }
+  }
+
+  #add (key: string, index: number) {
+    const id = key.split(':', 1)[0]!
+    if (this.#keys.has(id)) throw new OptionsError(`secretKeys.${index}: this id is configured twice`)
+    this.#keys.set(id, digestOf(key))
+  }
+}
