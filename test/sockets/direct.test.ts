@@ -1,30 +1,7 @@
-import t, { type Test } from 'tap'
-import type { AgentRegistryOptions } from '../../src/index.js'
-import { build, sleep, type Client, type Harness, type Json } from '../helper.js'
-import { RedisServer } from '../store/redis-server.js'
-import { assertAlive, forge, nextWhere, refusalOf, strangeFrames } from './helper.js'
-
-const server = await RedisServer.start()
-t.teardown(() => server.stop())
-let namespaces = 0
-
-/** Two registries in one Redis, as two processes would be. */
-async function pair (t: Test, options: AgentRegistryOptions = {}): Promise<[Harness, Harness]> {
-  const shared: AgentRegistryOptions = { storage: 'redis', namespace: `direct-${namespaces++}`, redis: { url: server.path, commandTimeoutMs: 10_000 }, ...options }
-  return [await build(t, shared), await build(t, shared)]
-}
-
-const settings: Array<[name: string, (t: Test) => Promise<[Harness, Harness]>]> = [
-  ['one process', async t => { const registry = await build(t); return [registry, registry] }],
-  ['two processes', pair]
-]
-
-const connect = async (registry: Harness, id: string) => registry.agentSocket(await registry.join(id))
-
-/** An agent with other rights than agents usually have. */
-async function granted (registry: Harness, id: string, ...allow: string[]): Promise<Client> {
-  return registry.agentSocket(forge(await registry.join(id), { grants: [{ channels: [], allow }] }))
-}
+import t from 'tap'
+import { build, sleep, type Client, type Json } from '../helper.js'
+import { assertAlive, nextWhere, refusalOf, strangeFrames } from './helper.js'
+import { ackOf, connect, granted, openPairs } from './messaging-helper.js'
 
 /** Waits until somebody is known to be connected. */
 async function present (from: Client, to: string): Promise<void> {
@@ -35,11 +12,6 @@ async function present (from: Client, to: string): Promise<void> {
   }
 }
 
-async function ackOf (client: Client, frame: Json): Promise<Json> {
-  client.send(frame)
-  return nextWhere(client, 'ack', ({ requestId }) => requestId === frame.requestId)
-}
-
 const dataOf = (frames: readonly Json[]): Json[] => frames.filter(({ type }) => type === 'direct').map(({ data }) => data)
 
 async function directs (client: Client, count: number): Promise<Json[]> {
@@ -48,7 +20,7 @@ async function directs (client: Client, count: number): Promise<Json[]> {
   return frames
 }
 
-for (const [name, open] of settings) {
+for (const [name, open] of await openPairs(t)) {
   t.test(`in ${name}: what is sent to a peer reaches each of its connections, and whoever sent it hears so`, async t => {
     const [here, there] = await open(t)
     const one = await connect(here, 'agent-one')
