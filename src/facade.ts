@@ -5,6 +5,7 @@ import { problem } from './errors.js'
 import type { Core } from './core.js'
 import type { Answer } from './dashboard/answers.js'
 import { logSink, type LogSink } from './dashboard/log-sink.js'
+import { hostChannels, type HostChannels } from './messaging/host.js'
 import type { SearchRequest, SearchResult } from './schemas/search.js'
 import type { RegistryEmitter } from './registry/events.js'
 import { select, type AgentFilter } from './registry/query.js'
@@ -17,7 +18,7 @@ export interface RegistryStatistics {
 }
 
 /** The registry as the host application uses it, without HTTP to itself. Methods throw the problems of the REST API. */
-export interface AgentRegistry {
+export interface AgentRegistry extends HostChannels {
   /** The newest revision, `<epoch>:<n>`. */
   readonly revision: string
   /** `registered updated alive dead unregistered state`, and `change` for all of them in order. */
@@ -44,7 +45,7 @@ export interface AgentRegistry {
   releaseHeld (): Promise<void>
 }
 
-export function createFacade ({ registry, membership, search, dashboard, options }: Core): AgentRegistry {
+export function createFacade ({ registry, membership, search, dashboard, messaging, options }: Core): AgentRegistry {
   const infoOf = (id: string) => registry.get(id)!
 
   async function register (registration: RegistrationBody): Promise<RegistrationResponse> {
@@ -57,6 +58,7 @@ export function createFacade ({ registry, membership, search, dashboard, options
   }
 
   return {
+    ...hostChannels(messaging, options.agentsWs.maxMessageSize),
     get revision () { return registry.revision },
     events: registry.events,
     register,

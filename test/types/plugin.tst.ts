@@ -2,7 +2,8 @@ import fastify, { type FastifyInstance } from 'fastify'
 import { describe, expect, test } from 'tstyche'
 import agentRegistry, {
   agentRegistry as named, MemoryStore, problemTypes, type AgentFilter, type AgentInfo, type AgentRegistration, type AgentRegistry,
-  type AgentRegistryOptions, type AgentState, type AgentStore, type AuthenticateHook, type OnRegisterHook, type Principal, type ProblemType,
+  type AgentRegistryOptions, type AgentState, type AgentStore, type AuthenticateHook, type AuthorizePublishHook, type AuthorizeSubscribeHook,
+  type ChannelMessage, type MessageListener, type PresentPeer, type Published, type OnRegisterHook, type Principal, type ProblemType,
   type PublicViewHook, type RegisterHookContext, type RegistrationBody, type RegistrationResponse, type RegistryEvent, type RegistryEvents, type RegistryStatistics
 } from '../../src/index.js'
 
@@ -64,6 +65,15 @@ describe('hooks', () => {
   })
 })
 
+describe('hooks of channels', () => {
+  test('say yes or no, at once or later', () => {
+    expect<AuthorizePublishHook>().type.toBeAssignableFrom(({ channel, peerId, principal, data }: { channel: string, peerId: string, principal: Principal, data: string }) => channel.length + peerId.length + data.length > principal.scopes.length)
+    expect<AuthorizeSubscribeHook>().type.toBeAssignableFrom(async () => false)
+    expect<AuthorizeSubscribeHook>().type.not.toBeAssignableFrom(() => {})
+    expect<AgentRegistryOptions['authorizePublish']>().type.toBe<AuthorizePublishHook | undefined>()
+  })
+})
+
 describe('the decorator', () => {
   test('is on every instance', () => {
     expect<FastifyInstance['agentRegistry']>().type.toBe<AgentRegistry>()
@@ -85,6 +95,17 @@ describe('the decorator', () => {
     expect(registry.stats()).type.toBe<RegistryStatistics>()
     expect(registry.releaseHeld()).type.toBe<Promise<void>>()
     expect(registry.revision).type.toBe<string>()
+  })
+
+  test('has typed channels', () => {
+    const { agentRegistry: registry } = app
+    expect(registry.publish('agents/one', { any: ['thing'] })).type.toBe<Promise<Published>>()
+    expect(registry.publish).type.toBeCallableWith('agents/one', null, { from: 'me', msgId: 'm' })
+    expect(registry.publish).type.not.toBeCallableWith('agents/one', null, { to: 'me' })
+    expect<Published>().type.toBe<{ readonly epoch: string, readonly offset: number, readonly duplicate: boolean }>()
+    expect(registry.presence('$agents')).type.toBe<Promise<PresentPeer[]>>()
+    expect(registry.onMessage).type.toBe<(channelOrPattern: string, listener: MessageListener) => Promise<() => void>>()
+    expect(registry.onMessage).type.toBeCallableWith('agents/**', async ({ channel, data }: ChannelMessage) => { expect([channel, data]).type.toBe<unknown[]>() })
   })
 
   test('has typed events', () => {
