@@ -3,22 +3,32 @@ import type { WebSocket, WebSocketServer } from 'ws'
 import { Batch } from '../src/sockets/batch.js'
 import { fencePing, Outgoing, protocolPing, type Encoding } from '../src/sockets/outgoing.js'
 
+interface Sender { readonly _bufferedBytes?: number }
 /** The parts of a WebSocket of `ws` that have no public name. */
-interface Internals { _socket?: Duplex | null, _sender?: { _bufferedBytes?: number } }
-
-const internalsOf = (socket: WebSocket) => socket as unknown as Internals
+interface Internals { _socket?: Duplex | null, _sender?: Sender }
 
 /** Lengths around which the header of a frame changes (RFC 6455 §5.2). */
 const lengths = [0, 1, 125, 126, 65_535, 65_536]
 
-/**
- * The stream below a WebSocket, for whole frames made by us.
- * @returns undefined while they would not stand where ws's own stand: an extension changes them, or its sender is at work
- */
-export function rawSocketOf (socket: WebSocket): Duplex | undefined {
-  const { _socket, _sender } = internalsOf(socket)
-  const isFree = socket.readyState === socket.OPEN && socket.extensions === '' && _sender?._bufferedBytes === 0
-  return isFree && _socket ? _socket : undefined
+/** The stream below an open WebSocket, for whole frames made by us. */
+export class RawSocket {
+  readonly stream: Duplex
+  readonly #sender: Sender
+
+  private constructor (stream: Duplex, sender: Sender) {
+    this.stream = stream
+    this.#sender = sender
+  }
+
+  /** @returns undefined for one whose frames an extension changes, or that does not look as expected */
+  static of (socket: WebSocket): RawSocket | undefined {
+    const { _socket, _sender } = socket as unknown as Internals
+    const isKnown = _socket && _sender?._bufferedBytes === 0
+    return isKnown && socket.extensions === '' ? new RawSocket(_socket, _sender) : undefined
+  }
+
+  /** Whether what is written now stands where ws's own frames stand: its sender is not at work. */
+  get isFree () { return this.#sender._bufferedBytes === 0 }
 }
 
 /** Takes what is written to it. */
@@ -62,7 +72,7 @@ function isSame (socket: WebSocket, recorder: Recorder, { message, encoding, sen
   send(socket)
   const theirs = recorder.taken()
   recorder.cork()
-  rawSocketOf(socket)!.write(frame)
+  RawSocket.of(socket)!.stream.write(frame)
   const waiting = socket.bufferedAmount
   recorder.uncork()
   return frame.equals(theirs) && frame.equals(recorder.taken()) && waiting === frame.length && socket.bufferedAmount === 0
@@ -77,7 +87,7 @@ export function rawSocketFault (server: WebSocketServer): string | undefined {
     const { socket, recorder } = attach(server)
     socket.on('error', () => {})
     try {
-      if (rawSocketOf(socket) !== recorder) return 'the stream below a socket is not where it was'
+      if (RawSocket.of(socket)?.stream !== recorder) return 'the stream below a socket is not where it was'
       return samples.every(sample => isSame(socket, recorder, sample)) ? undefined : 'frames differ'
     } finally {
       recorder.destroy()

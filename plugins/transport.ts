@@ -5,9 +5,11 @@ import { opcodes } from '../src/sockets/framing.js'
 import type { Traffic } from '../src/sockets/traffic.js'
 import type { Transport } from '../src/sockets/transport.js'
 import type { Log } from '../src/foundation.js'
-import { rawSocketFault, rawSocketOf } from './raw-socket.js'
+import { RawSocket, rawSocketFault } from './raw-socket.js'
 
 const nothing = Buffer.alloc(0)
+/** `readyState` of a WebSocket that is open. */
+const open = 1
 
 /** `ws` as a connection sees it: every message goes through ws. */
 export class WebSocketTransport implements Transport {
@@ -21,7 +23,7 @@ export class WebSocketTransport implements Transport {
   }
 
   get bufferedAmount () { return this.socket.bufferedAmount }
-  get isOpen () { return this.socket.readyState === this.socket.OPEN }
+  get isOpen () { return this.socket.readyState === open }
 
   write (batch: Batch, encoding: Encoding, traffic: Traffic): void {
     for (const message of batch.messages()) {
@@ -59,25 +61,31 @@ export class WebSocketTransport implements Transport {
 
 /** Writes frames that are ready below the WebSocket, all of a tick at once, whenever ws lets it. */
 export class RawTransport extends WebSocketTransport {
+  readonly #raw: RawSocket | undefined
+
+  constructor (socket: WebSocket) {
+    super(socket)
+    this.#raw = RawSocket.of(socket)
+  }
+
+  override get bufferedAmount () { return this.#raw?.isFree ? this.#raw.stream.writableLength : super.bufferedAmount }
+
   override write (batch: Batch, encoding: Encoding, traffic: Traffic): void {
-    const raw = rawSocketOf(this.socket)
-    if (raw === undefined) return super.write(batch, encoding, traffic)
+    if (!this.#raw?.isFree) return super.write(batch, encoding, traffic)
     const bytes = batch.bytes(encoding)
-    raw.write(bytes)
+    this.#raw.stream.write(bytes)
     traffic.wrote(batch.count, bytes.length)
   }
 
   override whenDrained (drained: () => void): void {
-    const raw = rawSocketOf(this.socket)
     // Comes to its turn behind all that waits.
-    if (raw) raw.write(nothing, error => { if (!error) drained() })
+    if (this.#raw?.isFree) this.#raw.stream.write(nothing, error => { if (!error) drained() })
     else super.whenDrained(drained)
   }
 
   override together (write: () => void): void {
-    const raw = rawSocketOf(this.socket)
-    raw?.cork()
-    try { write() } finally { raw?.uncork() }
+    this.#raw?.stream.cork()
+    try { write() } finally { this.#raw?.stream.uncork() }
   }
 }
 

@@ -75,9 +75,8 @@ async function provideServer (scope: FastifyInstance, { paths, timeoutMs, isComp
     if (isRouted(request)) return
     const isOurs = paths.has((request.url ?? '').split('?', 1)[0]!)
     if (!isOurs && !isNobodys(scope.server)) return
-    // A route of the host may never answer, and nobody else ends such a socket: it would hold up the end of the host. ws
-    // takes the timeout away from those that it accepts.
-    socket.setTimeout(timeoutMs, socket.destroy)
+    // A route of the host may never answer, and nobody else ends such a socket: it would hold up the end of the host.
+    endUnlessAccepted(socket, timeoutMs)
     if (!upgrades.emit('upgrade', request, socket, head)) return refuse(socket)
     answerOf(socket)?.once('finish', () => socket.destroySoon())
   }
@@ -86,6 +85,21 @@ async function provideServer (scope: FastifyInstance, { paths, timeoutMs, isComp
   // At the end of the start, so that it runs after the listeners of every other plugin.
   scope.addHook('onReady', async function listenForUpgrades () { scope.server.on('upgrade', forward) })
   scope.addHook('onClose', async function stopListening () { scope.server.off('upgrade', forward) })
+}
+
+const deadline = Symbol('agent-registry upgrade')
+type Upgrading = Socket & { [deadline]?: NodeJS.Timeout | undefined }
+
+/** Not by the timeout of the socket, which would be looked at with each write for as long as the socket lives. */
+function endUnlessAccepted (socket: Upgrading, timeoutMs: number) {
+  socket[deadline] = setTimeout(() => { socket.destroy() }, timeoutMs).unref()
+  socket.once('close', stopWaiting)
+}
+
+function stopWaiting (this: Upgrading) {
+  clearTimeout(this[deadline])
+  this[deadline] = undefined
+  this.off('close', stopWaiting)
 }
 
 /** The answer that @fastify/websocket puts on a socket until it is accepted. */
@@ -118,9 +132,16 @@ interface Receiver extends Bounded { _extensions?: Record<string, Bounded> }
 export function adopt (scope: FastifyInstance, socket: WebSocket): boolean {
   scope.websocketServer.clients.delete(socket)
   socket.removeAllListeners('error').on('error', ignoreSocketError)
-  const receiver = (socket as unknown as { _receiver?: Receiver })._receiver
+  const { _receiver: receiver, _socket: raw } = socket as unknown as { _receiver?: Receiver, _socket?: Socket }
+  if (raw) release(raw)
   // What was compressed is measured a second time, where it is inflated.
   return [receiver, ...Object.values(receiver?._extensions ?? {})].map(bound).every(Boolean)
+}
+
+/** Of an upgrade that was accepted nothing is needed any more: request and answer go, which are more than the rest. */
+function release (socket: Socket) {
+  stopWaiting.call(socket)
+  answerOf(socket)?.detachSocket(socket)
 }
 
 function bound (part: Bounded | undefined): boolean {

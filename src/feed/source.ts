@@ -9,6 +9,8 @@ import type { Encoding } from './encoding.js'
 const maxSharedSnapshots = 8
 
 interface SharedBatch { readonly told: unknown, readonly to: number }
+/** Which batch was asked for last: all readers who are told of a change ask for the same, one after the other. */
+interface Asked { readonly batch: SharedBatch, readonly version: number, readonly position: number, readonly limit: number, readonly name: string, readonly key: string }
 
 /** What the readers of one registry work with and share. */
 export class FeedSource {
@@ -16,6 +18,7 @@ export class FeedSource {
   readonly feed: Feed
   readonly #batches: PageCache<SharedBatch>
   readonly #snapshots: PageCache<readonly Rendering[]>
+  #asked: Asked | undefined
 
   constructor (registry: Registry) {
     this.registry = registry
@@ -25,14 +28,22 @@ export class FeedSource {
   }
 
   /** What follows `position` for readers with this scope; `told` is null when there is nothing for them in it. */
-  batch<T> (scope: FeedScope, key: string, { name, changes: encode }: Pick<Encoding<T>, 'name' | 'changes'>, position: number, limit = Feed.maxChanges): { told: T | null, to: number } {
-    const batch = this.#batches.get(`${position} ${limit} ${name} ${key}`, () => {
+  batch<T> (scope: FeedScope, key: string, encoding: Pick<Encoding<T>, 'name' | 'changes'>, position: number, limit = Feed.maxChanges): { told: T | null, to: number } {
+    const { version } = this.registry.replica
+    const asked = this.#asked
+    const isSame = asked !== undefined && asked.position === position && asked.version === version && asked.limit === limit && asked.name === encoding.name && asked.key === key
+    const batch = isSame ? asked.batch : this.#batch(scope, key, encoding, position, limit)
+    if (!isSame) this.#asked = { batch, version, position, limit, name: encoding.name, key }
+    // Nobody else makes something under the name of this encoding.
+    return batch as { told: T | null, to: number }
+  }
+
+  #batch<T> (scope: FeedScope, key: string, { name, changes: encode }: Pick<Encoding<T>, 'name' | 'changes'>, position: number, limit: number): SharedBatch {
+    return this.#batches.get(`${position} ${limit} ${name} ${key}`, () => {
       const { replica, ring } = this.registry
       const { changes, to } = this.feed.batch(scope, position, ring.after(position, Feed.maxChanges), limit)
       return { told: changes.length > 0 ? encode(changes, revisionText(replica.epoch, to)) : null, to }
     })
-    // Nobody else makes something under the name of this encoding.
-    return batch as { told: T | null, to: number }
   }
 
   /** All agents that readers with this scope see now. */

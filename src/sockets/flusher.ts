@@ -24,15 +24,9 @@ export class Flusher {
     this.#immediate ??= setImmediate(() => { this.#flush() })
   }
 
-  /** What goes wrong for one socket keeps nothing from the others. @returns whether all went well */
-  guard (go: () => void): boolean {
-    try {
-      go()
-      return true
-    } catch (error) {
-      this.#onError(error)
-      return false
-    }
+  /** What goes wrong for one socket keeps nothing from the others. */
+  failed (error: unknown): void {
+    this.#onError(error)
   }
 
   /** What is owed meanwhile is written in the next tick. */
@@ -40,6 +34,8 @@ export class Flusher {
     const dirty = this.#dirty
     this.#dirty = []
     this.#first = this.#immediate = undefined
-    for (const outbox of dirty) this.guard(() => { outbox.flush() })
+    for (const outbox of dirty) {
+      try { outbox.flush() } catch (error) { this.failed(error) }
+    }
   }
 }

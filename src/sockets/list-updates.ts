@@ -17,12 +17,16 @@ interface TierUpdates {
   /** Grows with what a list costs. */
   spacingMs: number
   timer: NodeJS.Timeout | undefined
+  /** What the last newcomer got. */
+  first?: { readonly messages: readonly Outgoing[], readonly version: number, readonly madeAt: number }
 }
 
 interface List { agents: string[], total: number, truncated: boolean }
 
 /** Lists may take a fifth of one core. */
 const costFactor = 5
+/** How old the times of last signs of life may be in the list of a newcomer. */
+const sharedMs = 1000
 
 /** Without an event it is a difference that was found later. */
 type Told = Difference & { event?: ChangeEvent }
@@ -69,7 +73,17 @@ export class ListUpdates {
   /** The list of now, for a connection that has just come. */
   sendTo (connection: Connection): void {
     const updates = this.#tiers.get(connection.tier.name)!
-    connection.sendLatest('list', () => this.#frames(updates, []))
+    connection.sendLatest('list', () => this.#newcomersList(updates))
+  }
+
+  /** Many who come at once get one list, as long as it is the newest. */
+  #newcomersList (updates: TierUpdates): readonly Outgoing[] {
+    const { registry: { replica }, now } = this.#services
+    const { first } = updates
+    if (first && first.version === replica.version && now() - first.madeAt < sharedMs) return first.messages
+    const messages = this.#frames(updates, [])
+    updates.first = { messages, version: replica.version, madeAt: now() }
+    return messages
   }
 
   #flush (updates: TierUpdates) {

@@ -25,6 +25,7 @@ const messageBytes = 80
  * not taken the last write, the next waits.
  */
 export class Outbox {
+  readonly #transport: Transport
   readonly #options: OutboxOptions
   #batch: Batch | null = null
   /** About so many bytes wait in the batch. */
@@ -35,13 +36,14 @@ export class Outbox {
   #next: Map<string, () => void> | null = null
 
   constructor (options: OutboxOptions) {
+    this.#transport = options.transport
     this.#options = options
   }
 
   /** The socket has not taken yet what was written. */
   get isBlocked () { return this.#isBlocked }
   /** Bytes that wait, here and in the socket. */
-  get depth () { return this.#owed + this.#options.transport.bufferedAmount }
+  get depth () { return this.#owed + this.#transport.bufferedAmount }
 
   push (message: Outgoing): void {
     if (this.#isClosed) return
@@ -65,13 +67,13 @@ export class Outbox {
     this.#batch = null
     this.#owed = 0
     if (batch !== null) this.#write(batch)
-    if (this.#options.transport.bufferedAmount > 0) this.#block()
+    if (this.#transport.bufferedAmount > 0) this.#block()
     else this.#goOn()
   }
 
   /** Sends what is owed and then the close frame; a reader that is too slow for the one gets the other only. */
   close (code: number, reason: string, isSlow: boolean): void {
-    const { transport } = this.#options
+    const transport = this.#transport
     const batch = isSlow ? null : this.#batch
     this.#drop()
     transport.together(() => {
@@ -98,17 +100,21 @@ export class Outbox {
   }
 
   #write (batch: Batch) {
-    const { transport, encoding, flusher, traffic } = this.#options
-    if (!transport.isOpen || flusher.guard(() => { transport.write(batch, encoding, traffic) })) return
-    // Some of what it is owed is lost: it must not seem whole.
-    this.#drop()
-    transport.terminate()
+    const { encoding, flusher, traffic } = this.#options
+    try {
+      if (this.#transport.isOpen) this.#transport.write(batch, encoding, traffic)
+    } catch (error) {
+      flusher.failed(error)
+      // Some of what it is owed is lost: it must not seem whole.
+      this.#drop()
+      this.#transport.terminate()
+    }
   }
 
   #block () {
     this.#isBlocked = true
     if (this.depth > this.#options.limit) return this.#options.onOverflow()
-    this.#options.transport.whenDrained(() => {
+    this.#transport.whenDrained(() => {
       this.#isBlocked = false
       if (this.#batch !== null) this.#options.flusher.add(this)
       else this.#goOn()
@@ -119,6 +125,8 @@ export class Outbox {
     const next = this.#next
     if (next === null) return
     this.#next = null
-    for (const go of next.values()) this.#options.flusher.guard(go)
+    for (const go of next.values()) {
+      try { go() } catch (error) { this.#options.flusher.failed(error) }
+    }
   }
 }
