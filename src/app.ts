@@ -10,6 +10,7 @@ import type { LogSink } from './dashboard/log-sink.js'
 import type { AgentRegistry } from './facade.js'
 import { resolveOptions, type AgentRegistryOptions } from './options.js'
 import type { ServerSettings } from './server-settings.js'
+import { drainGraceMs } from './sockets/drain.js'
 
 export interface AppSettings { options: AgentRegistryOptions, server: ServerSettings }
 
@@ -78,12 +79,14 @@ function problemHandlers (options: AgentRegistryOptions): ProblemHandlers {
   return createProblemHandlers(problemBase ?? `${prefix}/problems/`)
 }
 
-function serverOptions ({ server }: AppSettings, { errorHandler }: ProblemHandlers, stream: LogStream): FastifyHttpOptions<Server> {
+function serverOptions ({ options, server }: AppSettings, { errorHandler }: ProblemHandlers, stream: LogStream): FastifyHttpOptions<Server> {
   return {
     logger: loggerOptions(server.logLevel, stream),
     requestIdHeader: false,
     // While connections drain, requests are still answered, and readiness says what is going on.
     return503OnClosing: false,
+    // Fastify gives up a close that takes longer.
+    pluginTimeout: resolveOptions(options).sockets.drainMs + drainGraceMs + 5_000,
     genReqId: () => randomUUID(),
     trustProxy: server.trustProxy,
     requestTimeout: server.requestTimeoutMs,

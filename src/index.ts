@@ -36,6 +36,7 @@ import { AlreadyRegisteredError } from './errors.js'
 import { createFacade, type AgentRegistry } from './facade.js'
 import { openFoundation, type Foundation } from './foundation.js'
 import { resolveOptions, type AgentRegistryOptions, type ResolvedOptions } from './options.js'
+import { drainGraceMs } from './sockets/drain.js'
 import { MemoryState } from './store/memory-state.js'
 
 declare module 'fastify' {
@@ -45,10 +46,11 @@ declare module 'fastify' {
   }
 }
 
-function warnOfOptions ({ jwt, admin, agentKeys }: ResolvedOptions, { log, storage }: Core) {
+function warnOfOptions ({ jwt, admin, agentKeys, sockets: { drainMs } }: ResolvedOptions, { log, storage }: Core, pluginTimeout = 0) {
   if (jwt.secret === undefined && storage.state instanceof MemoryState) log.warn({ option: 'jwt.secret' }, 'tokens are signed with a secret made for this run and end with it')
   if (admin.password === undefined) log.info({ option: 'admin.password' }, 'nobody can log in as admin')
   if (agentKeys.length === 0) log.info({ option: 'agentKeys' }, 'agents can register only through the host or an admin')
+  if (pluginTimeout > 0 && drainMs + drainGraceMs >= pluginTimeout) log.warn({ option: 'sockets.drainMs', pluginTimeout }, 'Fastify gives up the close before sockets are drained: give it a longer pluginTimeout')
 }
 
 const problemBaseOf = ({ problemBase, prefix }: ResolvedOptions) => problemBase ?? `${prefix}/problems/`
@@ -164,7 +166,7 @@ async function build (app: FastifyInstance, scope: FastifyInstance, foundation: 
   const signer = await registerJwt(scope, options.decorateAs, tokenSecrets, options.jwt)
   const core = createCore(foundation, signer, () => listensOnLoopback(app))
   app.decorate(options.decorateAs, createFacade(core))
-  warnOfOptions(options, core)
+  warnOfOptions(options, core, app.initialConfig.pluginTimeout)
   const sockets = createSockets(core)
   await prepare(scope, core, hasPrefix)
   if (options.routes.docs) await collectOpenapi(scope)

@@ -7,7 +7,9 @@ const msPerClose = 10
 /** How often it is looked whose time has come. */
 const lookMs = 10
 /** Time after its slot in which a client gets its last answers, and then as long to answer the close. */
-const maxPatienceMs = 2_500
+const maxPatienceMs = 2_000
+/** What a drain takes at most beside the time over which it is spread. */
+export const drainGraceMs = 2 * maxPatienceMs
 
 /** A connection and the time (ms by performance.now) at which it is to go. */
 interface Departure { readonly connection: Connection, readonly at: number }

@@ -1,3 +1,4 @@
+import { Writable } from 'node:stream'
 import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
@@ -145,6 +146,15 @@ t.test('one that a host accepts while we send the others away is sent away too',
   t.strictSame(await late.closed, goingAway)
   t.strictSame(late.all, [{ type: 'going_away', retryAfterMs: 0 }])
   t.strictSame(await mute.closed, goingAway)
+})
+
+t.test('a drain that Fastify would give up is warned of at the start', async t => {
+  for (const [pluginTimeout, warnings] of [[5000, 1], [60_000, 0], [0, 0]] as const) {
+    let log = ''
+    const stream = new Writable({ write (chunk, _encoding, done) { log += chunk; done() } })
+    await build(t, { sockets: { drainMs: 3000 } }, { server: { pluginTimeout, logger: { level: 'warn', stream } } })
+    t.equal(log.split('sockets.drainMs').length - 1, warnings)
+  }
 })
 
 t.test('sockets of the host are not told anything by us, and work while ours go', async t => {
