@@ -6,6 +6,7 @@ import type { Core } from './core.js'
 import type { Answer } from './dashboard/answers.js'
 import { logSink, type LogSink } from './dashboard/log-sink.js'
 import { hostChannels, type HostChannels } from './messaging/host.js'
+import { hostDirect, type HostDirect } from './messaging/host-direct.js'
 import type { SearchRequest, SearchResult } from './schemas/search.js'
 import type { RegistryEmitter } from './registry/events.js'
 import { select, type AgentFilter } from './registry/query.js'
@@ -18,7 +19,7 @@ export interface RegistryStatistics {
 }
 
 /** The registry as the host application uses it, without HTTP to itself. Methods throw the problems of the REST API. */
-export interface AgentRegistry extends HostChannels {
+export interface AgentRegistry extends HostChannels, HostDirect {
   /** The newest revision, `<epoch>:<n>`. */
   readonly revision: string
   /** `registered updated alive dead unregistered state`, and `change` for all of them in order. */
@@ -59,6 +60,7 @@ export function createFacade ({ registry, membership, search, dashboard, messagi
 
   return {
     ...hostChannels(messaging, options.agentsWs.maxMessageSize),
+    ...hostDirect(messaging),
     get revision () { return registry.revision },
     events: registry.events,
     register,

@@ -1,11 +1,14 @@
 import { isDiscoverable } from '../schemas/agent.js'
 import type { Replica } from '../registry/replica.js'
 import type { Difference } from '../store/store.js'
+import type { OpenRequest } from './open-request.js'
 import { isUsersName } from './taking-part.js'
 
 export interface CandidatesOptions {
   replica: Replica
-  isConnected: (peerId: string) => boolean
+  /** This process, and those through which a peer is connected. */
+  process: string
+  processesOf: (peerId: string) => string[]
   /** Requests that an agent has, as far as this process knows. */
   loadOf: (peerId: string) => number
 }
@@ -25,10 +28,27 @@ export class Candidates {
     this.#options = options
   }
 
-  /** Whether an agent is there and wants to work; of who is no agent, whether it is there. */
-  canServe (peerId: string): boolean {
+  /**
+   * Processes through which a peer takes requests: none while an agent drains or is in maintenance. This process first,
+   * since from here it takes no network.
+   */
+  placesOf (peerId: string): string[] {
     const entry = this.#options.replica.get(peerId)
-    return (entry === undefined || isDiscoverable(entry.record.state)) && this.#options.isConnected(peerId)
+    if (entry && !isUsersName(peerId) && !isDiscoverable(entry.record.state)) return []
+    const { processesOf, process: own } = this.#options
+    return processesOf(peerId).sort((a, b) => Number(b === own) - Number(a === own))
+  }
+
+  /** Who is asked next: the same agent through another process, or else another one. */
+  nextFor ({ order: { to, capability }, places, asked, from, offer }: OpenRequest): { peerId: string, process: string } | undefined {
+    const place = places.shift()
+    if (place !== undefined) return { peerId: to ?? offer!.peerId, process: place }
+    const peerId = capability === undefined ? undefined : this.choose(capability, id => id === from || asked.has(id))
+    if (peerId === undefined) return undefined
+    asked.add(peerId)
+    const [process, ...others] = this.placesOf(peerId)
+    places.push(...others)
+    return { peerId, process: process! }
   }
 
   /** The least loaded of those that can do it. */
@@ -40,7 +60,7 @@ export class Candidates {
     for (let step = 0, seen = 0; step < ids.length && seen < looks && least > 0; step++) {
       const index = (next + step) % ids.length
       const id = ids[index]!
-      if (isExcluded(id) || !this.canServe(id)) continue
+      if (isExcluded(id) || this.placesOf(id).length === 0) continue
       seen++
       const load = this.#options.loadOf(id)
       if (load >= least) continue

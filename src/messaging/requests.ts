@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { problem, tooMany } from '../errors.js'
 import type { Replica } from '../registry/replica.js'
+import { maxTimeoutMs } from '../schemas/frames/direct.js'
 import type { Broker } from './broker.js'
 import { Candidates } from './candidates.js'
 import type { Deadline, Deadlines } from './deadlines.js'
@@ -35,10 +36,10 @@ export class Requests {
   readonly candidates: Candidates
 
   constructor (options: RequestsOptions) {
-    const { line, replica, processesOf } = options
+    const { line, broker: { process } } = options
     this.#options = options
     line.onWord((from, word, data) => { this.#hear(from, word, data) })
-    this.candidates = new Candidates({ replica, isConnected: peerId => processesOf(peerId).length > 0, loadOf: peerId => this.#open.loadOf(peerId) })
+    this.candidates = new Candidates({ ...options, process, loadOf: peerId => this.#open.loadOf(peerId) })
   }
 
   get size () { return this.#open.size }
@@ -55,7 +56,7 @@ export class Requests {
    * deadline-exceeded, request-rejected, shutting-down; why the signal was aborted
    */
   async ask (from: string, { data, ...order }: RequestOrder, { asker, signal }: { asker?: Asker | undefined, signal?: AbortSignal | undefined } = {}): Promise<Reply | undefined> {
-    if ((order.to === undefined) === (order.capability === undefined)) throw problem('invalid-input', 'A request goes to a peer or to a capability: one of them')
+    assertOrder(order)
     const text = payloadText(data, this.#options.maxDataBytes)
     this.#checkRoom(asker)
     signal?.throwIfAborted()
@@ -100,7 +101,7 @@ export class Requests {
     request.expiry = this.#options.deadlines.after(timeoutMs, () => {
       this.#fail(request, problem('deadline-exceeded', `There was no reply within ${timeoutMs} ms`))
     })
-    if (to !== undefined && this.candidates.canServe(to)) request.places = this.#placesOf(to)
+    if (to !== undefined) request.places = this.candidates.placesOf(to)
     this.#offerOrFail(request)
   }
 
@@ -112,7 +113,7 @@ export class Requests {
 
   /** @returns whether there was somebody left to be asked */
   #offerNext (request: OpenRequest): boolean {
-    const next = this.#nextOf(request)
+    const next = this.candidates.nextFor(request)
     if (!next) return false
     const { broker, line, deadlines, acceptMs = usualAcceptMs } = this.#options
     const rid = `${broker.process}.${randomBytes(16).toString('base64url')}`
@@ -122,25 +123,6 @@ export class Requests {
     const { from, deadline, data } = request
     line.ask(next.process, { op: 'offer', rid, to: next.peerId, from, deadline }, data)
     return true
-  }
-
-  /** The same agent through another process, or else another agent. */
-  #nextOf ({ order: { to, capability }, places, asked, from, offer }: OpenRequest): { peerId: string, process: string } | undefined {
-    const place = places.shift()
-    if (place !== undefined) return { peerId: to ?? offer!.peerId, process: place }
-    if (capability === undefined) return undefined
-    const peerId = this.candidates.choose(capability, id => id === from || asked.has(id))
-    if (peerId === undefined) return undefined
-    asked.add(peerId)
-    const [process, ...others] = this.#placesOf(peerId)
-    places.push(...others)
-    return { peerId, process: process! }
-  }
-
-  /** This process first: from here it takes no network. */
-  #placesOf (peerId: string): string[] {
-    const { processesOf, broker: { process: own } } = this.#options
-    return processesOf(peerId).sort((a, b) => Number(b === own) - Number(a === own))
   }
 
   #hear (from: string, word: Word, data: string) {
@@ -202,6 +184,12 @@ export class Requests {
   #cancelTimer (deadline: Deadline | null) {
     if (deadline) this.#options.deadlines.cancel(deadline)
   }
+}
+
+/** @throws invalid-input */
+function assertOrder ({ to, capability, timeoutMs }: OpenRequest['order']) {
+  if ((to === undefined) === (capability === undefined)) throw problem('invalid-input', 'A request goes to a peer or to a capability: one of them')
+  if (!(timeoutMs >= 1 && timeoutMs <= maxTimeoutMs)) throw problem('invalid-input', `A request waits for 1 to ${maxTimeoutMs} ms`)
 }
 
 /** Whether another agent may get it instead. */

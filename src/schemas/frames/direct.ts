@@ -2,6 +2,9 @@ import { Type, type Static } from '@sinclair/typebox'
 import { Capability, Nullable } from '../common.js'
 import { ClientFrame, EpochSeconds, RequestId, ServerFrame } from './common.js'
 
+/** A request waits for its reply no longer. */
+export const maxTimeoutMs = 300_000
+
 const PeerId = Type.String({ minLength: 1, maxLength: 256, description: 'An agent_id; of users and admins their name with `user-` before it', examples: ['agent-two'] })
 const From = Type.String({ description: 'Who sent it, as authenticated', examples: ['agent-one'] })
 const Data = (description = 'Whatever JSON can say') => Type.Unknown({ description, examples: [{ text: 'hello' }] })
@@ -39,7 +42,7 @@ export const RequestFrame = Type.Object({
     to: Type.Optional(PeerId),
     capability: Type.Optional(Capability),
     data: DataIn,
-    timeoutMs: Type.Integer({ minimum: 1, maximum: 300_000, description: 'Time for the reply', examples: [30_000] }),
+    timeoutMs: Type.Integer({ minimum: 1, maximum: maxTimeoutMs, description: 'Time for the reply', examples: [30_000] }),
     idempotent: Type.Optional(Type.Boolean({ description: 'Another agent may be asked when the first does not accept within a second: true unless said otherwise' }))
   }).properties,
   requestId: RequestId
