@@ -6,7 +6,7 @@ import { counter, gauge } from './series.js'
 
 type Sources = Pick<SocketServices, 'hub' | 'traffic'>
 
-const tiers: readonly TierName[] = ['public', 'agents', 'dashboard']
+const tiersOf = (traffic: Sources['traffic']) => Object.keys(traffic) as TierName[]
 
 /** What there is one number of for each tier. */
 const tallies: ReadonlyArray<[name: string, help: string, of: (traffic: Traffic) => number]> = [
@@ -17,6 +17,7 @@ const tallies: ReadonlyArray<[name: string, help: string, of: (traffic: Traffic)
 ]
 
 function countTraffic (traffic: Sources['traffic'], register: prom.Registry): void {
+  const tiers = tiersOf(traffic)
   counter(register, 'agent_registry_websocket_frames_total', 'Frames, by tier and direction', ['tier', 'direction'], set => {
     for (const tier of tiers) set(traffic[tier].framesIn, { tier, direction: 'in' })
     for (const tier of tiers) set(traffic[tier].framesOut, { tier, direction: 'out' })
@@ -33,7 +34,8 @@ function countTraffic (traffic: Sources['traffic'], register: prom.Registry): vo
 }
 
 /** What waits is looked at when it is asked for: whoever writes keeps no count of it. */
-function measureQueues (hub: Sources['hub'], register: prom.Registry): void {
+function measureQueues ({ hub, traffic }: Sources, register: prom.Registry): void {
+  const tiers = tiersOf(traffic)
   gauge(register, 'agent_registry_websocket_connections_behind', 'Sockets that have not taken yet what was sent, by tier', ['tier'], set => {
     for (const tier of tiers) set([...hub.connections(tier)].filter(({ isBehind }) => isBehind).length, { tier })
   })
@@ -43,10 +45,11 @@ function measureQueues (hub: Sources['hub'], register: prom.Registry): void {
 }
 
 /** Series of the sockets: as many as there are tiers, whoever is connected. */
-export function countSockets ({ hub, traffic }: Sources, register: prom.Registry): void {
+export function countSockets (sources: Sources, register: prom.Registry): void {
+  const { hub, traffic } = sources
   gauge(register, 'arcp_websocket_connections', 'Open sockets, by tier', ['tier'], set => {
-    for (const tier of tiers) set(hub.countOf(tier), { tier })
+    for (const tier of tiersOf(traffic)) set(hub.countOf(tier), { tier })
   })
   countTraffic(traffic, register)
-  measureQueues(hub, register)
+  measureQueues(sources, register)
 }
