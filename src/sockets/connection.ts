@@ -60,7 +60,6 @@ export class Connection implements Peer {
   #rights: Rights | null = null
 
   constructor ({ tier, transport, encoding, address, place, services }: ConnectionOptions) {
-    const { flusher, traffic, options: { sockets: { maxBufferedBytes: limit } } } = services
     this.tier = tier
     this.transport = transport
     this.encoding = encoding
@@ -71,7 +70,7 @@ export class Connection implements Peer {
     this.nextStatsAt = this.openedAt + tier.options.intervalMs
     this.rate = new InboundRate(services.rates, { perSecond: tier.options.messagesPerSecond, burst: tier.options.burst }, { addressKey: place.addressKey, now: this.openedAt })
     this.#inbox = new Inbox(this, services)
-    this.#outbox = new Outbox({ transport, encoding, flusher, traffic: traffic[tier.name], limit, onOverflow: () => { this.#closeSlow() } })
+    this.#outbox = new Outbox(this, services.flusher)
   }
 
   get isOpen () { return this.closingAt === null && this.transport.isOpen }
@@ -218,15 +217,17 @@ export class Connection implements Peer {
     this.#inbox.releaseHeld()
   }
 
-  get #traffic () { return this.#services.traffic[this.tier.name] }
+  get limit () { return this.#services.options.sockets.maxBufferedBytes }
+  get traffic () { return this.#services.traffic[this.tier.name] }
 
   #counted (bytes: number) {
-    this.#traffic.framesIn++
-    this.#traffic.bytesIn += bytes
+    this.traffic.framesIn++
+    this.traffic.bytesIn += bytes
   }
 
-  #closeSlow () {
-    if (this.isOpen) this.#traffic.slowCloses++
+  /** It reads more slowly than may be. */
+  closeSlow (): void {
+    if (this.isOpen) this.traffic.slowCloses++
     this.close(closeCodes.slowConsumer, 'Slow consumer')
   }
 
@@ -241,7 +242,7 @@ export class Connection implements Peer {
 
   /** It sends too much. */
   #restrain () {
-    this.#traffic.limited++
+    this.traffic.limited++
     if (this.rate.isAbuse) this.close(closeCodes.tooManyMessages, 'Too many messages')
     else if (this.rate.isFlood) this.#services.throttle.add(this)
   }

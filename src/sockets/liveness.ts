@@ -1,4 +1,5 @@
 import { isAway } from '../errors.js'
+import { Grouped } from '../grouped.js'
 import { closeCodes } from './codes.js'
 import type { Connection } from './connection.js'
 import type { SocketServices } from './services.js'
@@ -8,7 +9,7 @@ import type { SocketServices } from './services.js'
  * at most every max(1 s, lease/10), sooner only for leases that are shorter than that.
  */
 export class SocketLiveness {
-  readonly #byAgent = new Map<string, Set<Connection>>()
+  readonly #byAgent = new Grouped<string, Connection>()
   readonly #heard = new Map<string, number>()
   #services!: SocketServices
   #timer: NodeJS.Timeout | undefined
@@ -27,15 +28,13 @@ export class SocketLiveness {
   add (connection: Connection): void {
     const agentId = agentOf(connection)
     if (agentId === null) return
-    const connections = this.#byAgent.get(agentId) ?? new Set()
-    this.#byAgent.set(agentId, connections.add(connection))
+    this.#byAgent.add(agentId, connection)
     this.heard(connection)
   }
 
   delete (connection: Connection): void {
     const agentId = agentOf(connection)
-    const connections = agentId === null ? undefined : this.#byAgent.get(agentId)
-    if (connections?.delete(connection) && connections.size === 0) this.#byAgent.delete(agentId!)
+    if (agentId !== null) this.#byAgent.delete(agentId, connection)
   }
 
   /** Only a socket of the agent's current instance that does not just observe says anything of its life. */
@@ -60,13 +59,13 @@ export class SocketLiveness {
 
   /** Ends the sockets of instances that came before `incarnation`. */
   replaced (agentId: string, incarnation: number): void {
-    for (const connection of this.#byAgent.get(agentId) ?? []) {
+    for (const connection of this.#byAgent.of(agentId)) {
       if (incarnationOf(connection) < incarnation) connection.close(closeCodes.replaced, 'Replaced by a newer instance')
     }
   }
 
   #isConnected (agentId: string): boolean {
-    return [...this.#byAgent.get(agentId) ?? []].some(({ observes }) => !observes)
+    return this.#byAgent.of(agentId).some(({ observes }) => !observes)
   }
 
   #flush () {

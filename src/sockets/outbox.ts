@@ -4,15 +4,15 @@ import type { Encoding, Outgoing } from './outgoing.js'
 import type { Traffic } from './traffic.js'
 import type { Transport } from './transport.js'
 
-export interface OutboxOptions {
-  transport: Transport
-  encoding: Encoding
-  flusher: Flusher
-  traffic: Traffic
+/** Whose messages they are. */
+export interface Sending {
+  readonly transport: Transport
+  readonly encoding: Encoding
+  readonly traffic: Traffic
   /** Bytes that may wait for a socket that reads slowly. */
-  limit: number
-  /** More than that wait. */
-  onOverflow: () => void
+  readonly limit: number
+  /** More waits than may. */
+  closeSlow (): void
 }
 
 /** What is owed in one tick and is more than this is written before its end, so that one buffer does not hold it all. */
@@ -25,8 +25,9 @@ const messageBytes = 80
  * not taken the last write, the next waits.
  */
 export class Outbox {
+  readonly #sending: Sending
   readonly #transport: Transport
-  readonly #options: OutboxOptions
+  readonly #flusher: Flusher
   #batch: Batch | null = null
   /** About so many bytes wait in the batch. */
   #owed = 0
@@ -35,9 +36,10 @@ export class Outbox {
   /** What is to be said when nothing is on its way, by kind: the newest of each. */
   #next: Map<string, () => void> | null = null
 
-  constructor (options: OutboxOptions) {
-    this.#transport = options.transport
-    this.#options = options
+  constructor (sending: Sending, flusher: Flusher) {
+    this.#sending = sending
+    this.#transport = sending.transport
+    this.#flusher = flusher
   }
 
   /** The socket has not taken yet what was written. */
@@ -50,15 +52,15 @@ export class Outbox {
     if (this.#batch !== null) this.#batch = this.#batch.and(message)
     else this.#begin(message)
     this.#owed += message.text.length + messageBytes
-    if (this.#owed > Math.min(eagerBytes, this.#options.limit)) this.#relieve()
+    if (this.#owed > Math.min(eagerBytes, this.#sending.limit)) this.#relieve()
   }
 
   /** Calls back when what has been said so far has left; of a kind only the last counts. */
   whenSent (kind: string, go: () => void): void {
     this.#next ??= new Map()
-    if (this.#next.has(kind)) this.#options.traffic.superseded++
+    if (this.#next.has(kind)) this.#sending.traffic.superseded++
     this.#next.set(kind, go)
-    if (this.#batch === null && !this.#isBlocked) this.#options.flusher.add(this)
+    if (this.#batch === null && !this.#isBlocked) this.#flusher.add(this)
   }
 
   flush (): void {
@@ -90,21 +92,21 @@ export class Outbox {
   }
 
   #begin (message: Outgoing) {
-    this.#batch = this.#options.flusher.begin(message)
-    if (!this.#isBlocked) this.#options.flusher.add(this)
+    this.#batch = this.#flusher.begin(message)
+    if (!this.#isBlocked) this.#flusher.add(this)
   }
 
   #relieve () {
     this.flush()
-    if (this.depth > this.#options.limit) this.#options.onOverflow()
+    if (this.depth > this.#sending.limit) this.#sending.closeSlow()
   }
 
   #write (batch: Batch) {
-    const { encoding, flusher, traffic } = this.#options
+    const { encoding, traffic } = this.#sending
     try {
       if (this.#transport.isOpen) this.#transport.write(batch, encoding, traffic)
     } catch (error) {
-      flusher.failed(error)
+      this.#flusher.failed(error)
       // Some of what it is owed is lost: it must not seem whole.
       this.#drop()
       this.#transport.terminate()
@@ -113,10 +115,10 @@ export class Outbox {
 
   #block () {
     this.#isBlocked = true
-    if (this.depth > this.#options.limit) return this.#options.onOverflow()
+    if (this.depth > this.#sending.limit) return this.#sending.closeSlow()
     this.#transport.whenDrained(() => {
       this.#isBlocked = false
-      if (this.#batch !== null) this.#options.flusher.add(this)
+      if (this.#batch !== null) this.#flusher.add(this)
       else this.#goOn()
     })
   }
@@ -126,7 +128,7 @@ export class Outbox {
     if (next === null) return
     this.#next = null
     for (const go of next.values()) {
-      try { go() } catch (error) { this.#options.flusher.failed(error) }
+      try { go() } catch (error) { this.#flusher.failed(error) }
     }
   }
 }

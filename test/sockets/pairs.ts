@@ -92,7 +92,7 @@ export async function street (t: Test, { Transport = RawTransport, tls = false, 
   async function open ({ encoding = 'json', limit = 4_194_304, client }: Parameters<Street['open']>[0] = {}): Promise<Pair> {
     const { side, server } = await connect(client)
     server.on('error', () => {})
-    const outbox = new Outbox({ transport: new Transport(server), encoding, flusher, traffic, limit, onOverflow: () => { pair.overflows++ } })
+    const outbox = new Outbox({ transport: new Transport(server), encoding, traffic, limit, closeSlow: () => { pair.overflows++ } }, flusher)
     const pair: Pair = Object.assign(side, { server, outbox, writes: watchWrites(rawOf(server)), overflows: 0 })
     return pair
   }

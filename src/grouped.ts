@@ -1,0 +1,32 @@
+/** Values by key, several under one. Nearly all keys have one value: that takes no set of its own. */
+export class Grouped<K, V extends object> {
+  readonly #groups = new Map<K, V | Set<V>>()
+
+  /** @returns whether it is the first under this key */
+  add (key: K, value: V): boolean {
+    const known = this.#groups.get(key)
+    if (known instanceof Set) known.add(value)
+    else if (known !== undefined && known !== value) this.#groups.set(key, new Set([known, value]))
+    else this.#groups.set(key, value)
+    return known === undefined
+  }
+
+  /** @returns whether it was the last under this key */
+  delete (key: K, value: V): boolean {
+    const known = this.#groups.get(key)
+    const isLast = known instanceof Set ? known.delete(value) && known.size === 0 : known === value
+    return isLast && this.#groups.delete(key)
+  }
+
+  of (key: K): readonly V[] {
+    const known = this.#groups.get(key)
+    return known === undefined ? [] : known instanceof Set ? [...known] : [known]
+  }
+
+  * values (): Generator<V> {
+    for (const known of this.#groups.values()) {
+      if (known instanceof Set) yield * known
+      else yield known
+    }
+  }
+}
