@@ -1,4 +1,5 @@
-// Packs the package, installs it into an empty app and uses it there: ESM, CommonJS, the command, the types.
+// Packs the package, installs it into an empty app and uses it there: ESM, CommonJS, sockets, the command, the types; the
+// sockets a second time with the oldest ws that @fastify/websocket takes.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { begin, makeFolder, ownStorage, root, run, script, startedLine, stop, waitForOutput } from './support.js'
@@ -24,6 +25,37 @@ const agentRegistry = require('fastify-agent-registry')
 if (typeof agentRegistry !== 'function' || agentRegistry.default !== agentRegistry) throw new Error('require() gives no plugin')
 async function main () {${useIt}}
 main().catch(error => { console.error(error); process.exit(1) })
+`,
+  // Below a ws that it does not know the registry warns, and a client gets its frames all the same.
+  'sockets.mjs': `import { Writable } from 'node:stream'
+import { once } from 'node:events'
+import fastify from 'fastify'
+import agentRegistry from 'fastify-agent-registry'
+import { WebSocket } from 'ws'
+const warnings = []
+const stream = new Writable({ write (line, _encoding, done) { warnings.push(String(line)); done() } })
+const app = fastify({ logger: { level: 'warn', stream } })
+await app.register(agentRegistry)
+const url = (await app.listen({ port: 0, host: '127.0.0.1' })).replace('http', 'ws')
+const count = 100
+const numbers = Array.from({ length: count }, (_, n) => String(n))
+for (const protocols of [[], ['agent-registry.msgpack']]) {
+  const socket = new WebSocket(url + '/public/ws', protocols)
+  const frames = []
+  socket.on('message', data => frames.push(String(data)))
+  await once(socket, 'open')
+  for (const requestId of numbers) socket.send(JSON.stringify({ type: 'ping', requestId }))
+  socket.send('ping')
+  while (frames.at(-1) !== 'pong') await once(socket, 'message')
+  if (frames.length !== count + 2) throw new Error(frames.length + ' frames')
+  const wrong = numbers.filter((requestId, n) => !frames[n + 1].includes(requestId) || !frames[n + 1].includes('pong'))
+  if (wrong.length > 0) throw new Error('not the answers to ' + wrong)
+  socket.close()
+  await once(socket, 'close')
+}
+await app.close()
+const slow = warnings.filter(line => line.includes('frames are sent one by one'))
+if (slow.length > 0) throw new Error(slow.join(''))
 `,
   'types.ts': `import fastify from 'fastify'
 import agentRegistry, { type AgentRegistryOptions } from 'fastify-agent-registry'
@@ -56,10 +88,16 @@ async function checkFiles (tarball) {
   console.log(`  ${files.length} files`)
 }
 
-async function install (tarball, folder) {
-  const { version } = JSON.parse(readFileSync(join(root, 'node_modules/fastify/package.json'), 'utf8'))
+const versionIn = (folder, name) => JSON.parse(readFileSync(join(folder, 'node_modules', name, 'package.json'), 'utf8')).version
+
+/** The oldest ws that @fastify/websocket takes. It has known faults, so that only an override installs it. */
+const oldestWs = '8.16.0'
+
+async function install (tarball, folder, settings = []) {
+  mkdirSync(folder)
+  const version = versionIn(root, 'fastify')
   await run('npm', ['init', '-y'], { cwd: folder })
-  await run('npm', ['pkg', 'set', 'type=module'], { cwd: folder })
+  await run('npm', ['pkg', 'set', 'type=module', ...settings], { cwd: folder })
   await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', tarball, `fastify@${version}`], { cwd: folder, timeoutMs: 300_000 })
   for (const [name, text] of Object.entries(programs)) writeFileSync(join(folder, name), text)
 }
@@ -82,11 +120,15 @@ await script('pack-test', async function packTest () {
   await checkFiles(tarball)
   // The folder's name becomes the app's: one that npm takes.
   const app = join(folder, 'app')
-  mkdirSync(app)
+  const oldApp = join(folder, 'old-app')
   await install(tarball, app)
+  await install(tarball, oldApp, [`overrides.ws=${oldestWs}`])
+  if (versionIn(oldApp, 'ws') !== oldestWs) throw new Error(`ws ${versionIn(oldApp, 'ws')} was installed`)
   const steps = {
     'import from ESM': () => run(process.execPath, ['esm.mjs'], { cwd: app }),
     'require from CommonJS': () => run(process.execPath, ['cjs.cjs'], { cwd: app }),
+    [`sockets over ws ${versionIn(app, 'ws')}`]: () => run(process.execPath, ['sockets.mjs'], { cwd: app }),
+    [`sockets over ws ${oldestWs}`]: () => run(process.execPath, ['sockets.mjs'], { cwd: oldApp }),
     'the command': () => checkCommand(app),
     'the types': () => run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', app])
   }
