@@ -38,6 +38,8 @@ export class InboxReader {
   #last = 0
   /** The first of what is being read, where that lies before the range. */
   #lowest = Infinity
+  /** Where the inbox stood when it was last read. */
+  #stands = beginning
   #isReading = false
   /** Something came that the reading has to come to yet. */
   #isBehind = false
@@ -97,7 +99,14 @@ export class InboxReader {
   }
 
   #start (page: Page) {
-    this.#running = this.#run(page).catch(this.#options.onError)
+    this.#running = this.#run(page).catch(error => { this.#failed(error) })
+  }
+
+  /** What was not read is lost to this connection, which has to know. */
+  #failed (error: unknown) {
+    this.#isReading = false
+    this.#options.peer.push(inboxGap(this.#stands))
+    this.#options.onError(error)
   }
 
   async #run (first: Page): Promise<void> {
@@ -131,6 +140,7 @@ export class InboxReader {
   /** @returns how far this came, and whether there is more to be read */
   async #send (page: Page): Promise<Position & { isPart: boolean }> {
     const { epoch, entries } = page
+    this.#stands = { epoch, offset: page.offset }
     let length = 0
     for (const entry of entries) {
       if (this.#has(epoch, entry) || !this.#options.isFor(entry)) continue

@@ -28,8 +28,8 @@ const topics = { errand: 'ask', word: 'answer' } as const
 export class RequestLine {
   readonly #broker: Broker
   readonly #signals: Signals
-  #onErrand: LineListener<Errand> = () => {}
-  #onWord: LineListener<Word> = () => {}
+  #onErrand: LineListener<Errand> | undefined
+  #onWord: LineListener<Word> | undefined
 
   constructor (broker: Broker, signals: Signals) {
     this.#broker = broker
@@ -48,13 +48,13 @@ export class RequestLine {
 
   ask (process: string, errand: Errand, data = ''): void {
     const { process: own } = this.#broker
-    if (process === own) queueMicrotask(() => { this.#onErrand(own, errand, data) })
+    if (process === own) queueMicrotask(() => { this.#onErrand?.(own, errand, data) })
     else this.#signals.send(process, topics.errand, textOf(errand, data))
   }
 
   answer (process: string, word: Word, data = ''): void {
     const { process: own } = this.#broker
-    if (process === own) queueMicrotask(() => { this.#onWord(own, word, data) })
+    if (process === own) queueMicrotask(() => { this.#onWord?.(own, word, data) })
     else this.#signals.send(process, topics.word, textOf(word, data))
   }
 }
@@ -64,7 +64,7 @@ function textOf (said: Errand | Word, data: string): string {
   return `${JSON.stringify(said)}\n${data}`
 }
 
-function hear<S> (from: string, body: string, listener: LineListener<S>) {
+function hear<S> (from: string, body: string, listener: LineListener<S> | undefined) {
   const end = body.indexOf('\n')
-  listener(from, JSON.parse(body.slice(0, end)) as S, body.slice(end + 1))
+  listener?.(from, JSON.parse(body.slice(0, end)) as S, body.slice(end + 1))
 }
