@@ -2,7 +2,7 @@ import { callHook } from '../hooks.js'
 import { HookTimeoutError, problem, type ProblemError } from '../errors.js'
 import type { AuthorizePublishHook, AuthorizeSubscribeHook } from '../options.js'
 import type { Action } from '../schemas/messaging.js'
-import { shownName } from './channel-names.js'
+import { shownName, shownPattern } from './channel-names.js'
 import type { Sender } from './peer.js'
 import { assertTakesPart } from './taking-part.js'
 
@@ -42,7 +42,7 @@ export class Access {
   /** For all channels that a pattern matches. @throws insufficient-permissions; channel-not-authorized */
   assertMayAll (sender: Sender, pattern: string): void {
     assertTakesPart(sender)
-    if (!sender.rights.mayAll('subscribe', pattern)) throw problem('channel-not-authorized', `The token does not allow all of ${pattern}`)
+    if (!sender.rights.mayAll('subscribe', pattern)) throw problem('channel-not-authorized', `The token does not allow all of ${shownPattern(pattern)}`)
   }
 
   /** Who takes part is seen by everybody who may see who is in any channel. @throws insufficient-permissions */
@@ -51,7 +51,7 @@ export class Access {
     if (!sender.rights.mayAnywhere('presence')) throw problem('insufficient-permissions', 'The token does not allow to see who is there')
   }
 
-  /** Nothing when no hook is asked. @throws channel-not-authorized when the host refuses; hook-failed when it does not answer */
+  /** Nothing when no hook is asked. @param channel as the sender writes it @throws channel-not-authorized when the host refuses; hook-failed when it does not answer */
   askToPublish (sender: Sender, channel: string, data: string): Promise<void> | undefined {
     const { authorizePublish: hook } = this.#options
     return hook && this.#ask('authorizePublish', () => hook({ ...contextOf(sender, channel), data }))
@@ -80,4 +80,4 @@ export class Access {
   }
 }
 
-const contextOf = ({ peerId, bearer, dialect }: Sender, channel: string) => ({ channel: shownName(channel, dialect), peerId, principal: bearer })
+const contextOf = ({ peerId, bearer }: Sender, channel: string) => ({ channel, peerId, principal: bearer })

@@ -10,7 +10,7 @@ const maxLength = 256
 const control = /\p{Cc}/u
 const plain = /^[A-Za-z0-9_.:@-]+(\/[A-Za-z0-9_.:@-]+)*$/
 const plainCharacter = /[A-Za-z0-9_.:@-]/
-const reserved: Readonly<Record<Dialect, RegExp>> = { agents: /^[$_]/, v1: /^(\$|_(metered|internal|system)\/)/ }
+const reserved: Readonly<Record<Dialect, RegExp>> = { agents: /^[$_]/, v1: /^(\$|_(metered|internal|system)\/)/i }
 
 function refused (text: string) {
   return problem('invalid-channel', `No name of a channel: ${text.slice(0, 100)}`)
@@ -76,6 +76,11 @@ export function shownName (channel: string, dialect: Dialect): string {
   return dialect === 'v1' || channel.startsWith('$') || plain.test(channel) ? channel : encode(channel)
 }
 
+/** How a pattern is written. */
+export function shownPattern (pattern: string): string {
+  return pattern.split('/').map(segment => segment === '*' || segment === '**' ? segment : shownName(segment, 'agents')).join('/')
+}
+
 /**
  * The channel that a text names.
  * @throws invalid-channel, channel-reserved
@@ -102,7 +107,7 @@ export function patternNamed (text: string): string {
   const pattern = segments.map((segment, index) => {
     if (segment === '*' || (segment === '**' && index === segments.length - 1)) return segment
     const name = decodedName(segment)
-    if (/[/*]/.test(name)) throw refused(text)
+    if (name === '' || /[/*]/.test(name)) throw refused(text)
     return name
   }).join('/')
   assertName(pattern, 'agents')

@@ -62,7 +62,7 @@ export class Channels {
   async publish (sender: Sender, { channel: text, data, msgId, origin }: PublishRequest): Promise<Appended> {
     const channel = channelNamed(text, sender.dialect)
     this.#access.assertMay(sender, 'publish', channel)
-    const asked = this.#access.askToPublish(sender, channel, data)
+    const asked = this.#access.askToPublish(sender, text, data)
     if (asked) await this.#inTurn(sender, asked)
     return this.append(channel, { from: sender.peerId, data, msgId, origin })
   }
@@ -118,7 +118,7 @@ export class Channels {
     }
   }
 
-  /** A connection has other rights. @returns what they do not allow and has ended, as no dialect writes it */
+  /** A connection has other rights. @returns what they do not allow and has ended, as the connection writes it */
   changed (peer: Peer): string[] {
     return this.#subscribing.changed(peer)
   }

@@ -4,7 +4,7 @@ import type { ResolvedOptions } from '../options.js'
 import type { Registry } from '../registry/registry.js'
 import type { Broker, BrokerListener, Entry, Position, PresenceChange, Roster } from './broker.js'
 import { Access } from './access.js'
-import { shownName, tierPlace } from './channel-names.js'
+import { tierPlace } from './channel-names.js'
 import { Channels } from './channels.js'
 import { Deadlines } from './deadlines.js'
 import { Direct } from './direct.js'
@@ -86,7 +86,7 @@ export class Messaging implements BrokerListener {
   /** It does so with another token: what that does not allow ends. */
   changed (peer: Peer): void {
     this.presence.refresh(peer.peerId, peer)
-    for (const channel of this.channels.changed(peer)) peer.push(endedFrame(shownName(channel, peer.dialect)))
+    for (const channel of this.channels.changed(peer)) peer.push(endedFrame(channel))
   }
 
   /** It is gone, and what it held goes with it. */

@@ -1,6 +1,6 @@
 import type { Access } from './access.js'
 import type { Broker, Page, Position } from './broker.js'
-import { channelNamed, isPattern, patternNamed, tierPlace } from './channel-names.js'
+import { channelNamed, isPattern, patternNamed, shownName, shownPattern, tierPlace } from './channel-names.js'
 import type { Deadlines } from './deadlines.js'
 import { Holdings, type Holding } from './holdings.js'
 import { nameOfChannel } from './names.js'
@@ -68,7 +68,7 @@ export class Subscribing {
     else this.#end(channelNamed(text, peer.dialect), holding)
   }
 
-  /** A connection has other rights: what they do not allow ends. @returns what has ended: channels and patterns, as no dialect writes them */
+  /** A connection has other rights: what they do not allow ends. @returns what has ended, as the connection writes it */
   changed (peer: Peer): string[] {
     const holding = this.#holdings.of(peer)
     if (!holding) return []
@@ -78,9 +78,9 @@ export class Subscribing {
     for (const channel of channels) this.#end(channel, holding)
     for (const pattern of patterns) this.#endPattern(pattern, holding)
     for (const channel of holding.channels.keys()) if (!rights.may('presence', channel)) this.#options.presence.unwatch(nameOfChannel(channel), peer)
-    if (!holding.seesTier || rights.mayAnywhere('presence')) return [...channels, ...patterns]
-    this.#endTier(peer, holding)
-    return [...channels, ...patterns, tierPlace]
+    const endsTier = holding.seesTier && !rights.mayAnywhere('presence')
+    if (endsTier) this.#endTier(peer, holding)
+    return [...channels.map(channel => shownName(channel, peer.dialect)), ...patterns.map(shownPattern), ...(endsTier ? [tierPlace] : [])]
   }
 
   /** A connection is gone. */
@@ -97,7 +97,7 @@ export class Subscribing {
     const { access } = this.#options
     access.assertMay(peer, 'subscribe', channel)
     if (request.presence) access.assertMay(peer, 'presence', channel)
-    await access.askToSubscribe(peer, channel)
+    await access.askToSubscribe(peer, request.channel)
     if (!peer.isOpen) return
     const known = this.#holdings.of(peer)?.channels.get(channel)
     if (known) await this.#again(known, request, told)
@@ -147,10 +147,10 @@ export class Subscribing {
     if (presence) this.#options.presence.show(place, peer)
   }
 
-  async #toPattern (peer: Peer, pattern: string, { since, includeSenderMetadata: withMetadata = false }: SubscribeRequest, told: OnSubscribed) {
+  async #toPattern (peer: Peer, pattern: string, { channel, since, includeSenderMetadata: withMetadata = false }: SubscribeRequest, told: OnSubscribed) {
     const { access, subscriptions } = this.#options
     access.assertMayAll(peer, pattern)
-    await access.askToSubscribe(peer, pattern)
+    await access.askToSubscribe(peer, channel)
     if (!peer.isOpen) return
     const known = this.#holdings.of(peer)?.patterns.get(pattern)
     const subscription = known ?? new PatternSubscription(peer)

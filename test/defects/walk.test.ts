@@ -156,6 +156,15 @@ async function sendAll (t: Test, client: Client, payloads: Payloads, catalogue: 
   await client.next('pong')
 }
 
+const walkedChannel = { channel: 'agents/walk' }
+const channels: Payloads = {
+  subscribe: { ...walkedChannel, presence: true },
+  publish: { ...walkedChannel, data: null, echo: true },
+  history: walkedChannel,
+  presence: walkedChannel,
+  presence_update: { metadata: { mood: 'walking' } },
+  unsubscribe: walkedChannel
+}
 const common: Payloads = { ping: {}, pong: {}, watch: { snapshot: true }, unwatch: {} }
 
 /** Shows what watchers get, with a position of another epoch too, and an error. */
@@ -190,7 +199,7 @@ async function walkRequests (t: Test, client: Client): Promise<Payloads> {
 }
 
 /** Told only by a store that has forgotten something. */
-const rare: ReadonlySet<string> = new Set(['inbox_gap'])
+const rare: ReadonlySet<string> = new Set(['inbox_gap', 'channel_gap'])
 
 async function endOf (t: Test, registry: Harness, client: Client): Promise<void> {
   const closing = registry.app.close()
@@ -229,7 +238,7 @@ t.test('every frame of the agents tier', async t => {
   const requests = await walkRequests(t, client)
   const direct = { send: { to: 'walker-one', data: null }, message: { to: 'walker-one', content: null }, inbox: {} }
   const rest = Object.fromEntries(Object.entries(others).filter(([type]) => !(type in requests)))
-  await sendAll(t, client, { ...common, ...direct, auth: { token }, status: { status: 'draining' } }, rest)
+  await sendAll(t, client, { ...common, ...channels, ...direct, auth: { token }, status: { status: 'draining' } }, rest)
   const leaving = await registry.agentSocket(await registry.join('leaver-one'))
   leaving.send({ type: goodbye.properties.type.const, requestId: 'last' })
   t.equal((await leaving.next('ack')).requestId, 'last')
