@@ -33,6 +33,21 @@ const expectations = {
     /^process 3 discovers worker-3 worker-4 worker-5 worker-6$/m,
     /^14 changes, 14 different ones$/m
   ],
+  'planner.ts': [
+    /^published run-1-count, offset 1$/m,
+    /^published run-1-turn, offset 3$/m,
+    /^run-1-count: 6, says counter$/m,
+    /^run-1-shout: AGENTS THAT TALK GET MORE DONE, says shouter$/m,
+    /^run-1-turn: done more get talk that agents, says turner$/m
+  ],
+  'stream.ts': [
+    /^ {2}1: page 1$/m,
+    /^ {2}8: page 8$/m,
+    /^the browser is cut off after 8$/m,
+    /^ {2}9: page 9$/m,
+    /^ {2}25: page 25\n {2}26: that is all$/m,
+    /^nothing is missing$/m
+  ],
   'agent.ts': runAgentAndWatch,
   'watch.ts': runAgentAndWatch
 }
