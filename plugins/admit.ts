@@ -6,6 +6,7 @@ import { originCheck } from '../src/sockets/origins.js'
 import type { Place, Places } from '../src/sockets/places.js'
 import type { SocketServices } from '../src/sockets/services.js'
 import type { Tier } from '../src/sockets/tiers.js'
+import { peerCredentialsOf } from './peer-upgrade.js'
 import { credentialsOf, takeSubprotocols } from './upgrade.js'
 
 declare module 'fastify' {
@@ -53,6 +54,11 @@ export function admitTo (tier: Tier, core: Core, { places, hub, admission }: Soc
     if (objection !== undefined) throw full(objection)
   }
 
+  async function bring (request: FastifyRequest, token: string | undefined) {
+    if (tier.name === 'v1') return await peerCredentialsOf(core, request, token)
+    return tier.handshake ? await credentialsOf(core, tier, request, token) : null
+  }
+
   return async function admit (request, reply) {
     if (!request.ws) throw problem('request-error', 'This is a WebSocket: send an upgrade')
     reply.header('connection', 'close')
@@ -60,7 +66,7 @@ export function admitTo (tier: Tier, core: Core, { places, hub, admission }: Soc
     const place = enter(places, tier, request, reply)
     assertTurn()
     const token = takeSubprotocols(request)
-    const credentials = tier.handshake ? await credentialsOf(core, tier, request, token) : null
+    const credentials = await bring(request, token)
     assertRoom(place, credentials !== null && 'principal' in credentials)
     request.agentRegistryPlace = place
     request.agentRegistryCredentials = credentials

@@ -45,7 +45,7 @@ function tooLarge ({ headers, routeOptions }: FastifyRequest): ProblemError {
 }
 
 /** What an error that is not a problem yet is told as. Errors of ours are logged whole and told without a detail. */
-function toProblem (error: FastifyError, request: FastifyRequest): ProblemError {
+export function toProblem (error: FastifyError, request: FastifyRequest): ProblemError {
   if (isProblem(error)) return error
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') return tooLarge(request)
   const known = fastifyErrors[error.code]

@@ -1,4 +1,5 @@
 import { Admission } from '../src/admission.js'
+import { isImpostor } from '../src/auth/peer-names.js'
 import type { Principal } from '../src/auth/principal.js'
 import type { Core } from '../src/core.js'
 import type { DataFrameType } from '../src/dashboard/frame.js'
@@ -6,8 +7,10 @@ import { Readers } from '../src/feed/readers.js'
 import { FeedSource } from '../src/feed/source.js'
 import { Visitors } from '../src/feed/visitors.js'
 import { closeCodes } from '../src/sockets/codes.js'
+import { Disconnects } from '../src/sockets/disconnects.js'
 import { DashboardHandshake } from '../src/sockets/dashboard-handshake.js'
 import { agentsHandlers, dashboardHandlers, publicHandlers } from '../src/sockets/handlers/index.js'
+import { v1Handlers } from '../src/sockets/handlers/v1/index.js'
 import { Handshake } from '../src/sockets/handshake.js'
 import { FleetSockets } from '../src/sockets/fleet.js'
 import { Flusher } from '../src/sockets/flusher.js'
@@ -22,16 +25,18 @@ import { Throttle } from '../src/sockets/throttle.js'
 import { Ticker } from '../src/sockets/ticker.js'
 import type { Tier } from '../src/sockets/tiers.js'
 import { Traffic } from '../src/sockets/traffic.js'
+import { V1Handshake } from '../src/sockets/v1-handshake.js'
 
 export interface Sockets {
   readonly services: SocketServices
-  readonly tiers: { readonly public: Tier, readonly agents: Tier, readonly dashboard: Tier }
+  readonly tiers: { readonly public: Tier, readonly agents: Tier, readonly dashboard: Tier, readonly v1: Tier }
+  readonly disconnects: Disconnects
   start (): void
   stop (): Promise<void>
 }
 
-function createTiers ({ options, registry }: Core, services: SocketServices): Sockets['tiers'] {
-  const { publicWs, agentsWs, dashboardWs } = options
+function createTiers ({ options, registry, peerKeys }: Core, services: SocketServices): Sockets['tiers'] {
+  const { publicWs, agentsWs, dashboardWs, v1Ws, messaging: { maxConnectionsPerPeer: maxPerPeer } } = options
   return {
     public: {
       name: 'public',
@@ -64,6 +69,17 @@ function createTiers ({ options, registry }: Core, services: SocketServices): So
       // The page of existing clients sends it there too, without the fingerprint: its first frame decides.
       takesQueryToken: false,
       protocolPingMs: dashboardWs.pingIntervalMs
+    },
+    v1: {
+      name: 'v1',
+      // Nothing is sent at intervals here.
+      options: { ...v1Ws, intervalMs: v1Ws.pingIntervalMs },
+      view: 'public',
+      handlers: v1Handlers,
+      handshake: new V1Handshake(services, { maxPerPeer, maxWithKey: digest => peerKeys.limitOf(digest) }),
+      timeoutCode: closeCodes.tokenInvalid,
+      takesQueryToken: true,
+      protocolPingMs: Math.min(v1Ws.pingIntervalMs, registry.leaseMs / 3)
     }
   }
 }
@@ -94,7 +110,7 @@ function createServices ({ registry, state, membership, authority, dashboard, me
     dashboard,
     messaging,
     flusher: new Flusher(onError),
-    traffic: { public: new Traffic(), agents: new Traffic(), dashboard: new Traffic() },
+    traffic: { public: new Traffic(), agents: new Traffic(), dashboard: new Traffic(), v1: new Traffic() },
     onError
   }
 }
@@ -132,10 +148,16 @@ export function createSockets (core: Core): Sockets {
     visitors.endWhere(({ type, agentId, incarnation }) => type === 'agent' && agentId === id && (incarnation ?? Infinity) < by, 'Replaced by a newer instance')
   }
 
+  /** An agent has a name that only it may bear from now on. */
+  function named (id: string) {
+    if (core.messaging.peers.of(id).length > 0) end(principal => principal.subject === id && isImpostor(principal, () => true), closeCodes.notAllowed, 'This name is that of an agent')
+  }
+
   core.registry.onChange(change => {
     lists.change(change)
     readers.changed()
     if (change.event === 'registered' && change.before) replaced(change.id, change.after!.incarnation)
+    if (change.event === 'registered' && !change.before) named(change.id)
   })
   core.registry.onReload(differences => {
     for (const difference of differences) lists.change(difference)
@@ -146,7 +168,7 @@ export function createSockets (core: Core): Sockets {
     const ends = 'jti' in revoked
       ? ({ tokenId }: { tokenId: string }) => tokenId === revoked.jti
       : ({ type, agentId, incarnation }: { type: string, agentId: string | null, incarnation: number | null }) =>
-          type === 'agent' && agentId === revoked.agentId && (incarnation ?? 0) <= revoked.incarnation
+          (type === 'agent' || type === 'peer') && agentId === revoked.agentId && (incarnation ?? 0) <= revoked.incarnation
     end(ends, closeCodes.tokenInvalid, 'Token revoked')
   })
   core.sessions.onEnd(({ id }, reason) => {
@@ -158,6 +180,7 @@ export function createSockets (core: Core): Sockets {
   return {
     services,
     tiers,
+    disconnects: new Disconnects(services),
     start () {
       lists.start(services, [{ tier: tiers.public, intervalMs: core.options.sockets.agentsUpdateIntervalMs }, { tier: tiers.agents, intervalMs: tiers.agents.options.intervalMs }])
       liveness.start(services)

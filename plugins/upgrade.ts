@@ -47,14 +47,20 @@ export async function credentialsOf (core: Core, tier: Tier, request: FastifyReq
   const inQuery = tier.takesQueryToken ? query.token : undefined
   try {
     const principal = token === undefined && query.ticket !== undefined
-      ? await fromTicket(core, tier, query.ticket)
+      ? await fromTicket(core, tier.name, query.ticket)
       : token ?? inQuery ? await core.authority.authenticate((token ?? inQuery)!, { fingerprint: fingerprintOf(core, tier, request) }) : null
     if (principal === null) return null
     return principal === undefined ? { refused: 'invalid' } : principal.type === 'temp' ? { refused: 'not-allowed' } : { principal }
   } catch (error) {
-    if (!isProblem(error) || error.statusCode >= 500) throw error
-    return { refused: (error as TokenProblem).reason === 'expired' ? 'expired' : 'invalid' }
+    return refusalOf(error)
   }
+}
+
+/** How an upgrade is refused whose credentials are not right; what is our fault is thrown. */
+export function refusalOf (error: unknown): NonNullable<UpgradeCredentials> {
+  if (!isProblem(error) || error.statusCode >= 500) throw error
+  if (error.type === 'insufficient-permissions') return { refused: 'not-allowed' }
+  return { refused: (error as TokenProblem).reason === 'expired' ? 'expired' : 'invalid' }
 }
 
 /** A dashboard's fingerprint counts on the upgrade as it does in the first frame; a ticket was given for one. */
@@ -63,8 +69,8 @@ function fingerprintOf ({ options }: Core, { name }: Tier, request: FastifyReque
   return headerOf(request, 'x-client-fingerprint') ?? (options.dashboard.requireFingerprint ? '' : undefined)
 }
 
-async function fromTicket ({ tickets, authority }: Core, tier: Tier, ticket: string) {
-  const principal = await tickets.take(ticket, tier.name)
+async function fromTicket ({ tickets, authority }: Core, tier: Tier['name'], ticket: string) {
+  const principal = await tickets.take(ticket, tier)
   if (principal) await authority.check(principal)
   return principal
 }

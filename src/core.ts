@@ -1,6 +1,8 @@
 import { Attempts } from './auth/attempts.js'
 import { Authority } from './auth/authority.js'
 import { PasswordHasher } from './auth/passwords.js'
+import { PeerKeys, SecretKeys } from './auth/peer-keys.js'
+import { PeerTokens } from './auth/peer-tokens.js'
 import { Revocations } from './auth/revocations.js'
 import type { SharedState } from './auth/shared-state.js'
 import { Sessions } from './auth/sessions.js'
@@ -10,6 +12,7 @@ import { Tokens, type Signer } from './auth/tokens.js'
 import { monotonicClock } from './clock.js'
 import { Dashboard } from './dashboard/dashboard.js'
 import type { Foundation, Log } from './foundation.js'
+import { Idempotency } from './idempotency.js'
 import { Membership, type Replacement } from './membership.js'
 import { Messaging } from './messaging/messaging.js'
 import type { ResolvedOptions } from './options.js'
@@ -29,6 +32,10 @@ export interface Core {
   readonly authority: Authority
   readonly tokens: Tokens
   readonly tickets: Tickets
+  readonly peerTokens: PeerTokens
+  readonly peerKeys: PeerKeys
+  readonly secretKeys: SecretKeys
+  readonly idempotency: Idempotency
   readonly sessions: Sessions
   readonly revocations: Revocations
   readonly search: Search
@@ -43,7 +50,7 @@ const tempTokenLifeMs = 900_000
 /** @param signer signs and checks tokens with the secrets of `foundation` */
 export function createCore (foundation: Foundation, signer: Signer, listensOnLoopback?: () => boolean): Core {
   const { options, log, storage, registry, state, keys } = foundation
-  const { jwt, admin, attempts, limits, namespace } = options
+  const { jwt, admin, limits, namespace } = options
   // What processes share ends at the same moment for all of them: by the clock of the store.
   const now = () => storage.agents.now()
   const tokens = new Tokens({ signer, namespace, expiresInMs: jwt.expiresInMs, now })
@@ -51,12 +58,13 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
   const revocations = new Revocations({ state, maxTokenLifeMs: Math.max(jwt.expiresInMs, admin.sessionTimeoutMs, tempTokenLifeMs), now })
   const dashboard = new Dashboard({ options, registry, storageKind: storage.kind, now: monotonicClock(), log })
   const onError = (error: unknown) => log.error({ err: error }, 'search')
+  const attempts = new Attempts({ ...options.attempts, state: storage.state, now, onLockout: (target, retryAfterMs) => dashboard.lockedOut(target, retryAfterMs) })
   const authority = new Authority({
     tokens,
     keys,
     sessions,
     revocations,
-    attempts: new Attempts({ ...attempts, state: storage.state, now, onLockout: (target, retryAfterMs) => dashboard.lockedOut(target, retryAfterMs) }),
+    attempts,
     passwords: new PasswordHasher(),
     admin,
     now,
@@ -77,6 +85,10 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
   })
   const outgoing = new OutgoingCalls({ now: monotonicClock(), allowLoopback: listensOnLoopback })
   const tickets = new Tickets({ state: storage.state, now })
+  const peerTokens = new PeerTokens({ tokens, now, maxLifeMs: jwt.expiresInMs, isRegistered: id => registry.replica.get(id) !== undefined })
+  const peerKeys = new PeerKeys(options.peerKeys)
+  const secretKeys = new SecretKeys(options.secretKeys, attempts)
+  const idempotency = new Idempotency({ state: storage.state, now })
   const messaging = new Messaging({ broker: storage.broker, registry, options, onError: error => log.error({ err: error }, 'messaging') })
-  return { options, log, storage, state, registry, membership, authority, tokens, tickets, sessions, revocations, search, outgoing, dashboard, messaging, now }
+  return { options, log, storage, state, registry, membership, authority, tokens, tickets, peerTokens, peerKeys, secretKeys, idempotency, sessions, revocations, search, outgoing, dashboard, messaging, now }
 }

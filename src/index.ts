@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
+import type { FastifyInstance, FastifyPluginAsync, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import docs, { collectOpenapi } from '../plugins/docs.js'
 import { addFreshness } from '../plugins/freshness.js'
@@ -29,6 +29,8 @@ import wellKnownRoutes from '../routes/well-known.js'
 import agentsSocket from '../routes/ws/agents.js'
 import dashboardSocket from '../routes/ws/dashboard.js'
 import publicSocket from '../routes/ws/public.js'
+import v1Socket from '../routes/ws/v1.js'
+import v1Routes from '../routes/v1.js'
 import ticketRoutes from '../routes/ws-tickets.js'
 import { isLoopback } from './outgoing/addresses.js'
 import { createCore, type Core } from './core.js'
@@ -55,18 +57,18 @@ function warnOfOptions ({ jwt, admin, agentKeys, sockets: { drainMs } }: Resolve
 
 const problemBaseOf = ({ problemBase, prefix }: ResolvedOptions) => problemBase ?? `${prefix}/problems/`
 
-/** Problem documents for every error; what is refused for lack of permission is in the log. */
-function handlersOf ({ options, dashboard }: Core) {
-  return createProblemHandlers(problemBaseOf(options), function reportForbidden ({ message }, { method, routeOptions, ip, agentRegistryPrincipal: principal }) {
+/** What is refused for lack of permission is in the log. */
+function forbiddenReporter ({ dashboard }: Core) {
+  return function reportForbidden ({ message }: Error, { method, routeOptions, ip, agentRegistryPrincipal: principal }: FastifyRequest) {
     const target = `${method} ${routeOptions.url ?? 'unmatched'}`
     dashboard.audit.record({ type: 'permission_denied', subject: principal?.subject, target, address: ip, details: { user_role: principal?.role, error: message } })
-  })
+  }
 }
 
 /** What every route of ours has: limits, validation, problem documents. */
 async function prepare (scope: FastifyInstance, core: Core, hasPrefix: boolean) {
   const { options } = core
-  const handlers = handlersOf(core)
+  const handlers = createProblemHandlers(problemBaseOf(options), forbiddenReporter(core))
   scope.decorateRequest('agentRegistryPrincipal', null)
   scope.decorateRequest('agentRegistryCredentials', null)
   scope.decorateRequest('agentRegistryPlace', null)
@@ -80,8 +82,8 @@ async function prepare (scope: FastifyInstance, core: Core, hasPrefix: boolean) 
   })
   await scope.register(limits, { options })
   await scope.register(validation)
-  const { publicWs, agentsWs, dashboardWs, prefix, sockets: { compression: isCompressing } } = options
-  const paths = new Set([publicWs, agentsWs, dashboardWs].map(({ path }) => prefix + path))
+  const { publicWs, agentsWs, dashboardWs, v1Ws, routes, prefix, sockets: { compression: isCompressing } } = options
+  const paths = new Set([publicWs, agentsWs, dashboardWs, ...(routes.v1 ? [v1Ws] : [])].map(({ path }) => prefix + path))
   await provideWebSocket(scope, { paths, timeoutMs: agentsWs.timeoutMs, isCompressing })
 }
 
@@ -124,6 +126,10 @@ async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) 
   await scope.register(problemRoutes)
   await scope.register(publicSocket, services)
   await scope.register(agentsSocket, services)
+  if (routes.v1) {
+    await scope.register(v1Socket, services)
+    await scope.register(v1Routes, { ...services, onForbidden: forbiddenReporter(core), prefix: '/v1' })
+  }
   if (routes.metrics) await scope.register(metricsRoutes, { core, metrics })
   if (routes.dashboard) {
     await scope.register(dashboardRoutes, { ...services, prefix: '/dashboard' })

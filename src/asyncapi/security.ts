@@ -24,12 +24,17 @@ const allCredentials: readonly Credential[] = [
   {
     name: 'ticket',
     scheme: { type: 'httpApiKey', in: 'query', name: 'ticket', description: 'From `POST /ws-tickets`, good for one socket' },
-    isTakenBy: always
+    isTakenBy: ({ name }) => name !== 'v1'
   },
   {
     name: 'token',
     scheme: { type: 'httpApiKey', in: 'query', name: 'token', description: 'An access token; URLs end up in logs, so prefer another way' },
     isTakenBy: tier => tier.takesQueryToken
+  },
+  {
+    name: 'key',
+    scheme: { type: 'httpApiKey', in: 'query', name: 'key', description: 'A publishable key, for pages without a token' },
+    isTakenBy: ({ name }) => name === 'v1'
   }
 ]
 

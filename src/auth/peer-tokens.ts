@@ -48,7 +48,7 @@ export class PeerTokens {
   /** Nobody appears under the name of an agent or a user but these themselves. @throws name-taken */
   assertName (sender: Sender, peerId: string): void {
     if (sender.peerId === peerId) return
-    if (isUsersName(peerId) || this.#options.isRegistered(peerId)) throw problem('name-taken', `The name '${peerId}' is that of an agent or a user`)
+    if (peerId.startsWith('$') || isUsersName(peerId) || this.#options.isRegistered(peerId)) throw problem('name-taken', `The name '${peerId}' is somebody else's`)
   }
 
   #assertRights ({ rights }: Sender, { channels, permissions }: Pick<PeerTokenBody, 'channels' | 'permissions'>) {

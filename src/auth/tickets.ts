@@ -37,7 +37,7 @@ export class Tickets {
    * Whose ticket it is. It is spent by this, also when it was shown to another tier. What became of the principal
    * meanwhile is for `Authority.check` to say.
    */
-  async take (ticket: string, tier: TicketTier): Promise<Principal | undefined> {
+  async take (ticket: string, tier: string): Promise<Principal | undefined> {
     const text = await this.#state.take(kind, keyOf(ticket))
     if (text === undefined) return undefined
     const issued = JSON.parse(text) as { tier: TicketTier, principal: Principal }

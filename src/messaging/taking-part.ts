@@ -8,7 +8,7 @@ const usersPrefix = 'user-'
 export const isUsersName = (peerId: string): boolean => peerId.startsWith(usersPrefix)
 
 /** An agent that has the name of a user takes no part: it would be taken for that user. */
-export function mayTakePart ({ bearer, peerId }: Sender): boolean {
+export function mayTakePart ({ bearer, peerId }: Pick<Sender, 'bearer' | 'peerId'>): boolean {
   return bearer.type !== 'agent' || !isUsersName(peerId)
 }
 

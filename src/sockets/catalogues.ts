@@ -3,6 +3,7 @@ import { AgentList, agentsClientFrames, agentsServerFrames, AuthenticateFrame } 
 import { commonClientFrames, commonServerFrames, PingText, PongText } from '../schemas/frames/common.js'
 import { dashboardClientFrames, dashboardServerFrames } from '../schemas/frames/dashboard.js'
 import { publicClientFrames, publicServerFrames } from '../schemas/frames/public.js'
+import { v1ClientFrames, v1ServerFrames } from '../schemas/frames/v1.js'
 import type { TierName } from './tiers.js'
 
 export interface Messages {
@@ -39,5 +40,11 @@ export const catalogues: Readonly<Record<TierName, Catalogue>> = {
     client: dashboardClientFrames,
     server: dashboardServerFrames,
     untyped: common.untyped
+  },
+  v1: {
+    summary: 'Peers that speak the Metered realtime protocol, with a token or a publishable key',
+    client: v1ClientFrames,
+    server: v1ServerFrames,
+    untyped: { client: {}, server: {} }
   }
 }

@@ -15,6 +15,7 @@ export const errorMeanings: Readonly<Record<ErrorCode, Meaning>> = {
   channel_not_authorized: { meaning: 'not in this channel with this token', advice: '' },
   channel_reserved: { meaning: 'the name of the channel is not for clients', advice: 'take another name' },
   invalid_channel: { meaning: 'not the name of a channel, or a pattern where one is needed', advice: 'fix the client' },
+  invalid_peer_id: { meaning: 'not the name of a peer', advice: 'fix the client' },
   channel_limit_exceeded: { meaning: 'too many subscriptions on this connection', advice: 'unsubscribe from others' },
   peer_not_found: { meaning: 'nobody of that name is connected or registered', advice: '' },
   agent_offline: { meaning: 'the agent is not registered, or not connected', advice: 'register; of another agent: try again later' },
@@ -41,6 +42,8 @@ export const closeMeanings: Readonly<Record<keyof typeof closeCodes, Meaning>> =
   notAllowed: { meaning: '`Insufficient permissions`, on `/dashboard/ws` `Admin role required`', advice: 'use another kind of token' },
   slowConsumer: { meaning: '`Slow consumer`: more than 4 MiB were waiting to be read', advice: 'read faster' },
   replaced: { meaning: '`Replaced by a newer instance`', advice: 'stop: this agent runs elsewhere' },
+  overQuota: { meaning: '`Too many connections of this peer`, `Too many connections with this key`', advice: 'close others first, or come back much later' },
+  disconnected: { meaning: '`Disconnected by an admin`', advice: 'stay away, or ask for another token' },
   idle: { meaning: '`Idle`: nothing but pings for the idle time, where one is set', advice: 'send something, or stay away' },
   tooManyMessages: { meaning: '`Too many messages`: `rate_limited` was ignored for 10 s without a pause of one, or 1000 frames or 1 MiB were waiting', advice: 'send less' }
 }

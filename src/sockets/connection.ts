@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Principal } from '../auth/principal.js'
 import type { ErrorCode } from './codes.js'
 import { closeCodes } from './codes.js'
-import type { Peer } from '../messaging/peer.js'
+import type { Dialect, Peer } from '../messaging/peer.js'
 import { peerIdOf, Rights } from '../messaging/rights.js'
 import { InboundRate } from './inbound-rate.js'
 import { Inbox } from './inbox.js'
@@ -14,6 +14,7 @@ import type { Place } from './places.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
 import type { Transport } from './transport.js'
+import { v1Code } from './v1-codes.js'
 import type { Watcher } from './watcher.js'
 
 /** Room for the members around the `data` that a size limit is about. */
@@ -34,7 +35,7 @@ export class Connection implements Peer {
   principal: Principal | null = null
   /** It takes part in messaging. */
   isPeer = false
-  readonly dialect = 'agents'
+  readonly dialect: Dialect
   /** Does not renew its agent's lease. */
   observes = false
   watcher: Watcher | null = null
@@ -61,6 +62,7 @@ export class Connection implements Peer {
 
   constructor ({ tier, transport, encoding, address, place, services }: ConnectionOptions) {
     this.tier = tier
+    this.dialect = tier.name === 'v1' ? 'v1' : 'agents'
     this.transport = transport
     this.encoding = encoding
     this.address = address
@@ -183,7 +185,7 @@ export class Connection implements Peer {
 
   fail (code: ErrorCode, message: string, frame?: unknown, extras: object = {}): void {
     const requestId = requestIdOf(frame)
-    this.sendFrame({ type: 'error', code, message, ...(requestId && { requestId }), ...extras })
+    this.sendFrame({ type: 'error', code: this.dialect === 'v1' ? v1Code(code) : code, message, ...(requestId && { requestId }), ...extras })
   }
 
   /** Sends frames of which only the newest count: while the connection is behind, the newest of a kind waits for it. */
@@ -257,7 +259,7 @@ export class Connection implements Peer {
   }
 
   #isKeepAlive (text: string): boolean {
-    if (text.length > 32) return false
+    if (text.length > 32 || this.dialect === 'v1') return false
     const word = text.trim().toLowerCase()
     if (word === 'ping') this.push(textPong)
     return word === 'ping' || word === 'pong'

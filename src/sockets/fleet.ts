@@ -13,12 +13,13 @@ export interface FleetSocketsOptions {
   onError: (error: unknown) => void
 }
 
-type Counts = Record<TierName, number>
+/** Of a process of another version perhaps not all. */
+type Counts = Partial<Record<TierName, number>>
 
 const intervalMs = 500
 /** What a process says holds for so long: one that is gone is soon forgotten. */
 const lifeMs = 10 * intervalMs
-const names: readonly TierName[] = ['public', 'agents', 'dashboard']
+const names: readonly TierName[] = ['public', 'agents', 'dashboard', 'v1']
 
 /**
  * How many sockets the processes of a registry have together. Each says how many it has, twice a second when that has
@@ -41,7 +42,7 @@ export class FleetSockets implements StateCopy {
   countOf (tier: TierName): number {
     const now = this.#options.now()
     let sum = this.#options.countOf(tier)
-    for (const { counts, until } of this.#others.values()) if (until > now) sum += counts[tier]
+    for (const { counts, until } of this.#others.values()) if (until > now) sum += counts[tier] ?? 0
     return sum
   }
 

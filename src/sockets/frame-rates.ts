@@ -3,7 +3,7 @@ import type { Clock } from '../clock.js'
 import type { ResolvedOptions } from '../options.js'
 import { SharedBuckets, type BucketRate } from './shared-buckets.js'
 
-type RateOptions = Pick<ResolvedOptions, 'sockets' | 'publicWs' | 'agentsWs' | 'dashboardWs'>
+type RateOptions = Pick<ResolvedOptions, 'sockets' | 'routes' | 'publicWs' | 'agentsWs' | 'dashboardWs' | 'v1Ws'>
 
 const perPrincipal = 2
 const perAddress = 10
@@ -15,8 +15,8 @@ export interface FrameRates {
 }
 
 /** Rates that nobody configured follow from those of a connection, of the tier that allows most. */
-function ratesOf ({ sockets, publicWs, agentsWs, dashboardWs }: RateOptions): { principal: BucketRate, address: BucketRate } {
-  const tiers = [publicWs, agentsWs, dashboardWs]
+function ratesOf ({ sockets, routes, publicWs, agentsWs, dashboardWs, v1Ws }: RateOptions): { principal: BucketRate, address: BucketRate } {
+  const tiers = [publicWs, agentsWs, dashboardWs, ...(routes.v1 ? [v1Ws] : [])]
   const perSecond = Math.max(...tiers.map(tier => tier.messagesPerSecond))
   const burst = Math.max(...tiers.map(tier => tier.burst))
   // A fleet behind one address answers a ping of ours in one instant.

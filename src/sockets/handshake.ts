@@ -21,10 +21,10 @@ type Refusal = 'Token required' | 'Invalid token' | 'Insufficient permissions' |
 export interface TierHandshake {
   /** The first thing that happens on a new connection. */
   begin (connection: Connection, credentials: UpgradeCredentials): void
-  /** A frame on a connection that is not authenticated yet; undefined is one that is not JSON. */
-  receive (connection: Connection, frame: unknown): Promise<void> | void
-  /** An `auth` frame on a connection that has a token already. */
-  replace (connection: Connection, frame: AuthFrame): Promise<void>
+  /** A frame on a connection that is not authenticated yet, where there may be one; undefined is one that is not JSON. */
+  receive? (connection: Connection, frame: unknown): Promise<void> | void
+  /** An `auth` frame on a connection that has a token already, where there is such a frame. */
+  replace? (connection: Connection, frame: AuthFrame): Promise<void>
   /** A connection that was somebody's is gone. */
   left? (connection: Connection): void
 }

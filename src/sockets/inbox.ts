@@ -114,7 +114,7 @@ export class Inbox {
   #handle (frame: unknown): Promise<void> | void {
     try {
       const { isAuthenticated, tier } = this.#connection
-      const handling = isAuthenticated ? this.#dispatch(frame) : tier.handshake!.receive(this.#connection, frame)
+      const handling = isAuthenticated ? this.#dispatch(frame) : tier.handshake!.receive?.(this.#connection, frame)
       return handling?.catch(error => this.#report(error, frame))
     } catch (error) {
       this.#report(error, frame)
@@ -129,7 +129,7 @@ export class Inbox {
     const handler = this.#handlerOf(frame)
     if (!handler) return connection.fail('unknown_type', `Unknown message type: ${typeText(frame.type)}`, frame)
     const [error] = fieldErrors(handler.schema, frame)
-    if (error) return connection.fail('invalid_frame', handler.invalid ?? `${error.path}: ${error.message}`, frame)
+    if (error) return connection.fail(handler.codes?.[error.path] ?? 'invalid_frame', handler.invalid ?? `${error.path}: ${error.message}`, frame)
     const handling = handler.handle(connection, frame as Frame, this.#services)
     return handling && handler.answersLater ? this.#owe(handling, frame as Frame) : handling
   }

@@ -110,19 +110,20 @@ const intervalOf = ({ options: { pingIntervalMs }, protocolPingMs }: Tier) => Ma
 
 /** @returns whether there was something to send */
 function ping (connection: Connection, now: number): boolean {
-  const { tier: { options: { pingIntervalMs }, protocolPingMs }, heardAt, framedAt, pingedAt, textPingedAt } = connection
+  const { dialect, tier: { options: { pingIntervalMs }, protocolPingMs }, heardAt, framedAt, pingedAt, textPingedAt } = connection
   const isDue = now - heardAt >= protocolPingMs && now - pingedAt >= protocolPingMs
-  const isTextDue = now - framedAt >= pingIntervalMs && now - textPingedAt >= pingIntervalMs
+  const isTextDue = dialect === 'agents' && now - framedAt >= pingIntervalMs && now - textPingedAt >= pingIntervalMs
   if (isDue) connection.ping(now)
   if (isTextDue) connection.textPing(now)
   return isDue || isTextDue
 }
 
 function checkExpiry (connection: Connection, now: number) {
-  const { expiresAt } = connection.principal!
+  const { dialect, principal } = connection
+  const { expiresAt } = principal!
   if (expiresAt === null) return
   if (now >= expiresAt * 1000) return connection.close(closeCodes.tokenExpired, 'Token expired')
-  if (now >= (expiresAt - expiryNoticeSeconds) * 1000 && connection.expiryToldFor !== expiresAt) {
+  if (dialect === 'agents' && now >= (expiresAt - expiryNoticeSeconds) * 1000 && connection.expiryToldFor !== expiresAt) {
     connection.expiryToldFor = expiresAt
     connection.sendFrame({ type: 'token_expiring', expiresAt })
   }

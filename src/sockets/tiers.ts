@@ -1,6 +1,7 @@
 import type { TSchema } from '@sinclair/typebox'
 import type { ResolvedOptions } from '../options.js'
 import type { View } from '../registry/query.js'
+import type { ErrorCode } from './codes.js'
 import type { Connection } from './connection.js'
 import type { TierHandshake } from './handshake.js'
 import type { Frame } from './parse.js'
@@ -10,6 +11,8 @@ export interface FrameHandler {
   schema: TSchema
   /** What a frame that breaks the schema is answered with, where clients know a text. */
   invalid?: string
+  /** Codes for members that break the schema, by their paths; else it is `invalid_frame`. */
+  codes?: Readonly<Record<string, ErrorCode>>
   /** The answer may take long, and the next frames do not wait for it. */
   answersLater?: true
   /** Its requestId is that of an earlier frame which has no answer yet. */
@@ -17,7 +20,7 @@ export interface FrameHandler {
   handle (connection: Connection, frame: Frame, services: SocketServices): Promise<void> | void
 }
 
-export type TierName = 'public' | 'agents' | 'dashboard'
+export type TierName = 'public' | 'agents' | 'dashboard' | 'v1'
 
 /** A tier is data: who comes in, what they see, what they may send. */
 export interface Tier {

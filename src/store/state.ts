@@ -5,10 +5,11 @@
  * - `ticket`: keys to one socket; key: digest of the ticket
  * - `spent`: temporary tokens that have been used; key: token id
  * - `known`: pairs of address and account that have succeeded before; key: the pair
+ * - `idempotency`: requests that run or have been answered; key: digest of who asked and the key that was given
  * - `sockets`: how many sockets a process has; key: a name that the process has for its run
  * - `secret`: what the processes have made once and share, until `forever`; key: what it is for
  */
-export type StateKind = 'session' | 'revoked-token' | 'revoked-agent' | 'ticket' | 'spent' | 'known' | 'sockets' | 'secret'
+export type StateKind = 'session' | 'revoked-token' | 'revoked-agent' | 'ticket' | 'spent' | 'known' | 'idempotency' | 'sockets' | 'secret'
 
 /** The `until` of what does not end: the last time that a Date can hold. */
 export const forever = 8_640_000_000_000_000

@@ -35,6 +35,13 @@ const adminSocket = async (registry: Harness) => registry.agentSocket((await reg
 const hostSocket = async (registry: Harness) => registry.agentSocket('of-the-host')
 const adminDashboard = async (registry: Harness) => dashboard(registry, (await registry.admin()).token)
 
+/** A socket of `/v1` as an agent. */
+async function v1Socket (registry: Harness): Promise<Client> {
+  const client = registry.socket(`/v1?token=${await registry.join()}`)
+  await client.next('welcome')
+  return client
+}
+
 interface ErrorCase {
   options?: AgentRegistryOptions
   open?: (registry: Harness) => Promise<Client>
@@ -58,6 +65,7 @@ const errorCases: Record<Exclude<ErrorCode, OfMessaging>, ErrorCase> = {
   unsupported_encoding: { frame: Buffer.from('{}') },
   message_too_large: { frame: 'x'.repeat(5000) },
   rate_limited: { options: { publicWs: { messagesPerSecond: 1, burst: 1 } }, frame: { type: 'ping' } },
+  invalid_peer_id: { options: { routes: { v1: true } }, open: v1Socket, frame: { type: 'send', data: 1 } },
   action_not_permitted: { open: adminSocket, frame: status },
   agent_offline: { options: { authenticate: () => stranger }, open: hostSocket, frame: status },
   storage_unavailable: { options: broken(() => problem('storage-unavailable', 'Away')), open: openers.agents, frame: status },
@@ -165,6 +173,22 @@ const closeCases: Record<keyof typeof closeCodes, CloseCase> = {
     async end (registry) {
       const client = await registry.agentSocket(await registry.join())
       await registry.join()
+      return client
+    }
+  },
+  overQuota: {
+    options: { routes: { v1: true }, messaging: { maxConnectionsPerPeer: 1 } },
+    async end (registry) {
+      const token = await registry.join()
+      await registry.socket(`/v1?token=${token}`).next('welcome')
+      return registry.socket(`/v1?token=${token}`)
+    }
+  },
+  disconnected: {
+    options: { routes: { v1: true } },
+    async end (registry) {
+      const client = await v1Socket(registry)
+      await registry.delete('/v1/peers/agent-one', await registry.admin())
       return client
     }
   },

@@ -13,7 +13,7 @@ async function open (t: Test, now = Date.now): Promise<Process> {
   const state = new MemoryState({ clock: now })
   const shared = new SharedState(state)
   await shared.open()
-  const counts = { public: 0, agents: 0, dashboard: 0 }
+  const counts = { public: 0, agents: 0, dashboard: 0, v1: 0 }
   const errors: unknown[] = []
   const sockets = new FleetSockets({ state: shared, now, countOf: tier => counts[tier], onError: error => { errors.push(error) } })
   sockets.start()

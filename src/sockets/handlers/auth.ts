@@ -5,6 +5,6 @@ import type { FrameHandler } from '../tiers.js'
 export const auth: FrameHandler = {
   schema: AuthFrame,
   handle (connection, frame) {
-    return connection.tier.handshake!.replace(connection, frame as AuthFrame)
+    return connection.tier.handshake!.replace!(connection, frame as AuthFrame)
   }
 }

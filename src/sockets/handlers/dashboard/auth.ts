@@ -5,6 +5,6 @@ import type { FrameHandler } from '../../tiers.js'
 export const auth: FrameHandler = {
   schema: DashboardAuthFrame,
   handle (connection, frame) {
-    return connection.tier.handshake!.replace(connection, frame as DashboardAuthFrame)
+    return connection.tier.handshake!.replace!(connection, frame as DashboardAuthFrame)
   }
 }

@@ -1,0 +1,59 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyRequest } from 'fastify'
+import type { Sockets } from '../plugins/sockets.js'
+import type { Core } from '../src/core.js'
+import { PeerTokenAnswer, PeerTokenBody, v1Answers, V1Usage, IdempotencyHeaders } from '../src/schemas/peers.js'
+import { assertTakesPart } from '../src/messaging/taking-part.js'
+import { assertOperator, callerOf, identifyCaller } from './v1/caller.js'
+import channelRoutes from './v1/channels.js'
+import { createErrorHandler } from './v1/errors.js'
+import { once } from './v1/once.js'
+import peerRoutes from './v1/peers.js'
+
+export interface V1Services {
+  core: Core
+  sockets: Sockets
+  onForbidden: (error: Error, request: FastifyRequest) => void
+}
+
+const tags = ['v1']
+
+/** Below `/v1`: what back ends ask for that have no socket. */
+const v1Routes: FastifyPluginAsyncTypebox<V1Services> = async function v1Routes (scope, { core, sockets, onForbidden }) {
+  const { peerTokens, options, now } = core
+  const startedAt = Math.floor(now() / 1000)
+  scope.decorateRequest('agentRegistryCaller', null)
+  scope.setErrorHandler(createErrorHandler(onForbidden))
+  scope.addHook('preValidation', identifyCaller(core))
+
+  scope.post('/tokens', {
+    schema: { tags, summary: 'A token for a peer, with rights that whoever asks has', headers: IdempotencyHeaders, body: PeerTokenBody, response: v1Answers(PeerTokenAnswer) }
+  }, async function mintPeerToken (request) {
+    const caller = callerOf(request)
+    assertTakesPart(caller)
+    return once(core, request, async () => {
+      const { token, expiresAt } = peerTokens.mint(caller, request.body)
+      return { token, expiresAt }
+    })
+  })
+
+  scope.get('/usage', {
+    schema: { tags, summary: 'How much `/v1` is used', response: v1Answers(V1Usage) }
+  }, async function usage (request) {
+    assertOperator(callerOf(request))
+    const { fleet, traffic } = sockets.services
+    return {
+      appId: options.namespace,
+      periodStartUnix: startedAt,
+      periodEndUnix: null,
+      concurrentNow: fleet.countOf('v1'),
+      messagesUsed: traffic.v1.framesIn,
+      plan: { name: null, maxConcurrentConnections: options.v1Ws.maxFleetConnections ?? options.v1Ws.maxConnections }
+    }
+  })
+
+  await scope.register(channelRoutes, { core, prefix: '/channels' })
+  await scope.register(peerRoutes, { core, disconnects: sockets.disconnects })
+}
+
+export default v1Routes

@@ -1,0 +1,14 @@
+import { V1SendFrame } from '../../../schemas/frames/v1.js'
+import type { FrameHandler } from '../../tiers.js'
+
+/** Says something to one peer. */
+export const send: FrameHandler = {
+  schema: V1SendFrame,
+  codes: { '/to': 'invalid_peer_id' },
+  answersLater: true,
+  async handle (connection, frame, { messaging }) {
+    const { requestId, to, data } = frame as unknown as V1SendFrame
+    const { offset } = await messaging.direct.send(connection, { to, data })
+    if (requestId !== undefined) connection.sendFrame({ type: 'ack', requestId, offset })
+  }
+}
