@@ -5,6 +5,10 @@ import { rounds, Server } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
 import type { ServerKind } from './socket-server.js'
 
+export function startServer (name: ServerKind, argument: string | object): Promise<Server> {
+  return Server.start('./socket-server.js', [name, typeof argument === 'string' ? argument : JSON.stringify(argument)])
+}
+
 /** A server and its clients, each in a process of its own. */
 export class Contestant {
   readonly name: ServerKind
@@ -17,9 +21,10 @@ export class Contestant {
     this.crowd = crowd
   }
 
-  static async start (name: ServerKind, argument: string | OurSetup, dialect: DialectName): Promise<Contestant> {
-    const server = await Server.start('./socket-server.js', [name, typeof argument === 'string' ? argument : JSON.stringify(argument)])
-    return new Contestant(name, server, await Server.start('./crowd.js', [dialect, String(server.port)]))
+  /** @param clients the program that they run in */
+  static async start (name: ServerKind, argument: string | OurSetup, dialect: DialectName, clients = './crowd.js'): Promise<Contestant> {
+    const server = await startServer(name, argument)
+    return new Contestant(name, server, await Server.start(clients, [dialect, String(server.port)]))
   }
 
   /** Opens as many clients more. @throws when one is refused */
@@ -36,7 +41,7 @@ export class Contestant {
 }
 
 /** Rounds on each in turn, so that what else the machine does falls on all of them. The first is to get warm. */
-export async function interleave<T> (contestants: readonly Contestant[], round: (contestant: Contestant) => Promise<T>): Promise<Map<Contestant, T[]>> {
+export async function interleave<C, T> (contestants: readonly C[], round: (contestant: C) => Promise<T>): Promise<Map<C, T[]>> {
   const results = new Map(contestants.map(each => [each, [] as T[]]))
   for (const each of contestants) await round(each)
   for (let index = 0; index < rounds; index++) {

@@ -1,20 +1,27 @@
 // Many clients of one server in a process of their own: opens them, and says when all of them have heard of what happened.
-import { dialects, type Dialect, type DialectName } from './dialects.js'
-import { LightClient } from './light-client.js'
+import type { DialectName } from './dialects.js'
+import { enter } from './enter.js'
+import { frameText } from './frames.js'
+import type { LightClient } from './light-client.js'
 import { Pipeline, type PipelineWish } from './pipeline.js'
 
 const [dialectName, portText] = process.argv.slice(2)
 const port = Number(portText)
-const dialect: Dialect = dialects[dialectName as DialectName]
+const dialect = dialectName as DialectName
 
 /** `tokens` are given out in turn; at most `opening` connections are being opened at a time. */
 export interface OpenWish { open: number, tokens?: string[], opening?: number }
 export interface Opened { ms: number, refused: number }
 /** Events that each client hears before that is told. */
 export interface ExpectWish { expect: number }
+/** One client more, which is not counted and says something when it is to. */
+export interface SpeakerWish { speaker: DialectName, token: string }
+/** What it says, so many times in one write; the others hear as many events. */
+export interface SayWish { say: string, times: number }
 /** Bytes of what was heard, and when each client had heard all of it (ms of the clock that all processes share). */
 export interface Heard { bytes: number, times: number[] }
-type Wish = OpenWish | ExpectWish | PipelineWish | 'destroy'
+type Silent = ExpectWish | SayWish
+type Wish = Silent | OpenWish | SpeakerWish | PipelineWish | 'destroy'
 
 const clients = new Set<LightClient>()
 let expected = 1
@@ -42,25 +49,10 @@ function count (client: { events: number }, events: number, size: number) {
   process.send!(heard)
 }
 
-/** Resolves when the client is where it listens. */
 async function openOne (token: string): Promise<void> {
-  const client = await LightClient.open(port, dialect.path)
   const tally = { events: 0 }
-  const isReady = new Promise<void>((resolve, reject) => {
-    client.onClose = () => {
-      clients.delete(client)
-      reject(new Error('closed before it was ready'))
-    }
-    client.onText = text => {
-      const meaning = dialect.hear(client, text, token)
-      if (meaning === 'ready') resolve()
-      else if (meaning > 0) count(tally, meaning, text.length)
-    }
-    dialect.begin?.(client, token)
-    if (dialect.isReady) resolve()
-  })
-  clients.add(client)
-  await isReady
+  const onClose = (client: LightClient) => { clients.delete(client) }
+  clients.add(await enter({ port, dialect, token, onEvents: (events, size) => { count(tally, events, size) }, onClose }))
 }
 
 async function open ({ open: amount, tokens = [''], opening = 200 }: OpenWish): Promise<Opened> {
@@ -92,13 +84,24 @@ async function pipeline ({ window, ms }: PipelineWish) {
   return { answers: answers.reduce((sum, each) => sum + each, 0), ms: performance.now() - started }
 }
 
-async function answerTo (wish: Exclude<Wish, ExpectWish>): Promise<unknown> {
+let speaker: LightClient | undefined
+
+function say ({ say: text, times }: SayWish) {
+  expected = times
+  speaker!.socket.write(frameText(text).repeat(times), 'latin1')
+}
+
+async function answerTo (wish: Exclude<Wish, Silent>): Promise<unknown> {
   if (wish === 'destroy') return destroy()
-  return 'open' in wish ? open(wish) : pipeline(wish)
+  if ('open' in wish) return open(wish)
+  if ('window' in wish) return pipeline(wish)
+  speaker = await enter({ port, dialect: wish.speaker, token: wish.token })
+  return true
 }
 
 process.on('message', async (wish: Wish) => {
   if (typeof wish === 'object' && 'expect' in wish) expected = wish.expect
+  else if (typeof wish === 'object' && 'say' in wish) say(wish)
   else process.send!(await answerTo(wish))
 })
 process.on('disconnect', () => process.exit(0))

@@ -25,6 +25,9 @@ function changesIn (text: Buffer): number {
 
 const authenticate = (client: LightClient, token: string) => { client.send(JSON.stringify({ token })) }
 const watch = '{"type":"watch","requestId":"watch"}'
+/** Every agent may use it. */
+export const channel = 'public/bench'
+const subscribe = JSON.stringify({ type: 'subscribe', requestId: 'subscribe', channel })
 
 export const dialects = {
   /** A watcher with a token in the first frame. */
@@ -42,6 +45,15 @@ export const dialects = {
     hear (client, text, token) {
       if (starts(text, '{"type":"auth_required"')) authenticate(client, token)
       return starts(text, '{"type":"auth_success"') ? 'ready' : 0
+    }
+  },
+  /** Somebody with a token who is subscribed to a channel. */
+  subscriber: {
+    path: '/agents/ws',
+    hear (client, text, token) {
+      if (starts(text, '{"type":"auth_required"')) authenticate(client, token)
+      if (starts(text, '{"type":"auth_success"')) client.send(subscribe)
+      return starts(text, '{"type":"ack"') ? 'ready' : starts(text, '{"type":"message"') ? 1 : 0
     }
   },
   /** A watcher of the public tier. */

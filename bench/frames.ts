@@ -23,6 +23,11 @@ export function clientFrame (text: string, opcode: number = opcodes.text): Buffe
   return Buffer.concat([header(opcode, payload.length, 0x80), Buffer.alloc(4), payload])
 }
 
+/** The same of ASCII text as a text of its bytes: to be joined with others and written at once, as `latin1`. */
+export function frameText (text: string): string {
+  return header(opcodes.text, text.length, 0x80).toString('latin1') + '\0\0\0\0' + text
+}
+
 interface Head { opcode: number, start: number, length: number }
 
 /** @returns undefined when it is not all there */

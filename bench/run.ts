@@ -5,12 +5,15 @@ import { cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { svgOf } from './chart.js'
+import { channels } from './channels.js'
 import { http } from './http.js'
 import { deaths } from './deaths.js'
+import { direct } from './direct.js'
 import { fanOutSockets } from './fan-out-sockets.js'
 import { idleMemory } from './idle-memory.js'
 import { inbound } from './inbound.js'
 import { propagation } from './propagation.js'
+import { requests, requestsOverRedis } from './requests.js'
 import { restart } from './restart.js'
 import { stalled } from './stalled.js'
 import { connectStorm } from './storm.js'
@@ -39,6 +42,11 @@ const measurements: Record<string, () => Row[] | Promise<Row[]>> = {
   'idle-memory': idleMemory,
   stalled,
   storm: connectStorm,
+  channels,
+  direct,
+  requests,
+  'requests-redis': requestsOverRedis,
+  patterns: () => inProcess('patterns'),
   stores,
   propagation,
   deaths,

@@ -5,8 +5,14 @@ import agentRegistry, { type AgentRegistryOptions } from 'fastify-agent-registry
 import { agents } from './corpus.js'
 import type { SocketServer } from './socket-server.js'
 
-/** How many agents are registered, how long the ids of those are that events are about, and what an operator would set. */
-export interface OurSetup { agents?: number, frameBytes?: number, options?: AgentRegistryOptions }
+/**
+ * How many agents are registered, how many of them (the first) have the capability that requests are for, how long the
+ * ids of those are that events are about, and what an operator would set.
+ */
+export interface OurSetup { agents?: number, serving?: number, frameBytes?: number, options?: AgentRegistryOptions }
+
+/** What requests are for. */
+export const capability = 'bench-work'
 
 /** Agents that events are about: as many as happen in one tick. */
 const subjectCount = 10
@@ -62,18 +68,21 @@ function unsentOf (app: FastifyInstance): () => number {
   return () => Math.max(0, ...Array.from(sockets, socket => socket.writableLength))
 }
 
-async function registerAll (app: FastifyInstance, count: number): Promise<string[]> {
+async function registerAll (app: FastifyInstance, count: number, serving: number): Promise<string[]> {
   const tokens: string[] = []
-  for (const agent of agents(count, 1)) tokens.push((await app.agentRegistry.register(agent)).access_token)
+  for (const agent of agents(count, 1)) {
+    const registration = tokens.length < serving ? { ...agent, capabilities: [capability] } : agent
+    tokens.push((await app.agentRegistry.register(registration)).access_token)
+  }
   return tokens
 }
 
-export async function ours ({ agents: count = 0, frameBytes, options = {} }: OurSetup): Promise<SocketServer> {
+export async function ours ({ agents: count = 0, serving = 0, frameBytes, options = {} }: OurSetup): Promise<SocketServer> {
   const app = fastify()
   const unsent = unsentOf(app)
   await app.register(agentRegistry, { allowedAgentTypes: ['*'], lease: { durationMs: 3_600_000 }, search: { enabled: false }, ...options })
   await app.ready()
-  const tokens = await registerAll(app, count)
+  const tokens = await registerAll(app, count, serving)
   const subjects = new Subjects(app)
   if (frameBytes) await subjects.register(frameBytes)
   await app.listen({ port: 0, host: '127.0.0.1' })
@@ -81,7 +90,7 @@ export async function ours ({ agents: count = 0, frameBytes, options = {} }: Our
     port: (app.server.address() as AddressInfo).port,
     details: { tokens },
     emit: events => subjects.change(events),
-    tokens: () => registerAll(app, count),
+    tokens: () => registerAll(app, count, serving),
     unsent
   }
 }

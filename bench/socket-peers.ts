@@ -1,15 +1,15 @@
 // What ours is compared with: ws by itself, behind a bare @fastify/websocket route, and Socket.IO.
-import { createServer, type Server } from 'node:http'
+import { createServer } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import jwt from '@fastify/jwt'
 import fastifyWebsocket from '@fastify/websocket'
 import fastify from 'fastify'
 import { Server as SocketIo } from 'socket.io'
-import { WebSocketServer, type WebSocket } from 'ws'
+import type { WebSocket } from 'ws'
+import { host, listen, withRoute, withWs, type OnSocket } from './bare-servers.js'
 import { serverFrame } from './frames.js'
+import { relays } from './relays.js'
 import type { SocketServer } from './socket-server.js'
-
-const host = '127.0.0.1'
 
 /** What is told: as the change of an agent's state looks here, `bytes` long as JSON. */
 function eventOf (bytes: number) {
@@ -37,27 +37,6 @@ function serialiseOnce (clients: Iterable<WebSocket>, event: Event, events: numb
 function writePrepared (clients: Iterable<WebSocket>, event: Event, events: number) {
   const frames = Buffer.concat(Array.from({ length: events }, () => serverFrame(JSON.stringify(event))))
   for (const client of clients) (client as unknown as { _socket: Socket })._socket.write(frames)
-}
-
-async function listen (server: Server): Promise<number> {
-  await new Promise<void>(resolve => { server.listen(0, host, resolve) })
-  return (server.address() as AddressInfo).port
-}
-
-type OnSocket = (socket: WebSocket) => void
-
-async function withWs (onSocket: OnSocket): Promise<{ port: number, clients: Set<WebSocket> }> {
-  const server = createServer()
-  const { clients } = new WebSocketServer({ server }).on('connection', onSocket)
-  return { port: await listen(server), clients }
-}
-
-async function withRoute (onSocket: OnSocket): Promise<{ port: number, clients: Set<WebSocket> }> {
-  const app = fastify()
-  await app.register(fastifyWebsocket)
-  app.get('/', { websocket: true }, onSocket)
-  await app.listen({ port: 0, host })
-  return { port: (app.server.address() as AddressInfo).port, clients: app.websocketServer.clients }
 }
 
 const listening: OnSocket = socket => { socket.on('message', () => {}) }
@@ -114,7 +93,8 @@ export const peers = {
   'Socket.IO room': socketIo,
   'ws, parse and answer': () => withWs(acknowledging),
   'bare route': () => withRoute(listening),
-  'bare route with a token': tokenRoute
+  'bare route with a token': tokenRoute,
+  ...relays
 } satisfies Record<string, (argument: string) => Promise<SocketServer>>
 
 export type PeerKind = keyof typeof peers

@@ -1,0 +1,62 @@
+// How long it takes to find who is subscribed to a channel, when very many patterns are subscribed to.
+import { percentile, type Row } from './rounds.js'
+
+type Index = typeof import('../src/messaging/pattern-index.js')
+type Rules = typeof import('../src/messaging/pattern-rules.js')
+
+/** The index is not part of the package's entry. */
+const load = async <T>(name: string) => await import(new URL(`../dist/src/messaging/${name}.js`, import.meta.url).href) as T
+
+const mostUs = 10
+const matches = 20_000
+const checked = 20
+/** How many different segments there are at each depth: few at the root, many runs and agents, few below. */
+const vocabulary = [20, 2_000, 50, 200, 10]
+
+/** A generator that makes the same numbers each time (Numerical Recipes). */
+class Numbers {
+  #state: number
+
+  constructor (seed: number) { this.#state = seed }
+
+  below (limit: number): number {
+    this.#state = (Math.imul(this.#state, 1_664_525) + 1_013_904_223) >>> 0
+    return Math.floor(this.#state / 2 ** 32 * limit)
+  }
+}
+
+function channelOf (numbers: Numbers): string[] {
+  return vocabulary.slice(0, 2 + numbers.below(vocabulary.length - 1)).map((size, depth) => `segment-${depth}-${numbers.below(size)}`)
+}
+
+/** A channel with a quarter of its segments open; every third pattern is open at the end. */
+function patternOf (numbers: Numbers): string {
+  const segments = channelOf(numbers).map(segment => numbers.below(4) === 0 ? '*' : segment)
+  if (numbers.below(3) === 0) segments.push('**')
+  return segments.join('/')
+}
+
+export async function patterns (count: number): Promise<Row[]> {
+  const [{ PatternIndex }, { matchesPattern }] = await Promise.all([load<Index>('pattern-index'), load<Rules>('pattern-rules')])
+  const numbers = new Numbers(1)
+  const all = new Set<string>()
+  while (all.size < count) all.add(patternOf(numbers))
+  const index = new PatternIndex<string>()
+  for (const pattern of all) index.add(pattern, pattern)
+  const channels = Array.from({ length: matches }, () => channelOf(numbers).join('/'))
+  for (const channel of channels.slice(0, checked)) assertSame(index.match(channel).flatMap(set => [...set]), [...all].filter(pattern => matchesPattern(pattern, channel)), channel)
+  for (const channel of channels) index.match(channel)
+  const times: number[] = []
+  let found = 0
+  for (const channel of channels) {
+    const started = performance.now()
+    found += index.match(channel).length
+    times.push((performance.now() - started) * 1000)
+  }
+  const [p50, p99] = [percentile(times, 0.5), percentile(times, 0.99)]
+  return [{ name: `patterns: who of ${count.toLocaleString('en')} subscriptions matches a channel, ${(found / matches).toFixed(0)} on average`, ours: `p50 ${p50.toFixed(2)} µs, p99 ${p99.toFixed(2)} µs`, peer: '–', ratio: '–', goal: `< ${mostUs} µs`, met: p50 < mostUs }]
+}
+
+function assertSame (found: readonly string[], expected: readonly string[], channel: string) {
+  if (found.toSorted().join() !== expected.toSorted().join()) throw new Error(`${channel}: not the patterns that match`)
+}
