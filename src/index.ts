@@ -216,6 +216,8 @@ export { MemoryState }
 export type { MemoryStateOptions } from './store/memory-state.js'
 export type { AgentRegistry, RegistryStatistics } from './facade.js'
 export type { HostChannels, PresentPeer, Published, PublishOptions } from './messaging/host.js'
+export type { HostDirect, HostReply, HostRequest, SendOptions } from './messaging/host-direct.js'
+export type { Sent } from './messaging/direct.js'
 export type { ChannelMessage, MessageListener } from './messaging/host-listener.js'
 export type { AgentRegistryOptions, AuthenticateHook, AuthorizePublishHook, AuthorizeSubscribeHook, ChannelHookContext, OnRegisterHook, PublicViewHook, RegisterHookContext } from './options.js'
 export type { Principal, Role, TokenType } from './auth/principal.js'

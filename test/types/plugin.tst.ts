@@ -3,7 +3,7 @@ import { describe, expect, test } from 'tstyche'
 import agentRegistry, {
   agentRegistry as named, MemoryStore, problemTypes, type AgentFilter, type AgentInfo, type AgentRegistration, type AgentRegistry,
   type AgentRegistryOptions, type AgentState, type AgentStore, type AuthenticateHook, type AuthorizePublishHook, type AuthorizeSubscribeHook,
-  type ChannelMessage, type MessageListener, type PresentPeer, type Published, type OnRegisterHook, type Principal, type ProblemType,
+  type ChannelMessage, type HostReply, type MessageListener, type PresentPeer, type Published, type Sent, type OnRegisterHook, type Principal, type ProblemType,
   type PublicViewHook, type RegisterHookContext, type RegistrationBody, type RegistrationResponse, type RegistryEvent, type RegistryEvents, type RegistryStatistics
 } from '../../src/index.js'
 
@@ -106,6 +106,16 @@ describe('the decorator', () => {
     expect(registry.presence('$agents')).type.toBe<Promise<PresentPeer[]>>()
     expect(registry.onMessage).type.toBe<(channelOrPattern: string, listener: MessageListener) => Promise<() => void>>()
     expect(registry.onMessage).type.toBeCallableWith('agents/**', async ({ channel, data }: ChannelMessage) => { expect([channel, data]).type.toBe<unknown[]>() })
+  })
+
+  test('has typed messages and requests', () => {
+    const { agentRegistry: registry } = app
+    expect(registry.send('agent-one', { any: ['thing'] })).type.toBe<Promise<Sent>>()
+    expect(registry.send).type.toBeCallableWith('agent-one', null, { from: 'me', msgId: 'm', level: 'delivered' })
+    expect(registry.send).type.not.toBeCallableWith('agent-one', null, { level: 'read' })
+    expect(registry.request({ capability: 'summarise', data: null, timeoutMs: 1000 })).type.toBe<Promise<HostReply>>()
+    expect(registry.request).type.toBeCallableWith({ to: 'agent-one', data: 1, timeoutMs: 1000, idempotent: false, from: 'me', signal: new AbortController().signal })
+    expect(registry.request).type.not.toBeCallableWith({ to: 'agent-one', data: 1 })
   })
 
   test('has typed events', () => {
