@@ -63,6 +63,8 @@ export class Subscription implements Subscriber {
   #start: Position = { epoch: '', offset: 0 }
   #page: Delivery[] = []
   #waiting: Delivery[] = []
+  /** Where the channel stood when it was last read. */
+  #end = 0
   /** The last that this process was told of, since it is subscribed. */
   #newest: Position | null = null
   /** The last that a pattern of the same connection has told it; none does where this is the end of time. */
@@ -93,9 +95,9 @@ export class Subscription implements Subscriber {
     if (this.#state !== 'opening') return
     this.#state = 'behind'
     const { since } = this.#options
-    const end = page ?? position
-    this.#at = this.#start = { epoch: end.epoch, offset: firstOffset(since, end) }
-    told({ epoch: end.epoch, offset: end.offset }, page?.recovered ?? true)
+    const { epoch, offset } = page ?? position
+    this.#at = this.#start = { epoch, offset: since && page ? lastKnown(since, page) : offset }
+    told({ epoch, offset }, page?.recovered ?? true)
     if (page) this.#take(page)
     this.#send()
   }
@@ -144,7 +146,8 @@ export class Subscription implements Subscriber {
     this.owner.push(gapFrame(this.channel, this.#at, this.owner.dialect))
   }
 
-  #take ({ epoch, entries }: Page) {
+  #take ({ epoch, offset: end, entries }: Page) {
+    this.#end = end
     this.#page = entries.filter(({ offset }) => offset > this.#at.offset).map(entry => new Delivery(this.channel, epoch, entry))
   }
 
@@ -163,12 +166,16 @@ export class Subscription implements Subscriber {
   /** Goes over to what comes live when that follows what was read, and reads more where it does not. */
   #catchUp () {
     const [first] = this.#waiting.filter(delivery => !isKnown(positionOf(delivery), this.#at))
-    const isNext = first ? first.epoch === this.#at.epoch && first.entry.offset === this.#at.offset + 1 : this.#newest === null || isKnown(this.#newest, this.#at)
+    const isNext = first ? first.epoch === this.#at.epoch && first.entry.offset === this.#at.offset + 1 : this.#isAtEnd
     const waiting = this.#waiting
     this.#waiting = []
     if (!isNext) return this.#more()
     this.#state = 'live'
     for (const delivery of waiting) this.#tellLive(delivery)
+  }
+
+  get #isAtEnd () {
+    return this.#at.offset >= this.#end && (this.#newest === null || isKnown(this.#newest, this.#at))
   }
 
   #more () {
@@ -202,8 +209,8 @@ function isKnown ({ epoch, offset }: Position, at: Position): boolean {
   return epoch === at.epoch && offset <= at.offset
 }
 
-/** After which offset somebody is told: after what it knows or, of an epoch that it does not know, from the beginning. */
-function firstOffset (since: Position | undefined, end: Position): number {
-  if (!since) return end.offset
-  return since.epoch === end.epoch ? Math.min(since.offset, end.offset) : 0
+/** After which offset somebody is told that knows a position; a page that does not follow it has what is left. */
+function lastKnown ({ epoch, offset }: Position, { epoch: now, offset: end, recovered, entries: [first] }: Page): number {
+  if (recovered || (epoch === now && offset > end)) return Math.min(offset, end)
+  return first ? first.offset - 1 : end
 }

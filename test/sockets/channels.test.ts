@@ -234,3 +234,25 @@ t.test('a long history is given piece by piece, and what comes meanwhile follows
   t.match(await answerTo(two, 's'), { recovered: true })
   t.notOk(two.all.some(({ type }) => type === 'channel_gap'))
 })
+
+t.test('a history of several pages is given to its end, also when nothing comes after it', async t => {
+  const registry = await build(t, { agentsWs: { messagesPerSecond: 100_000, burst: 100_000 } })
+  const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
+  const { epoch } = await ask(one, { type: 'publish', channel, data: 0 })
+  for (let n = 1; n < 350; n++) one.send({ type: 'publish', channel, data: n })
+  await ask(one, { type: 'publish', channel, data: 350 })
+  t.match(await ask(two, { type: 'subscribe', channel, since: { epoch, offset: 0 } }), { recovered: true, offset: 351 })
+  await until(() => texts(two).length === 351)
+  t.same(texts(two), Array.from({ length: 351 }, (_, n) => n))
+  t.match(await ask(two, { type: 'subscribe', channel, since: { epoch, offset: 351 } }), { recovered: true, offset: 351 })
+})
+
+t.test('a connection hears its own messages neither live nor from the history', async t => {
+  const registry = await build(t)
+  const one = await peer(registry, 'agent-one')
+  const { epoch } = await ask(one, { type: 'publish', channel, data: 0 })
+  for (let n = 1; n < 150; n++) one.send({ type: 'publish', channel, data: n })
+  await ask(one, { type: 'publish', channel, data: 'heard', echo: true })
+  t.match(await ask(one, { type: 'subscribe', channel, since: { epoch, offset: 0 } }), { recovered: true, offset: 151 })
+  t.match(await nextMessage(one), { data: 'heard', offset: 151 })
+})

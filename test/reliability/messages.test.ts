@@ -1,0 +1,200 @@
+import t, { type Test } from 'tap'
+import type { AgentRegistryOptions } from '../../src/index.js'
+import { build, sleep, until, type Client, type Harness, type Json } from '../helper.js'
+import { ask } from '../sockets/channels-helper.js'
+import { RedisProxy } from '../store/redis-proxy.js'
+import { RedisServer } from '../store/redis-server.js'
+
+const channel = 'workflows/run-1/subtasks'
+const rates = { messagesPerSecond: 1_000_000, burst: 1_000_000 }
+
+const server = await RedisServer.start()
+t.teardown(() => server.stop())
+let namespaces = 0
+
+/** Registries in one Redis, as processes would be; by other ways to Redis where they are given. */
+async function fleet (t: Test, options: AgentRegistryOptions = {}, paths = [server.path, server.path]): Promise<Harness[]> {
+  const namespace = `messages-${namespaces++}`
+  return await Promise.all(paths.map(async url => await build(t, { storage: 'redis', namespace, agentsWs: { ...rates, intervalMs: 60_000, maxConnections: 1000 }, redis: { url, commandTimeoutMs: 10_000, probeIntervalMs: 300 }, ...options })))
+}
+
+async function tokenFor (registries: Harness[], id: string): Promise<string> {
+  const token = await registries[0]!.join(id)
+  for (const { app } of registries) await until(() => app.agentRegistry.get(id))
+  return token
+}
+
+/** A subscriber that is cut again and again, and comes back elsewhere with the position that it knows. */
+class Nomad {
+  readonly heard: Json[] = []
+  readonly recovered: boolean[] = []
+  readonly gaps: Json[] = []
+  readonly #registries: Harness[]
+  readonly #token: string
+  #since: { epoch: string, offset: number } | undefined
+  #client: Client | undefined
+  #moves = 0
+
+  constructor (registries: Harness[], token: string) {
+    this.#registries = registries
+    this.#token = token
+  }
+
+  async move (): Promise<void> {
+    this.#client?.ws.terminate()
+    const client = this.#registries[this.#moves++ % this.#registries.length]!.socket('/agents/ws')
+    this.#client = client
+    client.ws.on('message', data => {
+      const text = data.toString()
+      // What a dead connection still brings is not heard, and a ping says nothing.
+      if (this.#client === client && text.startsWith('{')) this.#hear(JSON.parse(text))
+    })
+    await client.next('auth_required')
+    client.send({ token: this.#token })
+    await client.next('auth_success')
+    const { epoch, offset, recovered } = await ask(client, { type: 'subscribe', channel, since: this.#since })
+    this.#since ??= { epoch, offset }
+    this.recovered.push(recovered)
+  }
+
+  #hear (frame: Json) {
+    if (frame.type === 'channel_gap') this.gaps.push(frame)
+    if (frame.type !== 'message' || frame.channel !== channel) return
+    this.heard.push(frame)
+    this.#since = { epoch: frame.epoch, offset: frame.offset }
+  }
+}
+
+t.test('ten thousand messages reach a subscriber that is cut fifty times and moves between processes: each once, in order', async t => {
+  const registries = await fleet(t, { messaging: { historyEntries: 5000 } })
+  const nomad = new Nomad(registries, await tokenFor(registries, 'agent-nomad'))
+  const publishers = await Promise.all(registries.map(async (registry, n) => await registry.agentSocket(await tokenFor(registries, `agent-${n}-publisher`))))
+  await nomad.move()
+  const total = 10_000
+  let sent = 0
+  let isDone = false
+
+  async function publishAll () {
+    while (sent < total) {
+      await until(() => sent - nomad.heard.length < 3000, 60_000)
+      for (let n = 0; n < 50; n++, sent++) publishers[sent % 2]!.send({ type: 'publish', channel, data: sent, msgId: `m${sent}` })
+      await sleep(5)
+    }
+    isDone = true
+  }
+  async function cutAndMove () {
+    for (let cuts = 0; cuts < 50; cuts++) {
+      const target = Math.min(sent + 100, total)
+      await until(() => isDone || sent >= target, 60_000)
+      await nomad.move()
+    }
+  }
+  await Promise.all([publishAll(), cutAndMove()])
+  await until(() => nomad.heard.length >= total, 60_000)
+  t.same(nomad.heard.map(({ offset }) => offset), Array.from({ length: total }, (_, n) => n + 1))
+  for (const parity of [0, 1]) {
+    const own = nomad.heard.map(({ data }) => data).filter(data => data % 2 === parity)
+    t.same(own, Array.from({ length: total / 2 }, (_, n) => 2 * n + parity), 'in the order in which one publisher sent them')
+  }
+  t.equal(nomad.recovered.length, 51)
+  t.ok(nomad.recovered.every(Boolean))
+  t.same(nomad.gaps, [])
+})
+
+t.test('what the history does not hold any more is never missed in silence', async t => {
+  const registries = await fleet(t, { messaging: { historyEntries: 40 } })
+  const nomad = new Nomad(registries, await tokenFor(registries, 'agent-nomad'))
+  const publisher = await registries[0]!.agentSocket(await tokenFor(registries, 'agent-publisher'))
+  await nomad.move()
+  for (let round = 0; round < 10; round++) {
+    for (let n = 0; n < (round % 2 ? 20 : 100); n++) publisher.send({ type: 'publish', channel, data: n })
+    if (round % 3 === 0) await ask(publisher, { type: 'publish', channel, data: 'last' })
+    await nomad.move()
+  }
+  const { offset: end } = await ask(publisher, { type: 'publish', channel, data: 'end' })
+  await until(() => nomad.heard.at(-1)?.offset === end, 20_000)
+  const offsets = nomad.heard.map(({ offset }) => offset)
+  const jumps = offsets.filter((offset, index) => offset !== (offsets[index - 1] ?? 0) + 1).length
+  const told = nomad.recovered.filter(recovered => !recovered).length + nomad.gaps.length
+  t.ok(offsets.every((offset, index) => offset > (offsets[index - 1] ?? 0)), 'none twice, in order')
+  t.ok(jumps > 0 && jumps <= told, `${jumps} jumps, ${told} were told`)
+})
+
+t.test('a process that was cut off while too much was said tells its subscribers of the gap', async t => {
+  const proxy = await RedisProxy.start(server)
+  t.teardown(() => { proxy.stop() })
+  const registries = await fleet(t, { messaging: { historyEntries: 20 } }, [server.path, proxy.path])
+  const [here, there] = registries as [Harness, Harness]
+  const one = await there.agentSocket(await tokenFor(registries, 'agent-one'))
+  const pattern = await there.agentSocket(await tokenFor(registries, 'agent-two'))
+  const { epoch } = await ask(one, { type: 'subscribe', channel })
+  await ask(pattern, { type: 'subscribe', channel: 'workflows/**' })
+  await here.app.agentRegistry.publish(channel, 'before')
+  for (const client of [one, pattern]) await client.next('message')
+  proxy.close()
+  for (let n = 1; n <= 100; n++) await here.app.agentRegistry.publish(channel, n)
+  t.match(await ask(one, { type: 'publish', channel, data: 'lost' }), { type: 'error', code: 'storage_unavailable', retryAfterMs: Number })
+  t.match(await ask(one, { type: 'subscribe', channel: 'agents/new', presence: true }), { type: 'error', code: 'storage_unavailable' })
+  proxy.reopen()
+  for (const client of [one, pattern]) {
+    t.same(await client.next('channel_gap', 20_000), { type: 'channel_gap', channel, epoch, offset: 81, recovered: false })
+    await until(() => client.all.filter(({ type }) => type === 'message').length === 21)
+    t.same(client.all.filter(({ type }) => type === 'message').map(({ offset }) => offset), [1, ...Array.from({ length: 20 }, (_, n) => 82 + n)])
+  }
+  await until(async () => (await ask(one, { type: 'subscribe', channel: 'agents/new' })).type === 'ack', 20_000)
+})
+
+t.test('a message that is sent again after a cut is there once', async t => {
+  const registries = await fleet(t)
+  const [here, there] = registries as [Harness, Harness]
+  const token = await tokenFor(registries, 'agent-one')
+  const listener = await there.agentSocket(await tokenFor(registries, 'agent-two'))
+  await ask(listener, { type: 'subscribe', channel })
+  const first = await here.agentSocket(token)
+  first.send({ type: 'publish', channel, data: 1, msgId: 'm' })
+  await listener.next('message')
+  first.ws.terminate()
+  const second = await there.agentSocket(token)
+  const { epoch } = await ask(listener, { type: 'history', channel })
+  t.match(await ask(second, { type: 'publish', channel, data: 1, msgId: 'm' }), { type: 'ack', duplicate: true, epoch, offset: 1 })
+  await ask(second, { type: 'publish', channel, data: 2 })
+  await listener.next('message')
+  t.same(listener.all.filter(({ type }) => type === 'message').map(({ data }) => data), [1, 2])
+})
+
+t.test('presence is one over all processes', async t => {
+  const registries = await fleet(t)
+  const [here, there] = registries as [Harness, Harness]
+  const watcher = await here.agentSocket(await tokenFor(registries, 'agent-watcher'))
+  await ask(watcher, { type: 'subscribe', channel, presence: true })
+  const token = await tokenFor(registries, 'agent-one')
+  const sockets = [await here.agentSocket(token), await there.agentSocket(token)]
+  for (const socket of sockets) await ask(socket, { type: 'subscribe', channel })
+  const deltas = () => watcher.all.filter(({ type, snapshot }) => type === 'presence' && !snapshot)
+  await until(() => deltas().length === 1)
+  await ask(sockets[1]!, { type: 'presence_update', metadata: { mood: 'busy' } })
+  await until(() => deltas().at(-1).joined[0]?.metadata.mood === 'busy')
+  await until(() => deltas().length === 3, 1000).catch(() => {})
+  for (const { app } of registries) t.match((await app.agentRegistry.presence(channel)).find(({ peerId }) => peerId === 'agent-one'), { metadata: { mood: 'busy', agent_id: 'agent-one' } })
+  const before = deltas().length
+  sockets[0]!.ws.close()
+  await until(async () => !(await ask(watcher, { type: 'presence', channel })).joined.every((member: Json) => member.peerId !== 'agent-one'))
+  sockets[1]!.ws.terminate()
+  await until(() => deltas().length > before)
+  t.same(deltas().slice(before).map(({ joined, left }) => [joined, left]), [[[], [{ peerId: 'agent-one' }]]])
+})
+
+t.test('a token that one process revokes is delivered nothing by the other', async t => {
+  const registries = await fleet(t)
+  const [here, there] = registries as [Harness, Harness]
+  const admin = await here.admin()
+  const one = await there.agentSocket(await tokenFor(registries, 'agent-one'))
+  await ask(one, { type: 'subscribe', channel })
+  t.equal((await here.post('/tokens/revoke', { ...admin, body: { agent_id: 'agent-one' } })).status, 200)
+  const revokedAt = Date.now()
+  t.match(await one.closed, { code: 4001 })
+  t.ok(Date.now() - revokedAt < 5000)
+  await here.app.agentRegistry.publish(channel, 1)
+  await until(async () => (await here.app.agentRegistry.presence(channel)).length === 0)
+  t.notOk(one.all.some(({ type }) => type === 'message'))
+})
