@@ -6,7 +6,8 @@ export interface Present { readonly peerId: string, readonly metadata: string }
 /** How a place changed since somebody looked. */
 export interface PlaceDelta { readonly revision: number, readonly joined: readonly Present[], readonly left: readonly Present[] }
 
-interface Occupant { metadata: string, readonly processes: Map<string, string> }
+/** By which processes a peer is there, the one that said something last at the end: nearly always one. */
+type Occupant = readonly Member[]
 
 /** Who is in a place, as far as this process was told. */
 export class PlaceView {
@@ -39,11 +40,11 @@ export class PlaceView {
   }
 
   metadataOf (peerId: string): string | undefined {
-    return this.#occupants.get(peerId)?.metadata
+    return this.#occupants.get(peerId)?.at(-1)?.metadata
   }
 
   processesOf (peerId: string): string[] {
-    return [...this.#occupants.get(peerId)?.processes.keys() ?? []]
+    return (this.#occupants.get(peerId) ?? []).map(({ process }) => process)
   }
 
   peerIds (): string[] {
@@ -78,16 +79,16 @@ export class PlaceView {
 
   #put ({ peerId, process, metadata }: Member) {
     this.#note(peerId)
-    const occupant = this.#occupants.get(peerId) ?? { metadata, processes: new Map() }
-    occupant.processes.set(process, metadata)
-    occupant.metadata = metadata
-    this.#occupants.set(peerId, occupant)
+    this.#occupants.set(peerId, [...this.#without(peerId, process), { peerId, process, metadata }])
   }
 
   #remove ({ peerId, process, isWhole }: PresenceChange) {
-    const known = this.#occupants.get(peerId)
-    known?.processes.delete(process)
-    if (isWhole || known?.processes.size === 0) this.#occupants.delete(peerId)
-    else if (known) known.metadata = [...known.processes.values()].at(-1)!
+    const left = isWhole ? [] : this.#without(peerId, process)
+    if (left.length === 0) this.#occupants.delete(peerId)
+    else this.#occupants.set(peerId, left)
+  }
+
+  #without (peerId: string, process: string): Occupant {
+    return (this.#occupants.get(peerId) ?? []).filter(member => member.process !== process)
   }
 }
