@@ -90,6 +90,12 @@ const strange: Record<string, { WebSocket: new (...made: never[]) => WebSocket, 
       override send () {}
     }
   },
+  'that says that something is wrong': {
+    fault: /frames differ/,
+    WebSocket: class extends WebSocket {
+      override send () { this.emit('error', new Error('not well')) }
+    }
+  },
   'that pings by another frame': {
     fault: /frames differ/,
     WebSocket: class extends WebSocket {

@@ -280,7 +280,7 @@ t.test('random bytes are read as a decoder reads them, or refused', async t => {
     if (value instanceof PoisonousFrame) return
     deepStrictEqual(value, decode(data))
     read++
-  }), { numRuns: 20_000 })
+  }), { numRuns: 5_000 })
   t.ok(read > 0)
 })
 
