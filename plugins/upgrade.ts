@@ -26,7 +26,7 @@ export function takeSubprotocols (request: FastifyRequest): string | undefined {
   const { headers } = request.raw
   const offered = (headers['sec-websocket-protocol'] ?? '').split(',').map(name => name.trim())
   const token = offered.find(name => name.startsWith(bearerPrefix))?.slice(bearerPrefix.length)
-  const chosen = offered.find(name => name in subprotocols)
+  const chosen = offered.find(name => Object.hasOwn(subprotocols, name))
   if (chosen !== undefined) headers['sec-websocket-protocol'] = chosen
   else delete headers['sec-websocket-protocol']
   if (token !== undefined && chosen === undefined) {

@@ -86,7 +86,7 @@ export class Connection implements Peer {
   /** Bytes that wait to be sent. */
   get depth () { return this.#outbox.depth }
   /** All that the client sent before it heard that the server goes has its answer. */
-  get isSettled () { return this.#isFenced && !this.#inbox.isBusy }
+  get isSettled () { return this.#isFenced && this.#inbox.isSettled }
 
   get maxFrameBytes () {
     return this.tier.options.maxMessageSize + (this.tier.handshake ? envelopeBytes : 0)

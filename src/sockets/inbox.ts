@@ -41,6 +41,8 @@ export class Inbox {
 
   /** A frame is being handled, and the next ones wait for it. */
   get isBusy () { return this.#isBusy }
+  /** Every frame has its answer. */
+  get isSettled () { return !this.#isBusy && this.#owed === 0 }
 
   /** @param frame undefined stands for what is not JSON */
   add (frame: unknown, bytes: number): void {
