@@ -1,14 +1,18 @@
-// Runs the blocks of README.md that are marked `sh run`, `ts run` or `js run`, in their order, against a registry.
+// Runs the blocks of documents that are marked `sh run`, `ts run` or `js run`, in their order, against a registry of each document.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { adminPassword, agentKey, makeFolder, root, run, script, startRegistry, transpileFile } from './support.js'
 
+const documents = ['README.md', 'docs/messaging.md']
+const secretKey = 'back-end:a-secret-of-the-scripts'
+
+/** A name after the mark is that of a file, which later programs of the document import. */
 function blocksOf (text) {
-  return [...text.matchAll(/^```(sh|ts|js) run\n([^]*?)^```$/gm)].map(([, language, code]) => ({ language, code }))
+  return [...text.matchAll(/^```(sh|ts|js) run(?: (\S+))?\n([^]*?)^```$/gm)].map(([, language, name, code]) => ({ language, name, code }))
 }
 
 function environment (url) {
-  return { REGISTRY_URL: url, AGENT_KEY: agentKey, ADMIN_PASSWORD: adminPassword }
+  return { REGISTRY_URL: url, AGENT_KEY: agentKey, ADMIN_PASSWORD: adminPassword, SECRET_KEY: secretKey }
 }
 
 /** The blocks share one session: variables and functions of an earlier one are there in a later one. */
@@ -25,11 +29,11 @@ async function checkTypes (folder) {
 }
 
 function writePrograms (folder, blocks) {
-  return blocks.map(({ language, code }, index) => {
-    const name = join(folder, `block-${index + 1}`)
-    writeFileSync(`${name}.${language}`, code)
-    if (language === 'ts') transpileFile(`${name}.ts`, `${name}.js`)
-    return `${name}.js`
+  return blocks.map(({ language, name, code }, index) => {
+    const path = join(folder, name?.replace(/\.[jt]s$/, '') ?? `block-${index + 1}`)
+    writeFileSync(`${path}.${language}`, code)
+    if (language === 'ts') transpileFile(`${path}.ts`, `${path}.js`)
+    return `${path}.js`
   })
 }
 
@@ -42,13 +46,17 @@ async function runPrograms (blocks, env) {
   }
 }
 
-await script('readme-blocks', async function runBlocks () {
-  const blocks = blocksOf(readFileSync(join(root, 'README.md'), 'utf8'))
+async function runDocument (name) {
+  const blocks = blocksOf(readFileSync(join(root, name), 'utf8'))
   const shell = blocks.filter(({ language }) => language === 'sh')
   const programs = blocks.filter(({ language }) => language !== 'sh')
-  const registry = await startRegistry()
+  const registry = await startRegistry({ SECRET_KEYS: secretKey })
   if (shell.length > 0) console.log(await runShell(shell, environment(registry.url)))
   if (programs.length > 0) await runPrograms(programs, environment(registry.url))
   await registry.stop()
-  console.log(`  ${shell.length} shell blocks, ${programs.length} programs`)
+  console.log(`  ${name}: ${shell.length} shell blocks, ${programs.length} programs`)
+}
+
+await script('readme-blocks', async function runBlocks () {
+  for (const name of process.argv.length > 2 ? process.argv.slice(2) : documents) await runDocument(name)
 })

@@ -48,6 +48,14 @@ const expectations = {
     /^ {2}25: page 25\n {2}26: that is all$/m,
     /^nothing is missing$/m
   ],
+  'orchestrator.ts': [
+    /^summariser is there, and can summarise$/m,
+    /^published at offset 1 for 1, and repeated at offset 1$/m,
+    /^summariser replied: agents that talk$/m,
+    /^\/peers\/nobody\/request: 503 agent_offline: /m,
+    /^thanked$/m,
+    /^1 \$orchestrator: begun\n2 summariser: summarised$/m
+  ],
   'agent.ts': runAgentAndWatch,
   'watch.ts': runAgentAndWatch
 }
