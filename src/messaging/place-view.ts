@@ -21,8 +21,6 @@ export class PlaceView {
   #early: PresenceChange[] | null = []
 
   get revision () { return this.#revision }
-  get size () { return this.#occupants.size }
-  get isChanged () { return this.#before.size > 0 }
 
   load ({ revision, members }: Roster): void {
     const early = this.#early ?? []

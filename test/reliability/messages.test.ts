@@ -131,16 +131,21 @@ t.test('a process that was cut off while too much was said tells its subscribers
   await ask(pattern, { type: 'subscribe', channel: 'workflows/**' })
   await here.app.agentRegistry.publish(channel, 'before')
   for (const client of [one, pattern]) await client.next('message')
+  const told: Json[] = []
+  await there.app.agentRegistry.onMessage(channel, message => { told.push(message) })
   proxy.close()
   for (let n = 1; n <= 100; n++) await here.app.agentRegistry.publish(channel, n)
   t.match(await ask(one, { type: 'publish', channel, data: 'lost' }), { type: 'error', code: 'storage_unavailable', retryAfterMs: Number })
   t.match(await ask(one, { type: 'subscribe', channel: 'agents/new', presence: true }), { type: 'error', code: 'storage_unavailable' })
+  t.match(await ask(one, { type: 'subscribe', channel: 'agents/*' }), { type: 'error', code: 'storage_unavailable' })
+  for (const name of ['agents/new', 'agents/*']) t.match(await there.app.agentRegistry.onMessage(name, () => {}).catch((error: unknown) => error), { type: 'storage-unavailable' })
   proxy.reopen()
   for (const client of [one, pattern]) {
     t.same(await client.next('channel_gap', 20_000), { type: 'channel_gap', channel, epoch, offset: 81, recovered: false })
     await until(() => client.all.filter(({ type }) => type === 'message').length === 21)
     t.same(client.all.filter(({ type }) => type === 'message').map(({ offset }) => offset), [1, ...Array.from({ length: 20 }, (_, n) => 82 + n)])
   }
+  t.same(told.map(({ offset }) => offset), Array.from({ length: 20 }, (_, n) => 82 + n))
   await until(async () => (await ask(one, { type: 'subscribe', channel: 'agents/new' })).type === 'ack', 20_000)
 })
 
@@ -197,4 +202,59 @@ t.test('a token that one process revokes is delivered nothing by the other', asy
   await here.app.agentRegistry.publish(channel, 1)
   await until(async () => (await here.app.agentRegistry.presence(channel)).length === 0)
   t.notOk(one.all.some(({ type }) => type === 'message'))
+})
+
+for (const isTrimmed of [false, true]) {
+  t.test(`a subscriber that has not had all when Redis goes away ${isTrimmed ? 'is told of what is lost meanwhile' : 'has the rest when it is back'}`, async t => {
+    const proxy = await RedisProxy.start(server)
+    t.teardown(() => { proxy.stop() })
+    const registries = await fleet(t, { messaging: { historyEntries: 300, historyBytes: 60_000_000 } }, [server.path, proxy.path])
+    const [here, there] = registries as [Harness, Harness]
+    const { agentRegistry } = here.app
+    const { epoch } = await agentRegistry.publish(channel, 0)
+    for (let n = 1; n < 300; n++) await agentRegistry.publish(channel, 'x'.repeat(60_000))
+    const one = await there.agentSocket(await tokenFor(registries, 'agent-one'))
+    one.send({ type: 'subscribe', channel, since: { epoch, offset: 0 } })
+    await one.next('ack')
+    one.ws.pause()
+    // By then the buffers of the sockets are full.
+    await sleep(500)
+    proxy.close()
+    await until(async () => (await there.get('/health')).body.storage.redis !== 'connected', 20_000)
+    one.ws.resume()
+    if (isTrimmed) for (let n = 0; n < 400; n++) await agentRegistry.publish(channel, n)
+    const offsets = () => one.all.filter(({ type }) => type === 'message').map(({ offset }) => offset)
+    await sleep(1500)
+    const before = offsets().length
+    t.ok(before < 300, `${before} before Redis is back`)
+    proxy.reopen()
+    const end = isTrimmed ? 700 : 300
+    await until(() => offsets().at(-1) === end, 30_000)
+    const gaps = one.all.filter(({ type }) => type === 'channel_gap')
+    const expected = isTrimmed ? [...Array.from({ length: before }, (_, n) => n + 1), ...Array.from({ length: 300 }, (_, n) => 401 + n)] : Array.from({ length: 300 }, (_, n) => n + 1)
+    t.same(offsets(), expected)
+    t.same(gaps.map(({ offset }) => offset), isTrimmed ? [400] : [])
+  })
+}
+
+t.test('who comes, speaks of itself and goes while Redis is away is where it was last when it is back', async t => {
+  const proxy = await RedisProxy.start(server)
+  t.teardown(() => { proxy.stop() })
+  const registries = await fleet(t, {}, [server.path, proxy.path])
+  const [here, there] = registries as [Harness, Harness]
+  const tokens = await Promise.all(['agent-one', 'agent-two', 'agent-three'].map(id => tokenFor(registries, id)))
+  const [one, two] = [await there.agentSocket(tokens[0]!), await there.agentSocket(tokens[1]!)]
+  for (const client of [one, two]) await ask(client, { type: 'subscribe', channel })
+  proxy.close()
+  await until(async () => (await there.get('/health')).body.storage.redis !== 'connected', 20_000)
+  await there.agentSocket(tokens[2]!)
+  t.match(await ask(one, { type: 'presence_update', metadata: { mood: 'cut off' } }), { type: 'error', code: 'storage_unavailable' })
+  two.ws.close()
+  await two.closed
+  await sleep(1500)
+  proxy.reopen()
+  const namesIn = async (name: string) => (await here.app.agentRegistry.presence(name)).map(({ peerId, metadata }) => `${peerId} ${metadata.mood ?? '-'}`).sort().join()
+  await until(async () => await namesIn('$agents') === 'agent-one cut off,agent-three -', 30_000)
+  await until(async () => await namesIn(channel) === 'agent-one cut off', 30_000)
+  t.pass('all is told')
 })
