@@ -47,9 +47,10 @@ export interface OpenRequest extends Asked {
   readonly reject: (error: unknown) => void
 }
 
-export function newRequest (from: string, order: Omit<RequestOrder, 'data'>, asked: Asked): OpenRequest {
+export function newRequest (from: string, order: Omit<RequestOrder, 'data'>, { data, deadline, asker }: Asked): OpenRequest {
   let resolve!: OpenRequest['resolve']
   let reject!: OpenRequest['reject']
   const answer = new Promise<Reply | undefined>((_resolve, _reject) => { [resolve, reject] = [_resolve, _reject] })
-  return { ...asked, from, order, asked: new Set(), places: [], offer: null, isAccepted: false, expiry: null, acceptance: null, answer, resolve, reject }
+  // Member by member: with so many of them behind a spread it takes a hundred times as long.
+  return { data, deadline, asker, from, order, asked: new Set(), places: [], offer: null, isAccepted: false, expiry: null, acceptance: null, answer, resolve, reject }
 }

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { problem, tooMany } from '../errors.js'
 import type { Replica } from '../registry/replica.js'
 import { maxTimeoutMs } from '../schemas/frames/direct.js'
@@ -116,7 +116,7 @@ export class Requests {
     const next = this.candidates.nextFor(request)
     if (!next) return false
     const { broker, line, deadlines, acceptMs = usualAcceptMs } = this.#options
-    const rid = `${broker.process}.${randomBytes(16).toString('base64url')}`
+    const rid = `${broker.process}.${randomUUID()}`
     this.#open.offer(request, { rid, ...next })
     this.#cancelTimer(request.acceptance)
     request.acceptance = deadlines.after(acceptMs, () => { this.#notAccepted(request) })

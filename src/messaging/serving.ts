@@ -19,7 +19,7 @@ type Offer = Extract<Errand, { op: 'offer' }>
 
 const usualVerdictMs = 5000
 /** The process that a request began in, and what nobody can guess. */
-const ridShape = /^([\w-]{1,64})\.[\w-]{22}$/
+const ridShape = /^([\w-]{1,64})\.[\w-]{36}$/
 
 /** The side of the agents: what those of this process are asked, and what they answer. */
 export class Serving {
@@ -35,7 +35,7 @@ export class Serving {
   /** Resolves when it counts. @throws unknown-request when the request is not, or no longer, this peer's */
   async answer ({ peerId: by }: Peer, rid: string, content: Content, data = ''): Promise<void> {
     const process = ridShape.exec(rid)?.[1]
-    if (process === undefined || !await this.#ask(process, { rid, by, ...content }, data)) {
+    if (process === undefined || !await this.#ask(process, { rid, by, content, data })) {
       throw problem('unknown-request', 'This is no request that waits for you')
     }
   }
@@ -49,7 +49,7 @@ export class Serving {
     for (const settle of [...this.#waiting.values()]) settle(false)
   }
 
-  #ask (process: string, word: Content & { rid: string, by: string }, data: string): Promise<boolean> {
+  #ask (process: string, { rid, by, content, data }: { rid: string, by: string, content: Content, data: string }): Promise<boolean> {
     const { line, deadlines, verdictMs = usualVerdictMs } = this.#options
     const answer = ++this.#answers
     return new Promise(resolve => {
@@ -60,7 +60,7 @@ export class Serving {
         resolve(counts)
       }
       this.#waiting.set(answer, settle)
-      line.answer(process, { ...word, answer }, data)
+      line.answer(process, { rid, by, answer, ...content }, data)
     })
   }
 

@@ -50,7 +50,7 @@ for (const [name, open] of await openPairs(t)) {
       const request = await two.next('request')
       t.strictSame(request, { type: 'request', rid: request.rid, from: 'agent-one', data: { n: 1 }, deadline: request.deadline })
       t.ok(request.deadline >= before + 9_000 && request.deadline <= Date.now() + 11_000, 'in epoch milliseconds')
-      t.match(request.rid, /^[\w-]+\.[\w-]{22}$/)
+      t.match(request.rid, /^[\w-]+\.[\w-]{36}$/)
       t.strictSame(await ackOf(two, { type: 'accept', rid: request.rid, requestId: 'a1' }), { type: 'ack', requestId: 'a1' })
       t.strictSame(await ackOf(two, { type: 'reply', rid: request.rid, data: { words: 2 }, requestId: 'p1' }), { type: 'ack', requestId: 'p1' })
       t.strictSame(await one.next('response'), { type: 'response', requestId: 'r1', from: 'agent-two', data: { words: 2 } })
