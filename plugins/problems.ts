@@ -2,7 +2,7 @@ import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { isProblem, problem, problemTypes, type ProblemError, type ProblemType } from '../src/errors.js'
 import { jittered, retryAfter } from '../src/jitter.js'
 
-const storageRetryMs = 2_000
+export const storageRetryMs = 2_000
 
 /** A problem document (RFC 9457). */
 export interface ProblemDocument {

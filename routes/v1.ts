@@ -1,5 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import type { FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { collectMethods } from '../plugins/methods.js'
 import type { Sockets } from '../plugins/sockets.js'
 import type { Core } from '../src/core.js'
 import { PeerTokenAnswer, PeerTokenBody, v1Answers, V1Usage, IdempotencyHeaders } from '../src/schemas/peers.js'
@@ -17,11 +18,20 @@ export interface V1Services {
 }
 
 const tags = ['v1']
+const longestName = 256
+
+/** Channels stand in paths, and how long a part of a path may be is the host's to say. */
+function warnOfShortNames ({ initialConfig: { maxParamLength, routerOptions } }: FastifyInstance, { log }: Core) {
+  const longest = routerOptions?.maxParamLength ?? maxParamLength ?? longestName
+  if (longest < longestName) log.warn({ option: 'routerOptions.maxParamLength', longest }, 'channels with longer names cannot be named in paths: give Fastify a maxParamLength of 256')
+}
 
 /** Below `/v1`: what back ends ask for that have no socket. */
 const v1Routes: FastifyPluginAsyncTypebox<V1Services> = async function v1Routes (scope, { core, sockets, onForbidden }) {
   const { peerTokens, options, now } = core
   const startedAt = Math.floor(now() / 1000)
+  const refuseOtherMethods = collectMethods(scope)
+  warnOfShortNames(scope, core)
   scope.decorateRequest('agentRegistryCaller', null)
   scope.setErrorHandler(createErrorHandler(onForbidden))
   scope.addHook('preValidation', identifyCaller(core))
@@ -54,6 +64,7 @@ const v1Routes: FastifyPluginAsyncTypebox<V1Services> = async function v1Routes 
 
   await scope.register(channelRoutes, { core, prefix: '/channels' })
   await scope.register(peerRoutes, { core, disconnects: sockets.disconnects })
+  refuseOtherMethods()
 }
 
 export default v1Routes
