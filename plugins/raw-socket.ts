@@ -35,7 +35,11 @@ export class RawSocket {
 class Recorder extends Duplex {
   readonly chunks: Buffer[] = []
 
-  override _read () {}
+  constructor () {
+    super()
+    // There is nothing to read.
+    this.push(null)
+  }
 
   override _write (chunk: Buffer, _encoding: string, done: () => void) {
     this.chunks.push(Buffer.from(chunk))
