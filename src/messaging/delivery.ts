@@ -14,12 +14,15 @@ export class Delivery {
   readonly channel: string
   readonly epoch: string
   readonly entry: Entry
+  /** One for all subscriptions that are there by now. */
+  readonly position: Position
   readonly #made = new Map<Dialect | `${Dialect}+`, Outgoing>()
 
   constructor (channel: string, epoch: string, entry: Entry) {
     this.channel = channel
     this.epoch = epoch
     this.entry = entry
+    this.position = { epoch, offset: entry.offset }
   }
 
   frame (dialect: Dialect, withMetadata: boolean): Outgoing {

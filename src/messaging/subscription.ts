@@ -109,7 +109,7 @@ export class Subscription implements Subscriber {
 
   tell (delivery: Delivery): void {
     if (this.#state === 'live') return this.#tellLive(delivery)
-    this.#newest = positionOf(delivery)
+    this.#newest = delivery.position
     if (this.#waiting.length === maxWaiting) this.#waiting = []
     this.#waiting.push(delivery)
   }
@@ -165,7 +165,7 @@ export class Subscription implements Subscriber {
 
   /** Goes over to what comes live when that follows what was read, and reads more where it does not. */
   #catchUp () {
-    const [first] = this.#waiting.filter(delivery => !isKnown(positionOf(delivery), this.#at))
+    const [first] = this.#waiting.filter(delivery => !isKnown(delivery.position, this.#at))
     const isNext = first ? first.epoch === this.#at.epoch && first.entry.offset === this.#at.offset + 1 : this.#isAtEnd
     const waiting = this.#waiting
     this.#waiting = []
@@ -184,7 +184,7 @@ export class Subscription implements Subscriber {
   }
 
   #tellLive (delivery: Delivery) {
-    if (!isKnown(positionOf(delivery), this.#at)) return this.#pass(delivery)
+    if (!isKnown(delivery.position, this.#at)) return this.#pass(delivery)
     // It was under way when the subscription began: the pattern would have told it.
     if (delivery.entry.offset <= this.#passed) return
     this.share(delivery)
@@ -192,7 +192,7 @@ export class Subscription implements Subscriber {
   }
 
   #pass (delivery: Delivery) {
-    this.#at = positionOf(delivery)
+    this.#at = delivery.position
     this.#push(delivery)
   }
 
@@ -201,8 +201,6 @@ export class Subscription implements Subscriber {
     if (entry.origin !== this.owner.id) this.owner.push(delivery.frame(this.owner.dialect, this.withMetadata))
   }
 }
-
-const positionOf = ({ epoch, entry: { offset } }: Delivery): Position => ({ epoch, offset })
 
 /** Whether whoever is at a position has that other one behind it. */
 function isKnown ({ epoch, offset }: Position, at: Position): boolean {
