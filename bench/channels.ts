@@ -22,8 +22,8 @@ const setup: OurSetup = {
   }
 }
 
-/** What ours may cost, in parts of each peer. */
-const goals: Partial<Record<ServerKind, number>> = { 'ws, text passed on': 1, 'Socket.IO room, passed on': 0.5 }
+/** What ours may cost, in parts of each peer; undefined is only reported. */
+const goals: Partial<Record<ServerKind, number | undefined>> = { 'ws, text passed on': 1, 'ws, prepared frame passed on': undefined, 'Socket.IO room, passed on': 0.5 }
 
 interface Manner { clients: DialectName, speaker: DialectName, text: string }
 
@@ -68,9 +68,9 @@ const eventsOf = (times: number) => times === 1 ? 'one at a time' : `${times} at
 function rowsOf (costs: ReadonlyArray<readonly [name: ServerKind, cost: number]>, times: number): Row[] {
   const [[, ours], ...peers] = costs as [readonly [ServerKind, number], ...typeof costs]
   const rows: Row[] = peers.map(([name, cost]) => {
-    const most = goals[name]!
+    const most = goals[name]
     const ratio = ours / cost
-    return { name: `channels: CPU per delivery, ${frameBytes} bytes published to ${number(subscribers)} subscribers, ${eventsOf(times)}`, ours: us(ours), peer: `${name}: ${us(cost)}`, ratio: ratio.toFixed(2), goal: `≤ ${most.toFixed(1)}`, met: ratio <= most }
+    return { name: `channels: CPU per delivery, ${frameBytes} bytes published to ${number(subscribers)} subscribers, ${eventsOf(times)}`, ours: us(ours), peer: `${name}: ${us(cost)}`, ratio: ratio.toFixed(2), goal: most === undefined ? 'reported' : `≤ ${most.toFixed(1)}`, met: ratio <= (most ?? Infinity) }
   })
   const [[, plainCost]] = peers as [readonly [ServerKind, number]]
   rows[0]!.chart = {

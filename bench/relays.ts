@@ -1,9 +1,11 @@
 // What messaging is compared with: servers that only pass on what comes, to all, by id, or back to whoever asked.
 import { createServer } from 'node:http'
+import type { Socket } from 'node:net'
 import { Redis } from 'ioredis'
 import { Server as SocketIo } from 'socket.io'
 import type { WebSocket } from 'ws'
 import { listen, withWs } from './bare-servers.js'
+import { serverFrame } from './frames.js'
 import type { SocketServer } from './socket-server.js'
 
 interface Frame { type: string, token?: string, to: string, rid: string, requestId: string, data: unknown }
@@ -11,14 +13,21 @@ interface Frame { type: string, token?: string, to: string, rid: string, request
 const welcome = '{"type":"auth_success"}'
 
 /** The text that came goes to all others as it is. */
-async function broadcast (): Promise<SocketServer> {
+const passing = (pass: (others: Iterable<WebSocket>, text: string) => void) => async (): Promise<SocketServer> => {
   const { port, clients } = await withWs(socket => {
-    socket.on('message', (data: Buffer) => {
-      const text = data.toString()
-      for (const client of clients) if (client !== socket) client.send(text)
-    })
+    socket.on('message', (data: Buffer) => { pass([...clients].filter(client => client !== socket), data.toString()) })
   })
   return { port }
+}
+
+function sendText (clients: Iterable<WebSocket>, text: string) {
+  for (const client of clients) client.send(text)
+}
+
+/** The limit: one frame, below ws. */
+function writeFrame (clients: Iterable<WebSocket>, text: string) {
+  const frame = serverFrame(text)
+  for (const client of clients) (client as unknown as { _socket: Socket })._socket.write(frame)
 }
 
 async function room (): Promise<SocketServer> {
@@ -46,11 +55,12 @@ async function withNames (onNamed: (socket: WebSocket, name: string) => void, on
   return { port }
 }
 
-function byId (): Promise<SocketServer> {
+const byId = (acknowledges: boolean) => (): Promise<SocketServer> => {
   const sockets = new Map<string, WebSocket>()
-  return withNames((socket, name) => { sockets.set(name, socket) }, (_socket, from, text) => {
+  return withNames((socket, name) => { sockets.set(name, socket) }, (socket, from, text) => {
     const { to, data } = JSON.parse(text) as Frame
     sockets.get(to)!.send(JSON.stringify({ type: 'direct', from, data }))
+    if (acknowledges) socket.send(JSON.stringify({ type: 'ack', delivered: true }))
   })
 }
 
@@ -117,9 +127,11 @@ const overRedis = (enableAutoPipelining: boolean) => async (argument: string): P
 }
 
 export const relays = {
-  'ws, text passed on': broadcast,
+  'ws, text passed on': passing(sendText),
+  'ws, prepared frame passed on': passing(writeFrame),
   'Socket.IO room, passed on': room,
-  'ws, relay by id': byId,
+  'ws, relay by id': byId(false),
+  'ws, relay by id that acknowledges': byId(true),
   'ws, relay that matches ids': matching,
   'ws + ioredis relay': overRedis(false),
   'ws + ioredis relay, auto-pipelining': overRedis(true)
