@@ -25,8 +25,6 @@ export class Receipts {
     options.signals.on(topic, (_from, id) => { this.#open.get(id)?.(true) })
   }
 
-  get size () { return this.#open.size }
-
   open (): Receipt {
     const { process, deadlines, waitMs } = this.#options
     const id = randomBytes(9).toString('base64url')

@@ -101,6 +101,21 @@ t.test('a peer whose processes all decline takes no requests', async t => {
   await t.rejects(scene.ask(), code('AGENT_OFFLINE'))
 })
 
+t.test('whoever had gone when it was looked again has nothing any more', async t => {
+  const { ask, peers, requests } = await open(t)
+  const [two, three] = [new Listener('agent-two'), new Listener('agent-three')]
+  peers.add(two)
+  peers.add(three)
+  const [asking, other] = [ask(), ask({ to: 'agent-three' })]
+  await Promise.all([two.next('request'), three.next('request')])
+  peers.delete(two)
+  requests.left()
+  await t.rejects(asking, code('AGENT_OFFLINE'))
+  t.equal(requests.size, 1)
+  requests.close()
+  await t.rejects(other, code('SHUTTING_DOWN'))
+})
+
 t.test('a signal ends a request, once', async t => {
   const { ask, peers, requests } = await open(t)
   const two = new Listener('agent-two')
