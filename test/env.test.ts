@@ -20,10 +20,10 @@ function finding (env: Environment): string {
 
 const secret = 's'.repeat(32)
 
-t.test('without variables the defaults hold, with the root and the docs on', async t => {
+t.test('without variables the defaults hold, with the root, the docs and /v1 on', async t => {
   const { options, server } = optionsFromEnv({})
   t.same(server, { host: '127.0.0.1', port: 8001, logLevel: 'info', trustProxy: false, headersTimeoutMs: 10_000, requestTimeoutMs: 60_000 })
-  t.same(options, { routes: { root: true, docs: true }, storage: 'level' })
+  t.same(options, { routes: { root: true, docs: true, v1: true }, storage: 'level' })
   t.same(optionsFromEnv({ NOBODY_KNOWS_THIS: 'x' }), { options, server }, 'unknown variables are ignored')
 })
 

@@ -4,10 +4,12 @@ import t, { type Test } from 'tap'
 import { agentsClientFrames, agentsServerFrames } from '../../src/schemas/frames/agents.js'
 import { dashboardClientFrames, dashboardServerFrames } from '../../src/schemas/frames/dashboard.js'
 import { publicClientFrames, publicServerFrames } from '../../src/schemas/frames/public.js'
+import { v1ClientFrames, v1ServerFrames } from '../../src/schemas/frames/v1.js'
 import { answerChecker, build, fingerprint, keys, password, registration, serve, until, type Answer, type Call, type Client, type Harness, type Json } from '../helper.js'
 import { events } from '../routes/feed-helper.js'
 import { nextWhere, strangeFrames } from '../sockets/helper.js'
 import { dashboard, strange } from '../sockets/dashboard-helper.js'
+import { peer, secretKey, v1Options } from '../sockets/v1-helper.js'
 
 // Every route is answered well once, every frame of every tier sent and received once; the tables are the catalogues.
 
@@ -140,7 +142,7 @@ const typesIn = (frames: readonly TSchema[]): string[] => [...new Set(frames.map
 const typesSeen = (clients: Client[]): string[] => [...new Set(clients.flatMap(({ all }) => all).map(frame => frame.type).filter(Boolean))].sort()
 
 /** Sends every frame of a tier, each with a requestId, and waits for its one answer; a pong has none. */
-async function sendAll (t: Test, client: Client, payloads: Payloads, catalogue: Payloads): Promise<void> {
+async function sendAll (t: Test, client: Client, payloads: Payloads, catalogue: Payloads, ping = 'ping'): Promise<void> {
   t.same(Object.keys(payloads).sort(), Object.keys(catalogue).sort(), 'every frame that the tier takes')
   const answersTo = (id: string) => client.all.filter(frame => frame.requestId === id)
   for (const [type, payload] of Object.entries(payloads)) {
@@ -152,7 +154,7 @@ async function sendAll (t: Test, client: Client, payloads: Payloads, catalogue: 
     t.equal(given.length, type === 'pong' ? 0 : 1, `${type}: ${given.join()}`)
     t.notOk(given.includes('error'), type)
   }
-  client.send('ping')
+  client.send(ping)
   await client.next('pong')
 }
 
@@ -246,6 +248,43 @@ t.test('every frame of the agents tier', async t => {
   await endOf(t, registry, client)
   t.same(typesIn(agentsServerFrames).filter(type => !rare.has(type) && !typesSeen([refused, client, leaving]).includes(type)), [])
   for (const { all } of [refused, client, leaving]) t.same(strangeFrames('agents', all), [])
+})
+
+t.test('every frame and endpoint of /v1', async t => {
+  const routes = routeCounter()
+  const registry = await build(t, { ...walked, ...v1Options }, { before: routes.before })
+  const alice = await peer(registry, 'alice')
+  const room = { channel: 'room-1' }
+  await sendAll(t, alice, { ping: {}, subscribe: room, publish: { ...room, data: null }, unsubscribe: room, send: { to: 'alice', data: null } }, v1ClientFrames, '{"type":"ping"}')
+  const bob = await peer(registry, 'bob')
+  for (const client of [alice, bob]) client.send({ type: 'subscribe', ...room })
+  bob.send({ type: 'publish', ...room, data: 1 })
+  await alice.next('message')
+  alice.send({ type: 'no such type' })
+  await alice.next('error')
+
+  const agent = await registry.agentSocket(await registry.join('walker-one', { capabilities: ['walk'] }))
+  agent.ws.on('message', raw => {
+    const { type, rid } = JSON.parse(String(raw)) as Json
+    if (type === 'request') agent.send({ type: 'reply', rid, data: 'walked' })
+  })
+  const call = (body?: Json): Call => ({ token: secretKey, ...(body && { body }) })
+  await walk(t, registry, [
+    ['POST', '/v1/tokens', call({ peerId: 'carol', channels: ['room-1'] }), { token: String, expiresAt: Number }],
+    ['GET', '/v1/usage', call(), { appId: 'default', concurrentNow: 2 }],
+    ['GET', '/v1/channels/room-1/peers', call(), { channel: 'room-1', peers: [{ peerId: 'alice' }, { peerId: 'bob' }] }],
+    ['POST', '/v1/channels/room-1/publish', call({ data: 1 }), { channel: 'room-1', epoch: String, offset: 3, subscribers: 2 }],
+    ['GET', '/v1/channels/room-1/history', call(), { channel: 'room-1', offset: 3, messages: [{}, {}, {}] }],
+    ['POST', '/v1/peers/alice/send', call({ data: 1 }), { offset: 2, delivered: true }],
+    ['POST', '/v1/peers/walker-one/request', call({ data: 1 }), { from: 'walker-one', data: 'walked' }],
+    ['POST', '/v1/request', call({ capability: 'walk', data: 1 }), { from: 'walker-one', data: 'walked' }],
+    ['DELETE', '/v1/peers/bob', call(), { peerId: 'bob', closed: 1 }]
+  ])
+  const isOfV1 = (name: string) => / \/v1\/./.test(name)
+  t.same([...routes.served].filter(name => isOfV1(name) && !routes.answered.has(name)), [])
+  await endOf(t, registry, alice)
+  t.same(typesIn(v1ServerFrames).filter(type => !rare.has(type) && !typesSeen([alice]).includes(type)), [])
+  for (const { all } of [alice, bob]) t.same(strangeFrames('v1', all), [])
 })
 
 t.test('every frame of the dashboard tier', async t => {

@@ -2,6 +2,7 @@ import type { Socket } from 'node:net'
 import type { TSchema } from '@sinclair/typebox'
 import { AgentList, agentsServerFrames } from '../../src/schemas/frames/agents.js'
 import { publicServerFrames } from '../../src/schemas/frames/public.js'
+import { v1ServerFrames } from '../../src/schemas/frames/v1.js'
 import { errorCodes } from '../../src/sockets/codes.js'
 import { fieldErrors } from '../../src/validation.js'
 import type { Claims } from '../../src/schemas/claims.js'
@@ -60,8 +61,11 @@ function isKnown (frame: Json, catalogue: readonly TSchema[]): boolean {
 }
 
 /** Frames of a client that are not in the catalogue of its tier, or not as the catalogue says. */
-export function strangeFrames (tier: 'public' | 'agents', frames: readonly Json[]): Json[] {
-  const catalogue = tier === 'public' ? publicServerFrames : agentsServerFrames
+const catalogues = { public: publicServerFrames, agents: agentsServerFrames, v1: v1ServerFrames }
+
+/** Frames of a client that are not in the catalogue of its tier, or not as the catalogue says. */
+export function strangeFrames (tier: keyof typeof catalogues, frames: readonly Json[]): Json[] {
+  const catalogue = catalogues[tier]
   return frames.filter(frame => !isKnown(frame, catalogue))
 }
 
