@@ -55,13 +55,13 @@ const code = (type: string) => ({ code: `AGENT_REGISTRY_${type}` })
 t.test('what is said to a process that hears nothing ends all the same', async t => {
   const { ask, serving, deadlines } = await open(t, { processesOf: () => ['nobody'] })
   await t.rejects(ask({ timeoutMs: 100 }), code('DEADLINE_EXCEEDED'))
-  await t.rejects(serving.answer(new Listener('agent-two'), `nobody.${'x'.repeat(22)}`, { op: 'accept' }), code('UNKNOWN_REQUEST'))
+  await t.rejects(serving.answer(new Listener('agent-two'), `nobody.${'x'.repeat(36)}`, { op: 'accept' }), code('UNKNOWN_REQUEST'))
   t.equal(deadlines.size, 0, 'and leaves nothing behind')
 })
 
 t.test('whoever waits for a verdict hears that there is none when this process ends', async t => {
   const { serving } = await open(t)
-  const answering = serving.answer(new Listener('agent-two'), `nobody.${'x'.repeat(22)}`, { op: 'accept' })
+  const answering = serving.answer(new Listener('agent-two'), `nobody.${'x'.repeat(36)}`, { op: 'accept' })
   serving.close()
   await t.rejects(answering, code('UNKNOWN_REQUEST'))
 })

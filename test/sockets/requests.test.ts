@@ -221,7 +221,7 @@ t.test('a request that cannot be made is refused, and takes no place', async t =
   for (const [more, expected] of [[{}, 'missing_data'], [{ data: 'x'.repeat(1000) }, 'message_too_large']] as const) {
     t.match(await refusalOf(two, { type: 'reply', rid, requestId: 'p', ...more }), { code: expected, requestId: 'p' })
   }
-  for (const bad of ['x', `${rid}x`, `nobody.${'x'.repeat(23)}`]) t.match(await refusalOf(two, { type: 'accept', rid: bad, requestId: 'a' }), { code: 'unknown_request', requestId: 'a' })
+  for (const bad of ['x', `${rid}x`, `nobody.${'x'.repeat(37)}`]) t.match(await refusalOf(two, { type: 'accept', rid: bad, requestId: 'a' }), { code: 'unknown_request', requestId: 'a' })
   await ackOf(two, { type: 'reply', rid, data: 1, requestId: 'p' })
   one.send(ask({ requestId: 'r4' }))
   await until(() => two.all.filter(({ type }) => type === 'request').length === 4)

@@ -10,7 +10,7 @@ const From = Type.String({ description: 'Who sent it, as authenticated', example
 const Data = (description = 'Whatever JSON can say') => Type.Unknown({ description, examples: [{ text: 'hello' }] })
 /** The handler says `missing_data` for none. */
 const DataIn = Type.Optional(Data())
-const Rid = Type.String({ minLength: 1, maxLength: 200, description: 'Names a request to the one who is asked; made by the server', examples: ['c7mGfXZ0dFhK.3xkXb1Vw0kq5o1m5f0yXdA'] })
+const Rid = Type.String({ minLength: 1, maxLength: 200, description: 'Names a request to the one who is asked; made by the server', examples: ['c7mGfXZ0dFhK.6f1f2a52-6c1e-4c7a-9d0a-2f0a4cf4b9a1'] })
 const Epoch = Type.String({ maxLength: 200, description: 'Opaque; another one means that offsets begin anew', examples: ['f3Zk1q2a0'] })
 const Offset = Type.Integer({ minimum: 0, examples: [17] })
 
