@@ -116,10 +116,10 @@ function readme (text) {
   return fill(fill(text, 'options', optionsTable()), 'environment', environmentTable())
 }
 
-/** The document of the tiers, as a registry with the default options serves it. */
+/** The document of all tiers, as a registry with the default options serves it. */
 async function asyncapi () {
   const app = fastify()
-  await app.register(agentRegistry, { routes: { docs: true } })
+  await app.register(agentRegistry, { routes: { docs: true, v1: true } })
   const answer = await app.inject('/asyncapi.json')
   await app.close()
   return answer.json()
