@@ -160,6 +160,8 @@ t.test('what is wrong is refused with a code, and the socket lives on', async t 
     ['missing_data', { type: 'publish', channel }],
     ['message_too_large', { type: 'publish', channel, data: 'x'.repeat(1001) }],
     ['invalid_frame', { type: 'publish', channel: '', data: 1 }],
+    ['invalid_frame', { type: 'publish', channel, data: JSON.parse('['.repeat(70) + ']'.repeat(70)) }],
+    ['invalid_frame', { type: 'presence_update', metadata: { deep: JSON.parse('['.repeat(1900) + ']'.repeat(1900)) } }],
     ['invalid_frame', { type: 'publish', channel, data: 1, msgId: '' }],
     ['invalid_frame', { type: 'subscribe', channel, since: { epoch: 'x' } }],
     ['invalid_frame', { type: 'subscribe', channel, since: { epoch: 'x', offset: -1 } }],
