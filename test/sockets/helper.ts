@@ -60,7 +60,6 @@ function isKnown (frame: Json, catalogue: readonly TSchema[]): boolean {
   return schemasOf(frame, catalogue).some(schema => fieldErrors(schema, frame).length === 0)
 }
 
-/** Frames of a client that are not in the catalogue of its tier, or not as the catalogue says. */
 const catalogues = { public: publicServerFrames, agents: agentsServerFrames, v1: v1ServerFrames }
 
 /** Frames of a client that are not in the catalogue of its tier, or not as the catalogue says. */
