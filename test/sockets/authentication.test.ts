@@ -119,7 +119,7 @@ t.test('the first message authenticates, and the answer says all that a client n
     role: 'agent',
     heartbeatInterval: 10,
     leaseMs: 30_000,
-    limits: { maxMessageSize: 1000, messagesPerSecond: 7, burst: 9, channels: 0 },
+    limits: { maxMessageSize: 1000, messagesPerSecond: 7, burst: 9, channels: 100 },
     requestId: 'r1'
   })
   t.match(connectionId, /^[0-9a-f-]{36}$/)
@@ -266,7 +266,7 @@ t.test('a host that does not answer in time refuses the upgrade and leaves an op
   const client = registry.socket('/agents/ws')
   await client.next('auth_required')
   client.send({ token: 'whose', requestId: 'r' })
-  t.match(await client.next(), { type: 'error', code: 'internal_error', requestId: 'r' })
+  t.match(await client.next(), { type: 'error', code: 'backend_error', requestId: 'r' })
   client.send({ token: await registry.join() })
   t.equal((await client.next()).type, 'auth_success')
 })
