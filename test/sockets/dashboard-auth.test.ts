@@ -257,7 +257,7 @@ t.test('an admin of the host comes in, and a socket that goes while its token is
 t.test('a host that does not answer in time is a fault of ours: the socket stays open', async t => {
   const registry = await build(t, { ...roomy, limits: { hookTimeoutMs: 50 }, authenticate: () => new Promise(() => {}) })
   const client = await opened(registry, { type: 'auth', token: 'whose', requestId: 'r' })
-  t.match(await client.next(), { type: 'error', code: 'internal_error', requestId: 'r' })
+  t.match(await client.next(), { type: 'error', code: 'backend_error', requestId: 'r' })
   client.send({ type: 'auth', token: (await registry.admin()).token })
   t.equal((await client.next()).type, 'monitoring')
   t.equal((await registry.socket(path, [], bearer('whose')).refused).status, 503)
