@@ -164,3 +164,12 @@ t.test('the host publishes, hears and sees without a token', async t => {
   ]
   for (const [type, call] of refusals) t.match(await call().catch((error: unknown) => error), { type }, type)
 })
+
+t.test('a user without grants has its own channels, an admin all', async t => {
+  const registry = await build(t)
+  const admin = await registry.admin()
+  const mint = async (role: string) => (await registry.post('/tokens/mint', { ...admin, body: { user_id: 'human', agent_id: 'human', role } })).body.access_token
+  const own = 'user-human/inbox'
+  t.same(await codes(registry, await mint('user'), [...all(own), ...all(channel)]), ['ack', 'ack', 'ack', 'history', 'presence', ...Array(5).fill('channel_not_authorized')])
+  t.same(await codes(registry, await mint('admin'), all(channel)), ['ack', 'ack', 'ack', 'history', 'presence'])
+})

@@ -74,7 +74,8 @@ export class RedisAgents implements AgentStore {
     await this.#connections.open()
     try {
       await this.#commands.look('')
-      const loaded = await this.#load()
+      const loaded = await this.#read()
+      this.#feed.load(loaded)
       this.#commands.follow(this.#feed)
       this.#listener = listener
       this.#tail.start()
@@ -250,10 +251,8 @@ export class RedisAgents implements AgentStore {
     }
   }
 
-  async #load (): Promise<Loaded> {
-    const loaded = await loadSnapshot(this.#commands, this.#connections, this.#options.changes)
-    this.#feed.load(loaded)
-    return loaded
+  #read (): Promise<Loaded> {
+    return loadSnapshot(this.#commands, this.#connections, this.#options.changes)
   }
 
   #reload () {
@@ -266,7 +265,9 @@ export class RedisAgents implements AgentStore {
   async #loadAgain (): Promise<void> {
     // What Redis knows otherwise than we do begins a new epoch first.
     await this.#commands.look('')
-    const loaded = await this.#load()
+    const loaded = await this.#read()
+    // All of it in one turn: a change that came in between would be told before the place that it follows.
+    this.#feed.load(loaded)
     this.#listener?.reloaded(snapshotOf(loaded))
     this.#feed.resume()
     this.#watchdog.probe()
