@@ -125,6 +125,24 @@ t.test('a connection for messages over which nothing comes is made anew, and wha
   t.same([await a.hears('c:other', 1), await a.hears('c:other/1', 1)], [['x'], ['y']])
 })
 
+t.test('a gap that Redis could not tell of is filled when it can', async t => {
+  const server = await start(t)
+  const [a, b] = [await join(t, server), await join(t, server)]
+  await a.broker.follow(log)
+  await b.say(log, '1')
+  await a.hears(log, 1)
+  const entries = `{ar:n}:entries:${log}`
+  await server.client.rename(entries, 'aside')
+  await server.client.set(entries, 'no stream')
+  // What Redis says of the fifth entry: three are missing.
+  await server.client.publish(`{ar:n}:log:${log}`, `${a.told[0]!.epoch} 5 0\n["x",-1,null]\n"5"`)
+  await eventually('it asked for them', async () => (await server.client.info('errorstats')).includes('WRONGTYPE'))
+  await server.client.rename('aside', entries)
+  await b.sayAll(log, ['2', '3'])
+  t.same(await a.hears(log, 3), ['1', '2', '3'])
+  t.same(a.losses, [])
+})
+
 t.test('while Redis stands still all is refused, in time, and nothing of it happens later', async t => {
   const server = await start(t)
   const [a, b] = [await join(t, server), await join(t, server)]

@@ -8,11 +8,11 @@ import { describeFailure, withPassword } from '../../src/cli.js'
 import { optionsFromEnv, type Environment } from '../../src/env.js'
 import { password, secret } from '../helper.js'
 import { RedisServer } from '../store/redis-server.js'
-import { builtServer, call, start as startProcess, urlOf } from './process.js'
+import { builtServer, call, sourceArgs, start as startProcess, urlOf } from './process.js'
 
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string }
 /** With the loaders of this very process, so that what runs counts as covered. */
-const source = [...process.execArgv, resolve('src/server.ts')]
+const source = [...sourceArgs, resolve('src/server.ts')]
 const built = [builtServer(t)]
 
 /** The server as a process of its own in `folder`; ended with the test. */

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { pathToFileURL } from 'node:url'
 import type { Test } from 'tap'
 import { runCli } from '../../src/cli.js'
 import { settingsOf, type Environment } from '../../src/env.js'
@@ -33,6 +34,9 @@ export function builtServer (t: Test): string {
   execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', '--outDir', folder])
   return join(folder, 'src/server.js')
 }
+
+/** Runs a program from its source, in whatever folder. */
+export const sourceArgs = process.execArgv.map(arg => arg.replace('=./', `=${pathToFileURL(process.cwd()).href}/`))
 
 /** What would change a server that is started here. */
 const variables = new Set(['NODE_ENV', ...[...settingsOf(OptionsSchema), ...settingsOf(ServerSettingsSchema)].flatMap(({ names }) => names)])

@@ -8,7 +8,7 @@ import { importAgents } from '../../src/transfer/import.js'
 import { readAgents } from '../../src/transfer/read.js'
 import { manualClock } from '../auth/helper.js'
 import { registration } from '../helper.js'
-import { call, start } from '../server/process.js'
+import { call, sourceArgs, start } from '../server/process.js'
 import { byId, filesOf, leases, open } from '../store/level-helper.js'
 
 const root = t.testdir()
@@ -132,7 +132,7 @@ t.test('what is wrong is named, all of it', async t => {
 
 /** The command as a process, with something at its standard input. */
 async function run (t: Test, args: string[], input = '') {
-  const { child, ended } = start(t, t.testdir(), { args: [...process.execArgv, resolve('src/server.ts'), ...args] })
+  const { child, ended } = start(t, t.testdir(), { args: [...sourceArgs, resolve('src/server.ts'), ...args] })
   child.stdin!.end(input)
   const { code, out, err } = await ended
   return { code, out, err }

@@ -1,0 +1,51 @@
+/**
+ * Compiles TypeScript for the tests, as `tsc` would, and keeps the result: a file is compiled once for all of the
+ * processes that load it, until it changes. Used with `node --import`.
+ */
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { createRequire, register } from 'node:module'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { isMainThread } from 'node:worker_threads'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const folder = join(root, '.tap/compiled')
+const require = createRequire(import.meta.url)
+const settings = readFileSync(join(root, 'tsconfig.json'), 'utf8')
+const { version } = require('typescript/package.json')
+
+if (isMainThread) {
+  mkdirSync(folder, { recursive: true })
+  register(import.meta.url)
+}
+
+function compile (path, source) {
+  // It takes longer to load than all that is compiled already.
+  const ts = require('typescript')
+  const { options } = ts.convertCompilerOptionsFromJson({ ...JSON.parse(settings).compilerOptions, module: 'esnext', moduleResolution: 'bundler', sourceMap: false, inlineSourceMap: true, inlineSources: true }, root)
+  return ts.transpileModule(source, { fileName: path, compilerOptions: options }).outputText
+}
+
+function compiled (path) {
+  const source = readFileSync(path, 'utf8')
+  const name = join(folder, createHash('sha256').update(JSON.stringify([version, settings, path, source])).digest('base64url'))
+  if (existsSync(name)) return readFileSync(name, 'utf8')
+  const output = compile(path, source)
+  // Another process may be writing the same.
+  writeFileSync(`${name}.${process.pid}`, output)
+  renameSync(`${name}.${process.pid}`, name)
+  return output
+}
+
+const isOurs = url => url.startsWith('file:') && url.endsWith('.ts') && !url.includes('/node_modules/')
+
+export function resolve (specifier, context, next) {
+  if (!/^(\.|file:).*\.js$/.test(specifier)) return next(specifier, context)
+  const url = new URL(specifier.replace(/\.js$/, '.ts'), context.parentURL).href
+  return existsSync(fileURLToPath(url)) ? { url, format: 'module', shortCircuit: true } : next(specifier, context)
+}
+
+export function load (url, context, next) {
+  return isOurs(url) ? { format: 'module', source: compiled(fileURLToPath(url)), shortCircuit: true } : next(url, context)
+}
