@@ -43,9 +43,16 @@ function addJsonParser (scope: FastifyInstance) {
   })
 }
 
+type Serializer = (value: unknown) => string
+
+/** Many routes answer with the same schema, and a host may have several registries: each is compiled once. */
+const serializers = new WeakMap<object, Serializer>()
+
 /** The form of every answer; a host's own compiler is made for schemas of another kind. */
-const serializerCompiler: FastifySerializerCompiler<AnySchema> = function compileSerializer ({ schema }) {
-  return fastJson(schema)
+const serializerCompiler: FastifySerializerCompiler<AnySchema & object> = function compileSerializer ({ schema }) {
+  const serializer = serializers.get(schema) ?? fastJson(schema)
+  serializers.set(schema, serializer)
+  return serializer
 }
 
 export default fp(async function validation (scope: FastifyInstance) {

@@ -67,11 +67,11 @@ export class RedisServer {
   }
 }
 
-/** Waits until something holds, for at most 30 s. */
-export async function eventually (what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+/** Waits until something holds, for at most 30 s. @param state says, where that was in vain, what was there instead */
+export async function eventually (what: string, holds: () => boolean | Promise<boolean>, state: () => unknown = () => ''): Promise<void> {
   const end = Date.now() + 30_000
   while (!await holds()) {
-    if (Date.now() > end) throw new Error(`Not in time: ${what}`)
+    if (Date.now() > end) throw new Error(`Not in time: ${what} ${JSON.stringify(state())}`)
     await sleep(10)
   }
 }

@@ -61,11 +61,11 @@ export const SubscribedAck = ServerFrame('ack', {
   recovered: Type.Boolean({ description: 'False when some of what came after `since` cannot be had any more' })
 }, { description: 'The connection is subscribed: what was missed comes up to this position, and then what is published. A pattern and `$agents` have no position', examples: [{ type: 'ack', requestId: 'r1', channel, epoch: 'f3Zk1q2a0', offset: 19, recovered: true }] })
 export const PublishedAck = ServerFrame('ack', {
-  requestId: Type.Optional(RequestId),
+  requestId: RequestId,
   channel: ChannelName,
   ...place,
   duplicate: Type.Optional(Type.Literal(true, { description: 'It had been published before: the position is that of the first' }))
-}, { description: 'The message has its place in the channel', examples: [{ type: 'ack', requestId: 'r1', channel, epoch: 'f3Zk1q2a0', offset: 20 }] })
+}, { description: 'The message has its place in the channel; only for a frame with a requestId', examples: [{ type: 'ack', requestId: 'r1', channel, epoch: 'f3Zk1q2a0', offset: 20 }] })
 export const ChannelMessage = ServerFrame('message', { channel: ChannelName, ...message }, { description: 'What was published in a channel' })
 export const ChannelGap = ServerFrame('channel_gap', { channel: ChannelName, ...place, recovered: Type.Literal(false) }, { description: 'Messages up to this position cannot be had any more; the channel goes on after it' })
 export const HistoryReply = ServerFrame('history', {

@@ -72,7 +72,7 @@ export type CancelRequestFrame = Static<typeof CancelRequestFrame>
 const place = { epoch: Epoch, offset: Offset }
 
 export const SentAck = ServerFrame('ack', {
-  requestId: Type.Optional(RequestId),
+  requestId: RequestId,
   offset: Offset,
   delivered: Type.Boolean({ description: 'Whether the receiver is connected; with the level `delivered`, whether it was given the message' }),
   duplicate: Type.Optional(Type.Literal(true, { description: 'It had been sent before: the offset is that of the first' }))

@@ -2,7 +2,7 @@ import { payloadText } from '../../messaging/payload.js'
 import { PublishFrame } from '../../schemas/frames/channels.js'
 import type { FrameHandler } from '../tiers.js'
 
-/** Says something to all who are subscribed to a channel, but not to the connection itself unless it asks for that. */
+/** Says something to all who are subscribed to a channel, but not to the connection itself unless it asks for that; answered where a `requestId` asks for it. */
 export const publish: FrameHandler = {
   schema: PublishFrame,
   answersLater: true,
@@ -10,6 +10,6 @@ export const publish: FrameHandler = {
     const { requestId, channel, data, msgId, echo } = frame as unknown as PublishFrame
     const text = payloadText(data, connection.tier.options.maxMessageSize)
     const { epoch, offset, duplicate } = await messaging.channels.publish(connection, { channel, data: text, msgId, origin: echo ? undefined : connection.id })
-    connection.sendFrame({ type: 'ack', ...(requestId !== undefined && { requestId }), channel, epoch, offset, ...(duplicate && { duplicate }) })
+    if (requestId !== undefined) connection.sendFrame({ type: 'ack', requestId, channel, epoch, offset, ...(duplicate && { duplicate }) })
   }
 }
