@@ -3,8 +3,8 @@ import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 
-/** Programs that tests start, each with the Debian package that brings it: `['redis-server', 'redis-server']`. */
-const tools = [['redis-server', 'redis-server']]
+/** Programs that tests start, each with the Debian package that brings it. */
+const tools = [['redis-server', 'redis-server'], ['chromium', 'chromium']]
 
 function isOnPath (program) {
   return (process.env.PATH ?? '').split(delimiter).some(folder => {

@@ -1,4 +1,4 @@
-import { MeteredPeer, SignallingClient, type MeteredPeerOptions } from '@metered-ca/realtime'
+import { SignallingClient } from '@metered-ca/realtime'
 import fastify from 'fastify'
 import t, { type Test } from 'tap'
 import type { WebSocket } from 'ws'
@@ -158,59 +158,4 @@ t.test('a server that goes says so, and clients are there again when it is', asy
   await until(() => heard.filter(([event]) => event === 'presence').length === 2, 10_000)
   await client.send('alice', 'again')
   await until(() => heard.at(-1)![0] === 'direct')
-})
-
-/** Stands for WebRTC where there is none: connections that are never negotiated, since nobody adds a track to them. */
-function idleConnection () {
-  return Object.assign(new EventTarget(), {
-    connectionState: 'new',
-    signalingState: 'stable',
-    iceConnectionState: 'new',
-    localDescription: null,
-    remoteDescription: null,
-    getSenders: () => [],
-    setConfiguration () {},
-    close () {}
-  })
-}
-
-t.test('the roster of the SDK: peers come and go, and are the same after a cut', async t => {
-  const registry = await buildV1(t)
-  const rtcPeerConnectionFactory = idleConnection as unknown as NonNullable<MeteredPeerOptions['rtcPeerConnectionFactory']>
-
-  async function join (peerId: string) {
-    const { sockets, options } = watched(sdkOptions(registry, sourceOf(registry, peerId, { peerMetadata: { username: peerId } })))
-    const metered = new MeteredPeer({ ...options, rtcPeerConnectionFactory } as MeteredPeerOptions)
-    const events: string[] = []
-    metered.on('peer-joined', ({ peer: remote }) => { events.push(`+${remote.id} ${String(remote.metadata?.username)}`) })
-    metered.on('peer-left', ({ peer: remote }) => { events.push(`-${remote.id}`) })
-    metered.on('data', ({ senderPeerId, data, kind }) => { events.push(`${kind} ${senderPeerId} ${String(data)}`) })
-    t.teardown(() => metered.close())
-    await metered.join('room')
-    return { metered, events, sockets }
-  }
-
-  const alice = await join('alice')
-  const bob = await join('bob')
-  await until(() => alice.events.length === 1 && bob.events.length === 1)
-  t.same([alice.events, bob.events], [['+bob bob'], ['+alice alice']])
-  t.equal(alice.metered.peerId, 'alice')
-  await alice.metered.send('hello all')
-  await bob.metered.sendTo('alice', 'hello alice')
-  await until(() => alice.events.length === 2 && bob.events.length === 2)
-  t.same([alice.events[1], bob.events[1]], ['direct bob hello alice', 'broadcast alice hello all'])
-
-  const carol = await join('carol')
-  await until(() => alice.events.includes('+carol carol') && bob.events.includes('+carol carol') && carol.metered.remotePeers.length === 2)
-  t.same(carol.metered.remotePeers.map(({ id }) => id).sort(), ['alice', 'bob'])
-
-  // Dave comes while Alice is away, and Carol goes.
-  const known = alice.metered.remotePeers.find(({ id }) => id === 'bob')
-  alice.sockets.at(-1)!.terminate()
-  await carol.metered.close()
-  const dave = await join('dave')
-  await until(() => alice.metered.state === 'joined' && alice.events.includes('+dave dave') && alice.events.includes('-carol'))
-  t.same(alice.metered.remotePeers.map(({ id }) => id).sort(), ['bob', 'dave'])
-  t.equal(alice.metered.remotePeers.find(({ id }) => id === 'bob'), known)
-  await until(() => dave.metered.remotePeers.length === 2 && bob.metered.remotePeers.length === 2)
 })

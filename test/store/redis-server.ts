@@ -5,6 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
+import { needs } from '../tools.js'
+
+needs('redis-server')
 
 /** A redis-server of its own on a socket in a temporary folder. It keeps nothing unless `save` is called. */
 export class RedisServer {
