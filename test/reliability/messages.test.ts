@@ -17,6 +17,7 @@ class Publisher {
   readonly #token: string
   readonly #owed = new Map<string, object>()
   #client: Client | undefined
+  #isOver = false
 
   constructor (member: Member, token: string) {
     this.#member = member
@@ -27,6 +28,7 @@ class Publisher {
 
   async open (): Promise<void> {
     this.#client = undefined
+    if (this.#isOver) return
     const client = await this.#member.agentSocket(this.#token).catch(() => undefined)
     if (client?.ws.readyState === WebSocket.OPEN) this.#take(client)
     else setTimeout(() => { this.open() }, 50)
@@ -42,6 +44,11 @@ class Publisher {
     this.#client = client
   }
 
+  close (): void {
+    this.#isOver = true
+    this.#client?.ws.terminate()
+  }
+
   publish (data: number): void {
     const frame = { type: 'publish', channel, data, msgId: `m${data}`, requestId: `m${data}` }
     this.#owed.set(frame.requestId, frame)
@@ -54,7 +61,10 @@ t.test('ten thousand messages reach a subscriber that is cut fifty times and mov
   const members = await startFleet(t, { program, size: 2, redisUrl, env: { ...rates, MESSAGING_HISTORY_ENTRIES: '5000' } })
   const nomad = new Nomad(members, await members[0]!.agent('agent-nomad'))
   const publishers = await Promise.all(members.map(async (member, n) => new Publisher(member, await member.agent(`agent-${n}-publisher`))))
-  for (const publisher of publishers) await publisher.open()
+  for (const publisher of publishers) {
+    await publisher.open()
+    t.teardown(() => publisher.close())
+  }
   await nomad.move()
   const total = 10_000
   let sent = 0
