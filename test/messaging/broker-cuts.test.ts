@@ -143,6 +143,24 @@ t.test('a gap that Redis could not tell of is filled when it can', async t => {
   t.same(a.losses, [])
 })
 
+t.test('what Redis refuses to subscribe to is subscribed to when it no longer does', async t => {
+  const server = await start(t)
+  const [a, b] = [await join(t, server), await join(t, server)]
+  await a.broker.follow(log)
+  await a.broker.followPattern('other/*')
+  await b.say(log, '1')
+  await a.hears(log, 1)
+  await server.client.call('ACL', 'SETUSER', 'default', 'resetchannels')
+  await server.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+  await eventually('it was refused often', async () => Number(/errorstat_NOPERM:count=(\d+)/.exec(await server.client.info('errorstats'))?.[1]) >= 20)
+  await server.client.call('ACL', 'SETUSER', 'default', 'allchannels')
+  await persist(() => b.say(log, '2'))
+  t.same(await a.hears(log, 2), ['1', '2'])
+  await b.sayAll('c:other/1', ['x'])
+  t.same(await a.hears('c:other/1', 1), ['x'])
+  t.same(a.losses, [])
+})
+
 t.test('while Redis stands still all is refused, in time, and nothing of it happens later', async t => {
   const server = await start(t)
   const [a, b] = [await join(t, server), await join(t, server)]

@@ -188,7 +188,7 @@ t.test('what was missed comes in order and once, while more comes', async t => {
   const registry = await build(t, { agentsWs: { burst: 5000, messagesPerSecond: 5000 } })
   const one = await connect(registry, 'agent-one')
   const token = await registry.join('agent-two')
-  const say = (n: number) => { one.send({ type: 'send', to: 'agent-two', data: { n, text: 'x'.repeat(4000) } }) }
+  const say = (n: number) => { one.send({ type: 'send', to: 'agent-two', data: { n, text: 'x'.repeat(4000) }, requestId: `s${n}` }) }
   for (let n = 0; n < 300; n++) say(n)
   await nextWhere(one, 'ack', ({ offset }) => offset === 300)
   const two = await registry.agentSocket(token)
