@@ -55,12 +55,11 @@ async function withNames (onNamed: (socket: WebSocket, name: string) => void, on
   return { port }
 }
 
-const byId = (acknowledges: boolean) => (): Promise<SocketServer> => {
+function byId (): Promise<SocketServer> {
   const sockets = new Map<string, WebSocket>()
-  return withNames((socket, name) => { sockets.set(name, socket) }, (socket, from, text) => {
+  return withNames((socket, name) => { sockets.set(name, socket) }, (_socket, from, text) => {
     const { to, data } = JSON.parse(text) as Frame
     sockets.get(to)!.send(JSON.stringify({ type: 'direct', from, data }))
-    if (acknowledges) socket.send(JSON.stringify({ type: 'ack', delivered: true }))
   })
 }
 
@@ -130,8 +129,7 @@ export const relays = {
   'ws, text passed on': passing(sendText),
   'ws, prepared frame passed on': passing(writeFrame),
   'Socket.IO room, passed on': room,
-  'ws, relay by id': byId(false),
-  'ws, relay by id that acknowledges': byId(true),
+  'ws, relay by id': byId,
   'ws, relay that matches ids': matching,
   'ws + ioredis relay': overRedis(false),
   'ws + ioredis relay, auto-pipelining': overRedis(true)
