@@ -10,8 +10,8 @@ export interface LogsLimits extends BrokerLimits {
   totalBytes: number
 }
 
-/** How many logs an append looks at to make room: it stays short whatever there is. */
-const looksPerAppend = 16
+/** How many logs an append looks at, where there is room and where there is none: it stays short whatever there is. */
+const looks = { usual: 1, full: 16 }
 
 /** Logs by name, those first that were used longest ago: these are forgotten, and begin anew with another epoch. */
 export class MemoryLogs {
@@ -77,9 +77,9 @@ export class MemoryLogs {
   }
 
   #makeRoom (except: string) {
-    let looks = 0
+    let left = this.#fits() ? looks.usual : looks.full
     for (const [name, ring] of this.#rings) {
-      if (name === except || looks++ === looksPerAppend) break
+      if (name === except || left-- === 0) break
       this.#expire(ring)
       if (!ring.isEmpty && this.#fits()) break
       this.#letGo(name, ring)
