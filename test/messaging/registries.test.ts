@@ -121,7 +121,7 @@ t.test('a token that one process revokes is delivered nothing by the other', asy
   t.equal((await here.post('/tokens/revoke', { ...admin, body: { agent_id: 'agent-one' } })).status, 200)
   const revokedAt = Date.now()
   t.match(await one.closed, { code: 4001 })
-  t.ok(Date.now() - revokedAt < 5000)
+  t.ok(Date.now() - revokedAt < 1000)
   await here.app.agentRegistry.publish(channel, 1)
   await until(async () => (await here.app.agentRegistry.presence(channel)).length === 0)
   t.notOk(one.all.some(({ type }) => type === 'message'))
