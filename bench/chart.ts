@@ -6,7 +6,7 @@ export interface Bar { label: string, value: number, isOurs?: boolean }
 export interface Chart { file: string, title: string, unit: string, bars: readonly Bar[], goal?: { value: number, label: string } }
 
 const width = 760
-const left = 190
+const left = 250
 const right = 120
 const top = 52
 const step = 30
