@@ -13,21 +13,21 @@ interface Frame { type: string, token?: string, to: string, rid: string, request
 const welcome = '{"type":"auth_success"}'
 
 /** The text that came goes to all others as it is. */
-const passing = (pass: (others: Iterable<WebSocket>, text: string) => void) => async (): Promise<SocketServer> => {
+const passing = (pass: (clients: Iterable<WebSocket>, from: WebSocket, text: string) => void) => async (): Promise<SocketServer> => {
   const { port, clients } = await withWs(socket => {
-    socket.on('message', (data: Buffer) => { pass([...clients].filter(client => client !== socket), data.toString()) })
+    socket.on('message', (data: Buffer) => { pass(clients, socket, data.toString()) })
   })
   return { port }
 }
 
-function sendText (clients: Iterable<WebSocket>, text: string) {
-  for (const client of clients) client.send(text)
+function sendText (clients: Iterable<WebSocket>, from: WebSocket, text: string) {
+  for (const client of clients) if (client !== from) client.send(text)
 }
 
 /** The limit: one frame, below ws. */
-function writeFrame (clients: Iterable<WebSocket>, text: string) {
+function writeFrame (clients: Iterable<WebSocket>, from: WebSocket, text: string) {
   const frame = serverFrame(text)
-  for (const client of clients) (client as unknown as { _socket: Socket })._socket.write(frame)
+  for (const client of clients) if (client !== from) (client as unknown as { _socket: Socket })._socket.write(frame)
 }
 
 async function room (): Promise<SocketServer> {

@@ -1,8 +1,8 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
-import { isProblem, problem, problemTypes, type ProblemError, type ProblemType } from '../src/errors.js'
+import { isAway, isProblem, problem, problemTypes, type ProblemError, type ProblemType } from '../src/errors.js'
 import { jittered, retryAfter } from '../src/jitter.js'
 
-export const storageRetryMs = 2_000
+const storageRetryMs = 2_000
 
 /** A problem document (RFC 9457). */
 export interface ProblemDocument {
@@ -57,14 +57,20 @@ export function toProblem (error: FastifyError, request: FastifyRequest): Proble
   return Object.assign(problem('internal-error', 'An unexpected error occurred. Try again later.'), { statusCode: status === 503 ? 503 : 500 })
 }
 
+/** A store that is away may not know when it will be back: everybody tries again, not all in one instant. */
+export function extrasOf (error: ProblemError): Pick<ProblemError, 'members' | 'headers'> {
+  return isAway(error) ? retryAfter(jittered(storageRetryMs, 0.5)) : error
+}
+
 /**
  * Handlers that answer every error as a problem document whose type is below `base`.
  * @param onForbidden hears of what is answered 403
  */
 export function createProblemHandlers (base: string, onForbidden?: (error: ProblemError, request: FastifyRequest) => void): ProblemHandlers {
   function send (error: ProblemError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+    const { members, headers = {} } = extrasOf(error)
     const document: ProblemDocument = {
-      ...error.members,
+      ...members,
       type: `${base}${error.type}`,
       title: problemTypes[error.type][0],
       status: error.statusCode,
@@ -74,10 +80,8 @@ export function createProblemHandlers (base: string, onForbidden?: (error: Probl
       request_id: request.id
     }
     reply.header('x-request-id', request.id)
-    // Whoever says so may not know when it will be back: everybody tries again, not all in one instant.
-    if (error.type === 'storage-unavailable') reply.headers(retryAfter(jittered(storageRetryMs, 0.5)).headers)
     if (error.statusCode === 401) reply.header('www-authenticate', 'Bearer')
-    return reply.code(error.statusCode).headers(error.headers ?? {}).type('application/problem+json; charset=utf-8').send(JSON.stringify(document))
+    return reply.code(error.statusCode).headers(headers).type('application/problem+json; charset=utf-8').send(JSON.stringify(document))
   }
   return {
     errorHandler: function problemErrorHandler (error, request, reply) {

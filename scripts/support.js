@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import ts from 'typescript'
+import { transpile } from './transpile.js'
 
 export const root = fileURLToPath(new URL('..', import.meta.url))
 const running = new Set()
@@ -83,12 +83,6 @@ export async function startRegistry (more = {}) {
   const server = begin(process.execPath, [join(root, 'dist/src/server.js')], { cwd: makeFolder('registry'), env, timeoutMs: 600_000 })
   const [, url] = await waitForOutput(server, startedLine)
   return { url, stop: () => stop(server) }
-}
-
-/** The JavaScript of a TypeScript module. Types are not checked here. */
-export function transpile (source) {
-  const compilerOptions = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2023 }
-  return ts.transpileModule(source, { compilerOptions }).outputText
 }
 
 export function transpileFile (from, to) {

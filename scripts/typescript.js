@@ -8,30 +8,22 @@ import { createRequire, register } from 'node:module'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { isMainThread } from 'node:worker_threads'
+import { settings, transpile } from './transpile.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const folder = join(root, '.tap/compiled')
-const require = createRequire(import.meta.url)
-const settings = readFileSync(join(root, 'tsconfig.json'), 'utf8')
-const { version } = require('typescript/package.json')
+const { version } = createRequire(import.meta.url)('typescript/package.json')
 
 if (isMainThread) {
   mkdirSync(folder, { recursive: true })
   register(import.meta.url)
 }
 
-function compile (path, source) {
-  // It takes longer to load than all that is compiled already.
-  const ts = require('typescript')
-  const { options } = ts.convertCompilerOptionsFromJson({ ...JSON.parse(settings).compilerOptions, module: 'esnext', moduleResolution: 'bundler', sourceMap: false, inlineSourceMap: true, inlineSources: true }, root)
-  return ts.transpileModule(source, { fileName: path, compilerOptions: options }).outputText
-}
-
 function compiled (path) {
   const source = readFileSync(path, 'utf8')
-  const name = join(folder, createHash('sha256').update(JSON.stringify([version, settings, path, source])).digest('base64url'))
+  const name = join(folder, createHash('sha256').update(JSON.stringify([version, settings, String(transpile), path, source])).digest('base64url'))
   if (existsSync(name)) return readFileSync(name, 'utf8')
-  const output = compile(path, source)
+  const output = transpile(source, { fileName: path, inlineSourceMap: true, inlineSources: true })
   // Another process may be writing the same.
   writeFileSync(`${name}.${process.pid}`, output)
   renameSync(`${name}.${process.pid}`, name)

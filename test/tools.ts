@@ -1,10 +1,13 @@
 import { spawnSync } from 'node:child_process'
 import t from 'tap'
 
-/** Skips the file of tests that loads it where a program is not there; with `CI=true` it goes on, and fails. */
-export function needs (program: string): void {
-  const { error } = spawnSync(program, ['--version'], { stdio: 'ignore' })
-  if (!error || process.env.CI === 'true') return
+/**
+ * Where a program is. Where it is not there the file of tests that loads this is skipped or, with `CI=true`, fails.
+ */
+export function find (program: string): string {
+  const path = spawnSync('sh', ['-c', `command -v ${program}`], { encoding: 'utf8' }).stdout.trim()
+  if (path) return path
+  if (process.env.CI === 'true') throw new Error(`${program} is not installed`)
   t.plan(0, `${program} is not installed`)
   process.exit()
 }

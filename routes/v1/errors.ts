@@ -1,7 +1,6 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
-import { storageRetryMs, toProblem } from '../../plugins/problems.js'
-import { isAway, type ProblemError, type ProblemType } from '../../src/errors.js'
-import { jittered, retryAfter } from '../../src/jitter.js'
+import { extrasOf, toProblem } from '../../plugins/problems.js'
+import type { ProblemError, ProblemType } from '../../src/errors.js'
 
 /** How clients of the Metered REST API know errors; the others are called as they are. */
 const known: Partial<Record<ProblemType, string>> = {
@@ -29,8 +28,7 @@ export function createErrorHandler (onForbidden: (error: ProblemError, request: 
     // What a client got wrong is 400 here, whatever it is.
     const status = told.type === 'validation-failed' ? 400 : told.statusCode
     const reason = told.type === 'request-rejected' ? { reason: told.members!.reason } : {}
-    if (isAway(told)) reply.headers(retryAfter(jittered(storageRetryMs, 0.5)).headers)
     if (status === 401) reply.header('www-authenticate', 'Bearer')
-    return reply.code(status).headers(told.headers ?? {}).send({ error: codeOf(told), message: told.message, ...reason })
+    return reply.code(status).headers(extrasOf(told).headers ?? {}).send({ error: codeOf(told), message: told.message, ...reason })
   }
 }

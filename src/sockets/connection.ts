@@ -178,9 +178,9 @@ export class Connection implements Peer {
     this.push(textPing)
   }
 
-  /** The bare `ack`: only for those who asked for one. */
-  ack (frame: Frame): void {
-    if (frame.requestId !== undefined) this.sendFrame({ type: 'ack', requestId: frame.requestId })
+  /** Says what became of a frame: only to those who asked. */
+  ack ({ requestId }: Frame, outcome: object = {}): void {
+    if (requestId !== undefined) this.sendFrame({ type: 'ack', requestId, ...outcome })
   }
 
   fail (code: ErrorCode, message: string, frame?: unknown, extras: object = {}): void {

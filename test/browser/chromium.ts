@@ -1,10 +1,8 @@
-import { execFileSync } from 'node:child_process'
 import { chromium, type Browser } from 'playwright-core'
 import type { Test } from 'tap'
-import { needs } from '../tools.js'
+import { find } from '../tools.js'
 
-needs('chromium')
-const executablePath = execFileSync('sh', ['-c', 'command -v chromium'], { encoding: 'utf8' }).trim()
+const executablePath = find('chromium')
 
 // What calls home at every start, and is not there for long enough to do so.
 const quiet = ['--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-quic', '--no-first-run']

@@ -8,7 +8,7 @@ import { forge, nextWhere } from '../sockets/helper.js'
 import { events } from './feed-helper.js'
 
 const leaseMs = 600
-const away = () => problem('storage-unavailable', 'The store is away')
+const away = () => problem('storage-unavailable', 'The store is away', { members: { retry_after: 2 }, headers: { 'retry-after': '2' } })
 
 /** Makes every call of these methods fail for as long as `isAway` says so. */
 function guard<T extends object> (target: T, names: ReadonlyArray<keyof T & string>, isAway: () => boolean, note: (name: string) => void = () => {}) {
@@ -88,8 +88,11 @@ t.test('every write is answered 503 at once, with another time to come back for 
     t.equal(problemOf(t, answer), 'storage-unavailable')
     t.equal(answer.status, 503)
     t.ok(Number(answer.headers.get('retry-after')) >= 1)
+    t.equal(answer.headers.get('retry-after'), String(answer.body.retry_after))
     t.ok(performance.now() - started < 5000)
   }
+  const refused = await Promise.all(Array.from({ length: 50 }, () => writes[1]!()))
+  t.ok(new Set(refused.map(({ headers }) => headers.get('retry-after'))).size > 1, 'not all in one instant')
   await t.rejects(registry.app.agentRegistry.heartbeat('agent-one'), { code: 'AGENT_REGISTRY_STORAGE_UNAVAILABLE' })
   store.comeBack()
   t.equal((await registry.post('/agents/register', { token: temp, body })).status, 200, 'what was refused may be asked for again')

@@ -41,6 +41,8 @@ for (const [name, open] of await openPairs(t)) {
 
     await t.test('while the first runs the second is told so, and later has its answer, although nobody waited for the first', async t => {
       const agent = await there.agentSocket(await there.join('agent-three', { capabilities: ['think'] }))
+      // Who is not known to be there is not asked.
+      await until(async () => here.app.agentRegistry.get('agent-three') && seen(await post(here, 'peers/agent-three/send', { data: 'hello' })).delivered)
       const ask = (registry: Harness) => post(registry, 'request', { capability: 'think', data: 1 }, 'ask')
       const first = ask(here)
       const { rid } = await agent.next('request')

@@ -292,7 +292,7 @@ t.test('what goes wrong behind the registry', async t => {
   }
 
   await t.test('a store that is away: come again', async t => {
-    const answer = await mintWith(() => problem('storage-unavailable', 'Away'))
+    const answer = await mintWith(() => problem('storage-unavailable', 'Away', { headers: { 'retry-after': '2' } }))
     t.same(errorOf(t, answer), [503, 'storage_unavailable'])
     t.ok(Number(answer.headers.get('retry-after')) > 0)
   })

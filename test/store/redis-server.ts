@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import { needs } from '../tools.js'
+import { find } from '../tools.js'
 
-needs('redis-server')
+const program = find('redis-server')
 
 /** A redis-server of its own on a socket in a temporary folder. It keeps nothing unless `save` is called. */
 export class RedisServer {
@@ -43,7 +43,7 @@ export class RedisServer {
 
   async start (): Promise<void> {
     const args = ['--port', '0', '--unixsocket', this.path, '--dir', this.folder, '--save', '', '--appendonly', 'no', ...this.#args]
-    this.#process = spawn('redis-server', args, { stdio: 'ignore' })
+    this.#process = spawn(program, args, { stdio: 'ignore' })
     const ended = once(this.#process, 'exit').then(() => { throw new Error('redis-server has ended') })
     await Promise.race([ended, this.client.ping()])
     ended.catch(() => {})

@@ -10,7 +10,7 @@ export const inbox: FrameHandler = {
     assertTakesPart(connection)
     const { requestId, since } = frame as InboxFrame
     const { epoch, offset, recovered, start } = await messaging.direct.replay(connection, since)
-    connection.sendFrame({ type: 'ack', ...(requestId !== undefined && { requestId }), epoch, offset, recovered })
+    connection.sendFrame({ type: 'ack', requestId, epoch, offset, recovered })
     start()
   }
 }

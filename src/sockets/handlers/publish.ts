@@ -7,9 +7,9 @@ export const publish: FrameHandler = {
   schema: PublishFrame,
   answersLater: true,
   async handle (connection, frame, { messaging }) {
-    const { requestId, channel, data, msgId, echo } = frame as unknown as PublishFrame
+    const { channel, data, msgId, echo } = frame as unknown as PublishFrame
     const text = payloadText(data, connection.tier.options.maxMessageSize)
     const { epoch, offset, duplicate } = await messaging.channels.publish(connection, { channel, data: text, msgId, origin: echo ? undefined : connection.id })
-    if (requestId !== undefined) connection.sendFrame({ type: 'ack', requestId, channel, epoch, offset, ...(duplicate && { duplicate }) })
+    connection.ack(frame, { channel, epoch, offset, ...(duplicate && { duplicate }) })
   }
 }

@@ -9,7 +9,7 @@ export const subscribe: FrameHandler = {
     const { requestId, group, ...request } = frame as unknown as SubscribeFrame
     if (group !== undefined) throw problem('insufficient-permissions', 'Worker groups are not offered')
     await messaging.channels.subscribe(connection, request, subscribed => {
-      connection.sendFrame({ type: 'ack', ...(requestId !== undefined && { requestId }), channel: request.channel, ...subscribed })
+      connection.sendFrame({ type: 'ack', requestId, channel: request.channel, ...subscribed })
     })
   }
 }

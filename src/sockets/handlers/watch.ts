@@ -17,7 +17,7 @@ export const watch: FrameHandler = {
     if (connection.watcher) readers.delete(connection.watcher)
     connection.watcher = watcher
     readers.add(watcher)
-    connection.sendFrame({ type: 'ack', ...(requestId !== undefined && { requestId }), revision: revisionText(registry.replica.epoch, position) })
+    connection.sendFrame({ type: 'ack', requestId, revision: revisionText(registry.replica.epoch, position) })
     if (known === undefined) cursor.restart()
     else if (snapshot) cursor.snapshot()
     watcher.pump()

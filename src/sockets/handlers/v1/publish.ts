@@ -8,9 +8,9 @@ export const publish: FrameHandler = {
   codes: { '/channel': 'invalid_channel' },
   answersLater: true,
   async handle (connection, frame, { messaging }) {
-    const { requestId, channel, data } = frame as unknown as V1PublishFrame
+    const { channel, data } = frame as unknown as V1PublishFrame
     const text = payloadText(data, connection.tier.options.maxMessageSize)
     const { epoch, offset } = await messaging.channels.publish(connection, { channel, data: text, origin: connection.id })
-    if (requestId !== undefined) connection.sendFrame({ type: 'ack', requestId, channel, epoch, offset })
+    connection.ack(frame, { channel, epoch, offset })
   }
 }

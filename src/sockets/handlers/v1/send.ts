@@ -7,8 +7,8 @@ export const send: FrameHandler = {
   codes: { '/to': 'invalid_peer_id' },
   answersLater: true,
   async handle (connection, frame, { messaging }) {
-    const { requestId, to, data } = frame as unknown as V1SendFrame
+    const { to, data } = frame as unknown as V1SendFrame
     const { offset } = await messaging.direct.send(connection, { to, data })
-    if (requestId !== undefined) connection.sendFrame({ type: 'ack', requestId, offset })
+    connection.ack(frame, { offset })
   }
 }

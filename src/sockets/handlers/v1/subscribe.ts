@@ -7,10 +7,10 @@ export const subscribe: FrameHandler = {
   schema: V1SubscribeFrame,
   codes: { '/channel': 'invalid_channel' },
   async handle (connection, frame, { messaging }) {
-    const { requestId, channel, includeSenderMetadata } = frame as unknown as V1SubscribeFrame
+    const { channel, includeSenderMetadata } = frame as unknown as V1SubscribeFrame
     const presence = connection.rights.may('presence', channelNamed(channel, 'v1'))
     await messaging.channels.subscribe(connection, { channel, presence, includeSenderMetadata }, ({ epoch, offset }) => {
-      if (requestId !== undefined) connection.sendFrame({ type: 'ack', requestId, channel, epoch, offset })
+      connection.ack(frame, { channel, epoch, offset })
     })
   }
 }
