@@ -32,7 +32,7 @@ function version (): string {
 
 function readEnvFile (directory: string): Environment {
   try {
-    return parseEnv(readFileSync(join(directory, '.env'), 'utf8')) as Environment
+    return parseEnv(readFileSync(join(directory, '.env'), 'utf8'))
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return {}
     throw error

@@ -26,10 +26,9 @@ function encode ({ cost: { N, r, p }, salt, hash }: Parsed): string {
 }
 
 function parse (text: string): Parsed {
-  const parts = text.split('$')
-  if (parts.length !== 6 || parts[0] !== 'scrypt') throw new TypeError('Not a hash of this hasher')
-  const [N, r, p] = parts.slice(1, 4).map(Number)
-  return { cost: { N, r, p }, salt: Buffer.from(parts[4], 'base64url'), hash: Buffer.from(parts[5], 'base64url') }
+  const [scheme, N, r, p, salt, hash, ...rest] = text.split('$')
+  if (scheme !== 'scrypt' || salt === undefined || hash === undefined || rest.length > 0) throw new TypeError('Not a hash of this hasher')
+  return { cost: { N: Number(N), r: Number(r), p: Number(p) }, salt: Buffer.from(salt, 'base64url'), hash: Buffer.from(hash, 'base64url') }
 }
 
 /**

@@ -95,7 +95,7 @@ export class Revocations {
   check (principal: Principal): RevocationVerdict {
     if (this.#tokens.get(principal.tokenId)) return 'revoked'
     const isAgent = (principal.role === 'agent' || principal.role === 'peer') && principal.agentId !== null
-    const marks = isAgent ? this.#agents.get(principal.agentId!) : undefined
+    const marks = isAgent ? this.#agents.get(principal.agentId) : undefined
     if (covers(marks?.all, principal)) return 'revoked'
     return covers(marks?.butRegister, principal) ? 'register-only' : 'ok'
   }

@@ -21,7 +21,7 @@ export class Batch {
   /** This batch and one message more. */
   and (message: Outgoing): Batch {
     if (this.#next?.last !== message) this.#next = new Batch(message, this)
-    return this.#next!
+    return this.#next
   }
 
   /** All of it as it goes over the wire. */

@@ -16,7 +16,7 @@ export class Flusher {
   /** The batch of those that are owed this message first. */
   begin (message: Outgoing): Batch {
     if (this.#first?.last !== message) this.#first = new Batch(message, null)
-    return this.#first!
+    return this.#first
   }
 
   add (outbox: Outbox): void {

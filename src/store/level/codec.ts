@@ -109,5 +109,5 @@ export function storedChange (change: Change): object {
 export function parseStored<T extends TSchema> (schema: T, text: string): Static<T> {
   const value: unknown = JSON.parse(text)
   if (!checkerOf(schema).Check(value)) throw new TypeError('breaks its schema')
-  return value as Static<T>
+  return value
 }

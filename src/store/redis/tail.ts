@@ -58,7 +58,7 @@ export class Tail {
     const { epoch, n, isFollowing } = this.#feed
     const keys = isFollowing ? [`${base}probes`, `${base}changes`] : [`${base}probes`]
     const positions = isFollowing ? [this.#lastProbe, `${n}-0`] : [this.#lastProbe]
-    const streams = await client.xread('COUNT', entriesPerRead, 'BLOCK', blockMs, 'STREAMS', ...keys, ...positions) as Streams | null
+    const streams = await client.xread('COUNT', entriesPerRead, 'BLOCK', blockMs, 'STREAMS', ...keys, ...positions)
     for (const [key, entries] of streams ?? []) {
       if (key === keys[0]) this.#hear(entries)
       else if (epoch === this.#feed.epoch) this.#follow(n, entries)
