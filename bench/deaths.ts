@@ -4,7 +4,7 @@ import fastify, { type FastifyInstance } from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
 import { agents } from './corpus.js'
 import { startRedis } from './redis.js'
-import { percentile, type Row } from './rounds.js'
+import { cost, percentile, type Row } from './rounds.js'
 
 const population = 10_000
 const silent = 1_000
@@ -48,5 +48,13 @@ export async function deaths (): Promise<Row[]> {
   await redis.stop()
   const [p50, p99] = [percentile(lags, 0.5), percentile(lags, 0.99)]
   const isOnce = lags.length === silent
-  return [{ name: `redis: ${silent.toLocaleString('en')} of ${population.toLocaleString('en')} leases end within a second, three sweepers`, ours: `${lags.length} deaths told, p50 ${p50} ms, p99 ${p99} ms late`, peer: '–', ratio: '–', goal: 'p99 ≤ 1 s', met: isOnce && p99 <= 1000 }]
+  return [{
+    name: `redis: ${silent.toLocaleString('en')} of ${population.toLocaleString('en')} leases end within a second, three sweepers`,
+    ours: `${lags.length} deaths told, p50 ${p50} ms, p99 ${p99} ms late`,
+    peer: '–',
+    ratio: '–',
+    goal: 'p99 ≤ 1 s',
+    met: isOnce && p99 <= 1000,
+    figures: [cost('dead event after lease end, p50', 'ms', p50), cost('dead event after lease end, p99', 'ms', p99)]
+  }]
 }

@@ -2,7 +2,7 @@
 import { Contestant, interleave, number } from './contest.js'
 import { agents } from './corpus.js'
 import type { PairWish, Talked, TalkWish } from './pair.js'
-import { median, seconds, type Row } from './rounds.js'
+import { cost, median, seconds, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
 import type { ServerKind } from './socket-server.js'
 
@@ -52,6 +52,7 @@ export async function direct (): Promise<Row[]> {
     ratio: ratio.toFixed(2),
     goal: `p50 ≤ ${goal}`,
     met: ratio <= goal,
+    figures: [cost('round trip, p50', 'ms', a.p50), cost('round trip, p99', 'ms', a.p99), cost('round trip, CPU', 'µs', a.cpuUs)],
     chart: {
       file: 'direct',
       title: 'From agent to agent and back, median',

@@ -3,7 +3,7 @@ import type { Chart } from './chart.js'
 import { Contestant, interleave, number, us } from './contest.js'
 import type { Heard } from './crowd.js'
 import type { DialectName } from './dialects.js'
-import { median, seconds, type Row } from './rounds.js'
+import { cost, median, seconds, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
 import type { ServerKind } from './socket-server.js'
 
@@ -105,6 +105,7 @@ async function compareAll (all: ReadonlyMap<ServerKind, Contestant>, perTick: nu
   const [ours, ...peers] = costs as [Cost, ...Cost[]]
   const rows = peers.map(peer => rowAgainst(ours, peer, events, goals[peer.name]))
   rows[0]!.chart = chartOf(file, costs, events, goals)
+  rows[0]!.figures = [cost(`CPU per delivery, ${events}`, 'µs', ours.us)]
   return rows
 }
 

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import fastify from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
 import { agents } from './corpus.js'
-import { median, rounds, type Row } from './rounds.js'
+import { cost, median, rounds, type Row } from './rounds.js'
 
 const now = () => performance.timeOrigin + performance.now()
 
@@ -28,5 +28,13 @@ export async function fanOut (population: number, watchers: number): Promise<Row
   }
   child.kill()
   const slowest = Math.max(...times)
-  return [{ name: `one change with ${population.toLocaleString('en')} agents reaches the last of ${watchers.toLocaleString('en')} watchers`, ours: `median ${median(times).toFixed(0)} ms, slowest ${slowest.toFixed(0)} ms`, peer: '–', ratio: '–', goal: '< 150 ms', met: slowest < 150 }]
+  return [{
+    name: `one change with ${population.toLocaleString('en')} agents reaches the last of ${watchers.toLocaleString('en')} watchers`,
+    ours: `median ${median(times).toFixed(0)} ms, slowest ${slowest.toFixed(0)} ms`,
+    peer: '–',
+    ratio: '–',
+    goal: '< 150 ms',
+    met: slowest < 150,
+    figures: [cost('last watcher, median', 'ms', median(times)), cost('last watcher, slowest', 'ms', slowest)]
+  }]
 }

@@ -1,6 +1,6 @@
 // What an idle connection takes that has said who it is, against one that only exists.
 import { Contestant } from './contest.js'
-import { median, rounds, type Row } from './rounds.js'
+import { cost, median, rounds, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
 
 const connections = 5000
@@ -53,6 +53,7 @@ export async function idleMemory (): Promise<Row[]> {
     ratio: (a / b).toFixed(2),
     goal: `≤ ${mostRatio}, ≤ ${mostKb} KB`,
     met: a / b <= mostRatio && a <= mostKb,
+    figures: [cost('RSS per connection', 'KB', a)],
     chart: {
       file: 'idle-memory',
       title: `RSS per idle connection, of ${connections.toLocaleString('en')}`,

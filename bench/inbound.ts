@@ -1,6 +1,6 @@
 // How many requests a second are taken and acknowledged, when clients have many under way on each connection.
 import { Contestant, interleave, number, us } from './contest.js'
-import { median, seconds, type Row } from './rounds.js'
+import { cost, median, rate, seconds, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
 import type { PipelineWish } from './pipeline.js'
 
@@ -44,6 +44,7 @@ export async function inbound (): Promise<Row[]> {
     ratio: ratio.toFixed(2),
     goal: `≥ ${goal.toFixed(1)}`,
     met: ratio >= goal,
+    figures: [rate('requests', a.rate), cost('requests, CPU', 'µs', a.cpuUs)],
     chart: {
       file: 'inbound',
       title: `Requests with an ack per second, ${connections} connections with ${window} under way each`,

@@ -3,7 +3,7 @@ import type { Chart } from './chart.js'
 import { interleave } from './contest.js'
 import { startRedis } from './redis.js'
 import { busy, dataBytes, light, middle, ourSetup, paceText, showRate, showTimes, Team, type Flow } from './request-teams.js'
-import type { Row } from './rounds.js'
+import { cost, rate, type Figure, type Row } from './rounds.js'
 import type { ServerKind } from './socket-server.js'
 
 const secret = 'a secret of more than thirty-two characters'
@@ -15,6 +15,8 @@ async function runAll (teams: readonly Team[], pace = busy): Promise<Results> {
   const results = await interleave(teams, team => team.run(pace))
   return new Map(Array.from(results, ([{ name }, flows]) => [name, middle(flows)]))
 }
+
+const rateFigures = (name: string, flow: Flow): Figure[] => [rate(name, flow.rate), cost(`${name}, CPU`, 'µs', flow.cpuUs)]
 
 function rateRow (name: string, results: Results, peer: ServerKind, goal: number | undefined): Row {
   const [a, b] = [results.get('ours')!, results.get(peer)!]
@@ -38,7 +40,11 @@ async function inOneProcess (accepts: boolean): Promise<Row> {
   const teams = [await Team.start('ours', [ourSetup({})], accepts), await Team.start(local.peer, [''], accepts)]
   const results = await runAll(teams)
   for (const team of teams) team.stop()
-  const row = rateRow(`requests: by capability with ${dataBytes} bytes, ${accepts ? 'accepted and replied to' : 'replied to at once'}, ${paceText}`, results, local.peer, local.goal)
+  const manner = accepts ? 'accepted and replied to' : 'replied to at once'
+  const row = {
+    ...rateRow(`requests: by capability with ${dataBytes} bytes, ${manner}, ${paceText}`, results, local.peer, local.goal),
+    figures: rateFigures(manner, results.get('ours')!)
+  }
   return accepts ? { ...row, chart: chartOf('requests', local.title, results, local.peer, local.goal) } : row
 }
 
@@ -67,8 +73,20 @@ export async function requestsOverRedis (): Promise<Row[]> {
   const name = `requests over Redis: by capability from one process to another, ${paceText}`
   const [ours, peer] = [few.get('ours')!, few.get(shared.peer)!]
   return [
-    { ...rateRow(name, results, shared.peer, shared.goal), chart: chartOf('requests-redis', shared.title, results, shared.peer, shared.goal) },
+    {
+      ...rateRow(name, results, shared.peer, shared.goal),
+      chart: chartOf('requests-redis', shared.title, results, shared.peer, shared.goal),
+      figures: rateFigures('by capability', results.get('ours')!)
+    },
     rateRow(name, results, shared.pipelining, undefined),
-    { name: 'requests over Redis: one after the other', ours: showTimes(ours), peer: `${shared.peer}: ${showTimes(peer)}`, ratio: (ours.p50 / peer.p50).toFixed(2), goal: `p50 ≤ ${mostLightMs} ms`, met: ours.p50 <= mostLightMs }
+    {
+      name: 'requests over Redis: one after the other',
+      ours: showTimes(ours),
+      peer: `${shared.peer}: ${showTimes(peer)}`,
+      ratio: (ours.p50 / peer.p50).toFixed(2),
+      goal: `p50 ≤ ${mostLightMs} ms`,
+      met: ours.p50 <= mostLightMs,
+      figures: [cost('one after the other, p50', 'ms', ours.p50), cost('one after the other, p99', 'ms', ours.p99)]
+    }
   ]
 }

@@ -2,7 +2,7 @@
 import { Agent, request } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { agents } from './corpus.js'
-import { type Row, Server } from './rounds.js'
+import { cost, type Row, Server } from './rounds.js'
 
 const population = 20_000
 const everyMs = 20_000
@@ -60,5 +60,17 @@ export async function restart (): Promise<Row[]> {
   after.stop()
   connections.destroy()
   Promise.allSettled(fleet)
-  return [{ name: `${population.toLocaleString('en')} agents that beat every ${everyMs / 1000} s find their registry empty`, ours: `all alive after ${seconds.toFixed(1)} s; event loop at most ${loop.max.toFixed(0)} ms late, p99 ${loop.p99.toFixed(0)} ms`, peer: '–', ratio: '–', goal: 'event loop < 50 ms', met: loop.max < 50 }]
+  return [{
+    name: `${population.toLocaleString('en')} agents that beat every ${everyMs / 1000} s find their registry empty`,
+    ours: `all alive after ${seconds.toFixed(1)} s; event loop at most ${loop.max.toFixed(0)} ms late, p99 ${loop.p99.toFixed(0)} ms`,
+    peer: '–',
+    ratio: '–',
+    goal: 'event loop < 50 ms',
+    met: loop.max < 50,
+    figures: [
+      cost('all agents alive', 's', seconds),
+      cost('event loop delay, longest', 'ms', loop.max),
+      cost('event loop delay, p99', 'ms', loop.p99)
+    ]
+  }]
 }

@@ -10,8 +10,26 @@ export const seconds = Number(process.env.BENCH_SECONDS ?? 3)
 export const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!
 export const percentile = (values: readonly number[], share: number): number => [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))]!
 
-/** One line of the report: what was measured, what came out, what was aimed at; some are drawn too. */
-export interface Row { name: string, ours: string, peer: string, ratio: string, goal: string, met: boolean, chart?: Chart }
+/** One measured value of ours. Values of two commits are matched by part and name, so the names stay when the texts of rows change. */
+export interface Figure { name: string, unit: string, value: number, lowerIsBetter: boolean }
+
+export const cost = (name: string, unit: string, value: number): Figure => ({ name, unit, value, lowerIsBetter: true })
+export const rate = (name: string, value: number): Figure => ({ name, unit: '/s', value, lowerIsBetter: false })
+
+/**
+ * One line of the report: what was measured, what came out, what was aimed at; some are drawn too.
+ * `figures` are the values in `ours`; rows that compare the same values with another peer have none.
+ */
+export interface Row {
+  name: string
+  ours: string
+  peer: string
+  ratio: string
+  goal: string
+  met: boolean
+  chart?: Chart
+  figures?: Figure[]
+}
 
 /** A program of this folder in a process of its own, which answers questions about itself. */
 export class Server {
@@ -105,5 +123,8 @@ export async function compare (ours: Server, ourLoad: Load, peer: Server, peerLo
   const [a, b] = [middle(results.ours), middle(results.peer)]
   return { ours: a, peer: b, ratio: a.rate / b.rate }
 }
+
+/** The values that `show` writes as text. */
+export const figuresOf = (name: string, result: Result): Figure[] => [rate(name, result.rate), cost(`${name}, CPU`, 'µs', result.cpuUs)]
 
 export const show = ({ rate, cpuUs }: Result) => `${Math.round(rate)}/s, ${cpuUs.toFixed(1)} µs CPU`

@@ -2,7 +2,7 @@
 import fastify from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
 import { agents, queries } from './corpus.js'
-import { percentile, type Row } from './rounds.js'
+import { cost, percentile, type Row } from './rounds.js'
 
 const queryCount = 2000
 
@@ -23,7 +23,23 @@ export async function search (population: number): Promise<Row[]> {
   const longMs = Math.max(...await Promise.all([find(long)]), await find(long), await find(long))
   const [p50, p99] = [percentile(times, 0.5), percentile(times, 0.99)]
   return [
-    { name: `search over ${population.toLocaleString('en')} agents, ${queryCount} queries`, ours: `p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms`, peer: '–', ratio: '–', goal: 'p50 < 5 ms, p99 < 50 ms', met: p50 < 5 && p99 < 50 },
-    { name: 'a query of 1,000 characters', ours: `${longMs.toFixed(1)} ms`, peer: '–', ratio: '–', goal: '< 100 ms', met: longMs < 100 }
+    {
+      name: `search over ${population.toLocaleString('en')} agents, ${queryCount} queries`,
+      ours: `p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms`,
+      peer: '–',
+      ratio: '–',
+      goal: 'p50 < 5 ms, p99 < 50 ms',
+      met: p50 < 5 && p99 < 50,
+      figures: [cost('query, p50', 'ms', p50), cost('query, p99', 'ms', p99)]
+    },
+    {
+      name: 'a query of 1,000 characters',
+      ours: `${longMs.toFixed(1)} ms`,
+      peer: '–',
+      ratio: '–',
+      goal: '< 100 ms',
+      met: longMs < 100,
+      figures: [cost('query of 1,000 characters', 'ms', longMs)]
+    }
   ]
 }

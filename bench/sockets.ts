@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import fastify from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
 import { settledRss } from './memory.js'
-import type { Row } from './rounds.js'
+import { cost, type Row } from './rounds.js'
 
 /** Watchers of the public tier in a process of their own, as many as are asked for. */
 export async function sockets (count: number): Promise<Row[]> {
@@ -17,5 +17,13 @@ export async function sockets (count: number): Promise<Row[]> {
   await once(child, 'message')
   const each = (await settledRss() - before) / count / 1024
   child.kill()
-  return [{ name: `RSS of ${count.toLocaleString('en')} watchers of the public tier`, ours: `${each.toFixed(1)} KB each`, peer: '–', ratio: '–', goal: 'reported', met: true }]
+  return [{
+    name: `RSS of ${count.toLocaleString('en')} watchers of the public tier`,
+    ours: `${each.toFixed(1)} KB each`,
+    peer: '–',
+    ratio: '–',
+    goal: 'reported',
+    met: true,
+    figures: [cost('RSS per watcher', 'KB', each)]
+  }]
 }

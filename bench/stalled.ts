@@ -5,7 +5,7 @@ import { Contestant } from './contest.js'
 import type { Heard } from './crowd.js'
 import { dialects } from './dialects.js'
 import { LightClient } from './light-client.js'
-import { median, percentile, rounds, seconds, type Row } from './rounds.js'
+import { cost, median, percentile, rounds, seconds, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
 
 const sockets = 1000
@@ -131,7 +131,15 @@ const mb = (bytes: number) => `${(bytes / 1_048_576).toFixed(1)} MiB`
 const among = `one stalled socket among ${sockets.toLocaleString('en')}`
 
 function delayRow (name: string, a: number, b: number, goal: string, met: boolean): Row {
-  return { name: `${among}: ${name} of the others`, ours: ms(a), peer: `without it: ${ms(b)}`, ratio: (a / b).toFixed(2), goal, met }
+  return {
+    name: `${among}: ${name} of the others`,
+    ours: ms(a),
+    peer: `without it: ${ms(b)}`,
+    ratio: (a / b).toFixed(2),
+    goal,
+    met,
+    figures: [cost(`delay, ${name}`, 'ms', a), cost(`delay without a stalled socket, ${name}`, 'ms', b)]
+  }
 }
 
 export async function stalled (): Promise<Row[]> {
@@ -156,6 +164,14 @@ export async function stalled (): Promise<Row[]> {
   return [
     { ...delayRow('p50', a.p50, b.p50, `≤ ${mostP50.toFixed(2)}`, a.p50 / b.p50 <= mostP50), chart },
     delayRow('p99', a.p99, b.p99, `≤ ${mostP99.toFixed(2)} or ${mostP99Ms} ms more`, a.p99 / b.p99 <= mostP99 || a.p99 - b.p99 <= mostP99Ms),
-    { name: `${among}: RSS that it takes when it asks for more than may wait`, ours: mb(rss), peer: '–', ratio: '–', goal: `≤ ${mb(limit + kernelBytes)}`, met: rss <= limit + kernelBytes }
+    {
+      name: `${among}: RSS that it takes when it asks for more than may wait`,
+      ours: mb(rss),
+      peer: '–',
+      ratio: '–',
+      goal: `≤ ${mb(limit + kernelBytes)}`,
+      met: rss <= limit + kernelBytes,
+      figures: [cost('RSS of a stalled socket', 'MB', rss / 1_048_576)]
+    }
   ]
 }

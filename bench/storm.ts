@@ -1,6 +1,6 @@
 // How long a fleet takes that comes back at once, until each has shown its token.
 import { Contestant, interleave, us } from './contest.js'
-import { median, type Row } from './rounds.js'
+import { cost, median, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
 
 const fleet = 5000
@@ -48,6 +48,7 @@ export async function connectStorm (): Promise<Row[]> {
     ratio: (a.ms / b.ms).toFixed(2),
     goal: 'none refused',
     met: true,
+    figures: [cost('all connected', 's', a.ms / 1000), cost('connection, CPU', 'µs', a.cpuUs)],
     chart: {
       file: 'storm',
       title: `Seconds until ${fleet.toLocaleString('en')} have connected and authenticated`,
