@@ -1,4 +1,4 @@
-// Tables and generated parts of Markdown files.
+// Reading and writing Markdown: tables, fenced blocks, headings and links.
 
 export function cell (text) {
   return text.replaceAll('|', '\\|').replaceAll('\n', ' ')
@@ -20,9 +20,42 @@ export function block (language, lines) {
   return [`\`\`\`${language}`, ...lines, '```'].join('\n')
 }
 
-/** Puts `content` between the comments that carry the name of `marker`. */
-export function fill (text, marker, content) {
-  const pattern = new RegExp(`(<!-- ${marker} -->)[^]*?(<!-- /${marker} -->)`)
-  if (!pattern.test(text)) throw new Error(`There is no <!-- ${marker} --> … <!-- /${marker} -->`)
-  return text.replace(pattern, (_, before, after) => `${before}\n${content}\n${after}`)
+const fence = /^```(\w*)[ ]*(.*)\n([^]*?)^```$/gm
+
+/**
+ * The fenced blocks of a page.
+ * @returns {Array<{ language: string, marks: string[], code: string, line: number }>} `marks` are the words after the language
+ */
+export function blocksOf (text) {
+  return Array.from(text.matchAll(fence), ({ 1: language, 2: info, 3: code, index }) => {
+    const line = text.slice(0, index).split('\n').length
+    return { language, marks: info.split(' ').filter(mark => mark !== ''), code, line }
+  })
+}
+
+const withoutBlocks = text => text.replaceAll(fence, '')
+
+function slugOf (heading) {
+  const plain = heading.replace(/\[([^\]]*)\]\([^)]*\)/g, '$1').toLowerCase()
+  return plain.replace(/[^\p{L}\p{N}_\- ]/gu, '').replaceAll(' ', '-')
+}
+
+/** The anchors that GitHub makes for the headings of a page. */
+export function anchorsOf (text) {
+  const anchors = new Set()
+  for (const [, heading] of withoutBlocks(text).matchAll(/^#{1,6} +(.+?) *$/gm)) {
+    const slug = slugOf(heading)
+    let anchor = slug
+    for (let n = 1; anchors.has(anchor); n++) anchor = `${slug}-${n}`
+    anchors.add(anchor)
+  }
+  return anchors
+}
+
+/** The targets of links and images of a page, without what is inside code. */
+export function linksOf (text) {
+  const prose = withoutBlocks(text).replaceAll(/`[^`\n]*`/g, '')
+  const inline = Array.from(prose.matchAll(/\]\(<?([^)>\s]+)>?(?: "[^"]*")?\)/g), match => match[1])
+  const html = Array.from(prose.matchAll(/\b(?:src|srcset|href)="([^"]+)"/g), match => match[1])
+  return [...inline, ...html]
 }

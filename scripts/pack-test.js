@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { begin, makeFolder, ownStorage, root, run, script, startedLine, stop, waitForOutput } from './support.js'
 
-const wanted = /^package\/(package\.json|README\.md|LICENSE|CHANGELOG\.md|docs\/[^/]+\.(md|svg)|dist\/(src|plugins|routes)\/.+\.(js|d\.ts))$/
+const wanted = /^package\/(package\.json|README\.md|LICENSE|CHANGELOG\.md|docs\/.+\.(md|svg)|dist\/(src|plugins|routes)\/.+\.(js|d\.ts))$/
 const required = ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'dist/src/index.js', 'dist/src/index.d.ts', 'dist/src/server.js']
 
 const useIt = `

@@ -1,62 +1,145 @@
-// Runs the blocks of documents that are marked `sh run`, `ts run` or `js run`, in their order, against a registry of each document.
-import { readFileSync, writeFileSync } from 'node:fs'
+// Runs or checks every fenced block of README.md and docs/, page by page, each page against a registry of its own:
+//
+//   js, ts, py   programs that must end with code 0; a name (`client.js`) makes one importable for later blocks; with `listen` it is a
+//                server, which is started, requested and stopped. TypeScript is type-checked. A `ts` block of types only is
+//                type-checked and compared with the schemas of frames
+//   sh           run by one bash per page; with `check` not run, but its scripts, files and settings must exist
+//   http         a request and the response to expect
+//   json         parsed, whole or line by line; frames are validated
+//   env          read as the stand-alone server reads it
+//   text output  what the block before it prints; `…` stands for anything
+//   text mermaid are free
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { adminPassword, agentKey, makeFolder, root, run, script, startRegistry, transpileFile } from './support.js'
+import { parseEnv } from 'node:util'
+import { optionsFromEnv, settingsOf } from '../dist/src/env.js'
+import { OptionsSchema } from '../dist/src/options.js'
+import { ServerSettingsSchema } from '../dist/src/server-settings.js'
+import { asyncapiDocument } from './asyncapi-document.js'
+import { createFrameChecks, isDeclarations } from './blocks/frames.js'
+import { runHttp } from './blocks/http.js'
+import { checkTypes, hasPython, programFolder, runProgram, writeProgram } from './blocks/programs.js'
+import { checkCommands, startShell } from './blocks/shell.js'
+import { blocksOf } from './markdown.js'
+import { adminPassword, agentKey, root, script, startRegistry } from './support.js'
 
-const documents = ['README.md', 'docs/messaging.md']
 const secretKey = 'back-end:a-secret-of-the-scripts'
+const variables = new Set([OptionsSchema, ServerSettingsSchema].flatMap(schema => settingsOf(schema)).flatMap(({ names }) => names).concat('NODE_ENV', 'REGISTRY_URL', 'AGENT_KEY'))
 
-/** A name after the mark is that of a file, which later programs of the document import. */
-function blocksOf (text) {
-  return [...text.matchAll(/^```(sh|ts|js) run(?: (\S+))?\n([^]*?)^```$/gm)].map(([, language, name, code]) => ({ language, name, code }))
+/** Pages that are being split into others, whose blocks have no marks. */
+const former = new Set(['README.md', 'docs/messaging.md', 'docs/protocol.md', 'docs/scaling.md', 'docs/level-store.md', 'docs/reliability.md', 'docs/benchmarks.md'])
+
+function pages () {
+  const below = readdirSync(join(root, 'docs'), { recursive: true }).filter(name => name.endsWith('.md')).sort()
+  return ['README.md', ...below.map(name => join('docs', name))].filter(name => !former.has(name))
 }
 
-function environment (url) {
-  return { REGISTRY_URL: url, AGENT_KEY: agentKey, ADMIN_PASSWORD: adminPassword, SECRET_KEY: secretKey }
+function escapeRegExp (text) {
+  return text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
 }
 
-/** The blocks share one session: variables and functions of an earlier one are there in a later one. */
-async function runShell (blocks, env) {
-  const input = blocks.map(({ code }) => `set -x\n${code}\n{ set +x; } 2>/dev/null\n`).join('')
-  return run('bash', ['-euo', 'pipefail'], { cwd: makeFolder('shell'), env, input: `PATH="${join(root, 'node_modules/.bin')}:$PATH"\n${input}` })
+function compareOutput (expected, actual) {
+  const pattern = expected.trim().split('…').map(escapeRegExp).join('[^]*')
+  if (!new RegExp(`^${pattern}$`).test(actual.trim())) throw new Error(`printed\n${actual.trim()}`)
 }
 
-async function checkTypes (folder) {
-  const compilerOptions = { noEmit: true, rootDir: root, typeRoots: [join(root, 'node_modules/@types')] }
-  const config = { extends: '../tsconfig.json', compilerOptions, include: ['*.ts'] }
-  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config))
-  await run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder])
-}
-
-function writePrograms (folder, blocks) {
-  return blocks.map(({ language, name, code }, index) => {
-    const path = join(folder, name?.replace(/\.[jt]s$/, '') ?? `block-${index + 1}`)
-    writeFileSync(`${path}.${language}`, code)
-    if (language === 'ts') transpileFile(`${path}.ts`, `${path}.js`)
-    return `${path}.js`
-  })
-}
-
-async function runPrograms (blocks, env) {
-  const folder = makeFolder('readme', true)
-  const files = writePrograms(folder, blocks)
-  if (blocks.some(({ language }) => language === 'ts')) await checkTypes(folder)
-  for (const [index, file] of files.entries()) {
-    console.log(`${blocks[index].code}\n${await run(process.execPath, [file], { env: { ...env, PORT: '0' }, timeoutMs: 60_000 })}`)
+function parseValues (code) {
+  try {
+    return [JSON.parse(code)]
+  } catch {
+    return code.trim().split('\n').map(line => JSON.parse(line))
   }
 }
 
-async function runDocument (name) {
-  const blocks = blocksOf(readFileSync(join(root, name), 'utf8'))
-  const shell = blocks.filter(({ language }) => language === 'sh')
-  const programs = blocks.filter(({ language }) => language !== 'sh')
-  const registry = await startRegistry({ SECRET_KEYS: secretKey })
-  if (shell.length > 0) console.log(await runShell(shell, environment(registry.url)))
-  if (programs.length > 0) await runPrograms(programs, environment(registry.url))
-  await registry.stop()
-  console.log(`  ${name}: ${shell.length} shell blocks, ${programs.length} programs`)
+function checkEnv (code) {
+  const values = parseEnv(code)
+  const unknown = Object.keys(values).filter(name => !variables.has(name))
+  if (unknown.length > 0) throw new Error(`no such settings: ${unknown.join(', ')}`)
+  optionsFromEnv(values)
+}
+
+/** What runs the blocks of one page. Everything that it needs is started with the first block that needs it. */
+class Page {
+  #frames
+  #environment
+  #registry
+  #shell
+  #folder = programFolder()
+  #variables
+  #output = ''
+  counts = {}
+
+  constructor (frames) {
+    this.#frames = frames
+  }
+
+  async #env () {
+    this.#registry ??= await startRegistry({ SECRET_KEYS: secretKey })
+    this.#environment ??= { REGISTRY_URL: this.#registry.url, AGENT_KEY: agentKey, ADMIN_PASSWORD: adminPassword, SECRET_KEY: secretKey }
+    return this.#environment
+  }
+
+  async #runShell ({ code, marks }) {
+    if (marks.includes('check')) return checkCommands(code, name => variables.has(name))
+    this.#shell ??= startShell(await this.#env())
+    this.#output = await this.#shell.run(code)
+  }
+
+  async #runProgram (block, index) {
+    if (block.language === 'py' && !hasPython()) {
+      if (process.env.CI === 'true') throw new Error('python3 is missing')
+      console.log('  python3 is missing: a block is skipped')
+      return
+    }
+    const file = writeProgram(this.#folder, block, index)
+    if (block.language === 'ts') await checkTypes(this.#folder)
+    if (block.language === 'ts' && isDeclarations(block.code)) return this.#frames.checkDeclarations(block.code)
+    this.#output = await runProgram(file, block, await this.#env())
+  }
+
+  async #runHttp ({ code }) {
+    this.#variables ??= { ...await this.#env() }
+    this.#output = await runHttp(code, this.#registry.url, this.#variables)
+  }
+
+  async run (block, index) {
+    const { language, code, marks } = block
+    const kinds = {
+      sh: () => this.#runShell(block),
+      js: () => this.#runProgram(block, index),
+      ts: () => this.#runProgram(block, index),
+      py: () => this.#runProgram(block, index),
+      http: () => this.#runHttp(block),
+      json: async () => { for (const value of parseValues(code)) await this.#frames.checkFrame(value) },
+      env: () => checkEnv(code),
+      text: () => marks.includes('output') && compareOutput(code, this.#output),
+      mermaid: () => {}
+    }
+    if (!Object.hasOwn(kinds, language)) throw new Error(`'${language}' is not a language that can be checked`)
+    await kinds[language]()
+    this.counts[language] = (this.counts[language] ?? 0) + 1
+  }
+
+  async end () {
+    await this.#shell?.end()
+    await this.#registry?.stop()
+  }
+}
+
+async function runPage (name, frames) {
+  const page = new Page(frames)
+  for (const [index, block] of blocksOf(readFileSync(join(root, name), 'utf8')).entries()) {
+    try {
+      await page.run(block, index)
+    } catch (error) {
+      throw new Error(`${name}:${block.line}: ${error.message}`)
+    }
+  }
+  await page.end()
+  console.log(`  ${name}: ${Object.entries(page.counts).map(([language, count]) => `${count} ${language}`).join(', ') || 'no blocks'}`)
 }
 
 await script('readme-blocks', async function runBlocks () {
-  for (const name of process.argv.length > 2 ? process.argv.slice(2) : documents) await runDocument(name)
+  const frames = createFrameChecks(await asyncapiDocument())
+  for (const name of process.argv.length > 2 ? process.argv.slice(2) : pages()) await runPage(name, frames)
 })

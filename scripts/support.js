@@ -19,17 +19,19 @@ export function makeFolder (name, insideProject = false) {
 }
 
 /**
- * Starts a command; `ended` gives its exit code, signal and output, and fails after `timeoutMs`.
+ * Starts a command; `ended` gives its exit code, signal and output, and fails after `timeoutMs`. With `input: null` the standard
+ * input stays open.
  * @param {string} command
  * @param {string[]} args
- * @param {{ cwd?: string, env?: Record<string, string | undefined>, input?: string, timeoutMs?: number }} [options]
+ * @param {{ cwd?: string, env?: Record<string, string | undefined>, input?: string | null, timeoutMs?: number }} [options]
  */
 export function begin (command, args, { cwd = root, env = {}, input = '', timeoutMs = 120_000 } = {}) {
   const child = spawn(command, args, { cwd, env: { ...process.env, ...env } })
   const run = { child, output: '' }
   running.add(child)
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', text => { run.output += text })
-  child.stdin.on('error', () => {}).end(input)
+  child.stdin.on('error', () => {})
+  if (input !== null) child.stdin.end(input)
   const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs)
   run.ended = new Promise((resolve, reject) => {
     child.once('error', reject)

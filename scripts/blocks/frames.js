@@ -1,0 +1,79 @@
+// Frames in documents are compared with the schemas that the registry checks frames with.
+import { createRequire } from 'node:module'
+import fastify from 'fastify'
+
+const ts = createRequire(import.meta.url)('typescript')
+
+/** The messages by the value of their member `type`. */
+function messagesByType (document) {
+  const found = new Map()
+  for (const { payload } of Object.values(document.components.messages)) {
+    const type = payload.properties?.type?.const
+    if (type !== undefined) found.set(type, [...(found.get(type) ?? []), payload])
+  }
+  return found
+}
+
+/** Members of a type literal or interface: name → whether it is optional, and the members below it. */
+function membersOf (node) {
+  return new Map(node.members.filter(ts.isPropertySignature).map(member => {
+    const inner = member.type && ts.isTypeLiteralNode(member.type) ? membersOf(member.type) : undefined
+    return [member.name.getText().replaceAll(/['"]/g, ''), { isOptional: member.questionToken !== undefined, inner }]
+  }))
+}
+
+/** How the members of a type differ from those of a schema; null when they are the same. */
+function difference (members, { properties, required = [] }, path = '') {
+  for (const name of Object.keys(properties)) if (!members.has(name)) return `${path}${name} is missing`
+  for (const [name, { isOptional, inner }] of members) {
+    if (!(name in properties)) return `${path}${name} is not in the schema`
+    if (isOptional === required.includes(name)) return `${path}${name} is ${isOptional ? 'required' : 'optional'} in the schema`
+    const found = inner && properties[name].properties ? difference(inner, properties[name], `${path}${name}.`) : null
+    if (found) return found
+  }
+  return null
+}
+
+function typeOf (node) {
+  const member = node.members?.find(candidate => candidate.name?.getText() === 'type')
+  return member?.type && ts.isLiteralTypeNode(member.type) && ts.isStringLiteral(member.type.literal) ? member.type.literal.text : undefined
+}
+
+/** Whether a TypeScript block has nothing but types. */
+export function isDeclarations (code) {
+  const { statements } = ts.createSourceFile('block.ts', code, ts.ScriptTarget.Latest, true)
+  return statements.every(statement => ts.isInterfaceDeclaration(statement) || ts.isTypeAliasDeclaration(statement))
+}
+
+/** An app with a route for each type of frame, which validates its body as that frame. */
+function createValidator ({ components }, types) {
+  const app = fastify({ ajv: { customOptions: { strict: false, coerceTypes: false, removeAdditional: false } } })
+  for (const [type, payloads] of types) {
+    app.post(`/${type}`, { schema: { body: { anyOf: payloads, components } } }, async function accept () { return 'valid' })
+  }
+  return app
+}
+
+export function createFrameChecks (document) {
+  const types = messagesByType(document)
+  const validator = createValidator(document, types)
+  return {
+    /** Interfaces whose `type` is that of a frame have the members of one of the frames with that type. */
+    checkDeclarations (code) {
+      const { statements } = ts.createSourceFile('block.ts', code, ts.ScriptTarget.Latest, true)
+      for (const statement of statements) {
+        const type = typeOf(statement)
+        if (type === undefined) continue
+        if (!types.has(type)) throw new Error(`${statement.name.text}: no frame has the type '${type}'`)
+        const differences = types.get(type).map(payload => difference(membersOf(statement), payload))
+        if (!differences.includes(null)) throw new Error(`${statement.name.text}: ${differences.join('; or ')}`)
+      }
+    },
+    /** A value that is a frame by its `type` is one that its schema allows. */
+    async checkFrame (value) {
+      if (!types.has(value?.type)) return
+      const { statusCode, body } = await validator.inject({ method: 'POST', url: `/${value.type}`, payload: value })
+      if (statusCode !== 200) throw new Error(`${JSON.stringify(value)}: ${body}`)
+    }
+  }
+}
