@@ -1,8 +1,8 @@
 // How long it takes to find who is subscribed to a channel, when very many patterns are subscribed to.
 import { cost, percentile, type Row } from './rounds.js'
 
-type Index = typeof import('../src/messaging/pattern-index.js')
-type Rules = typeof import('../src/messaging/pattern-rules.js')
+type Index = typeof import('../src/lib/pattern-index.js')
+type Rules = typeof import('../src/lib/pattern-rules.js')
 
 /** The index is not part of the package's entry. */
 const load = async <T>(name: string) => await import(new URL(`../dist/src/messaging/${name}.js`, import.meta.url).href) as T

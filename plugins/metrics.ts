@@ -1,7 +1,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import prom from '@platformatic/prom-client'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { BoundedLabels } from '../src/bounded-labels.js'
+import { BoundedLabels } from '../src/lib/bounded-labels.js'
 import { implementation, protocol } from '../src/identity.js'
 import type { Core } from '../src/core.js'
 import type { Answers } from '../src/dashboard/answers.js'

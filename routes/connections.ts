@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { assertSelf, guard } from '../plugins/guard.js'
-import { addressKey } from '../src/auth/address.js'
+import { addressKey } from '../src/lib/address.js'
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { isPublic } from '../src/registry/replica.js'

@@ -9,7 +9,7 @@ import { answers as pollAnswers, events } from '../src/feed/encoding.js'
 import { EventStream } from '../src/feed/event-stream.js'
 import { Place } from '../src/feed/place.js'
 import { Poll, taken } from '../src/feed/poll.js'
-import { jittered } from '../src/jitter.js'
+import { jittered } from '../src/lib/jitter.js'
 import { ChangesAnswer, ChangesQuery, EventsAnswer, EventsQuery } from '../src/schemas/feed.js'
 import { answers, Problem } from '../src/schemas/rest.js'
 

@@ -5,7 +5,7 @@ import { isUnchanged, listTag, recordTag, sendJson } from '../plugins/entity-tag
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { implementation, protocol } from '../src/identity.js'
-import { momentary } from '../src/registry/momentary.js'
+import { momentary } from '../src/lib/per-millisecond-cache.js'
 import { PageCache } from '../src/registry/page-cache.js'
 import { slice } from '../src/registry/query.js'
 import { isPublic } from '../src/registry/replica.js'

@@ -1,5 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto'
-import type { Clock } from './clock.js'
+import type { Clock } from './lib/clock.js'
 import { problem } from './errors.js'
 import type { StateStore } from './store/state.js'
 

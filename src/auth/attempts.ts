@@ -1,8 +1,8 @@
-import { ExpiringMap } from '../expiring-map.js'
+import { ExpiringMap } from '../lib/expiring-map.js'
 import { isProblem, tooMany } from '../errors.js'
 import { TokenBuckets } from '../store/token-buckets.js'
-import { addressKey } from './address.js'
-import type { Clock } from '../clock.js'
+import { addressKey } from '../lib/address.js'
+import type { Clock } from '../lib/clock.js'
 import type { BucketSettings, StateStore } from '../store/state.js'
 
 export interface AttemptsOptions extends BucketSettings {

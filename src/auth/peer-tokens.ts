@@ -3,7 +3,7 @@ import { channelNamed } from '../messaging/channel-names.js'
 import type { Sender } from '../messaging/peer.js'
 import { isUsersName } from '../messaging/taking-part.js'
 import type { PeerTokenBody } from '../schemas/peers.js'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import { mayGrant } from './peer-channels.js'
 import type { IssuedToken, Tokens } from './tokens.js'
 

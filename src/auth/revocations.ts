@@ -1,5 +1,5 @@
-import { ExpiringMap } from '../expiring-map.js'
-import type { Clock } from '../clock.js'
+import { ExpiringMap } from '../lib/expiring-map.js'
+import type { Clock } from '../lib/clock.js'
 import type { Principal } from './principal.js'
 import type { SharedState } from './shared-state.js'
 

@@ -1,6 +1,6 @@
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
-import { ExpiringMap } from '../expiring-map.js'
-import type { Clock } from '../clock.js'
+import { ExpiringMap } from '../lib/expiring-map.js'
+import type { Clock } from '../lib/clock.js'
 import type { SharedState } from './shared-state.js'
 
 /** The session of an admin. `expiresAt` is in epoch milliseconds. */

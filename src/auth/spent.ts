@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ExpiringMap } from '../expiring-map.js'
+import { ExpiringMap } from '../lib/expiring-map.js'
 import { tokenInvalid } from './tokens.js'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import type { StateStore } from '../store/state.js'
 
 /**

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { problem } from '../errors.js'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import type { StateStore } from '../store/state.js'
 import type { Principal } from './principal.js'
 

@@ -3,7 +3,7 @@ import { problem, type ProblemError } from '../errors.js'
 import { Claims, isClaims } from '../schemas/claims.js'
 import { VerifiedTokens } from './verified-tokens.js'
 import type { Grant } from '../schemas/messaging.js'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import type { Principal, Role, TokenType } from './principal.js'
 import type { PeerTokenBody } from '../schemas/peers.js'
 

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import { isObject } from '../registry/normalize.js'
 import { resolveAlertRules, severities, type AlertRule, type AlertSeverity, type Comparison } from './alert-rules.js'
 import type { AlertSnapshot } from './alert-snapshot.js'

@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import type { LogRing } from './logs.js'
 import { Repeats } from './repeats.js'
 import type { RequestStats } from './request-stats.js'

@@ -1,5 +1,5 @@
 import type { AuthEvent, AuthEventType } from '../auth/auth-event.js'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import type { Log } from '../foundation.js'
 import type { LogInput, LogLevel, LogRing } from './logs.js'
 import { Repeats } from './repeats.js'

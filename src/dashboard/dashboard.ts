@@ -1,5 +1,5 @@
 import type { AttemptTarget } from '../auth/attempts.js'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import type { Log } from '../foundation.js'
 import type { Replacement } from '../membership.js'
 import type { ResolvedOptions } from '../options.js'

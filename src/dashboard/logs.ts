@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import { isObject } from '../registry/normalize.js'
 import { envelopeBytes, isoTime, maxFrameBytes } from './frame.js'
 import { Recent } from './recent.js'

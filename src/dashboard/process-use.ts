@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import { round } from './frame.js'
 
 /** What this process uses. */

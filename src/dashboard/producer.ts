@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import { alertSnapshot } from './alert-snapshot.js'
 import type { Alert, Alerts } from './alerts.js'
 import { frameText, type DataFrameType } from './frame.js'

@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import { round } from './frame.js'
 import { hostCounters, type CpuTimes, type DiskCounters, type HostCounters } from './host-counters.js'
 

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
 import type { Principal } from '../auth/principal.js'
-import { jittered } from '../jitter.js'
+import { jittered } from '../lib/jitter.js'
 import type { Cursor } from './cursor.js'
 import { ended, goingAway, keepAlive, opening } from './encoding.js'
 import type { Follower, Readers } from './readers.js'

@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import type { Cursor } from './cursor.js'
 import type { Place } from './place.js'
 import type { FeedSource } from './source.js'

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { addressKey } from '../auth/address.js'
+import { addressKey } from '../lib/address.js'
 import type { Principal } from '../auth/principal.js'
 import { problem } from '../errors.js'
-import { jittered, retryAfter } from '../jitter.js'
+import { jittered, retryAfter } from '../lib/jitter.js'
 
 /** A request that lasts: a stream, or a poll that waits. */
 export interface Visitor {

@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 
 /** Where a log stands. Offsets of one epoch grow by one; another epoch means that what was counted before is not known. */
 export interface Position { readonly epoch: string, readonly offset: number }

@@ -1,6 +1,6 @@
 import { problem } from '../errors.js'
 import type { Broker, Entry, Position } from './broker.js'
-import type { Deadlines } from './deadlines.js'
+import type { Deadlines } from '../lib/deadlines.js'
 import { DirectFrames, tagged, type Manner } from './direct-frames.js'
 import { FollowedLogs } from './followed-logs.js'
 import { InboxReader, type Replay } from './inbox-reader.js'

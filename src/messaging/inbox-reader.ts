@@ -1,6 +1,6 @@
 import { isAway } from '../errors.js'
 import type { Broker, Entry, Page, Position } from './broker.js'
-import type { Deadlines } from './deadlines.js'
+import type { Deadlines } from '../lib/deadlines.js'
 import { DirectFrames, inboxGap } from './direct-frames.js'
 import type { Peer } from './peer.js'
 

@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto'
-import { monotonicClock, type Clock } from '../clock.js'
+import { monotonicClock, type Clock } from '../lib/clock.js'
 import { problem } from '../errors.js'
-import { ExpiringMap } from '../expiring-map.js'
+import { ExpiringMap } from '../lib/expiring-map.js'
 import { defaultLimits, type AppendCommand, type Appended, type Broker, type BrokerLimits, type BrokerListener, type Entry, type Page, type Position, type PresenceChange, type Roster } from './broker.js'
 import { MemoryLogs, type LogsLimits } from './memory-logs.js'
 import { MemoryPlaces } from './memory-places.js'
 import { channelOf, sendingOf } from './names.js'
-import { Patterns } from './patterns.js'
+import { Patterns } from '../lib/patterns.js'
 
 export interface MemoryBrokerOptions {
   clock?: Clock

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import type { BrokerLimits, Entry, Page, Position } from './broker.js'
 import { Ring } from './ring.js'
 

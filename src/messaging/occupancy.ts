@@ -1,6 +1,6 @@
 import type { Principal } from '../auth/principal.js'
 import type { Broker } from './broker.js'
-import type { Deadline, Deadlines } from './deadlines.js'
+import type { Deadline, Deadlines } from '../lib/deadlines.js'
 import type { Peer } from './peer.js'
 import type { Metadata } from './profile.js'
 

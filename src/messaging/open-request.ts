@@ -1,4 +1,4 @@
-import type { Deadline } from './deadlines.js'
+import type { Deadline } from '../lib/deadlines.js'
 import type { Peer } from './peer.js'
 
 /** What is asked, and of whom: one peer, or any agent that can do it. */

@@ -1,4 +1,4 @@
-import { Grouped } from '../grouped.js'
+import { Grouped } from '../lib/multimap.js'
 import type { Peer } from './peer.js'
 
 /** Who takes part through this process, by whatever connections. */

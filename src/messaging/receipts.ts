@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { Deadlines } from './deadlines.js'
+import type { Deadlines } from '../lib/deadlines.js'
 import type { Signals } from './signals.js'
 
 /** Somebody who waits to hear that a message was given to its receiver. */

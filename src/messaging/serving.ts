@@ -1,6 +1,6 @@
 import { problem } from '../errors.js'
 import { Outgoing } from '../sockets/outgoing.js'
-import type { Deadlines } from './deadlines.js'
+import type { Deadlines } from '../lib/deadlines.js'
 import { payloadText } from './payload.js'
 import type { Peer } from './peer.js'
 import type { Peers } from './peers.js'

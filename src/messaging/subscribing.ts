@@ -1,7 +1,7 @@
 import type { Access } from './access.js'
 import type { Broker, Page, Position } from './broker.js'
 import { channelNamed, isPattern, patternNamed, shownName, shownPattern, tierPlace } from './channel-names.js'
-import type { Deadlines } from './deadlines.js'
+import type { Deadlines } from '../lib/deadlines.js'
 import { Holdings, type Holding } from './holdings.js'
 import { nameOfChannel } from './names.js'
 import type { Peer } from './peer.js'

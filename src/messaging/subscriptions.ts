@@ -1,7 +1,7 @@
 import type { Broker, Entry, Position } from './broker.js'
 import { Delivery } from './delivery.js'
 import { nameOfChannel } from './names.js'
-import { PatternIndex } from './pattern-index.js'
+import { PatternIndex } from '../lib/pattern-index.js'
 import { Subscription, type Subscriber } from './subscription.js'
 
 const nobody: ReadonlyMap<object, Subscriber> = new Map()

@@ -1,7 +1,7 @@
 import { promises as dns, type LookupAddress } from 'node:dns'
 import { problem, tooMany } from '../errors.js'
 import { implementation } from '../identity.js'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import { isLoopback, isPublicAddress } from './addresses.js'
 import { hostOf, post } from './post.js'
 import { Quotas, type Quota } from './quotas.js'

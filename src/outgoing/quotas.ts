@@ -1,6 +1,6 @@
-import { ExpiringMap } from '../expiring-map.js'
-import { TokenBucket } from '../token-bucket.js'
-import type { Clock } from '../clock.js'
+import { ExpiringMap } from '../lib/expiring-map.js'
+import { TokenBucket } from '../lib/token-bucket.js'
+import type { Clock } from '../lib/clock.js'
 
 export interface Quota {
   /** Calls at once. */

@@ -1,4 +1,4 @@
-import { coerce } from '../coerce.js'
+import { coerce } from '../lib/coerce.js'
 import { validationFailed, type FieldError } from '../errors.js'
 import { AgentMetrics } from '../schemas/agent.js'
 import type { AgentRecord } from '../store/store.js'

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { EmbeddingError } from '../errors.js'
 import { callHook } from '../hooks.js'
-import { LruMap } from './lru.js'
+import { LruMap } from '../lib/lru.js'
 
 /** Makes one vector of each text, in their order, all of the same length. */
 export type EmbedHook = (texts: string[]) => Array<ArrayLike<number>> | Promise<Array<ArrayLike<number>>>

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { SharedState, StateCopy } from '../auth/shared-state.js'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import { isAway } from '../errors.js'
 import type { StateEntry } from '../store/state.js'
 import type { TierName } from './tiers.js'

@@ -1,5 +1,5 @@
 import type { Principal } from '../auth/principal.js'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import type { ResolvedOptions } from '../options.js'
 import { SharedBuckets, type BucketRate } from './shared-buckets.js'
 

@@ -1,5 +1,5 @@
 import type { Principal } from '../auth/principal.js'
-import { TokenBucket } from '../token-bucket.js'
+import { TokenBucket } from '../lib/token-bucket.js'
 import { rateKeyOf, type FrameRates } from './frame-rates.js'
 import { Offences } from './offences.js'
 import type { BucketRate, SharedBucket } from './shared-buckets.js'

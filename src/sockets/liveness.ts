@@ -1,5 +1,5 @@
 import { isAway } from '../errors.js'
-import { Grouped } from '../grouped.js'
+import { Grouped } from '../lib/multimap.js'
 import { closeCodes } from './codes.js'
 import type { Connection } from './connection.js'
 import type { SocketServices } from './services.js'

@@ -1,6 +1,6 @@
-import { addressKey } from '../auth/address.js'
+import { addressKey } from '../lib/address.js'
 import type { ResolvedOptions } from '../options.js'
-import { KeyCounts } from './key-counts.js'
+import { KeyCounts } from '../lib/multiset.js'
 import type { Tier, TierName } from './tiers.js'
 
 /** What one socket takes from when its upgrade arrives until it is gone. */

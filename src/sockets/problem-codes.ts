@@ -1,5 +1,5 @@
 import { isProblem, type ProblemError, type ProblemType } from '../errors.js'
-import { jittered } from '../jitter.js'
+import { jittered } from '../lib/jitter.js'
 import type { ErrorCode } from './codes.js'
 
 const storageRetryMs = 2000

@@ -1,6 +1,6 @@
 import type { Admission } from '../admission.js'
 import type { Authority } from '../auth/authority.js'
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import type { Dashboard } from '../dashboard/dashboard.js'
 import type { Messaging } from '../messaging/messaging.js'
 import type { ResolvedOptions } from '../options.js'

@@ -1,6 +1,6 @@
-import type { Clock } from '../clock.js'
-import { ExpiringMap } from '../expiring-map.js'
-import { TokenBucket } from '../token-bucket.js'
+import type { Clock } from '../lib/clock.js'
+import { ExpiringMap } from '../lib/expiring-map.js'
+import { TokenBucket } from '../lib/token-bucket.js'
 
 export interface BucketRate { perSecond: number, burst: number }
 

@@ -5,7 +5,7 @@ import { peerIdOf } from '../messaging/rights.js'
 import { closeCodes } from './codes.js'
 import type { Connection } from './connection.js'
 import type { TierHandshake, UpgradeCredentials } from './handshake.js'
-import { KeyCounts } from './key-counts.js'
+import { KeyCounts } from '../lib/multiset.js'
 import { reportRefusal } from './refusals.js'
 import type { SocketServices } from './services.js'
 

@@ -1,5 +1,5 @@
-import { monotonicClock, type Clock } from '../clock.js'
-import { ExpiringMap } from '../expiring-map.js'
+import { monotonicClock, type Clock } from '../lib/clock.js'
+import { ExpiringMap } from '../lib/expiring-map.js'
 import { replicatedKinds, type BucketSettings, type StateEntry, type StateKind, type StateListener, type StateStore } from './state.js'
 import { TokenBuckets } from './token-buckets.js'
 

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { monotonicClock, type Clock } from '../clock.js'
+import { monotonicClock, type Clock } from '../lib/clock.js'
 import { applyMetrics } from '../registry/agent-metrics.js'
 import { LeaseQueue } from './lease-queue.js'
 import { Preservation } from './preservation.js'

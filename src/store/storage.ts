@@ -1,4 +1,4 @@
-import { monotonicClock } from '../clock.js'
+import { monotonicClock } from '../lib/clock.js'
 import type { Broker, BrokerLimits } from '../messaging/broker.js'
 import { MemoryBroker } from '../messaging/memory-broker.js'
 import { MemoryState } from './memory-state.js'

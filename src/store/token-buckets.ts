@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.js'
+import type { Clock } from '../lib/clock.js'
 import type { BucketSettings } from './state.js'
 
 interface Bucket { tokens: number, at: number, settings: BucketSettings }

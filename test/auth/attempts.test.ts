@@ -1,6 +1,6 @@
 import t from 'tap'
 import { problem } from '../../src/errors.js'
-import { addressKey } from '../../src/auth/address.js'
+import { addressKey } from '../../src/lib/address.js'
 import { Attempts, type AttemptTarget, type AttemptsOptions } from '../../src/auth/attempts.js'
 import { MemoryState, type MemoryStateOptions } from '../../src/store/memory-state.js'
 import { manualClock, refusal } from './helper.js'

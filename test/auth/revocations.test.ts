@@ -1,5 +1,5 @@
 import t from 'tap'
-import { ExpiringMap } from '../../src/expiring-map.js'
+import { ExpiringMap } from '../../src/lib/expiring-map.js'
 import { Revocations, type Revoked } from '../../src/auth/revocations.js'
 import { manualClock, principal, shared } from './helper.js'
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { BoundedLabels } from '../../src/bounded-labels.js'
+import { BoundedLabels } from '../../src/lib/bounded-labels.js'
 import { Answers } from '../../src/dashboard/answers.js'
 import { Audit } from '../../src/dashboard/audit.js'
 import { LogRing } from '../../src/dashboard/logs.js'

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { Clock } from '../../src/clock.js'
+import type { Clock } from '../../src/lib/clock.js'
 import type { Broker, BrokerLimits } from '../../src/messaging/broker.js'
 import { timeOf } from '../../src/store/contract/time.js'
 import { logs, sendings } from './broker-logs.js'

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { PatternIndex } from '../../src/messaging/pattern-index.js'
-import { matchesPattern } from '../../src/messaging/pattern-rules.js'
+import { PatternIndex } from '../../src/lib/pattern-index.js'
+import { matchesPattern } from '../../src/lib/pattern-rules.js'
 
 /** What a pattern means, said as simply as can be. */
 function naivelyMatches (pattern: string, channel: string): boolean {

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { momentary } from '../../src/registry/momentary.js'
+import { momentary } from '../../src/lib/per-millisecond-cache.js'
 
 t.test('a text is made again when something has changed, or a millisecond later', async t => {
   const replica = { version: 1 }

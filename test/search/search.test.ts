@@ -1,6 +1,6 @@
 import { Value } from '@sinclair/typebox/value'
 import t, { type Test } from 'tap'
-import { coerce } from '../../src/coerce.js'
+import { coerce } from '../../src/lib/coerce.js'
 import { ConnectionRequest, ConnectionResponse, NotifyRequest, SearchBody, SearchQuery, SearchResponse, type SearchRequest } from '../../src/schemas/search.js'
 import { Search, type SearchOptions } from '../../src/search/search.js'
 import { fieldErrors } from '../../src/validation.js'

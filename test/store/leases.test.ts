@@ -1,6 +1,6 @@
 import t from 'tap'
 import fc from 'fast-check'
-import { monotonicClock } from '../../src/clock.js'
+import { monotonicClock } from '../../src/lib/clock.js'
 import { LeaseQueue } from '../../src/store/lease-queue.js'
 import { Preservation } from '../../src/store/preservation.js'
 

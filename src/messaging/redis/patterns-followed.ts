@@ -1,5 +1,5 @@
 import { nameOfChannel } from '../names.js'
-import { Patterns } from '../patterns.js'
+import { Patterns } from '../../lib/patterns.js'
 import type { Subscriptions } from './subscriptions.js'
 import { globOf } from './texts.js'
 

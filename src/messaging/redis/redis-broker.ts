@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { Clock } from '../../clock.js'
+import type { Clock } from '../../lib/clock.js'
 import type { Connections, LinkListener, LinkName } from '../../store/redis/connections.js'
 import { defaultLimits, type AppendCommand, type Appended, type Broker, type BrokerLimits, type BrokerListener, type Page, type Position, type Roster } from '../broker.js'
 import { Calls } from './calls.js'

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { Clock } from '../../clock.js'
+import type { Clock } from '../../lib/clock.js'
 import type { AgentState } from '../../schemas/common.js'
 import type { AgentRecord, AgentStore, Change, Claim, Outcome, RegisterCommand, RegisterOutcome, StateCommand, StoreSnapshot } from '../store.js'
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { Clock } from '../../clock.js'
+import type { Clock } from '../../lib/clock.js'
 import type { StateEntry, StateKind, StateStore } from '../state.js'
 
 /** What a store is to be made with: time as the suite lets it pass, for stores that can use a clock of the caller. */

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Clock } from '../../clock.js'
+import type { Clock } from '../../lib/clock.js'
 
 /** Time in which a promise is tried: one that the suite moves, or the real one, which it waits for. */
 export function timeOf (isInjected: boolean): { clock: Clock, pass: (ms: number) => Promise<void> } {

@@ -1,4 +1,4 @@
-import type { Clock } from '../../clock.js'
+import type { Clock } from '../../lib/clock.js'
 import { MemoryStore, newEpoch, type MemoryStoreOptions, type TimedRecord } from '../memory.js'
 import type {
   AgentRecord, AgentStore, Change, Outcome, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand, Sign, StateCommand,

@@ -1,4 +1,4 @@
-import type { Clock } from '../../clock.js'
+import type { Clock } from '../../lib/clock.js'
 import { MemoryState } from '../memory-state.js'
 import type { BucketSettings, StateEntry, StateKind, StateListener, StateStore } from '../state.js'
 import { entryKey } from './codec.js'

@@ -1,4 +1,4 @@
-import { monotonicClock, type Clock } from '../../clock.js'
+import { monotonicClock, type Clock } from '../../lib/clock.js'
 import type { BrokerLimits } from '../../messaging/broker.js'
 import { MemoryBroker } from '../../messaging/memory-broker.js'
 import type { Storage } from '../storage.js'

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
-import type { Clock } from '../../clock.js'
+import type { Clock } from '../../lib/clock.js'
 import type { Connections } from './connections.js'
 import type { Told } from './records.js'
 import type { AgentScript } from './scripts/index.js'

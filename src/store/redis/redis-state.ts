@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { replicatedKinds, type BucketSettings, type StateEntry, type StateKind, type StateListener, type StateStore } from '../state.js'
-import type { Clock } from '../../clock.js'
+import type { Clock } from '../../lib/clock.js'
 import { unavailable, type Connections, type LinkListener, type LinkName, type Message } from './connections.js'
 import type { StateScript } from './scripts/index.js'
 

@@ -1,4 +1,4 @@
-import type { Clock } from '../../clock.js'
+import type { Clock } from '../../lib/clock.js'
 import { RedisBroker, type RedisBrokerOptions } from '../../messaging/redis/redis-broker.js'
 import type { Storage } from '../storage.js'
 import { Commands } from './commands.js'

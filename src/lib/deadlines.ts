@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.js'
+import type { Clock } from './clock.js'
 import { DueHeap, type Due } from './due-heap.js'
 
 /** What happens at a time, unless it is cancelled before. */

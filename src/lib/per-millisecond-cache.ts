@@ -1,4 +1,4 @@
-import type { Replica } from './replica.js'
+import type { Replica } from '../registry/replica.js'
 
 /**
  * A text that says the time of day is made once for every millisecond at most, and anew when something in the replica has
