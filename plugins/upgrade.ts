@@ -3,7 +3,7 @@ import { isProblem, problem } from '../src/errors.js'
 import type { TokenProblem } from '../src/auth/tokens.js'
 import type { Core } from '../src/core.js'
 import type { UpgradeCredentials } from '../src/sockets/handshake.js'
-import type { Encoding } from '../src/sockets/outgoing.js'
+import type { Encoding } from '../src/protocol/encoded-message.js'
 import type { Tier } from '../src/sockets/tiers.js'
 import { bearerOf, headerOf } from './guard.js'
 

@@ -5,7 +5,7 @@ import type { FastifyRouteSchemaDef } from 'fastify/types/schema.js'
 import type { FastifyInstance, FastifyRequest, FastifySchemaCompiler, FastifySerializerCompiler } from 'fastify'
 import { validationFailed } from '../src/errors.js'
 import { coerce } from '../src/lib/coerce.js'
-import { fieldErrors } from '../src/validation.js'
+import { fieldErrors } from '../src/protocol/validation.js'
 
 /** Checks a part of a request by its TypeBox schema, after reading numbers in strings and trimming texts. */
 export const validatorCompiler: FastifySchemaCompiler<TSchema> = function compileValidator ({ schema }) {

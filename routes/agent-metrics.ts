@@ -4,8 +4,8 @@ import { parseBody } from '../plugins/validation.js'
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { parseMetrics, showMetrics, type MetricsUpdate } from '../src/registry/agent-metrics.js'
-import { AgentMetrics } from '../src/schemas/agent.js'
-import { answers, IdParams, MetricsAnswer, MetricsBody, ReportAnswer, ReportQuery } from '../src/schemas/rest.js'
+import { AgentMetrics } from '../src/protocol/schemas/agent.js'
+import { answers, IdParams, MetricsAnswer, MetricsBody, ReportAnswer, ReportQuery } from '../src/protocol/schemas/rest.js'
 import type { AgentRecord } from '../src/store/store.js'
 
 const tags = ['agents']

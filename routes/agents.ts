@@ -10,8 +10,8 @@ import type { Core } from '../src/core.js'
 import { select } from '../src/registry/query.js'
 import type { Entry } from '../src/registry/replica.js'
 import type { ParsedRegistration } from '../src/registry/registration.js'
-import { AgentInfo, RegistrationBody, RegistrationResponse } from '../src/schemas/agent.js'
-import { answers, HeartbeatAnswer, IdParams, ListQuery, RecordQuery, RegistryStats, StatusBody, Unregistered } from '../src/schemas/rest.js'
+import { AgentInfo, RegistrationBody, RegistrationResponse } from '../src/protocol/schemas/agent.js'
+import { answers, HeartbeatAnswer, IdParams, ListQuery, RecordQuery, RegistryStats, StatusBody, Unregistered } from '../src/protocol/schemas/rest.js'
 import type { Hub } from '../src/sockets/hub.js'
 
 const tags = ['agents']

@@ -5,9 +5,9 @@ import { addressKey } from '../src/lib/address.js'
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { isPublic } from '../src/registry/replica.js'
-import type { AgentInfo } from '../src/schemas/agent.js'
-import { answers, IdParams, NotifyAnswer } from '../src/schemas/rest.js'
-import { ConnectionRequest, ConnectionResponse, NotifyRequest } from '../src/schemas/search.js'
+import type { AgentInfo } from '../src/protocol/schemas/agent.js'
+import { answers, IdParams, NotifyAnswer } from '../src/protocol/schemas/rest.js'
+import { ConnectionRequest, ConnectionResponse, NotifyRequest } from '../src/protocol/schemas/search.js'
 
 /** Calls to agents on behalf of somebody: a user who wants to be contacted, an agent that wants to be known. */
 const connectionRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function connectionRoutes (scope, { core: { registry, outgoing, authority } }) {

@@ -1,8 +1,8 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { guard, headerOf } from '../plugins/guard.js'
 import type { Core } from '../src/core.js'
-import { ConfigAnswer, ConfigBody, ConfigQuery, DashboardConfig } from '../src/schemas/dashboard.js'
-import { answers } from '../src/schemas/rest.js'
+import { ConfigAnswer, ConfigBody, ConfigQuery, DashboardConfig } from '../src/protocol/schemas/dashboard.js'
+import { answers } from '../src/protocol/schemas/rest.js'
 
 const tags = ['dashboard']
 

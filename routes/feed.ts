@@ -10,8 +10,8 @@ import { EventStream } from '../src/feed/event-stream.js'
 import { Place } from '../src/feed/place.js'
 import { Poll, taken } from '../src/feed/poll.js'
 import { jittered } from '../src/lib/jitter.js'
-import { ChangesAnswer, ChangesQuery, EventsAnswer, EventsQuery } from '../src/schemas/feed.js'
-import { answers, Problem } from '../src/schemas/rest.js'
+import { ChangesAnswer, ChangesQuery, EventsAnswer, EventsQuery } from '../src/protocol/schemas/feed.js'
+import { answers, Problem } from '../src/protocol/schemas/rest.js'
 
 const tags = ['agents']
 const view = 'full'

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { problem, problemTypes, type ProblemType } from '../src/errors.js'
-import { answers } from '../src/schemas/rest.js'
+import { answers } from '../src/protocol/schemas/rest.js'
 
 const ProblemTypeInfo = Type.Object({ type: Type.String(), title: Type.String(), status: Type.Integer() })
 

@@ -4,13 +4,13 @@ import fastJson, { type AnySchema } from 'fast-json-stringify'
 import { isUnchanged, listTag, recordTag, sendJson } from '../plugins/entity-tags.js'
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
-import { implementation, protocol } from '../src/identity.js'
+import { implementation, protocol } from '../src/protocol/identity.js'
 import { momentary } from '../src/lib/per-millisecond-cache.js'
 import { PageCache } from '../src/registry/page-cache.js'
 import { slice } from '../src/registry/query.js'
 import { isPublic } from '../src/registry/replica.js'
-import { AgentInfo } from '../src/schemas/agent.js'
-import { AgentTypes, answers, DiscoverQuery, IdParams, PublicStats } from '../src/schemas/rest.js'
+import { AgentInfo } from '../src/protocol/schemas/agent.js'
+import { AgentTypes, answers, DiscoverQuery, IdParams, PublicStats } from '../src/protocol/schemas/rest.js'
 
 const tags = ['public']
 const limits = { discover_max_limit: 100, search_max_limit: 50, rate_limiting: 'Applied per IP address' }

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import type { Core } from '../src/core.js'
-import { implementation, protocol } from '../src/identity.js'
+import { implementation, protocol } from '../src/protocol/identity.js'
 
 const Root = Type.Object({
   service: Type.String(),

@@ -1,8 +1,8 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { guard } from '../plugins/guard.js'
 import type { Core } from '../src/core.js'
-import { SearchBody, SearchQuery, SearchResponse } from '../src/schemas/search.js'
-import { answers } from '../src/schemas/rest.js'
+import { SearchBody, SearchQuery, SearchResponse } from '../src/protocol/schemas/search.js'
+import { answers } from '../src/protocol/schemas/rest.js'
 
 /** `GET` asks for fewer when it does not say, as existing clients expect. */
 const queryTopK = 3

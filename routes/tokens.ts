@@ -2,7 +2,7 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { bearerOf, guard, headerOf } from '../plugins/guard.js'
 import { isProblem, problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
-import { answers, Done, MintBody, RevokeBody, TokenAnswer, TokenVerdict, ValidateQuery } from '../src/schemas/rest.js'
+import { answers, Done, MintBody, RevokeBody, TokenAnswer, TokenVerdict, ValidateQuery } from '../src/protocol/schemas/rest.js'
 
 const tags = ['tokens']
 

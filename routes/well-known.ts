@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import { publicUrlOf } from '../plugins/public-url.js'
-import { protocol } from '../src/identity.js'
+import { protocol } from '../src/protocol/identity.js'
 import type { ResolvedOptions } from '../src/options.js'
 
 const Texts = Type.Array(Type.String())

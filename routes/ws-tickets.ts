@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { guard } from '../plugins/guard.js'
 import type { Core } from '../src/core.js'
-import { answers, TicketAnswer, TicketBody } from '../src/schemas/rest.js'
+import { answers, TicketAnswer, TicketBody } from '../src/protocol/schemas/rest.js'
 
 /** `POST /ws-tickets`: opens one socket within 30 s, for clients that cannot set a header. */
 const ticketRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function ticketRoutes (scope, { core: { authority, tickets } }) {

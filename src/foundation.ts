@@ -3,7 +3,7 @@ import { KeyRing } from './auth/keys.js'
 import { SharedState } from './auth/shared-state.js'
 import type { ResolvedOptions } from './options.js'
 import { Registry } from './registry/registry.js'
-import { hideableFields } from './schemas/agent.js'
+import { hideableFields } from './protocol/schemas/agent.js'
 import { storageOf } from './store/open-storage.js'
 import type { Storage } from './store/storage.js'
 

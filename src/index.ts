@@ -210,7 +210,7 @@ const plugin: FastifyPluginAsync<AgentRegistryOptions> = fp(agentRegistry, { nam
 export default plugin
 export { plugin as agentRegistry, plugin as 'module.exports' }
 export { problemTypes, type ProblemType, type FieldError } from './errors.js'
-export { hideableFields } from './schemas/agent.js'
+export { hideableFields } from './protocol/schemas/agent.js'
 export { MemoryStore, type MemoryStoreOptions } from './store/memory.js'
 export { MemoryState }
 export type { MemoryStateOptions } from './store/memory-state.js'
@@ -223,7 +223,7 @@ export type { AgentRegistryOptions, AuthenticateHook, AuthorizePublishHook, Auth
 export type { Principal, Role, TokenType } from './auth/principal.js'
 export type { AgentFilter } from './registry/query.js'
 export type { RegistryEvent, RegistryEvents } from './registry/events.js'
-export type { AgentInfo, AgentMetrics, AgentRegistration, RegistrationBody, RegistrationResponse } from './schemas/agent.js'
-export type { AgentState } from './schemas/common.js'
+export type { AgentInfo, AgentMetrics, AgentRegistration, RegistrationBody, RegistrationResponse } from './protocol/schemas/agent.js'
+export type { AgentState } from './protocol/schemas/common.js'
 export type * from './store/state.js'
 export type * from './store/store.js'

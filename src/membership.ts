@@ -9,7 +9,7 @@ import { isObject } from './registry/normalize.js'
 import type { ParsedRegistration } from './registry/registration.js'
 import { revisionText } from './registry/render.js'
 import type { Registry } from './registry/registry.js'
-import type { RegistrationResponse } from './schemas/agent.js'
+import type { RegistrationResponse } from './protocol/schemas/agent.js'
 import type { Claim, Sign } from './store/store.js'
 
 export interface MembershipOptions {

@@ -3,12 +3,12 @@ import { Value } from '@sinclair/typebox/value'
 import type { Cluster, Redis } from 'ioredis'
 import { AlertRuleInput } from './dashboard/alert-rules.js'
 import { OptionsError } from './errors.js'
-import type { AgentRegistration } from './schemas/agent.js'
+import type { AgentRegistration } from './protocol/schemas/agent.js'
 import type { EmbedHook } from './search/embedder.js'
 import type { StateStore } from './store/state.js'
 import type { AgentStore } from './store/store.js'
 import type { Principal } from './auth/principal.js'
-import { PeerChannels, PeerPermissions } from './schemas/peers.js'
+import { PeerChannels, PeerPermissions } from './protocol/schemas/peers.js'
 
 /**
  * How an environment variable of the stand-alone server becomes an option: the names that are looked at, first set

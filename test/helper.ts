@@ -9,7 +9,7 @@ import type { Test } from 'tap'
 import { WebSocket, type ClientOptions } from 'ws'
 import { optionsFromEnv } from '../src/env.js'
 import agentRegistry, { type AgentRegistryOptions, type RegistrationBody } from '../src/index.js'
-import { Problem } from '../src/schemas/rest.js'
+import { Problem } from '../src/protocol/schemas/rest.js'
 import type { ServerSettings } from '../src/server-settings.js'
 
 /** Keys that tests configure: two plain ones and one that is exclusive. */

@@ -7,7 +7,7 @@ import type { TransportClass } from '../../plugins/transport.js'
 import { encodingOf } from '../../plugins/upgrade.js'
 import { adopt } from '../../plugins/websocket-host.js'
 import type { Core } from '../../src/core.js'
-import { closeCodes } from '../../src/sockets/codes.js'
+import { closeCodes } from '../../src/protocol/codes.js'
 import { Connection } from '../../src/sockets/connection.js'
 import type { Tier } from '../../src/sockets/tiers.js'
 

@@ -1,6 +1,6 @@
-import { callHook } from '../hooks.js'
+import { callHook } from '../protocol/hooks.js'
 import { HookTimeoutError, isProblem, problem } from '../errors.js'
-import { isHostPrincipal } from '../schemas/claims.js'
+import { isHostPrincipal } from '../protocol/schemas/claims.js'
 import { AdminAccount, type Credentials } from './admin-account.js'
 import { Pins, sessionInvalid } from './pins.js'
 import { tokenInvalid, type IssuedToken, type MintRequest, type TokenProblem, type Tokens } from './tokens.js'

@@ -1,5 +1,5 @@
 import type { Rights } from '../messaging/rights.js'
-import type { Action } from '../schemas/messaging.js'
+import type { Action } from '../protocol/schemas/messaging.js'
 
 /** What stands for others at the end of a channel in a peer's token, and what is before it. */
 function split (text: string): { prefix: string, stars: '' | '*' | '**' } {

@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import { problem, type ProblemError } from '../errors.js'
-import { Claims, isClaims } from '../schemas/claims.js'
+import { Claims, isClaims } from '../protocol/schemas/claims.js'
 import { VerifiedTokens } from './verified-tokens.js'
-import type { Grant } from '../schemas/messaging.js'
+import type { Grant } from '../protocol/schemas/messaging.js'
 import type { Clock } from '../lib/clock.js'
 import type { Principal, Role, TokenType } from './principal.js'
-import type { PeerTokenBody } from '../schemas/peers.js'
+import type { PeerTokenBody } from '../protocol/schemas/peers.js'
 
 /** Signs, and checks signature and algorithm; every claim is checked here. `verify` throws when they are wrong. */
 export interface Signer {

@@ -1,7 +1,7 @@
 import { Type, type Static } from '@sinclair/typebox'
 import { OptionsError } from '../errors.js'
-import { AlertSeverity } from '../schemas/dashboard.js'
-import { fieldErrors } from '../validation.js'
+import { AlertSeverity } from '../protocol/schemas/dashboard.js'
+import { fieldErrors } from '../protocol/validation.js'
 import { alertMetrics, type AlertMetric } from './alert-snapshot.js'
 
 export const severities = ['critical', 'warning', 'info'] as const

@@ -1,5 +1,5 @@
 import type { Replica } from '../registry/replica.js'
-import type { AgentMetrics } from '../schemas/agent.js'
+import type { AgentMetrics } from '../protocol/schemas/agent.js'
 import type { AgentRecord } from '../store/store.js'
 import { round } from './frame.js'
 import type { ProcessUse } from './process-use.js'

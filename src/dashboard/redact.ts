@@ -1,4 +1,4 @@
-import { isPoisonousKey } from '../schemas/common.js'
+import { isPoisonousKey } from '../protocol/schemas/common.js'
 
 export type Scalar = string | number | boolean | null
 

@@ -1,8 +1,8 @@
-import { callHook } from '../hooks.js'
+import { callHook } from '../protocol/hooks.js'
 import { HookTimeoutError, problem, type ProblemError } from '../errors.js'
 import type { AuthorizePublishHook, AuthorizeSubscribeHook } from '../options.js'
-import type { Action } from '../schemas/messaging.js'
-import { shownName, shownPattern } from './channel-names.js'
+import type { Action } from '../protocol/schemas/messaging.js'
+import { shownName, shownPattern } from '../protocol/channel-names.js'
 import type { Sender } from './peer.js'
 import { assertTakesPart } from './taking-part.js'
 

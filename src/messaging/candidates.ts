@@ -1,4 +1,4 @@
-import { isDiscoverable } from '../schemas/agent.js'
+import { isDiscoverable } from '../protocol/schemas/agent.js'
 import type { Replica } from '../registry/replica.js'
 import type { Difference } from '../store/store.js'
 import type { OpenRequest } from './open-request.js'

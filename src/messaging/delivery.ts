@@ -1,6 +1,6 @@
-import { Outgoing } from '../sockets/outgoing.js'
+import { Outgoing } from '../protocol/encoded-message.js'
 import type { Entry, Position } from './broker.js'
-import { shownName } from './channel-names.js'
+import { shownName } from '../protocol/channel-names.js'
 import type { Dialect } from './peer.js'
 
 /** A message of a channel as JSON text without its type and channel; every answer and frame shows it so. */

@@ -1,4 +1,4 @@
-import { Outgoing } from '../sockets/outgoing.js'
+import { Outgoing } from '../protocol/encoded-message.js'
 import type { Entry, Position } from './broker.js'
 import type { Dialect } from './peer.js'
 

@@ -1,5 +1,5 @@
 import type { Entry, Page, Position } from './broker.js'
-import { shownName } from './channel-names.js'
+import { shownName } from '../protocol/channel-names.js'
 import { messageText } from './delivery.js'
 import type { Dialect } from './peer.js'
 

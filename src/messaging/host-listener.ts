@@ -1,5 +1,5 @@
 import type { Position } from './broker.js'
-import { shownName } from './channel-names.js'
+import { shownName } from '../protocol/channel-names.js'
 import type { Delivery } from './delivery.js'
 import type { Metadata } from './profile.js'
 import type { Subscriber } from './subscription.js'

@@ -1,5 +1,5 @@
 import type { Principal } from '../auth/principal.js'
-import type { Outgoing } from '../sockets/outgoing.js'
+import type { Outgoing } from '../protocol/encoded-message.js'
 import type { Rights } from './rights.js'
 
 /** How a connection speaks: names of channels and a few frames differ. */

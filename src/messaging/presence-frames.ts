@@ -1,5 +1,5 @@
-import { Outgoing } from '../sockets/outgoing.js'
-import { shownName, tierPlace } from './channel-names.js'
+import { Outgoing } from '../protocol/encoded-message.js'
+import { shownName, tierPlace } from '../protocol/channel-names.js'
 import { channelOf } from './names.js'
 import type { Dialect } from './peer.js'
 import type { PlaceDelta, Present } from './place-view.js'

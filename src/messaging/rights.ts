@@ -1,6 +1,6 @@
 import { matchesPeerChannel } from '../auth/peer-channels.js'
 import type { Principal } from '../auth/principal.js'
-import type { Action, Grant } from '../schemas/messaging.js'
+import type { Action, Grant } from '../protocol/schemas/messaging.js'
 import { isWithin, matchesPattern } from '../lib/pattern-rules.js'
 
 const channelActions = ['subscribe', 'publish', 'presence', 'history'] as const

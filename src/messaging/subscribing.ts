@@ -1,6 +1,6 @@
 import type { Access } from './access.js'
 import type { Broker, Page, Position } from './broker.js'
-import { channelNamed, isPattern, patternNamed, shownName, shownPattern, tierPlace } from './channel-names.js'
+import { channelNamed, isPattern, patternNamed, shownName, shownPattern, tierPlace } from '../protocol/channel-names.js'
 import type { Deadlines } from '../lib/deadlines.js'
 import { Holdings, type Holding } from './holdings.js'
 import { nameOfChannel } from './names.js'

@@ -1,5 +1,5 @@
 import { problem } from '../errors.js'
-import type { Action } from '../schemas/messaging.js'
+import type { Action } from '../protocol/schemas/messaging.js'
 import type { Sender } from './peer.js'
 
 const usersPrefix = 'user-'

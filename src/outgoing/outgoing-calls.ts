@@ -1,6 +1,6 @@
 import { promises as dns, type LookupAddress } from 'node:dns'
 import { problem, tooMany } from '../errors.js'
-import { implementation } from '../identity.js'
+import { implementation } from '../protocol/identity.js'
 import type { Clock } from '../lib/clock.js'
 import { isLoopback, isPublicAddress } from './addresses.js'
 import { hostOf, post } from './post.js'

@@ -1,8 +1,8 @@
 import { coerce } from '../lib/coerce.js'
 import { validationFailed, type FieldError } from '../errors.js'
-import { AgentMetrics } from '../schemas/agent.js'
+import { AgentMetrics } from '../protocol/schemas/agent.js'
 import type { AgentRecord } from '../store/store.js'
-import { fieldErrors } from '../validation.js'
+import { fieldErrors } from '../protocol/validation.js'
 import { isObject } from './normalize.js'
 
 /** What an agent says of itself; `last_active` and `agent_id` are the registry's to say. */

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events'
-import type { AgentInfo } from '../schemas/agent.js'
-import type { AgentState } from '../schemas/common.js'
+import type { AgentInfo } from '../protocol/schemas/agent.js'
+import type { AgentState } from '../protocol/schemas/common.js'
 import type { ChangeEvent } from '../store/store.js'
 
 /** A transition as the host hears of it. */

@@ -1,4 +1,4 @@
-import { isPoisonousKey } from '../schemas/common.js'
+import { isPoisonousKey } from '../protocol/schemas/common.js'
 import { isObject } from './normalize.js'
 
 /** JSON Merge Patch (RFC 7396): members of `patch` replace those of `target`, null removes, objects are merged. */

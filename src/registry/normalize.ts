@@ -2,8 +2,8 @@
  * Makes of a registration what is stored: strings trimmed, numbers in strings read, empty things completed, unknown
  * members left out. What cannot be made right stays as it is, for the schema to refuse.
  */
-import { AgentRegistration, AgentRequirements } from '../schemas/agent.js'
-import { textFault } from '../schemas/common.js'
+import { AgentRegistration, AgentRequirements } from '../protocol/schemas/agent.js'
+import { textFault } from '../protocol/schemas/common.js'
 
 type Members = Record<string, unknown>
 

@@ -1,4 +1,4 @@
-import { statusOf } from '../schemas/agent.js'
+import { statusOf } from '../protocol/schemas/agent.js'
 import type { AgentRecord } from '../store/store.js'
 import { isPublic, type Entry, type Replica } from './replica.js'
 

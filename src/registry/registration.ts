@@ -1,7 +1,7 @@
 import { validationFailed, type FieldError } from '../errors.js'
-import { AgentRegistration } from '../schemas/agent.js'
-import { isPoisonousKey, isReservedAgentId } from '../schemas/common.js'
-import { fieldErrors, isJson, isShallow } from '../validation.js'
+import { AgentRegistration } from '../protocol/schemas/agent.js'
+import { isPoisonousKey, isReservedAgentId } from '../protocol/schemas/common.js'
+import { fieldErrors, isJson, isShallow } from '../protocol/validation.js'
 import { isObject, normalizeRegistration } from './normalize.js'
 
 const maxDepth = 32

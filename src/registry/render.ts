@@ -1,5 +1,5 @@
 import { showMetrics } from './agent-metrics.js'
-import { statusOf, type AgentInfo } from '../schemas/agent.js'
+import { statusOf, type AgentInfo } from '../protocol/schemas/agent.js'
 import type { AgentRecord } from '../store/store.js'
 
 const iso = (ms: number) => new Date(ms).toISOString()

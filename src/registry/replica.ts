@@ -1,4 +1,4 @@
-import { isDiscoverable, statusOf } from '../schemas/agent.js'
+import { isDiscoverable, statusOf } from '../protocol/schemas/agent.js'
 import type { AgentRecord, Change, Difference, StoreSnapshot } from '../store/store.js'
 import { Digest, recordDigest } from './digest.js'
 import { Rendering } from './render.js'

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { EmbeddingError } from '../errors.js'
-import { callHook } from '../hooks.js'
+import { callHook } from '../protocol/hooks.js'
 import { LruMap } from '../lib/lru.js'
 
 /** Makes one vector of each text, in their order, all of the same length. */

@@ -1,4 +1,4 @@
-import type { AgentInfo } from '../schemas/agent.js'
+import type { AgentInfo } from '../protocol/schemas/agent.js'
 
 /** The searchable text of an agent, one string a field. */
 export interface Fields {

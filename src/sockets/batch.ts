@@ -1,4 +1,4 @@
-import type { Encoding, Outgoing } from './outgoing.js'
+import type { Encoding, Outgoing } from '../protocol/encoded-message.js'
 
 /**
  * Messages in the order in which they are owed. Sockets that are owed the same within a tick come to the same batch, one

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Messaging } from '../messaging/messaging.js'
-import { closeCodes } from './codes.js'
+import { closeCodes } from '../protocol/codes.js'
 import type { Hub } from './hub.js'
 
 interface Waiting {

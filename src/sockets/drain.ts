@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { closeCodes } from './codes.js'
+import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 
 /** A few connections need not wait for the whole time that many are spread over. */

@@ -1,5 +1,5 @@
 import { listOf, pageOf, type Encoding } from '../feed/encoding.js'
-import { Outgoing } from './outgoing.js'
+import { Outgoing } from '../protocol/encoded-message.js'
 
 /** What a watcher is owed, as frames of the WebSocket tiers. */
 export const frames: Encoding<Outgoing> = {

@@ -1,6 +1,6 @@
 import { Batch } from './batch.js'
 import type { Outbox } from './outbox.js'
-import type { Outgoing } from './outgoing.js'
+import type { Outgoing } from '../protocol/encoded-message.js'
 
 /** Writes, at the end of a tick, what all sockets of a registry are owed: each of them once. */
 export class Flusher {

@@ -1,10 +1,10 @@
 import { isProblem } from '../errors.js'
 import type { Principal } from '../auth/principal.js'
-import { closeCodes } from './codes.js'
+import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import { mayTakePart } from '../messaging/taking-part.js'
-import { isFrameLike, PoisonousFrame, type Frame } from './parse.js'
-import type { AuthFrame } from '../schemas/frames/agents.js'
+import { isFrameLike, PoisonousFrame, type Frame } from '../protocol/parse.js'
+import type { AuthFrame } from '../protocol/frames/agents.js'
 import { reportRefusal } from './refusals.js'
 import type { SocketServices } from './services.js'
 

@@ -1,10 +1,10 @@
 import { isPublic } from '../registry/replica.js'
 import type { Rendering } from '../registry/render.js'
 import type { View } from '../registry/query.js'
-import { statusOf } from '../schemas/agent.js'
+import { statusOf } from '../protocol/schemas/agent.js'
 import type { ChangeEvent, Difference } from '../store/store.js'
 import type { Connection } from './connection.js'
-import { Outgoing } from './outgoing.js'
+import { Outgoing } from '../protocol/encoded-message.js'
 import type { SocketServices } from './services.js'
 import type { Tier, TierName } from './tiers.js'
 

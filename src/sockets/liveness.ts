@@ -1,6 +1,6 @@
 import { isAway } from '../errors.js'
 import { Grouped } from '../lib/multimap.js'
-import { closeCodes } from './codes.js'
+import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import type { SocketServices } from './services.js'
 

@@ -1,6 +1,6 @@
 import type { Batch } from './batch.js'
 import type { Flusher } from './flusher.js'
-import type { Encoding, Outgoing } from './outgoing.js'
+import type { Encoding, Outgoing } from '../protocol/encoded-message.js'
 import type { Traffic } from './traffic.js'
 import type { Transport } from './transport.js'
 

@@ -1,7 +1,7 @@
-import { closeCodes } from './codes.js'
+import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import { expiryNoticeSeconds } from './handshake.js'
-import { Outgoing } from './outgoing.js'
+import { Outgoing } from '../protocol/encoded-message.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
 

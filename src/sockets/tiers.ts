@@ -1,10 +1,10 @@
 import type { TSchema } from '@sinclair/typebox'
 import type { ResolvedOptions } from '../options.js'
 import type { View } from '../registry/query.js'
-import type { ErrorCode } from './codes.js'
+import type { ErrorCode } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import type { TierHandshake } from './handshake.js'
-import type { Frame } from './parse.js'
+import type { Frame } from '../protocol/parse.js'
 import type { SocketServices } from './services.js'
 
 export interface FrameHandler {

@@ -1,5 +1,5 @@
 import type { Batch } from './batch.js'
-import type { Encoding } from './outgoing.js'
+import type { Encoding } from '../protocol/encoded-message.js'
 import type { Traffic } from './traffic.js'
 
 /** What a connection needs of a WebSocket; the plugin gives it one of `ws`. */

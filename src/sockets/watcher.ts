@@ -1,7 +1,7 @@
 import type { Cursor } from '../feed/cursor.js'
 import type { Follower, Readers } from '../feed/readers.js'
 import type { Connection } from './connection.js'
-import type { Outgoing } from './outgoing.js'
+import type { Outgoing } from '../protocol/encoded-message.js'
 
 /** A connection that follows the feed. It pulls: while it is behind nothing is made for it, and one page goes out at a time. */
 export class Watcher implements Follower<Outgoing> {

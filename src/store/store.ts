@@ -1,5 +1,5 @@
 import type { MetricsUpdate, StoredMetrics } from '../registry/agent-metrics.js'
-import type { AgentState } from '../schemas/common.js'
+import type { AgentState } from '../protocol/schemas/common.js'
 
 /**
  * An agent as a store keeps it. Immutable: every change makes a new one, so that a snapshot may hold on to it.

@@ -1,4 +1,4 @@
-import type { AgentState } from '../schemas/common.js'
+import type { AgentState } from '../protocol/schemas/common.js'
 import type { AgentRecord, Claim, Sign, StateCommand } from './store.js'
 
 /** Rules that every store follows. They are pure: the store does them atomically, wherever it keeps its agents. */

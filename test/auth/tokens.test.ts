@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Tokens, type TokenProblem } from '../../src/auth/tokens.js'
 import { hmacSigner, manualClock, principal, refusal } from './helper.js'
-import type { Claims } from '../../src/schemas/claims.js'
+import type { Claims } from '../../src/protocol/schemas/claims.js'
 
 const hour = 3_600_000
 

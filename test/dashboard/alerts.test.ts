@@ -5,8 +5,8 @@ import { Alerts, type Alert } from '../../src/dashboard/alerts.js'
 import { frameText } from '../../src/dashboard/frame.js'
 import { embeddedStorage, healthData, noAiServices } from '../../src/dashboard/health.js'
 import { monitoringData } from '../../src/dashboard/monitoring.js'
-import { AlertFrame } from '../../src/schemas/frames/dashboard.js'
-import { fieldErrors } from '../../src/validation.js'
+import { AlertFrame } from '../../src/protocol/frames/dashboard.js'
+import { fieldErrors } from '../../src/protocol/validation.js'
 import { fleet, manualClock, metrics, processUse, snapshot, start } from './helper.js'
 
 function build (options: { rules?: readonly AlertRule[], capacity?: number } = {}) {

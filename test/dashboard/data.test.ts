@@ -9,8 +9,8 @@ import { monitoringData } from '../../src/dashboard/monitoring.js'
 import { ProcessSampler } from '../../src/dashboard/process-use.js'
 import { RequestStats } from '../../src/dashboard/request-stats.js'
 import { Resources } from '../../src/dashboard/resources.js'
-import { fieldErrors } from '../../src/validation.js'
-import { AgentsFrame as AgentsFrameSchema, HealthFrame, MonitoringFrame } from '../../src/schemas/frames/dashboard.js'
+import { fieldErrors } from '../../src/protocol/validation.js'
+import { AgentsFrame as AgentsFrameSchema, HealthFrame, MonitoringFrame } from '../../src/protocol/frames/dashboard.js'
 import { fakeHost, fleet, manualClock, metrics, processUse, record, replicaOf, start, type Host } from './helper.js'
 
 const idle = { cpu: 0, memory: 0, network: 0, storage: 0 }

@@ -3,8 +3,8 @@ import { frameText, maxFrameBytes } from '../../src/dashboard/frame.js'
 import { dashboardLog, LogRing, type LogEntry } from '../../src/dashboard/logs.js'
 import { logSink } from '../../src/dashboard/log-sink.js'
 import { cut, isSecretName, redact } from '../../src/dashboard/redact.js'
-import { LogsFrame } from '../../src/schemas/frames/dashboard.js'
-import { fieldErrors } from '../../src/validation.js'
+import { LogsFrame } from '../../src/protocol/frames/dashboard.js'
+import { fieldErrors } from '../../src/protocol/validation.js'
 import { manualClock, start } from './helper.js'
 
 function build (options: { capacity?: number, maxMessageLength?: number } = {}) {

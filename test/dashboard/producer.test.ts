@@ -8,9 +8,9 @@ import { LogRing } from '../../src/dashboard/logs.js'
 import { monitoringData } from '../../src/dashboard/monitoring.js'
 import { Producer, type ProducerOptions } from '../../src/dashboard/producer.js'
 import { UiSettings } from '../../src/dashboard/settings.js'
-import { ConfigAnswer, DashboardConfig } from '../../src/schemas/dashboard.js'
-import { dashboardClientFrames, dashboardServerFrames } from '../../src/schemas/frames/dashboard.js'
-import { checkerOf, fieldErrors } from '../../src/validation.js'
+import { ConfigAnswer, DashboardConfig } from '../../src/protocol/schemas/dashboard.js'
+import { dashboardClientFrames, dashboardServerFrames } from '../../src/protocol/frames/dashboard.js'
+import { checkerOf, fieldErrors } from '../../src/protocol/validation.js'
 import { fleet, manualClock, processUse } from './helper.js'
 
 interface Sent { type: DataFrameType, text: string }

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Value } from '@sinclair/typebox/value'
-import { AgentInfo } from '../../src/schemas/agent.js'
-import { SearchResult } from '../../src/schemas/search.js'
+import { AgentInfo } from '../../src/protocol/schemas/agent.js'
+import { SearchResult } from '../../src/protocol/schemas/search.js'
 import { build, keys, registration, serve, until, type Answer, type Call, type Harness, type Json } from '../helper.js'
 
 // What the tests of existing servers assert, and what existing clients need of each answer.

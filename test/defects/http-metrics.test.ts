@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Value } from '@sinclair/typebox/value'
-import { AgentInfo } from '../../src/schemas/agent.js'
+import { AgentInfo } from '../../src/protocol/schemas/agent.js'
 import { build, fingerprint, password, problemOf, serve, until, type Json } from '../helper.js'
 
 t.test('metrics', async t => {

@@ -1,8 +1,8 @@
 import t, { type Test } from 'tap'
 import { Value } from '@sinclair/typebox/value'
-import { AgentInfo } from '../../src/schemas/agent.js'
+import { AgentInfo } from '../../src/protocol/schemas/agent.js'
 import { hmacSigner } from '../auth/helper.js'
-import type { Claims } from '../../src/schemas/claims.js'
+import type { Claims } from '../../src/protocol/schemas/claims.js'
 import { build, fingerprint, keys, password, problemOf, registration, secret, sleep, until, type Answer, type Json } from '../helper.js'
 
 const print = { 'x-client-fingerprint': fingerprint }

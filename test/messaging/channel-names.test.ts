@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { isProblem } from '../../src/errors.js'
-import { channelNamed, isPattern, patternNamed, shownName } from '../../src/messaging/channel-names.js'
+import { channelNamed, isPattern, patternNamed, shownName } from '../../src/protocol/channel-names.js'
 
 const invalid = 'invalid-channel'
 const reserved = 'channel-reserved'

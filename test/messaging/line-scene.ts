@@ -4,7 +4,7 @@ import type { AppendCommand, Appended, BrokerListener, Page, Position } from '..
 import { MemoryBroker } from '../../src/messaging/memory-broker.js'
 import type { Dialect, Peer } from '../../src/messaging/peer.js'
 import { Rights } from '../../src/messaging/rights.js'
-import type { Outgoing } from '../../src/sockets/outgoing.js'
+import type { Outgoing } from '../../src/protocol/encoded-message.js'
 import { until, type Json } from '../helper.js'
 
 export function principal (agentId: string, more: Partial<Principal> = {}): Principal {

@@ -1,5 +1,5 @@
 import t from 'tap'
-import type { Grant } from '../../src/schemas/messaging.js'
+import type { Grant } from '../../src/protocol/schemas/messaging.js'
 import { build, until, type Harness, type Json } from '../helper.js'
 import { ask, nextMessage, peer, texts } from '../sockets/channels-helper.js'
 import { assertAlive, forge } from '../sockets/helper.js'

@@ -1,8 +1,8 @@
 import t from 'tap'
 import fc from 'fast-check'
 import { applyMetrics, noMetrics, parseMetrics, showMetrics, type MetricsUpdate, type StoredMetrics } from '../../src/registry/agent-metrics.js'
-import { AgentMetrics } from '../../src/schemas/agent.js'
-import { fieldErrors } from '../../src/validation.js'
+import { AgentMetrics } from '../../src/protocol/schemas/agent.js'
+import { fieldErrors } from '../../src/protocol/validation.js'
 
 const at = 1_700_000_000_000
 const show = (metrics: StoredMetrics | null) => showMetrics({ id: 'agent-one', metrics, registeredAt: at })

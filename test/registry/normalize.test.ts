@@ -1,7 +1,7 @@
 import t from 'tap'
 import fc from 'fast-check'
 import { mergePatch, poisonousMembers } from '../../src/registry/merge-patch.js'
-import { AgentRegistration } from '../../src/schemas/agent.js'
+import { AgentRegistration } from '../../src/protocol/schemas/agent.js'
 import { registration } from '../helper.js'
 import { faults, parse, rules } from './helper.js'
 import { parseRegistration } from '../../src/registry/registration.js'

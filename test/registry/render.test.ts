@@ -1,7 +1,7 @@
 import t from 'tap'
 import { Value } from '@sinclair/typebox/value'
 import { Rendering } from '../../src/registry/render.js'
-import { AgentInfo, hideableFields } from '../../src/schemas/agent.js'
+import { AgentInfo, hideableFields } from '../../src/protocol/schemas/agent.js'
 import { registration } from '../helper.js'
 import { parse, record } from './helper.js'
 

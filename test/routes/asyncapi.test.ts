@@ -2,11 +2,11 @@ import { Type } from '@sinclair/typebox'
 import { Parser } from '@asyncapi/parser'
 import fastify from 'fastify'
 import t, { type Test } from 'tap'
-import { exampleOf } from '../../src/asyncapi/example.js'
+import { exampleOf } from '../../src/protocol/asyncapi/example.js'
 import agentRegistry from '../../src/index.js'
-import { catalogues } from '../../src/sockets/catalogues.js'
-import { closeMeanings, errorMeanings } from '../../src/sockets/code-meanings.js'
-import { closeCodes, errorCodes } from '../../src/sockets/codes.js'
+import { catalogues } from '../../src/protocol/frames/catalogues.js'
+import { closeMeanings, errorMeanings } from '../../src/protocol/code-meanings.js'
+import { closeCodes, errorCodes } from '../../src/protocol/codes.js'
 import { agentsHandlers, dashboardHandlers, publicHandlers } from '../../src/sockets/handlers/index.js'
 import { v1Handlers } from '../../src/sockets/handlers/v1/index.js'
 import type { FrameHandler, TierName } from '../../src/sockets/tiers.js'
@@ -156,7 +156,7 @@ t.test('what the document says', async t => {
       seen.add(text)
       return value
     })
-    t.same(twice, [], 'export such a schema from one of the modules that src/asyncapi/components.ts names')
+    t.same(twice, [], 'export such a schema from one of the modules that src/protocol/asyncapi/components.ts names')
   })
 })
 

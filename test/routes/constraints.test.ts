@@ -1,7 +1,7 @@
 import { request } from 'node:http'
 import t from 'tap'
 import { Value } from '@sinclair/typebox/value'
-import { AgentInfo, optionalFields } from '../../src/schemas/agent.js'
+import { AgentInfo, optionalFields } from '../../src/protocol/schemas/agent.js'
 import { answerChecker, build, problemOf, registration, type Json } from '../helper.js'
 
 const answers = answerChecker()

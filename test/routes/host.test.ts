@@ -5,7 +5,7 @@ import { isProblem } from '../../src/errors.js'
 import { openFoundation } from '../../src/foundation.js'
 import agentRegistry, { MemoryState, MemoryStore, type AgentRegistryOptions, type Principal } from '../../src/index.js'
 import { resolveOptions } from '../../src/options.js'
-import type { RegistrationBody } from '../../src/schemas/agent.js'
+import type { RegistrationBody } from '../../src/protocol/schemas/agent.js'
 import { hmacSigner } from '../auth/helper.js'
 import { answerChecker, build, fingerprint, keys, problemOf, registration, secret, until, withDefaults, type Harness } from '../helper.js'
 

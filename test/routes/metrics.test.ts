@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Value } from '@sinclair/typebox/value'
-import { AgentMetrics } from '../../src/schemas/agent.js'
+import { AgentMetrics } from '../../src/protocol/schemas/agent.js'
 import { answerChecker, build, keys, problemOf, until, type Answer, type Harness, type Json } from '../helper.js'
 
 const answers = answerChecker()

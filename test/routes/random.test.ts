@@ -4,7 +4,7 @@ import t from 'tap'
 import { Value } from '@sinclair/typebox/value'
 import { buildApp } from '../../src/app.js'
 import { problemTypes } from '../../src/errors.js'
-import { AgentInfo } from '../../src/schemas/agent.js'
+import { AgentInfo } from '../../src/protocol/schemas/agent.js'
 import { fingerprint, Harness, keys, password, registration, silentServer, withDefaults } from '../helper.js'
 
 interface Shot { method: string, path: string, headers: Record<string, string>, body: Buffer | undefined }

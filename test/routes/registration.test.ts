@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { Value } from '@sinclair/typebox/value'
-import { AgentInfo } from '../../src/schemas/agent.js'
+import { AgentInfo } from '../../src/protocol/schemas/agent.js'
 import { answerChecker, build, keys, problemOf, registration, until, type Answer, type Harness, type Json } from '../helper.js'
 
 const answers = answerChecker()

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
-import { headerSize } from '../../src/sockets/framing.js'
+import { headerSize } from '../../src/protocol/framing.js'
 import { build, until, type Client, type Harness } from '../helper.js'
 import { assertAlive } from '../sockets/helper.js'
 import { rawOf } from '../sockets/pairs.js'

@@ -1,7 +1,7 @@
 import { createHmac, randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
 import { hmacSigner } from '../auth/helper.js'
-import type { Claims } from '../../src/schemas/claims.js'
+import type { Claims } from '../../src/protocol/schemas/claims.js'
 import { answerChecker, build, fingerprint, problemOf, registration, secret, until, type Harness, type Json } from '../helper.js'
 
 const answers = answerChecker()

@@ -1,6 +1,6 @@
 import { Registry } from '../../src/registry/registry.js'
 import { MemoryStore } from '../../src/store/memory.js'
-import type { AgentRegistration } from '../../src/schemas/agent.js'
+import type { AgentRegistration } from '../../src/protocol/schemas/agent.js'
 import type { Fields } from '../../src/search/fields.js'
 import { registration } from '../helper.js'
 

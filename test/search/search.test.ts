@@ -1,9 +1,9 @@
 import { Value } from '@sinclair/typebox/value'
 import t, { type Test } from 'tap'
 import { coerce } from '../../src/lib/coerce.js'
-import { ConnectionRequest, ConnectionResponse, NotifyRequest, SearchBody, SearchQuery, SearchResponse, type SearchRequest } from '../../src/schemas/search.js'
+import { ConnectionRequest, ConnectionResponse, NotifyRequest, SearchBody, SearchQuery, SearchResponse, type SearchRequest } from '../../src/protocol/schemas/search.js'
 import { Search, type SearchOptions } from '../../src/search/search.js'
-import { fieldErrors } from '../../src/validation.js'
+import { fieldErrors } from '../../src/protocol/validation.js'
 import { manualEmbed, openRegistry, until } from './helper.js'
 
 const alive = setInterval(() => {}, 1_000)

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net'
 import type { TSchema } from '@sinclair/typebox'
-import { dashboardServerFrames } from '../../src/schemas/frames/dashboard.js'
-import { errorCodes } from '../../src/sockets/codes.js'
-import { fieldErrors } from '../../src/validation.js'
+import { dashboardServerFrames } from '../../src/protocol/frames/dashboard.js'
+import { errorCodes } from '../../src/protocol/codes.js'
+import { fieldErrors } from '../../src/protocol/validation.js'
 import type { Client, Harness, Json, Remote } from '../helper.js'
 import { nextWhere } from './helper.js'
 

@@ -5,8 +5,8 @@ import t from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
 import { rawSocketFault } from '../../plugins/raw-socket.js'
 import { Batch } from '../../src/sockets/batch.js'
-import { headerSize } from '../../src/sockets/framing.js'
-import { Outgoing, protocolPing, textPing, textPong, type Encoding } from '../../src/sockets/outgoing.js'
+import { headerSize } from '../../src/protocol/framing.js'
+import { Outgoing, protocolPing, textPing, textPong, type Encoding } from '../../src/protocol/encoded-message.js'
 import { receives, street, rawOf } from './pairs.js'
 
 const encodings: Encoding[] = ['json', 'msgpack']

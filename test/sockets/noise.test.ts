@@ -1,6 +1,6 @@
 import t from 'tap'
 import { WebSocket } from 'ws'
-import { pack, unpack } from '../../src/sockets/message-pack.js'
+import { pack, unpack } from '../../src/protocol/message-pack.js'
 import { build, until, type Client, type Harness, type Json } from '../helper.js'
 import { dashboard, strange } from './dashboard-helper.js'
 import { assertAlive, strangeFrames } from './helper.js'

@@ -7,7 +7,7 @@ import { WebSocket, WebSocketServer, type ClientOptions, type ServerOptions } fr
 import { RawTransport, type TransportClass } from '../../plugins/transport.js'
 import { Flusher } from '../../src/sockets/flusher.js'
 import { Outbox } from '../../src/sockets/outbox.js'
-import type { Encoding } from '../../src/sockets/outgoing.js'
+import type { Encoding } from '../../src/protocol/encoded-message.js'
 import { Traffic } from '../../src/sockets/traffic.js'
 import { until } from '../helper.js'
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { closeCodes } from '../../src/sockets/codes.js'
+import { closeCodes } from '../../src/protocol/codes.js'
 import { build, until, type Client, type Harness, type Json } from '../helper.js'
 import { assertAlive, openers, strangeFrames } from './helper.js'
 

@@ -1,4 +1,4 @@
-import { AcceptFrame } from '../../schemas/frames/direct.js'
+import { AcceptFrame } from '../../protocol/frames/direct.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Takes a request that this agent was given. */

@@ -1,4 +1,4 @@
-import { AuthFrame } from '../../schemas/frames/agents.js'
+import { AuthFrame } from '../../protocol/frames/agents.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Replaces the token of a connection, so that it outlives the first one. */

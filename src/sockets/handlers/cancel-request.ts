@@ -1,4 +1,4 @@
-import { CancelRequestFrame } from '../../schemas/frames/direct.js'
+import { CancelRequestFrame } from '../../protocol/frames/direct.js'
 import { problem } from '../../errors.js'
 import type { FrameHandler } from '../tiers.js'
 

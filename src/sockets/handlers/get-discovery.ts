@@ -1,4 +1,4 @@
-import { GetDiscoveryFrame } from '../../schemas/frames/public.js'
+import { GetDiscoveryFrame } from '../../protocol/frames/public.js'
 import { count, slice } from '../../registry/query.js'
 import type { FrameHandler } from '../tiers.js'
 

@@ -1,5 +1,5 @@
-import { GoodbyeFrame } from '../../schemas/frames/agents.js'
-import { closeCodes } from '../codes.js'
+import { GoodbyeFrame } from '../../protocol/frames/agents.js'
+import { closeCodes } from '../../protocol/codes.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Unregisters the agent whose connection this is. */

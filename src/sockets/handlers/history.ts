@@ -1,5 +1,5 @@
 import { historyFrame } from '../../messaging/history.js'
-import { HistoryFrame } from '../../schemas/frames/channels.js'
+import { HistoryFrame } from '../../protocol/frames/channels.js'
 import type { FrameHandler } from '../tiers.js'
 
 const usualLimit: number = HistoryFrame.properties.limit.default

@@ -1,4 +1,4 @@
-import { InboxFrame } from '../../schemas/frames/direct.js'
+import { InboxFrame } from '../../protocol/frames/direct.js'
 import { assertTakesPart } from '../../messaging/taking-part.js'
 import type { FrameHandler } from '../tiers.js'
 

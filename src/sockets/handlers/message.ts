@@ -1,4 +1,4 @@
-import { MessageFrame } from '../../schemas/frames/direct.js'
+import { MessageFrame } from '../../protocol/frames/direct.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Says something in the small dialect: to one peer or to all. Who speaks it asks for no answer. */

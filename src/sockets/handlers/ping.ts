@@ -1,4 +1,4 @@
-import { PingFrame } from '../../schemas/frames/common.js'
+import { PingFrame } from '../../protocol/frames/common.js'
 import { pongFor } from '../handshake.js'
 import type { FrameHandler } from '../tiers.js'
 

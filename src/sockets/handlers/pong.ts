@@ -1,4 +1,4 @@
-import { PongFrame } from '../../schemas/frames/common.js'
+import { PongFrame } from '../../protocol/frames/common.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** That it came was the message. */

@@ -1,6 +1,6 @@
-import { payloadText } from '../../messaging/payload.js'
+import { payloadText } from '../../protocol/payload.js'
 import { assertTakesPart } from '../../messaging/taking-part.js'
-import { PresenceUpdateFrame } from '../../schemas/frames/channels.js'
+import { PresenceUpdateFrame } from '../../protocol/frames/channels.js'
 import type { FrameHandler } from '../tiers.js'
 
 const maxBytes = 4096

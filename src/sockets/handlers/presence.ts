@@ -1,4 +1,4 @@
-import { PresenceFrame } from '../../schemas/frames/channels.js'
+import { PresenceFrame } from '../../protocol/frames/channels.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Who is subscribed to a channel now. */

@@ -1,5 +1,5 @@
-import { payloadText } from '../../messaging/payload.js'
-import { PublishFrame } from '../../schemas/frames/channels.js'
+import { payloadText } from '../../protocol/payload.js'
+import { PublishFrame } from '../../protocol/frames/channels.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Says something to all who are subscribed to a channel, but not to the connection itself unless it asks for that; answered where a `requestId` asks for it. */

@@ -1,4 +1,4 @@
-import { RejectFrame } from '../../schemas/frames/direct.js'
+import { RejectFrame } from '../../protocol/frames/direct.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Refuses a request that this agent was given. */

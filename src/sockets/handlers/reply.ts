@@ -1,4 +1,4 @@
-import { ReplyFrame } from '../../schemas/frames/direct.js'
+import { ReplyFrame } from '../../protocol/frames/direct.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Answers a request that this agent was given. */

@@ -1,4 +1,4 @@
-import { RequestFrame } from '../../schemas/frames/direct.js'
+import { RequestFrame } from '../../protocol/frames/direct.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Asks a peer, or whoever can do something, and passes on the reply. One that was cancelled has had its answer. */

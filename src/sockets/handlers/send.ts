@@ -1,4 +1,4 @@
-import { SendFrame } from '../../schemas/frames/direct.js'
+import { SendFrame } from '../../protocol/frames/direct.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Says something to one peer; answered where a `requestId` asks for it. */

@@ -1,4 +1,4 @@
-import { StatusFrame } from '../../schemas/frames/agents.js'
+import { StatusFrame } from '../../protocol/frames/agents.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** What an agent wants to be: `draining` and `maintenance` leave discovery at once and keep the lease. */

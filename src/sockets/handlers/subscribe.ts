@@ -1,5 +1,5 @@
 import { problem } from '../../errors.js'
-import { SubscribeFrame } from '../../schemas/frames/channels.js'
+import { SubscribeFrame } from '../../protocol/frames/channels.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Subscribes the connection to a channel or pattern: the answer, what was missed, who is there, and then what comes. */

@@ -1,4 +1,4 @@
-import { UnsubscribeFrame } from '../../schemas/frames/channels.js'
+import { UnsubscribeFrame } from '../../protocol/frames/channels.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Ends a subscription; done also where there is none. */

@@ -1,4 +1,4 @@
-import { UnwatchFrame } from '../../schemas/frames/common.js'
+import { UnwatchFrame } from '../../protocol/frames/common.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Ends the feed; lists of agents come again. Harmless without one. */

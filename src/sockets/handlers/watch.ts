@@ -1,5 +1,5 @@
 import { Cursor } from '../../feed/cursor.js'
-import { WatchFrame } from '../../schemas/frames/common.js'
+import { WatchFrame } from '../../protocol/frames/common.js'
 import { revisionText } from '../../registry/render.js'
 import { frames } from '../feed-frames.js'
 import { Watcher } from '../watcher.js'

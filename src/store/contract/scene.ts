@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import type { Clock } from '../../lib/clock.js'
-import type { AgentState } from '../../schemas/common.js'
+import type { AgentState } from '../../protocol/schemas/common.js'
 import type { AgentRecord, AgentStore, Change, Claim, Outcome, RegisterCommand, RegisterOutcome, StateCommand, StoreSnapshot } from '../store.js'
 
 /** What a store is to be made with. */

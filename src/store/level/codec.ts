@@ -1,6 +1,6 @@
 import { Type, type Static, type TSchema } from '@sinclair/typebox'
-import { State } from '../../schemas/common.js'
-import { checkerOf } from '../../validation.js'
+import { State } from '../../protocol/schemas/common.js'
+import { checkerOf } from '../../protocol/validation.js'
 import type { AgentRecord, Change, RecordContent } from '../store.js'
 
 const Count = Type.Integer({ minimum: 0 })

@@ -2,7 +2,7 @@ import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync
 import { uptime } from 'node:os'
 import { join } from 'node:path'
 import { Type, type Static } from '@sinclair/typebox'
-import { checkerOf } from '../../validation.js'
+import { checkerOf } from '../../protocol/validation.js'
 import { crc32c } from './crc32c.js'
 import { damaged, refusal } from './refusal.js'
 

@@ -1,5 +1,5 @@
 import type { MetricValues, StoredMetrics } from '../../registry/agent-metrics.js'
-import type { AgentState } from '../../schemas/common.js'
+import type { AgentState } from '../../protocol/schemas/common.js'
 import type { AgentRecord, Change, ChangeEvent, RecordContent } from '../store.js'
 
 /** What changes decide of a record, as scripts keep it. */

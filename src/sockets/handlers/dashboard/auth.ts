@@ -1,4 +1,4 @@
-import { DashboardAuthFrame } from '../../../schemas/frames/dashboard.js'
+import { DashboardAuthFrame } from '../../../protocol/frames/dashboard.js'
 import type { FrameHandler } from '../../tiers.js'
 
 /** Replaces the token of a dashboard. */

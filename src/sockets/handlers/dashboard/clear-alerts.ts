@@ -1,4 +1,4 @@
-import { ClearAlertsFrame } from '../../../schemas/frames/dashboard.js'
+import { ClearAlertsFrame } from '../../../protocol/frames/dashboard.js'
 import type { FrameHandler } from '../../tiers.js'
 import { tellCleared } from './reply.js'
 

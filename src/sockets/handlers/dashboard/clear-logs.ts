@@ -1,4 +1,4 @@
-import { ClearLogsFrame } from '../../../schemas/frames/dashboard.js'
+import { ClearLogsFrame } from '../../../protocol/frames/dashboard.js'
 import type { FrameHandler } from '../../tiers.js'
 import { tellCleared } from './reply.js'
 

@@ -1,5 +1,5 @@
 import { hasAlert } from '../../../dashboard/alerts.js'
-import { DashboardAlertFrame } from '../../../schemas/frames/dashboard.js'
+import { DashboardAlertFrame } from '../../../protocol/frames/dashboard.js'
 import type { FrameHandler } from '../../tiers.js'
 
 /** Stores alerts that a page raises. Pages send back every alert they get: what is stored already is left out. */

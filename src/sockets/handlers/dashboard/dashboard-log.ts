@@ -1,5 +1,5 @@
 import { dashboardLog as readLog } from '../../../dashboard/logs.js'
-import { DashboardLogFrame } from '../../../schemas/frames/dashboard.js'
+import { DashboardLogFrame } from '../../../protocol/frames/dashboard.js'
 import type { FrameHandler } from '../../tiers.js'
 
 /** An entry that a page writes into the log; every dashboard gets it within a second. */

@@ -1,4 +1,4 @@
-import { PauseFrame } from '../../../schemas/frames/dashboard.js'
+import { PauseFrame } from '../../../protocol/frames/dashboard.js'
 import type { FrameHandler } from '../../tiers.js'
 import { acknowledge } from './reply.js'
 

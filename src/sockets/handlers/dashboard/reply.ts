@@ -1,5 +1,5 @@
 import type { Connection } from '../../connection.js'
-import type { Frame } from '../../parse.js'
+import type { Frame } from '../../../protocol/parse.js'
 import type { SocketServices } from '../../services.js'
 
 /** An acknowledgement as dashboards know them. */

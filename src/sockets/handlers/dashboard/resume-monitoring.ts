@@ -1,4 +1,4 @@
-import { ResumeFrame } from '../../../schemas/frames/dashboard.js'
+import { ResumeFrame } from '../../../protocol/frames/dashboard.js'
 import type { FrameHandler } from '../../tiers.js'
 import { acknowledge } from './reply.js'
 import { sendFrames } from './send-frames.js'

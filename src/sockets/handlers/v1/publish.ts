@@ -1,5 +1,5 @@
-import { payloadText } from '../../../messaging/payload.js'
-import { V1PublishFrame } from '../../../schemas/frames/v1.js'
+import { payloadText } from '../../../protocol/payload.js'
+import { V1PublishFrame } from '../../../protocol/frames/v1.js'
 import type { FrameHandler } from '../../tiers.js'
 
 /** Says something to all others who are subscribed to a channel. */

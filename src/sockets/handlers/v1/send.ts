@@ -1,4 +1,4 @@
-import { V1SendFrame } from '../../../schemas/frames/v1.js'
+import { V1SendFrame } from '../../../protocol/frames/v1.js'
 import type { FrameHandler } from '../../tiers.js'
 
 /** Says something to one peer. */

@@ -1,5 +1,5 @@
-import { channelNamed } from '../../../messaging/channel-names.js'
-import { V1SubscribeFrame } from '../../../schemas/frames/v1.js'
+import { channelNamed } from '../../../protocol/channel-names.js'
+import { V1SubscribeFrame } from '../../../protocol/frames/v1.js'
 import type { FrameHandler } from '../../tiers.js'
 
 /** Subscribes to a channel; who may see who is there is shown that without being asked. */

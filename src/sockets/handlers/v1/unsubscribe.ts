@@ -1,4 +1,4 @@
-import { V1UnsubscribeFrame } from '../../../schemas/frames/v1.js'
+import { V1UnsubscribeFrame } from '../../../protocol/frames/v1.js'
 import type { FrameHandler } from '../../tiers.js'
 
 /** Ends a subscription; done also where there is none. */

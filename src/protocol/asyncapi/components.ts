@@ -2,7 +2,7 @@ import { KindGuard, type TSchema } from '@sinclair/typebox'
 import * as agent from '../schemas/agent.js'
 import * as common from '../schemas/common.js'
 import * as dashboard from '../schemas/dashboard.js'
-import * as commonFrames from '../schemas/frames/common.js'
+import * as commonFrames from '../frames/common.js'
 import * as messaging from '../schemas/messaging.js'
 
 export type Json = null | boolean | number | string | Json[] | { [member: string]: Json }

@@ -1,5 +1,5 @@
-import { closeMeanings, errorMeanings, type Meaning } from '../sockets/code-meanings.js'
-import { closeCodes, errorCodes } from '../sockets/codes.js'
+import { closeMeanings, errorMeanings, type Meaning } from '../code-meanings.js'
+import { closeCodes, errorCodes } from '../codes.js'
 import type { Json, JsonObject } from './components.js'
 
 const described = (code: Json, { meaning, advice }: Meaning): JsonObject => ({ const: code, description: meaning, ...(advice && { 'x-advice': advice }) })

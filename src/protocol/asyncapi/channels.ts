@@ -1,5 +1,5 @@
-import { catalogues, type Catalogue } from '../sockets/catalogues.js'
-import type { Tier } from '../sockets/tiers.js'
+import { catalogues, type Catalogue } from '../frames/catalogues.js'
+import type { Tier } from '../../sockets/tiers.js'
 import { refTo, type Json, type JsonObject } from './components.js'
 import { messagesOf, type MessageComponents, type NamedMessage, type Sender } from './messages.js'
 import { credentials, security } from './security.js'

@@ -1,7 +1,7 @@
 import type { Static, TSchema } from '@sinclair/typebox'
 import { TypeCompiler, type TypeCheck } from '@sinclair/typebox/compiler'
 import { ValueErrorType, type ValueError } from '@sinclair/typebox/errors'
-import { validationFailed, type FieldError } from './errors.js'
+import { validationFailed, type FieldError } from '../errors.js'
 import { textFault } from './schemas/common.js'
 
 const maxErrors = 50

@@ -1,7 +1,7 @@
 import { Type, type Static, type TProperties } from '@sinclair/typebox'
-import { AgentInfo, AgentMetrics } from '../agent.js'
-import { Timestamp } from '../common.js'
-import { Alert, LogEntry, ProcessUse, RequestSummary, ResourceUtilization } from '../dashboard.js'
+import { AgentInfo, AgentMetrics } from '../schemas/agent.js'
+import { Timestamp } from '../schemas/common.js'
+import { Alert, LogEntry, ProcessUse, RequestSummary, ResourceUtilization } from '../schemas/dashboard.js'
 import { BearerToken, ClientFrame, commonClientFrames, commonServerFrames, EpochSeconds, RequestId, ServerFrame } from './common.js'
 
 export const DashboardAuthFrame = ClientFrame('auth', {

@@ -1,6 +1,6 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { AgentInfo } from '../agent.js'
-import { Nullable, Revision } from '../common.js'
+import { AgentInfo } from '../schemas/agent.js'
+import { Nullable, Revision } from '../schemas/common.js'
 import { ClientFrame, commonClientFrames, commonServerFrames, EpochSeconds, RequestId, ServerFrame } from './common.js'
 
 /** A number, or a string that holds one: existing clients send both. */

@@ -1,4 +1,4 @@
-import { HookTimeoutError } from './errors.js'
+import { HookTimeoutError } from '../errors.js'
 
 /**
  * Calls a hook of the host and resolves with its answer; what it throws is passed on.

@@ -1,6 +1,6 @@
 import { problem } from '../errors.js'
-import { isPoisonousKey } from '../schemas/common.js'
-import type { Dialect } from './peer.js'
+import { isPoisonousKey } from './schemas/common.js'
+import type { Dialect } from '../messaging/peer.js'
 
 /** The place that everybody is in who takes part, and the channel by which that is seen. */
 export const tierPlace = '$agents'

@@ -1,10 +1,10 @@
 import type { TSchema } from '@sinclair/typebox'
-import { AgentList, agentsClientFrames, agentsServerFrames, AuthenticateFrame } from '../schemas/frames/agents.js'
-import { commonClientFrames, commonServerFrames, PingText, PongText } from '../schemas/frames/common.js'
-import { dashboardClientFrames, dashboardServerFrames } from '../schemas/frames/dashboard.js'
-import { publicClientFrames, publicServerFrames } from '../schemas/frames/public.js'
-import { v1ClientFrames, v1ServerFrames } from '../schemas/frames/v1.js'
-import type { TierName } from './tiers.js'
+import { AgentList, agentsClientFrames, agentsServerFrames, AuthenticateFrame } from './agents.js'
+import { commonClientFrames, commonServerFrames, PingText, PongText } from './common.js'
+import { dashboardClientFrames, dashboardServerFrames } from './dashboard.js'
+import { publicClientFrames, publicServerFrames } from './public.js'
+import { v1ClientFrames, v1ServerFrames } from './v1.js'
+import type { TierName } from '../../sockets/tiers.js'
 
 export interface Messages {
   /** Frames that have a handler, by `type`. */

@@ -1,6 +1,6 @@
 import { Type, type Static, type TProperties } from '@sinclair/typebox'
-import { AgentInfo } from '../agent.js'
-import { AgentId, AgentType, Capability, Revision, State, Status } from '../common.js'
+import { AgentInfo } from '../schemas/agent.js'
+import { AgentId, AgentType, Capability, Revision, State, Status } from '../schemas/common.js'
 
 /** Epoch seconds, as a float. */
 export const EpochSeconds = Type.Number({ description: 'Epoch seconds', examples: [1795444097.777] })

@@ -1,5 +1,5 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { Capability, Nullable } from '../common.js'
+import { Capability, Nullable } from '../schemas/common.js'
 import { ClientFrame, EpochSeconds, RequestId, ServerFrame } from './common.js'
 
 /** A request waits for its reply no longer. */

@@ -1,6 +1,6 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { AgentInfo } from '../agent.js'
-import { Nullable, Revision, WantedState } from '../common.js'
+import { AgentInfo } from '../schemas/agent.js'
+import { Nullable, Revision, WantedState } from '../schemas/common.js'
 import { channelClientFrames, channelServerFrames } from './channels.js'
 import { BearerToken, ClientFrame, commonClientFrames, commonServerFrames, EpochSeconds, RequestId, ServerFrame } from './common.js'
 import { directClientFrames, directServerFrames } from './direct.js'

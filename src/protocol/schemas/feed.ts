@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream'
 import { Type } from '@sinclair/typebox'
 import { Revision, Status } from './common.js'
-import { AgentChange } from './frames/common.js'
+import { AgentChange } from '../frames/common.js'
 import { Capabilities } from './rest.js'
 
 const since = Type.String({ minLength: 1, maxLength: 64, description: 'The last revision that the client has seen' })

@@ -1,5 +1,5 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { ChannelName, ChannelOrPattern, Epoch, MsgId, Offset, PeerMetadata, Since } from '../messaging.js'
+import { ChannelName, ChannelOrPattern, Epoch, MsgId, Offset, PeerMetadata, Since } from '../schemas/messaging.js'
 import { ClientFrame, EpochSeconds, RequestId, ServerFrame } from './common.js'
 
 const Data = Type.Unknown({ description: 'Whatever JSON can say', examples: [{ text: 'hello' }] })

@@ -1,5 +1,5 @@
 import { Type, type Static, type TSchema } from '@sinclair/typebox'
-import { verbatim } from '../lib/coerce.js'
+import { verbatim } from '../../lib/coerce.js'
 import { Capability } from './common.js'
 import { Epoch, MsgId, Offset, PeerMetadata } from './messaging.js'
 

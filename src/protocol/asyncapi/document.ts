@@ -1,5 +1,5 @@
 import { implementation } from '../identity.js'
-import { ErrorCode } from '../schemas/frames/common.js'
+import { ErrorCode } from '../frames/common.js'
 import { channelOf, operationsOf, type ContentTypes, type DescribedTier } from './channels.js'
 import { closeCodeSchema, errorCodeSchema } from './codes.js'
 import { SchemaComponents, type JsonObject } from './components.js'

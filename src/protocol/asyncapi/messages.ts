@@ -1,5 +1,5 @@
 import type { TSchema } from '@sinclair/typebox'
-import { catalogues, common, type Messages } from '../sockets/catalogues.js'
+import { catalogues, common, type Messages } from '../frames/catalogues.js'
 import { refTo, type Json, type JsonObject, type SchemaComponents } from './components.js'
 import { exampleOf } from './example.js'
 

@@ -1,6 +1,6 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { Nullable } from '../common.js'
-import { ChannelName, PeerId } from '../peers.js'
+import { Nullable } from '../schemas/common.js'
+import { ChannelName, PeerId } from '../schemas/peers.js'
 import { ClientFrame, EpochSeconds, ErrorFrame, GoingAway, PingFrame, PongReply, RequestId, ServerFrame } from './common.js'
 import { Direct, InboxGap } from './direct.js'
 

@@ -1,5 +1,5 @@
 import { Type, type TSchema } from '@sinclair/typebox'
-import { lowercase, verbatim } from '../lib/coerce.js'
+import { lowercase, verbatim } from '../../lib/coerce.js'
 import { AgentMetrics } from './agent.js'
 import { AgentId, AgentType, Capability, Nullable, Status, Timestamp, Token, WantedState } from './common.js'
 import { Grants, PeerMetadata } from './messaging.js'
