@@ -3,7 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { problem } from '../src/errors.js'
 import { revisionText } from '../src/registry/render.js'
 import type { Registry } from '../src/registry/registry.js'
-import type { AgentRecord } from '../src/store/store.js'
+import type { AgentRecord } from '../src/storage/agent-store.js'
 
 /**
  * Entity tags (RFC 9110 §8.8.3) are made of revisions, never of bodies. A list's is weak and covers what is registered

@@ -2,7 +2,7 @@ import type { FastifyRequest, preValidationAsyncHookHandler } from 'fastify'
 import { problem } from '../src/errors.js'
 import type { Authority, CheckOptions } from '../src/auth/authority.js'
 import type { Principal, TokenType } from '../src/auth/principal.js'
-import type { Sign } from '../src/store/store.js'
+import type { Sign } from '../src/storage/agent-store.js'
 
 declare module 'fastify' {
   interface FastifyRequest {

@@ -6,7 +6,7 @@ import type { Core } from '../src/core.js'
 import { parseMetrics, showMetrics, type MetricsUpdate } from '../src/registry/agent-metrics.js'
 import { AgentMetrics } from '../src/protocol/schemas/agent.js'
 import { answers, IdParams, MetricsAnswer, MetricsBody, ReportAnswer, ReportQuery } from '../src/protocol/schemas/rest.js'
-import type { AgentRecord } from '../src/store/store.js'
+import type { AgentRecord } from '../src/storage/agent-store.js'
 
 const tags = ['agents']
 const message = 'Metrics updated successfully'

@@ -4,7 +4,7 @@ import { PasswordHasher } from './auth/passwords.js'
 import { PeerKeys, SecretKeys } from './auth/peer-keys.js'
 import { PeerTokens } from './auth/peer-tokens.js'
 import { Revocations } from './auth/revocations.js'
-import type { SharedState } from './auth/shared-state.js'
+import type { SharedState } from './storage/shared-state.js'
 import { Sessions } from './auth/sessions.js'
 import { SpentTokens } from './auth/spent.js'
 import { Tickets } from './auth/tickets.js'
@@ -19,7 +19,7 @@ import type { ResolvedOptions } from './options.js'
 import { OutgoingCalls } from './outgoing/outgoing-calls.js'
 import { Search } from './search/search.js'
 import type { Registry } from './registry/registry.js'
-import type { Storage } from './store/storage.js'
+import type { Storage } from './storage/storage.js'
 
 /** The domain of one registry, wired together; nothing in it knows of HTTP. */
 export interface Core {

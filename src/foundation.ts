@@ -1,11 +1,11 @@
 import { KeptSecrets } from './auth/kept-secrets.js'
 import { KeyRing } from './auth/keys.js'
-import { SharedState } from './auth/shared-state.js'
+import { SharedState } from './storage/shared-state.js'
 import type { ResolvedOptions } from './options.js'
 import { Registry } from './registry/registry.js'
 import { hideableFields } from './protocol/schemas/agent.js'
-import { storageOf } from './store/open-storage.js'
-import type { Storage } from './store/storage.js'
+import { storageOf } from './storage/open-storage.js'
+import type { Storage } from './storage/storage.js'
 
 /** The part of a logger that is used here. */
 export interface Log {

@@ -39,7 +39,7 @@ import { createFacade, type AgentRegistry } from './facade.js'
 import { openFoundation, type Foundation } from './foundation.js'
 import { resolveOptions, type AgentRegistryOptions, type ResolvedOptions } from './options.js'
 import { drainGraceMs } from './sockets/drain.js'
-import { MemoryState } from './store/memory-state.js'
+import { MemoryState } from './storage/memory/kv-store.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -211,9 +211,9 @@ export default plugin
 export { plugin as agentRegistry, plugin as 'module.exports' }
 export { problemTypes, type ProblemType, type FieldError } from './errors.js'
 export { hideableFields } from './protocol/schemas/agent.js'
-export { MemoryStore, type MemoryStoreOptions } from './store/memory.js'
+export { MemoryStore, type MemoryStoreOptions } from './storage/memory/agent-store.js'
 export { MemoryState }
-export type { MemoryStateOptions } from './store/memory-state.js'
+export type { MemoryStateOptions } from './storage/memory/kv-store.js'
 export type { AgentRegistry, RegistryStatistics } from './facade.js'
 export type { HostChannels, PresentPeer, Published, PublishOptions } from './messaging/host.js'
 export type { HostDirect, HostReply, HostRequest, SendOptions } from './messaging/host-direct.js'
@@ -225,5 +225,5 @@ export type { AgentFilter } from './registry/query.js'
 export type { RegistryEvent, RegistryEvents } from './registry/events.js'
 export type { AgentInfo, AgentMetrics, AgentRegistration, RegistrationBody, RegistrationResponse } from './protocol/schemas/agent.js'
 export type { AgentState } from './protocol/schemas/common.js'
-export type * from './store/state.js'
-export type * from './store/store.js'
+export type * from './storage/kv-store.js'
+export type * from './storage/agent-store.js'

@@ -10,7 +10,7 @@ import type { ParsedRegistration } from './registry/registration.js'
 import { revisionText } from './registry/render.js'
 import type { Registry } from './registry/registry.js'
 import type { RegistrationResponse } from './protocol/schemas/agent.js'
-import type { Claim, Sign } from './store/store.js'
+import type { Claim, Sign } from './storage/agent-store.js'
 
 export interface MembershipOptions {
   registry: Registry

@@ -1,9 +1,9 @@
 import { ExpiringMap } from '../lib/expiring-map.js'
 import { isProblem, tooMany } from '../errors.js'
-import { TokenBuckets } from '../store/token-buckets.js'
+import { TokenBuckets } from '../storage/memory/token-buckets.js'
 import { addressKey } from '../lib/address.js'
 import type { Clock } from '../lib/clock.js'
-import type { BucketSettings, StateStore } from '../store/state.js'
+import type { BucketSettings, StateStore } from '../storage/kv-store.js'
 
 export interface AttemptsOptions extends BucketSettings {
   state: StateStore

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { forever, type StateStore } from '../store/state.js'
+import { forever, type StateStore } from '../storage/kv-store.js'
 import { keyRingSecret } from './keys.js'
 
 /** Secrets that last as long as the store and are the same in every process that shares it. */

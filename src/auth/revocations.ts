@@ -1,7 +1,7 @@
 import { ExpiringMap } from '../lib/expiring-map.js'
 import type { Clock } from '../lib/clock.js'
 import type { Principal } from './principal.js'
-import type { SharedState } from './shared-state.js'
+import type { SharedState } from '../storage/shared-state.js'
 
 export interface AgentRevocation {
   agentId: string

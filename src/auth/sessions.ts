@@ -1,7 +1,7 @@
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import { ExpiringMap } from '../lib/expiring-map.js'
 import type { Clock } from '../lib/clock.js'
-import type { SharedState } from './shared-state.js'
+import type { SharedState } from '../storage/shared-state.js'
 
 /** The session of an admin. `expiresAt` is in epoch milliseconds. */
 export interface Session {

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { ExpiringMap } from '../lib/expiring-map.js'
 import { tokenInvalid } from './tokens.js'
 import type { Clock } from '../lib/clock.js'
-import type { StateStore } from '../store/state.js'
+import type { StateStore } from '../storage/kv-store.js'
 
 /**
  * A request with a temporary token. `key` tells requests apart, such as a hash of method, path and body; `note` says

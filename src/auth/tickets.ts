@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { problem } from '../errors.js'
 import type { Clock } from '../lib/clock.js'
-import type { StateStore } from '../store/state.js'
+import type { StateStore } from '../storage/kv-store.js'
 import type { Principal } from './principal.js'
 
 export type TicketTier = 'public' | 'agents' | 'dashboard'

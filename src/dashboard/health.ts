@@ -1,4 +1,4 @@
-import type { StorageKind } from '../store/storage.js'
+import type { StorageKind } from '../storage/storage.js'
 import { round } from './frame.js'
 
 export type ComponentStatus = 'healthy' | 'degraded' | 'critical' | 'error' | 'no_agents' | 'not_configured'

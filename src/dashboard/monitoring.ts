@@ -1,6 +1,6 @@
 import type { Replica } from '../registry/replica.js'
 import type { AgentMetrics } from '../protocol/schemas/agent.js'
-import type { AgentRecord } from '../store/store.js'
+import type { AgentRecord } from '../storage/agent-store.js'
 import { round } from './frame.js'
 import type { ProcessUse } from './process-use.js'
 import type { RequestSummary } from './request-stats.js'

@@ -1,6 +1,6 @@
 import { isDiscoverable } from '../protocol/schemas/agent.js'
 import type { Replica } from '../registry/replica.js'
-import type { Difference } from '../store/store.js'
+import type { Difference } from '../storage/agent-store.js'
 import type { OpenRequest } from './open-request.js'
 import { isUsersName } from './taking-part.js'
 

@@ -1,5 +1,5 @@
 import { Outgoing } from '../protocol/encoded-message.js'
-import type { Entry, Position } from './broker.js'
+import type { Entry, Position } from '../storage/message-broker.js'
 import { shownName } from '../protocol/channel-names.js'
 import type { Dialect } from './peer.js'
 

@@ -1,5 +1,5 @@
 import { problem } from '../errors.js'
-import type { Broker, Entry, Position } from './broker.js'
+import type { Broker, Entry, Position } from '../storage/message-broker.js'
 import type { Deadlines } from '../lib/deadlines.js'
 import { DirectFrames, tagged, type Manner } from './direct-frames.js'
 import { FollowedLogs } from './followed-logs.js'

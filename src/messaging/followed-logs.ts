@@ -1,5 +1,5 @@
 import { isAway } from '../errors.js'
-import type { Broker } from './broker.js'
+import type { Broker } from '../storage/message-broker.js'
 import type { Deadlines } from '../lib/deadlines.js'
 
 export interface FollowedLogsOptions { broker: Broker, deadlines: Deadlines, onError: (error: unknown) => void }

@@ -1,4 +1,4 @@
-import type { Entry, Page, Position } from './broker.js'
+import type { Entry, Page, Position } from '../storage/message-broker.js'
 import { shownName } from '../protocol/channel-names.js'
 import { messageText } from './delivery.js'
 import type { Dialect } from './peer.js'

@@ -1,4 +1,4 @@
-import type { Position } from './broker.js'
+import type { Position } from '../storage/message-broker.js'
 import { shownName } from '../protocol/channel-names.js'
 import type { Delivery } from './delivery.js'
 import type { Metadata } from './profile.js'

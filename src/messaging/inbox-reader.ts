@@ -1,5 +1,5 @@
 import { isAway } from '../errors.js'
-import type { Broker, Entry, Page, Position } from './broker.js'
+import type { Broker, Entry, Page, Position } from '../storage/message-broker.js'
 import type { Deadlines } from '../lib/deadlines.js'
 import { DirectFrames, inboxGap } from './direct-frames.js'
 import type { Peer } from './peer.js'

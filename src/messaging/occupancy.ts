@@ -1,5 +1,5 @@
 import type { Principal } from '../auth/principal.js'
-import type { Broker } from './broker.js'
+import type { Broker } from '../storage/message-broker.js'
 import type { Deadline, Deadlines } from '../lib/deadlines.js'
 import type { Peer } from './peer.js'
 import type { Metadata } from './profile.js'

@@ -1,6 +1,6 @@
 import { Outgoing } from '../protocol/encoded-message.js'
 import { shownName, tierPlace } from '../protocol/channel-names.js'
-import { channelOf } from './names.js'
+import { channelOf } from '../storage/log-names.js'
 import type { Dialect } from './peer.js'
 import type { PlaceDelta, Present } from './place-view.js'
 

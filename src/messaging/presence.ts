@@ -1,6 +1,6 @@
 import { tooMany } from '../errors.js'
 import type { Outgoing } from '../protocol/encoded-message.js'
-import type { Broker, PresenceChange, Roster } from './broker.js'
+import type { Broker, PresenceChange, Roster } from '../storage/message-broker.js'
 import { tierPlace } from '../protocol/channel-names.js'
 import { Occupancy, type OccupancyOptions } from './occupancy.js'
 import type { Dialect, Peer } from './peer.js'

@@ -1,4 +1,4 @@
-import type { Broker } from './broker.js'
+import type { Broker } from '../storage/message-broker.js'
 import type { Signals } from './signals.js'
 
 /** What the process of the one who asks says of an offer, which `rid` names, to that of the one who is asked. */

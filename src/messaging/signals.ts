@@ -1,4 +1,4 @@
-import type { Broker } from './broker.js'
+import type { Broker } from '../storage/message-broker.js'
 
 /** Hears what another process says about one topic. */
 export type SignalListener = (from: string, body: string) => void

@@ -1,4 +1,4 @@
-import type { Page, Position } from './broker.js'
+import type { Page, Position } from '../storage/message-broker.js'
 import { Delivery, gapFrame } from './delivery.js'
 import type { Peer } from './peer.js'
 

@@ -1,6 +1,6 @@
-import type { Broker, Entry, Position } from './broker.js'
+import type { Broker, Entry, Position } from '../storage/message-broker.js'
 import { Delivery } from './delivery.js'
-import { nameOfChannel } from './names.js'
+import { nameOfChannel } from '../storage/log-names.js'
 import { PatternIndex } from '../lib/pattern-index.js'
 import { Subscription, type Subscriber } from './subscription.js'
 

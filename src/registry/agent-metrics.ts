@@ -1,7 +1,7 @@
 import { coerce } from '../lib/coerce.js'
 import { validationFailed, type FieldError } from '../errors.js'
 import { AgentMetrics } from '../protocol/schemas/agent.js'
-import type { AgentRecord } from '../store/store.js'
+import type { AgentRecord } from '../storage/agent-store.js'
 import { fieldErrors } from '../protocol/validation.js'
 import { isObject } from './normalize.js'
 

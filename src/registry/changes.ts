@@ -1,4 +1,4 @@
-import type { Change } from '../store/store.js'
+import type { Change } from '../storage/agent-store.js'
 
 /** The newest changes, for readers that come back. */
 export class ChangeRing {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { AgentRecord } from '../store/store.js'
+import type { AgentRecord } from '../storage/agent-store.js'
 import { revisionText } from './render.js'
 
 const modulus = 1n << 64n

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
 import type { AgentInfo } from '../protocol/schemas/agent.js'
 import type { AgentState } from '../protocol/schemas/common.js'
-import type { ChangeEvent } from '../store/store.js'
+import type { ChangeEvent } from '../storage/agent-store.js'
 
 /** A transition as the host hears of it. */
 export interface RegistryEvent {

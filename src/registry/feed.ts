@@ -1,4 +1,4 @@
-import type { AgentRecord, Change } from '../store/store.js'
+import type { AgentRecord, Change } from '../storage/agent-store.js'
 import { isPublic, type Replica } from './replica.js'
 import { matches, type AgentFilter, type View } from './query.js'
 import { revisionText } from './render.js'

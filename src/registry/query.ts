@@ -1,5 +1,5 @@
 import { statusOf } from '../protocol/schemas/agent.js'
-import type { AgentRecord } from '../store/store.js'
+import type { AgentRecord } from '../storage/agent-store.js'
 import { isPublic, type Entry, type Replica } from './replica.js'
 
 /** What an agent must be like to be found; what is left out does not matter. */

@@ -1,6 +1,6 @@
 import { showMetrics } from './agent-metrics.js'
 import { statusOf, type AgentInfo } from '../protocol/schemas/agent.js'
-import type { AgentRecord } from '../store/store.js'
+import type { AgentRecord } from '../storage/agent-store.js'
 
 const iso = (ms: number) => new Date(ms).toISOString()
 

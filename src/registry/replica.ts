@@ -1,5 +1,5 @@
 import { isDiscoverable, statusOf } from '../protocol/schemas/agent.js'
-import type { AgentRecord, Change, Difference, StoreSnapshot } from '../store/store.js'
+import type { AgentRecord, Change, Difference, StoreSnapshot } from '../storage/agent-store.js'
 import { Digest, recordDigest } from './digest.js'
 import { Rendering } from './render.js'
 

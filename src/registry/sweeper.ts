@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import { isAway } from '../errors.js'
-import type { AgentStore } from '../store/store.js'
+import type { AgentStore } from '../storage/agent-store.js'
 
 export interface SweeperOptions {
   store: AgentStore

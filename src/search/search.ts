@@ -1,6 +1,6 @@
 import type { AgentInfo, AgentMetrics } from '../protocol/schemas/agent.js'
 import type { SearchRequest, SearchResult } from '../protocol/schemas/search.js'
-import type { AgentRecord, Difference } from '../store/store.js'
+import type { AgentRecord, Difference } from '../storage/agent-store.js'
 import { callHook } from '../protocol/hooks.js'
 import { matches, type AgentFilter } from '../registry/query.js'
 import { isPublic, type Replica } from '../registry/replica.js'

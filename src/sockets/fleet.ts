@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
-import type { SharedState, StateCopy } from '../auth/shared-state.js'
+import type { SharedState, StateCopy } from '../storage/shared-state.js'
 import type { Clock } from '../lib/clock.js'
 import { isAway } from '../errors.js'
-import type { StateEntry } from '../store/state.js'
+import type { StateEntry } from '../storage/kv-store.js'
 import type { TierName } from './tiers.js'
 
 export interface FleetSocketsOptions {

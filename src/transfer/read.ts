@@ -1,6 +1,6 @@
 import { parseRegistration, type RegistrationRules } from '../registry/registration.js'
 import { isObject } from '../registry/normalize.js'
-import type { AgentRecord } from '../store/store.js'
+import type { AgentRecord } from '../storage/agent-store.js'
 import { checkerOf, fieldErrors } from '../protocol/validation.js'
 import { ExportedAgent, format, formatVersion, Header } from './format.js'
 

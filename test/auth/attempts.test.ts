@@ -2,7 +2,7 @@ import t from 'tap'
 import { problem } from '../../src/errors.js'
 import { addressKey } from '../../src/lib/address.js'
 import { Attempts, type AttemptTarget, type AttemptsOptions } from '../../src/auth/attempts.js'
-import { MemoryState, type MemoryStateOptions } from '../../src/store/memory-state.js'
+import { MemoryState, type MemoryStateOptions } from '../../src/storage/memory/kv-store.js'
 import { manualClock, refusal } from './helper.js'
 
 const home: AttemptTarget = { address: '192.0.2.1', account: 'root', kind: 'login' }

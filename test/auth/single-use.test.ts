@@ -1,7 +1,7 @@
 import t from 'tap'
 import { SpentTokens, type SpendingRequest } from '../../src/auth/spent.js'
 import { Tickets } from '../../src/auth/tickets.js'
-import { MemoryState, type MemoryStateOptions } from '../../src/store/memory-state.js'
+import { MemoryState, type MemoryStateOptions } from '../../src/storage/memory/kv-store.js'
 import { manualClock, principal, refusal } from './helper.js'
 
 function build (options: MemoryStateOptions = {}) {

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { MemoryBroker } from '../../src/messaging/memory-broker.js'
+import { MemoryBroker } from '../../src/storage/memory/message-broker.js'
 import { brokerContract } from './broker-contract.js'
 
 t.test('the broker in memory keeps the contract', async t => {

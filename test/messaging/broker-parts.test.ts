@@ -1,11 +1,11 @@
 import t from 'tap'
-import type { Entry, Page, Position } from '../../src/messaging/broker.js'
-import { MemoryBroker } from '../../src/messaging/memory-broker.js'
-import { MemoryLogs, type LogsLimits } from '../../src/messaging/memory-logs.js'
+import type { Entry, Page, Position } from '../../src/storage/message-broker.js'
+import { MemoryBroker } from '../../src/storage/memory/message-broker.js'
+import { MemoryLogs, type LogsLimits } from '../../src/storage/memory/logs.js'
 import { Patterns } from '../../src/lib/patterns.js'
-import { Batch } from '../../src/messaging/redis/batch.js'
-import { globOf, keyOf, nameOf, packEntry, unpackEntry } from '../../src/messaging/redis/texts.js'
-import { Tracker } from '../../src/messaging/redis/tracker.js'
+import { Batch } from '../../src/storage/redis/batch.js'
+import { globOf, keyOf, nameOf, packEntry, unpackEntry } from '../../src/storage/redis/texts.js'
+import { Tracker } from '../../src/storage/redis/tracker.js'
 import { numbers, Side } from './broker-side.js'
 
 const entryOf = (offset: number): Entry => ({ offset, from: 'a', data: String(offset), metadata: undefined, origin: undefined, at: 1 })

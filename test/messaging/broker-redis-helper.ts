@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { RedisStorageOptions } from '../../src/store/redis/redis-storage.js'
+import type { RedisStorageOptions } from '../../src/storage/redis/storage.js'
 import { Peer } from '../store/redis-helper.js'
 import { RedisProxy } from '../store/redis-proxy.js'
 import { eventually, RedisServer } from '../store/redis-server.js'

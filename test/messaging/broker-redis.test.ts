@@ -1,5 +1,5 @@
 import t from 'tap'
-import { RedisStorage } from '../../src/store/redis/redis-storage.js'
+import { RedisStorage } from '../../src/storage/redis/storage.js'
 import { newNamespace } from '../store/redis-helper.js'
 import { RedisServer } from '../store/redis-server.js'
 import { brokerContract } from './broker-contract.js'

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { Broker, BrokerLimits } from '../../src/messaging/broker.js'
+import type { Broker, BrokerLimits } from '../../src/storage/message-broker.js'
 import type { Side } from './broker-side.js'
 
 export interface Scene {

@@ -1,4 +1,4 @@
-import type { AppendCommand, Appended, Broker, BrokerListener, Entry, Position, PresenceChange, Roster } from '../../src/messaging/broker.js'
+import type { AppendCommand, Appended, Broker, BrokerListener, Entry, Position, PresenceChange, Roster } from '../../src/storage/message-broker.js'
 import { until } from '../helper.js'
 
 export interface Told extends Entry { readonly log: string, readonly epoch: string }

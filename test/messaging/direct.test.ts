@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { monotonicClock } from '../../src/lib/clock.js'
-import type { MemoryBrokerOptions } from '../../src/messaging/memory-broker.js'
+import type { MemoryBrokerOptions } from '../../src/storage/memory/message-broker.js'
 import { Deadlines } from '../../src/lib/deadlines.js'
 import { Direct } from '../../src/messaging/direct.js'
 import { Peers } from '../../src/messaging/peers.js'

@@ -10,7 +10,7 @@ import { Requests, type RequestsOptions } from '../../src/messaging/requests.js'
 import { Serving } from '../../src/messaging/serving.js'
 import { Signals } from '../../src/messaging/signals.js'
 import { Replica } from '../../src/registry/replica.js'
-import type { AgentRecord } from '../../src/store/store.js'
+import type { AgentRecord } from '../../src/storage/agent-store.js'
 import { sleep, until } from '../helper.js'
 import { Faulty, Listener } from './line-scene.js'
 

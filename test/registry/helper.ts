@@ -4,7 +4,7 @@ import type { Principal } from '../../src/auth/principal.js'
 import { parseRegistration, type RegistrationRules } from '../../src/registry/registration.js'
 import type { AgentState } from '../../src/protocol/schemas/common.js'
 import { stateNames } from '../../src/protocol/schemas/common.js'
-import type { AgentRecord, Change } from '../../src/store/store.js'
+import type { AgentRecord, Change } from '../../src/storage/agent-store.js'
 import { registration } from '../helper.js'
 
 export const rules: RegistrationRules = { allowedAgentTypes: ['testing', 'Security'], maxRecordBytes: 131_072 }

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
-import { MemoryStore } from '../../src/store/memory.js'
-import type { StoreListener, StoreSnapshot } from '../../src/store/store.js'
+import { MemoryStore } from '../../src/storage/memory/agent-store.js'
+import type { StoreListener, StoreSnapshot } from '../../src/storage/agent-store.js'
 import { build, registration, type Harness } from '../helper.js'
 import { record } from './helper.js'
 

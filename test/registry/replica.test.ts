@@ -8,7 +8,7 @@ import { count, matches, select, slice, type AgentFilter, type View } from '../.
 import { Replica } from '../../src/registry/replica.js'
 import { isDiscoverable, statusOf, type AgentInfo } from '../../src/protocol/schemas/agent.js'
 import { stateNames } from '../../src/protocol/schemas/common.js'
-import type { AgentRecord, Change } from '../../src/store/store.js'
+import type { AgentRecord, Change } from '../../src/storage/agent-store.js'
 import { registration } from '../helper.js'
 import { Model, parse, record, steps, type Step } from './helper.js'
 

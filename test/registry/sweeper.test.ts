@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import { problem } from '../../src/errors.js'
 import { Registry } from '../../src/registry/registry.js'
 import { Sweeper } from '../../src/registry/sweeper.js'
-import { MemoryStore, type MemoryStoreOptions } from '../../src/store/memory.js'
+import { MemoryStore, type MemoryStoreOptions } from '../../src/storage/memory/agent-store.js'
 import { registration, sleep, until } from '../helper.js'
 import { rules } from './helper.js'
 

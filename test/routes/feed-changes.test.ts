@@ -5,7 +5,7 @@ import { Place } from '../../src/feed/place.js'
 import { FeedSource } from '../../src/feed/source.js'
 import type { FeedScope } from '../../src/registry/feed.js'
 import { Registry } from '../../src/registry/registry.js'
-import { MemoryStore } from '../../src/store/memory.js'
+import { MemoryStore } from '../../src/storage/memory/agent-store.js'
 import { answerChecker, build, problemOf, registration, sleep, until, type Answer, type Harness, type Json } from '../helper.js'
 import { rules } from '../registry/helper.js'
 

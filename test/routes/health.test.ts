@@ -1,6 +1,6 @@
 import t from 'tap'
 import { embeddedStorage, storageHealth } from '../../src/dashboard/health.js'
-import { MemoryStore } from '../../src/store/memory.js'
+import { MemoryStore } from '../../src/storage/memory/agent-store.js'
 import { createCore, type Core } from '../../src/core.js'
 import { openFoundation } from '../../src/foundation.js'
 import { resolveOptions } from '../../src/options.js'

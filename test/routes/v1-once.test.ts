@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Idempotency } from '../../src/idempotency.js'
-import { MemoryState } from '../../src/store/memory-state.js'
+import { MemoryState } from '../../src/storage/memory/kv-store.js'
 import { manualClock, refusal } from '../auth/helper.js'
 import { until, type Answer, type Harness } from '../helper.js'
 import { openPairs } from '../sockets/messaging-helper.js'

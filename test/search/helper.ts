@@ -1,5 +1,5 @@
 import { Registry } from '../../src/registry/registry.js'
-import { MemoryStore } from '../../src/store/memory.js'
+import { MemoryStore } from '../../src/storage/memory/agent-store.js'
 import type { AgentRegistration } from '../../src/protocol/schemas/agent.js'
 import type { Fields } from '../../src/search/fields.js'
 import { registration } from '../helper.js'

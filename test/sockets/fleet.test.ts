@@ -1,9 +1,9 @@
 import t, { type Test } from 'tap'
-import { SharedState } from '../../src/auth/shared-state.js'
+import { SharedState } from '../../src/storage/shared-state.js'
 import { problem } from '../../src/errors.js'
 import { FleetSockets } from '../../src/sockets/fleet.js'
 import type { TierName } from '../../src/sockets/tiers.js'
-import { MemoryState } from '../../src/store/memory-state.js'
+import { MemoryState } from '../../src/storage/memory/kv-store.js'
 import { build, until } from '../helper.js'
 
 interface Process { sockets: FleetSockets, counts: Record<TierName, number>, errors: unknown[], state: MemoryState }

@@ -1,8 +1,8 @@
 import t from 'tap'
 import fc from 'fast-check'
 import { monotonicClock } from '../../src/lib/clock.js'
-import { LeaseQueue } from '../../src/store/lease-queue.js'
-import { Preservation } from '../../src/store/preservation.js'
+import { LeaseQueue } from '../../src/storage/memory/lease-queue.js'
+import { Preservation } from '../../src/storage/memory/preservation.js'
 
 t.test('what is due comes oldest first, and stays until it is deleted', async t => {
   const queue = new LeaseQueue()

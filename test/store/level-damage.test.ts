@@ -6,8 +6,8 @@ import { join, resolve } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { ClassicLevel } from 'classic-level'
 import t, { type Test } from 'tap'
-import { crc32c, maskedCrc32c } from '../../src/store/level/crc32c.js'
-import { bootId, createMark, currentBoot, markName, readMark } from '../../src/store/level/mark.js'
+import { crc32c, maskedCrc32c } from '../../src/storage/level/crc32c.js'
+import { bootId, createMark, currentBoot, markName, readMark } from '../../src/storage/level/mark.js'
 import { crashed, filesOf, open, registerMany } from './level-helper.js'
 
 const root = t.testdir()
@@ -214,7 +214,7 @@ t.test('an empty folder, and one that a process left while it made a store, beco
 
 /** Opens a store in a process of its own, and what that prints. */
 async function openElsewhere (folder: string): Promise<string> {
-  const storage = resolve('src/store/level/storage.ts')
+  const storage = resolve('src/storage/level/storage.ts')
   const script = `const { LevelStorage } = await import(${JSON.stringify(storage)})
     const { agents } = new LevelStorage({ path: ${JSON.stringify(folder)}, leaseMs: 1000, retentionMs: 1000 })
     const deaf = () => {}

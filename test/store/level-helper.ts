@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { cpSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { LevelStorage, type LevelStorageOptions } from '../../src/store/level/storage.js'
-import type { AgentRecord, Change, RegisterOutcome, StoreListener, StoreSnapshot } from '../../src/store/store.js'
+import { LevelStorage, type LevelStorageOptions } from '../../src/storage/level/storage.js'
+import type { AgentRecord, Change, RegisterOutcome, StoreListener, StoreSnapshot } from '../../src/storage/agent-store.js'
 
 /** What a store tells, kept. */
 export class Ear implements StoreListener {

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { join } from 'node:path'
-import { stateContract, storeContract, type ContractSettings, type StateContractSettings } from '../../src/store/contract.js'
-import { LevelStorage, type LevelStorageOptions } from '../../src/store/level/storage.js'
+import { stateContract, storeContract, type ContractSettings, type StateContractSettings } from '../../src/storage/contract/index.js'
+import { LevelStorage, type LevelStorageOptions } from '../../src/storage/level/storage.js'
 
 const root = t.testdir()
 let folders = 0

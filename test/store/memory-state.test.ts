@@ -1,8 +1,8 @@
 import t from 'tap'
-import { stateContract, type StateContractFlags, type StateContractSettings } from '../../src/store/contract.js'
-import { MemoryState } from '../../src/store/memory-state.js'
-import { TokenBuckets } from '../../src/store/token-buckets.js'
-import { forever, type StateListener } from '../../src/store/state.js'
+import { stateContract, type StateContractFlags, type StateContractSettings } from '../../src/storage/contract/index.js'
+import { MemoryState } from '../../src/storage/memory/kv-store.js'
+import { TokenBuckets } from '../../src/storage/memory/token-buckets.js'
+import { forever, type StateListener } from '../../src/storage/kv-store.js'
 import { manualClock } from '../auth/helper.js'
 
 async function build ({ clock }: StateContractSettings) {

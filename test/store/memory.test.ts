@@ -1,7 +1,7 @@
 import t from 'tap'
-import { storeContract, type ContractFlags, type ContractSettings } from '../../src/store/contract.js'
-import type { StoreListener } from '../../src/store/store.js'
-import { MemoryStore } from '../../src/store/memory.js'
+import { storeContract, type ContractFlags, type ContractSettings } from '../../src/storage/contract/index.js'
+import type { StoreListener } from '../../src/storage/agent-store.js'
+import { MemoryStore } from '../../src/storage/memory/agent-store.js'
 
 async function build (settings: ContractSettings) {
   const store = new MemoryStore(settings)

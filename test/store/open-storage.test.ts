@@ -2,10 +2,10 @@ import { execFileSync } from 'node:child_process'
 import fastify from 'fastify'
 import { Redis } from 'ioredis'
 import t from 'tap'
-import { MemoryBroker } from '../../src/messaging/memory-broker.js'
+import { MemoryBroker } from '../../src/storage/memory/message-broker.js'
 import agentRegistry, { MemoryState, MemoryStore } from '../../src/index.js'
 import { resolveOptions, type AgentRegistryOptions } from '../../src/options.js'
-import { connectionOf, storageOf } from '../../src/store/open-storage.js'
+import { connectionOf, storageOf } from '../../src/storage/open-storage.js'
 import { builtServer } from '../server/process.js'
 
 const built = builtServer(t)

@@ -1,7 +1,7 @@
 import t from 'tap'
-import { storeContract, type ContractFlags, type ContractSettings } from '../../src/store/contract.js'
-import { RedisStorage, type RedisStorageOptions } from '../../src/store/redis/redis-storage.js'
-import { stateContract, type StateContractSettings } from '../../src/store/state-contract.js'
+import { storeContract, type ContractFlags, type ContractSettings } from '../../src/storage/contract/index.js'
+import { RedisStorage, type RedisStorageOptions } from '../../src/storage/redis/storage.js'
+import { stateContract, type StateContractSettings } from '../../src/storage/contract/kv-store.js'
 import { RedisServer } from './redis-server.js'
 
 const server = await RedisServer.start()

@@ -1,6 +1,6 @@
 import { recordDigest } from '../../src/registry/digest.js'
-import { RedisStorage, type RedisStorageOptions } from '../../src/store/redis/redis-storage.js'
-import type { AgentRecord, Change, RegisterCommand, StoreListener, StoreSnapshot } from '../../src/store/store.js'
+import { RedisStorage, type RedisStorageOptions } from '../../src/storage/redis/storage.js'
+import type { AgentRecord, Change, RegisterCommand, StoreListener, StoreSnapshot } from '../../src/storage/agent-store.js'
 import type { RedisServer } from './redis-server.js'
 
 let namespaces = 0

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { RedisStorage, type RedisStorageOptions } from '../../src/store/redis/redis-storage.js'
+import { RedisStorage, type RedisStorageOptions } from '../../src/storage/redis/storage.js'
 import { Peer, registration } from './redis-helper.js'
 import { RedisProxy } from './redis-proxy.js'
 import { eventually, RedisServer } from './redis-server.js'

@@ -1,9 +1,9 @@
 import t from 'tap'
-import { Feed, type FeedListener, type Touch } from '../../src/store/redis/feed.js'
-import { compose, packContent, readMetrics, unpackContent, type Entry, type Head } from '../../src/store/redis/records.js'
-import { Reports } from '../../src/store/redis/reports.js'
-import { Signs } from '../../src/store/redis/signs.js'
-import type { AgentRecord, Change } from '../../src/store/store.js'
+import { Feed, type FeedListener, type Touch } from '../../src/storage/redis/feed.js'
+import { compose, packContent, readMetrics, unpackContent, type Entry, type Head } from '../../src/storage/redis/records.js'
+import { Reports } from '../../src/storage/redis/reports.js'
+import { Signs } from '../../src/storage/redis/heartbeats.js'
+import type { AgentRecord, Change } from '../../src/storage/agent-store.js'
 
 const content = { body: '{"a":"\\n"}', type: 'testing', capabilities: ['one'] }
 const head: Head = { registeredAt: 1, created: 1, incarnation: 1, revision: 1, state: 'starting' }

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
-import { RedisStorage } from '../../src/store/redis/redis-storage.js'
-import type { AgentRecord, Change } from '../../src/store/store.js'
+import { RedisStorage } from '../../src/storage/redis/storage.js'
+import type { AgentRecord, Change } from '../../src/storage/agent-store.js'
 import { newNamespace, Peer, registration } from './redis-helper.js'
 import { eventually, RedisServer } from './redis-server.js'
 

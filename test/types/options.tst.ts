@@ -3,8 +3,8 @@ import { expect, test } from 'tstyche'
 import { optionsFromEnv } from '../../src/env.js'
 import type { AgentRegistryOptions } from '../../src/options.js'
 import type { ServerSettings } from '../../src/server-settings.js'
-import type { StateStore } from '../../src/store/state.js'
-import type { AgentStore } from '../../src/store/store.js'
+import type { StateStore } from '../../src/storage/kv-store.js'
+import type { AgentStore } from '../../src/storage/agent-store.js'
 
 test('every option may be left out', () => {
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({})
