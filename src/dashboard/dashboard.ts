@@ -1,7 +1,7 @@
 import type { AttemptTarget } from '../auth/attempts.js'
 import type { Clock } from '../lib/clock.js'
 import type { Log } from '../foundation.js'
-import type { Replacement } from '../membership.js'
+import type { Replacement } from '../registry/enrollment.js'
 import type { ResolvedOptions } from '../options.js'
 import { showMetrics } from '../registry/agent-metrics.js'
 import { awaySince, type Registry } from '../registry/registry.js'

@@ -1,9 +1,9 @@
 import { Readable } from 'node:stream'
 import type { Principal } from '../auth/principal.js'
 import { jittered } from '../lib/jitter.js'
-import type { Cursor } from './cursor.js'
-import { ended, goingAway, keepAlive, opening } from './encoding.js'
-import type { Follower, Readers } from './readers.js'
+import type { Cursor } from '../registry/feed/cursor.js'
+import { ended, goingAway, keepAlive, opening } from '../registry/feed/delta.js'
+import type { Follower, Readers } from '../registry/feed/subscribers.js'
 import type { Visitor, Visitors } from './visitors.js'
 
 const retryMs = 2_000

@@ -1,8 +1,8 @@
 import type { Principal } from '../auth/principal.js'
 import { tokenInvalid } from '../auth/tokens.js'
-import { answers } from './encoding.js'
-import type { Place } from './place.js'
-import type { Reader, Readers } from './readers.js'
+import { answers } from '../registry/feed/delta.js'
+import type { Place } from '../registry/feed/position.js'
+import type { Reader, Readers } from '../registry/feed/subscribers.js'
 import type { Visitor, Visitors } from './visitors.js'
 
 export interface PollOptions { place: Place, readers: Readers, visitors: Visitors, principal: Principal, address: string, waitMs: number }

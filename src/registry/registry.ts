@@ -10,7 +10,7 @@ import { mergePatch, poisonousMembers } from './merge-patch.js'
 import { assertTree, parseRegistration, type ParsedRegistration, type RegistrationRules } from './registration.js'
 import { Replica } from './replica.js'
 import { revisionText } from './render.js'
-import { Sweeper } from './sweeper.js'
+import { Sweeper } from './lease-monitor.js'
 
 export interface RegistryOptions extends RegistrationRules {
   store: AgentStore

@@ -1,4 +1,4 @@
-import { listOf, pageOf, type Encoding } from '../feed/encoding.js'
+import { listOf, pageOf, type Encoding } from '../registry/feed/delta.js'
 import { Outgoing } from '../protocol/encoded-message.js'
 
 /** What a watcher is owed, as frames of the WebSocket tiers. */

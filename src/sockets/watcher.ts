@@ -1,5 +1,5 @@
-import type { Cursor } from '../feed/cursor.js'
-import type { Follower, Readers } from '../feed/readers.js'
+import type { Cursor } from '../registry/feed/cursor.js'
+import type { Follower, Readers } from '../registry/feed/subscribers.js'
 import type { Connection } from './connection.js'
 import type { Outgoing } from '../protocol/encoded-message.js'
 

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { problem } from '../../src/errors.js'
 import { Registry } from '../../src/registry/registry.js'
-import { Sweeper } from '../../src/registry/sweeper.js'
+import { Sweeper } from '../../src/registry/lease-monitor.js'
 import { MemoryStore, type MemoryStoreOptions } from '../../src/storage/memory/agent-store.js'
 import { registration, sleep, until } from '../helper.js'
 import { rules } from './helper.js'

@@ -1,4 +1,4 @@
-import { Cursor } from '../../feed/cursor.js'
+import { Cursor } from '../../registry/feed/cursor.js'
 import { WatchFrame } from '../../protocol/frames/common.js'
 import { revisionText } from '../../registry/render.js'
 import { frames } from '../feed-frames.js'

@@ -1,9 +1,9 @@
-import { Feed, type FeedScope } from '../registry/feed.js'
-import { PageCache } from '../registry/page-cache.js'
-import { select } from '../registry/query.js'
-import { revisionText, type Rendering } from '../registry/render.js'
-import type { Registry } from '../registry/registry.js'
-import type { Encoding } from './encoding.js'
+import { Feed, type FeedScope } from './change-log.js'
+import { PageCache } from '../page-cache.js'
+import { select } from '../query.js'
+import { revisionText, type Rendering } from '../render.js'
+import type { Registry } from '../registry.js'
+import type { Encoding } from './delta.js'
 
 /** Snapshots are large; who asks for one often asks for the same. */
 const maxSharedSnapshots = 8

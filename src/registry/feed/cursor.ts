@@ -1,8 +1,8 @@
-import type { FeedScope } from '../registry/feed.js'
-import { count } from '../registry/query.js'
-import type { Rendering } from '../registry/render.js'
-import type { Encoding } from './encoding.js'
-import { Place } from './place.js'
+import type { FeedScope } from './change-log.js'
+import { count } from '../query.js'
+import type { Rendering } from '../render.js'
+import type { Encoding } from './delta.js'
+import { Place } from './position.js'
 import type { FeedSource } from './source.js'
 
 const maxPageBytes = 131_072

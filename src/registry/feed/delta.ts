@@ -1,4 +1,4 @@
-import type { ToldChange } from '../registry/feed.js'
+import type { ToldChange } from './change-log.js'
 
 /** A page of the agents as they were at `revision`. `agents` are JSON texts. */
 export interface SnapshotPage { readonly revision: string, readonly agents: readonly string[], readonly last: boolean }

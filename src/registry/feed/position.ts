@@ -1,6 +1,6 @@
-import { scopeKey, type FeedScope } from '../registry/feed.js'
-import { revisionText } from '../registry/render.js'
-import type { Encoding } from './encoding.js'
+import { scopeKey, type FeedScope } from './change-log.js'
+import { revisionText } from '../render.js'
+import type { Encoding } from './delta.js'
 import type { FeedSource } from './source.js'
 
 export interface PlaceOptions { source: FeedSource, scope: FeedScope, position: number, limit?: number }

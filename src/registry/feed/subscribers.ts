@@ -1,6 +1,6 @@
-import type { Clock } from '../lib/clock.js'
+import type { Clock } from '../../lib/clock.js'
 import type { Cursor } from './cursor.js'
-import type { Place } from './place.js'
+import type { Place } from './position.js'
 import type { FeedSource } from './source.js'
 
 /** Somebody who waits for what happens. */

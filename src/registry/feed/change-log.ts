@@ -1,7 +1,7 @@
-import type { AgentRecord, Change } from '../storage/agent-store.js'
-import { isPublic, type Replica } from './replica.js'
-import { matches, type AgentFilter, type View } from './query.js'
-import { revisionText } from './render.js'
+import type { AgentRecord, Change } from '../../storage/agent-store.js'
+import { isPublic, type Replica } from '../replica.js'
+import { matches, type AgentFilter, type View } from '../query.js'
+import { revisionText } from '../render.js'
 
 /** What a reader of the feed is shown. */
 export interface FeedScope {
