@@ -1,4 +1,4 @@
-import { KeptSecrets } from './auth/kept-secrets.js'
+import { KeptSecrets } from './auth/persisted-secrets.js'
 import { KeyRing } from './auth/keys.js'
 import { SharedState } from './storage/shared-state.js'
 import type { ResolvedOptions } from './options.js'

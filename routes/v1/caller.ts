@@ -3,7 +3,7 @@ import { bearerOf, guard } from '../../plugins/guard.js'
 import type { Core } from '../../src/core.js'
 import { problem } from '../../src/errors.js'
 import type { Sender } from '../../src/messaging/peer.js'
-import { peerIdOf, Rights } from '../../src/messaging/rights.js'
+import { peerIdOf, Rights } from '../../src/auth/rights.js'
 
 /** Who asks over HTTP. */
 export interface Caller extends Sender {

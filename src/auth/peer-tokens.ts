@@ -4,7 +4,7 @@ import type { Sender } from '../messaging/peer.js'
 import { isUsersName } from '../messaging/taking-part.js'
 import type { PeerTokenBody } from '../protocol/schemas/peers.js'
 import type { Clock } from '../lib/clock.js'
-import { mayGrant } from './peer-channels.js'
+import { mayGrant } from './channel-grants.js'
 import type { IssuedToken, Tokens } from './tokens.js'
 
 export interface PeerTokensOptions {

@@ -1,6 +1,6 @@
 import type { Principal } from '../auth/principal.js'
 import type { Outgoing } from '../protocol/encoded-message.js'
-import type { Rights } from './rights.js'
+import type { Rights } from '../auth/rights.js'
 
 /** How a connection speaks: names of channels and a few frames differ. */
 export type Dialect = 'agents' | 'v1'

@@ -1,7 +1,7 @@
 import { mayTakePart } from '../messaging/taking-part.js'
 import { isImpostor } from '../auth/peer-names.js'
 import type { Principal } from '../auth/principal.js'
-import { peerIdOf } from '../messaging/rights.js'
+import { peerIdOf } from '../auth/rights.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import type { TierHandshake, UpgradeCredentials } from './handshake.js'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { SpentTokens, type SpendingRequest } from '../../src/auth/spent.js'
+import { SpentTokens, type SpendingRequest } from '../../src/auth/one-time-tokens.js'
 import { Tickets } from '../../src/auth/tickets.js'
 import { MemoryState, type MemoryStateOptions } from '../../src/storage/memory/kv-store.js'
 import { manualClock, principal, refusal } from './helper.js'

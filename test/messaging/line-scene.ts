@@ -3,7 +3,7 @@ import { problem } from '../../src/errors.js'
 import type { AppendCommand, Appended, BrokerListener, Page, Position } from '../../src/storage/message-broker.js'
 import { MemoryBroker } from '../../src/storage/memory/message-broker.js'
 import type { Dialect, Peer } from '../../src/messaging/peer.js'
-import { Rights } from '../../src/messaging/rights.js'
+import { Rights } from '../../src/auth/rights.js'
 import type { Outgoing } from '../../src/protocol/encoded-message.js'
 import { until, type Json } from '../helper.js'
 

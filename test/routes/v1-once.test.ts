@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Idempotency } from '../../src/idempotency.js'
+import { Idempotency } from '../../src/auth/idempotency.js'
 import { MemoryState } from '../../src/storage/memory/kv-store.js'
 import { manualClock, refusal } from '../auth/helper.js'
 import { until, type Answer, type Harness } from '../helper.js'

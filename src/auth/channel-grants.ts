@@ -1,4 +1,4 @@
-import type { Rights } from '../messaging/rights.js'
+import type { Rights } from './rights.js'
 import type { Action } from '../protocol/schemas/messaging.js'
 
 /** What stands for others at the end of a channel in a peer's token, and what is before it. */

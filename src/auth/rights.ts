@@ -1,5 +1,5 @@
-import { matchesPeerChannel } from '../auth/peer-channels.js'
-import type { Principal } from '../auth/principal.js'
+import { matchesPeerChannel } from './channel-grants.js'
+import type { Principal } from './principal.js'
 import type { Action, Grant } from '../protocol/schemas/messaging.js'
 import { isWithin, matchesPattern } from '../lib/pattern-rules.js'
 

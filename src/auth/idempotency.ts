@@ -1,7 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
-import type { Clock } from './lib/clock.js'
-import { problem } from './errors.js'
-import type { StateStore } from './storage/kv-store.js'
+import type { Clock } from '../lib/clock.js'
+import { problem } from '../errors.js'
+import type { StateStore } from '../storage/kv-store.js'
 
 /** A request that may come twice. */
 export interface OnceOnly {
