@@ -3,7 +3,7 @@ import type { FastifyReply, FastifyRequest, preValidationAsyncHookHandler } from
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { originCheck } from '../src/sockets/origins.js'
-import type { Place, Places } from '../src/sockets/places.js'
+import type { Place, Places } from '../src/limits/connection-slots.js'
 import type { SocketServices } from '../src/sockets/services.js'
 import type { Tier } from '../src/sockets/tiers.js'
 import { peerCredentialsOf } from './peer-upgrade.js'

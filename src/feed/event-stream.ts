@@ -4,7 +4,7 @@ import { jittered } from '../lib/jitter.js'
 import type { Cursor } from '../registry/feed/cursor.js'
 import { ended, goingAway, keepAlive, opening } from '../registry/feed/delta.js'
 import type { Follower, Readers } from '../registry/feed/subscribers.js'
-import type { Visitor, Visitors } from './visitors.js'
+import type { Visitor, Visitors } from '../limits/long-requests.js'
 
 const retryMs = 2_000
 

@@ -3,7 +3,7 @@ import { tokenInvalid } from '../auth/tokens.js'
 import { answers } from '../registry/feed/delta.js'
 import type { Place } from '../registry/feed/position.js'
 import type { Reader, Readers } from '../registry/feed/subscribers.js'
-import type { Visitor, Visitors } from './visitors.js'
+import type { Visitor, Visitors } from '../limits/long-requests.js'
 
 export interface PollOptions { place: Place, readers: Readers, visitors: Visitors, principal: Principal, address: string, waitMs: number }
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Admission } from '../../src/admission.js'
+import { Admission } from '../../src/limits/admission.js'
 import { build, problemOf, registration } from '../helper.js'
 import { answerOf, textOf } from './feed-helper.js'
 

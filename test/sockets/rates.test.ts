@@ -1,7 +1,7 @@
 import t from 'tap'
-import { createFrameRates, rateKeyOf } from '../../src/sockets/frame-rates.js'
-import { InboundRate } from '../../src/sockets/inbound-rate.js'
-import { SharedBuckets } from '../../src/sockets/shared-buckets.js'
+import { createFrameRates, rateKeyOf } from '../../src/limits/frame-rate.js'
+import { InboundRate } from '../../src/limits/inbound-rate.js'
+import { SharedBuckets } from '../../src/limits/keyed-buckets.js'
 import { resolveOptions } from '../../src/options.js'
 import { manualClock, principal, start } from '../auth/helper.js'
 

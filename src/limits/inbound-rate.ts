@@ -1,8 +1,8 @@
 import type { Principal } from '../auth/principal.js'
 import { TokenBucket } from '../lib/token-bucket.js'
-import { rateKeyOf, type FrameRates } from './frame-rates.js'
+import { rateKeyOf, type FrameRates } from './frame-rate.js'
 import { Offences } from './offences.js'
-import type { BucketRate, SharedBucket } from './shared-buckets.js'
+import type { BucketRate, SharedBucket } from './keyed-buckets.js'
 
 /**
  * What one connection may send: as much as it, its principal and its address have left. A frame that one of them

@@ -1,7 +1,7 @@
 import { addressKey } from '../lib/address.js'
 import type { ResolvedOptions } from '../options.js'
 import { KeyCounts } from '../lib/multiset.js'
-import type { Tier, TierName } from './tiers.js'
+import type { Tier, TierName } from '../sockets/tiers.js'
 
 /** What one socket takes from when its upgrade arrives until it is gone. */
 export interface Place {

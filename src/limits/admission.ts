@@ -1,7 +1,7 @@
-import type { Clock } from './lib/clock.js'
-import { problem, type ProblemError } from './errors.js'
-import { retryAfter } from './lib/jitter.js'
-import { TokenBucket } from './lib/token-bucket.js'
+import type { Clock } from '../lib/clock.js'
+import { problem, type ProblemError } from '../errors.js'
+import { retryAfter } from '../lib/jitter.js'
+import { TokenBucket } from '../lib/token-bucket.js'
 
 const maxRetryMs = 30_000
 /** `Retry-After` is in whole seconds: those of one second are spread within the next. */

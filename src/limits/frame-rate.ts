@@ -1,7 +1,7 @@
 import type { Principal } from '../auth/principal.js'
 import type { Clock } from '../lib/clock.js'
 import type { ResolvedOptions } from '../options.js'
-import { SharedBuckets, type BucketRate } from './shared-buckets.js'
+import { SharedBuckets, type BucketRate } from './keyed-buckets.js'
 
 type RateOptions = Pick<ResolvedOptions, 'sockets' | 'routes' | 'publicWs' | 'agentsWs' | 'dashboardWs' | 'v1Ws'>
 
