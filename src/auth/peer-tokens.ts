@@ -1,7 +1,7 @@
 import { problem } from '../errors.js'
 import { channelNamed } from '../protocol/channel-names.js'
 import type { Sender } from '../messaging/peer.js'
-import { isUsersName } from '../messaging/taking-part.js'
+import { isUsersName } from '../messaging/participation.js'
 import type { PeerTokenBody } from '../protocol/schemas/peers.js'
 import type { Clock } from '../lib/clock.js'
 import { mayGrant } from './channel-grants.js'

@@ -4,7 +4,7 @@ import type { AuthorizePublishHook, AuthorizeSubscribeHook } from '../options.js
 import type { Action } from '../protocol/schemas/messaging.js'
 import { shownName, shownPattern } from '../protocol/channel-names.js'
 import type { Sender } from './peer.js'
-import { assertTakesPart } from './taking-part.js'
+import { assertTakesPart } from './participation.js'
 
 export interface AccessOptions {
   authorizePublish?: AuthorizePublishHook | undefined

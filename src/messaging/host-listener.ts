@@ -1,7 +1,7 @@
 import type { Position } from '../storage/message-broker.js'
 import { shownName } from '../protocol/channel-names.js'
 import type { Delivery } from './delivery.js'
-import type { Metadata } from './profile.js'
+import type { Metadata } from './presence/profile.js'
 import type { Subscriber } from './subscription.js'
 
 /** A message of a channel, as the host is told it. */

@@ -3,8 +3,8 @@ import type { Channels } from './channels.js'
 import type { MessageListener } from './host-listener.js'
 import { nameOfChannel } from '../storage/log-names.js'
 import { payloadText } from '../protocol/payload.js'
-import type { Presence } from './presence.js'
-import type { Metadata } from './profile.js'
+import type { Presence } from './presence/presence.js'
+import type { Metadata } from './presence/profile.js'
 
 export interface Published {
   readonly epoch: string

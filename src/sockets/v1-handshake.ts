@@ -1,4 +1,4 @@
-import { mayTakePart } from '../messaging/taking-part.js'
+import { mayTakePart } from '../messaging/participation.js'
 import { isImpostor } from '../auth/peer-names.js'
 import type { Principal } from '../auth/principal.js'
 import { peerIdOf } from '../auth/rights.js'

@@ -1,5 +1,5 @@
 import { InboxFrame } from '../../protocol/frames/direct.js'
-import { assertTakesPart } from '../../messaging/taking-part.js'
+import { assertTakesPart } from '../../messaging/participation.js'
 import type { FrameHandler } from '../tiers.js'
 
 /** Sends what this peer missed. */

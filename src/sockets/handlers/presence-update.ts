@@ -1,5 +1,5 @@
 import { payloadText } from '../../protocol/payload.js'
-import { assertTakesPart } from '../../messaging/taking-part.js'
+import { assertTakesPart } from '../../messaging/participation.js'
 import { PresenceUpdateFrame } from '../../protocol/frames/channels.js'
 import type { FrameHandler } from '../tiers.js'
 

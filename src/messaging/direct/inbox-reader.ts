@@ -1,8 +1,8 @@
-import { isAway } from '../errors.js'
-import type { Broker, Entry, Page, Position } from '../storage/message-broker.js'
-import type { Deadlines } from '../lib/deadlines.js'
-import { DirectFrames, inboxGap } from './direct-frames.js'
-import type { Peer } from './peer.js'
+import { isAway } from '../../errors.js'
+import type { Broker, Entry, Page, Position } from '../../storage/message-broker.js'
+import type { Deadlines } from '../../lib/deadlines.js'
+import { DirectFrames, inboxGap } from './frames.js'
+import type { Peer } from '../peer.js'
 
 export interface InboxReaderOptions {
   peer: Peer

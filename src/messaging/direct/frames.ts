@@ -1,6 +1,6 @@
-import { Outgoing } from '../protocol/encoded-message.js'
-import type { Entry, Position } from '../storage/message-broker.js'
-import type { Dialect } from './peer.js'
+import { Outgoing } from '../../protocol/encoded-message.js'
+import type { Entry, Position } from '../../storage/message-broker.js'
+import type { Dialect } from '../peer.js'
 
 /** How a message was said: as `direct`, or in the small dialect, whose frames have other members. */
 export type Manner = 'direct' | 'small'

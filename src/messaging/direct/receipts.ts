@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import type { Deadlines } from '../lib/deadlines.js'
-import type { Signals } from './signals.js'
+import type { Deadlines } from '../../lib/deadlines.js'
+import type { Signals } from '../signals.js'
 
 /** Somebody who waits to hear that a message was given to its receiver. */
 export interface Receipt {

@@ -1,5 +1,5 @@
-import type { Deadline } from '../lib/deadlines.js'
-import type { Peer } from './peer.js'
+import type { Deadline } from '../../lib/deadlines.js'
+import type { Peer } from '../peer.js'
 
 /** What is asked, and of whom: one peer, or any agent that can do it. */
 export interface RequestOrder {

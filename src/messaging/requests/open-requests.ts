@@ -1,5 +1,5 @@
 import type { Offer, OpenRequest } from './open-request.js'
-import type { Peer } from './peer.js'
+import type { Peer } from '../peer.js'
 
 /** Requests that began in this process, found by what is said of them. */
 export class OpenRequests {

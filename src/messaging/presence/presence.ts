@@ -1,13 +1,13 @@
-import { tooMany } from '../errors.js'
-import type { Outgoing } from '../protocol/encoded-message.js'
-import type { Broker, PresenceChange, Roster } from '../storage/message-broker.js'
-import { tierPlace } from '../protocol/channel-names.js'
+import { tooMany } from '../../errors.js'
+import type { Outgoing } from '../../protocol/encoded-message.js'
+import type { Broker, PresenceChange, Roster } from '../../storage/message-broker.js'
+import { tierPlace } from '../../protocol/channel-names.js'
 import { Occupancy, type OccupancyOptions } from './occupancy.js'
-import type { Dialect, Peer } from './peer.js'
-import { PlaceView, type PlaceDelta, type Present } from './place-view.js'
-import { deltaFrames, snapshotFrame } from './presence-frames.js'
+import type { Dialect, Peer } from '../peer.js'
+import { PlaceView, type PlaceDelta, type Present } from './view.js'
+import { deltaFrames, snapshotFrame } from './frames.js'
 import type { Metadata } from './profile.js'
-import type { Signals } from './signals.js'
+import type { Signals } from '../signals.js'
 
 /** A place that this process looks at. */
 interface Watched {

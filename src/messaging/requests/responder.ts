@@ -1,10 +1,10 @@
-import { problem } from '../errors.js'
-import { Outgoing } from '../protocol/encoded-message.js'
-import type { Deadlines } from '../lib/deadlines.js'
-import { payloadText } from '../protocol/payload.js'
-import type { Peer } from './peer.js'
-import type { Peers } from './peers.js'
-import type { Content, Errand, RequestLine } from './request-line.js'
+import { problem } from '../../errors.js'
+import { Outgoing } from '../../protocol/encoded-message.js'
+import type { Deadlines } from '../../lib/deadlines.js'
+import { payloadText } from '../../protocol/payload.js'
+import type { Peer } from '../peer.js'
+import type { Peers } from '../peers.js'
+import type { Content, Errand, RequestLine } from './request-channel.js'
 
 export interface ServingOptions {
   line: RequestLine

@@ -1,7 +1,7 @@
-import type { Principal } from '../auth/principal.js'
-import type { Broker } from '../storage/message-broker.js'
-import type { Deadline, Deadlines } from '../lib/deadlines.js'
-import type { Peer } from './peer.js'
+import type { Principal } from '../../auth/principal.js'
+import type { Broker } from '../../storage/message-broker.js'
+import type { Deadline, Deadlines } from '../../lib/deadlines.js'
+import type { Peer } from '../peer.js'
 import type { Metadata } from './profile.js'
 
 interface Local {

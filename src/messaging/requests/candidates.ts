@@ -1,8 +1,8 @@
-import { isDiscoverable } from '../protocol/schemas/agent.js'
-import type { Replica } from '../registry/replica.js'
-import type { Difference } from '../storage/agent-store.js'
+import { isDiscoverable } from '../../protocol/schemas/agent.js'
+import type { Replica } from '../../registry/replica.js'
+import type { Difference } from '../../storage/agent-store.js'
 import type { OpenRequest } from './open-request.js'
-import { isUsersName } from './taking-part.js'
+import { isUsersName } from '../participation.js'
 
 export interface CandidatesOptions {
   replica: Replica

@@ -1,5 +1,5 @@
-import type { Broker } from '../storage/message-broker.js'
-import type { Signals } from './signals.js'
+import type { Broker } from '../../storage/message-broker.js'
+import type { Signals } from '../signals.js'
 
 /** What the process of the one who asks says of an offer, which `rid` names, to that of the one who is asked. */
 export type Errand =

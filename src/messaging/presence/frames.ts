@@ -1,8 +1,8 @@
-import { Outgoing } from '../protocol/encoded-message.js'
-import { shownName, tierPlace } from '../protocol/channel-names.js'
-import { channelOf } from '../storage/log-names.js'
-import type { Dialect } from './peer.js'
-import type { PlaceDelta, Present } from './place-view.js'
+import { Outgoing } from '../../protocol/encoded-message.js'
+import { shownName, tierPlace } from '../../protocol/channel-names.js'
+import { channelOf } from '../../storage/log-names.js'
+import type { Dialect } from '../peer.js'
+import type { PlaceDelta, Present } from './view.js'
 
 /** Leaves room for the rest of a frame, which common clients limit to 1 MiB. */
 const maxFrameChars = 250_000

@@ -1,7 +1,7 @@
 import type { Direct, Sent } from './direct.js'
-import { hostName } from './host.js'
-import type { RequestOrder } from './open-request.js'
-import type { Requests } from './requests.js'
+import { hostName } from '../host.js'
+import type { RequestOrder } from '../requests/open-request.js'
+import type { Requests } from '../requests/requests.js'
 
 export interface SendOptions {
   /** In whose name; default: `$host`, which is nobody's. */

@@ -1,6 +1,6 @@
-import { isAway } from '../errors.js'
-import type { Broker } from '../storage/message-broker.js'
-import type { Deadlines } from '../lib/deadlines.js'
+import { isAway } from '../../errors.js'
+import type { Broker } from '../../storage/message-broker.js'
+import type { Deadlines } from '../../lib/deadlines.js'
 
 export interface FollowedLogsOptions { broker: Broker, deadlines: Deadlines, onError: (error: unknown) => void }
 

@@ -1,4 +1,4 @@
-import type { Member, PresenceChange, Roster } from '../storage/message-broker.js'
+import type { Member, PresenceChange, Roster } from '../../storage/message-broker.js'
 
 /** Somebody who is in a place, by whatever processes. `metadata` is JSON text. */
 export interface Present { readonly peerId: string, readonly metadata: string }

@@ -1,5 +1,5 @@
-import type { Principal } from '../auth/principal.js'
-import type { AgentRecord } from '../storage/agent-store.js'
+import type { Principal } from '../../auth/principal.js'
+import type { AgentRecord } from '../../storage/agent-store.js'
 
 export type Metadata = Readonly<Record<string, unknown>>
 
