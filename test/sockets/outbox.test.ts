@@ -1,6 +1,6 @@
 import { decode } from '@msgpack/msgpack'
 import t from 'tap'
-import { RawTransport, WebSocketTransport } from '../../plugins/transport.js'
+import { RawTransport, WebSocketTransport } from '../../src/sockets/transport/ws.js'
 import { Outgoing, protocolPing, textPing, type Encoding } from '../../src/protocol/encoded-message.js'
 import { sleep, until } from '../helper.js'
 import { rawOf, receives, street, type Message, type Pair } from './pairs.js'

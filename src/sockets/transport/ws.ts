@@ -1,11 +1,11 @@
 import type { WebSocket, WebSocketServer } from 'ws'
-import type { Batch } from '../src/sockets/batch.js'
-import type { Encoding, Outgoing } from '../src/protocol/encoded-message.js'
-import { opcodes } from '../src/protocol/framing.js'
-import type { Traffic } from '../src/sockets/traffic.js'
-import type { Transport } from '../src/sockets/transport.js'
-import type { Log } from '../src/foundation.js'
-import { RawSocket, rawSocketFault } from './raw-socket.js'
+import type { Batch } from '../batch.js'
+import type { Encoding, Outgoing } from '../../protocol/encoded-message.js'
+import { opcodes } from '../../protocol/framing.js'
+import type { Traffic } from '../traffic.js'
+import type { Transport } from '../transport.js'
+import type { Log } from '../../foundation.js'
+import { RawSocket, rawSocketFault } from './raw.js'
 
 const nothing = Buffer.alloc(0)
 /** `readyState` of a WebSocket that is open. */

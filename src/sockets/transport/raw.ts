@@ -1,7 +1,7 @@
 import { Duplex } from 'node:stream'
 import type { WebSocket, WebSocketServer } from 'ws'
-import { Batch } from '../src/sockets/batch.js'
-import { fencePing, Outgoing, protocolPing, type Encoding } from '../src/protocol/encoded-message.js'
+import { Batch } from '../batch.js'
+import { fencePing, Outgoing, protocolPing, type Encoding } from '../../protocol/encoded-message.js'
 
 interface Sender { readonly _bufferedBytes?: number }
 /** The parts of a WebSocket of `ws` that have no public name. */
