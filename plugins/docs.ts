@@ -5,9 +5,9 @@ import { asyncapiDocument } from '../src/protocol/asyncapi/document.js'
 import { implementation } from '../src/protocol/identity.js'
 import type { ResolvedOptions } from '../src/options.js'
 import type { Tier } from '../src/sockets/tiers.js'
-import { collectMethods } from './methods.js'
-import { publicUrlOf } from './public-url.js'
-import { subprotocols } from './upgrade.js'
+import { collectMethods } from '../src/http/methods.js'
+import { publicUrlOf } from '../src/http/public-url.js'
+import { subprotocols } from '../src/http/upgrade.js'
 
 const description = `A live registry of AI agents: they register, show signs of life and are discovered.
 

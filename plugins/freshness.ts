@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { problem, validationFailed, type ProblemError } from '../src/errors.js'
 import { jittered, retryAfter } from '../src/lib/jitter.js'
 import type { Registry } from '../src/registry/registry.js'
-import { headerOf } from './guard.js'
+import { headerOf } from '../src/http/guard.js'
 
 const header = 'x-min-revision'
 /** How long a request waits for changes that were made elsewhere. */

@@ -6,8 +6,8 @@ import { implementation, protocol } from '../src/protocol/identity.js'
 import type { Core } from '../src/core.js'
 import type { Answers } from '../src/dashboard/answers.js'
 import { ResponseTimes } from '../src/dashboard/response-times.js'
-import { counter, gauge } from './series.js'
-import { countSockets } from './socket-metrics.js'
+import { counter, gauge } from '../src/http/series.js'
+import { countSockets } from '../src/http/socket-metrics.js'
 import type { Sockets } from './sockets.js'
 
 const durationBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]

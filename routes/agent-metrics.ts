@@ -1,5 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { assertSelf, guard, signOf } from '../plugins/guard.js'
+import { assertSelf, guard, signOf } from '../src/http/guard.js'
 import { parseBody } from '../plugins/validation.js'
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'

@@ -1,5 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { guard, headerOf } from '../plugins/guard.js'
+import { guard, headerOf } from '../src/http/guard.js'
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { answers, Done, LoginAnswer, LoginBody, PinBody, PinStatus, SessionStatus, TempTokenAnswer } from '../src/protocol/schemas/rest.js'

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { assertSelf, guard } from '../plugins/guard.js'
+import { assertSelf, guard } from '../src/http/guard.js'
 import { addressKey } from '../src/lib/address.js'
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'

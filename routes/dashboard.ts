@@ -1,5 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { guard, headerOf } from '../plugins/guard.js'
+import { guard, headerOf } from '../src/http/guard.js'
 import type { Core } from '../src/core.js'
 import { ConfigAnswer, ConfigBody, ConfigQuery, DashboardConfig } from '../src/protocol/schemas/dashboard.js'
 import { answers } from '../src/protocol/schemas/rest.js'

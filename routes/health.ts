@@ -1,13 +1,13 @@
 import fastJson, { type AnySchema } from 'fast-json-stringify'
 import type { TSchema } from '@sinclair/typebox'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { sendJson } from '../plugins/entity-tags.js'
-import { guard } from '../plugins/guard.js'
+import { sendJson } from '../src/http/entity-tags.js'
+import { guard } from '../src/http/guard.js'
 import { momentary } from '../src/lib/per-millisecond-cache.js'
 import type { Core } from '../src/core.js'
 import { AzureHealth, ConfigHealth, DetailedHealth, Health, Probe, RedisHealth } from '../src/protocol/schemas/health.js'
 import { answers } from '../src/protocol/schemas/rest.js'
-import { azureHealth, configHealth, detailedHealth, health, redisHealth } from '../src/service-health.js'
+import { azureHealth, configHealth, detailedHealth, health, redisHealth } from '../src/http/health-report.js'
 import type { Hub } from '../src/sockets/hub.js'
 
 const schema = <T extends object>(summary: string, response: T) => ({ tags: ['service'], summary, response })

@@ -1,6 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
-import { bearerOf, guard } from '../plugins/guard.js'
+import { bearerOf, guard } from '../src/http/guard.js'
 import type { Metrics } from '../plugins/metrics.js'
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'

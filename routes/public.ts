@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type, type Static } from '@sinclair/typebox'
 import fastJson, { type AnySchema } from 'fast-json-stringify'
-import { isUnchanged, listTag, recordTag, sendJson } from '../plugins/entity-tags.js'
+import { isUnchanged, listTag, recordTag, sendJson } from '../src/http/entity-tags.js'
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { implementation, protocol } from '../src/protocol/identity.js'

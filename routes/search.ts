@@ -1,5 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { guard } from '../plugins/guard.js'
+import { guard } from '../src/http/guard.js'
 import type { Core } from '../src/core.js'
 import { SearchBody, SearchQuery, SearchResponse } from '../src/protocol/schemas/search.js'
 import { answers } from '../src/protocol/schemas/rest.js'

@@ -1,5 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { bearerOf, guard, headerOf } from '../plugins/guard.js'
+import { bearerOf, guard, headerOf } from '../src/http/guard.js'
 import { isProblem, problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { answers, Done, MintBody, RevokeBody, TokenAnswer, TokenVerdict, ValidateQuery } from '../src/protocol/schemas/rest.js'

@@ -1,6 +1,6 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { collectMethods } from '../plugins/methods.js'
+import { collectMethods } from '../src/http/methods.js'
 import type { Sockets } from '../plugins/sockets.js'
 import type { Core } from '../src/core.js'
 import { PeerTokenAnswer, PeerTokenBody, v1Answers, V1Usage, IdempotencyHeaders } from '../src/protocol/schemas/peers.js'

@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
-import { publicUrlOf } from '../plugins/public-url.js'
+import { publicUrlOf } from '../src/http/public-url.js'
 import { protocol } from '../src/protocol/identity.js'
 import type { ResolvedOptions } from '../src/options.js'
 

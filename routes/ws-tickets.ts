@@ -1,5 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { guard } from '../plugins/guard.js'
+import { guard } from '../src/http/guard.js'
 import type { Core } from '../src/core.js'
 import { answers, TicketAnswer, TicketBody } from '../src/protocol/schemas/rest.js'
 

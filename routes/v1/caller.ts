@@ -1,5 +1,5 @@
 import type { FastifyRequest, preValidationAsyncHookHandler } from 'fastify'
-import { bearerOf, guard } from '../../plugins/guard.js'
+import { bearerOf, guard } from '../../src/http/guard.js'
 import type { Core } from '../../src/core.js'
 import { problem } from '../../src/errors.js'
 import type { Sender } from '../../src/messaging/peer.js'

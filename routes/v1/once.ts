@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
-import { headerOf } from '../../plugins/guard.js'
+import { headerOf } from '../../src/http/guard.js'
 import type { Core } from '../../src/core.js'
 import { problem } from '../../src/errors.js'
 import { callerOf } from './caller.js'

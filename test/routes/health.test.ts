@@ -4,7 +4,7 @@ import { MemoryStore } from '../../src/storage/memory/agent-store.js'
 import { createCore, type Core } from '../../src/core.js'
 import { openFoundation } from '../../src/foundation.js'
 import { resolveOptions } from '../../src/options.js'
-import { detailedHealth, health, redisHealth } from '../../src/service-health.js'
+import { detailedHealth, health, redisHealth } from '../../src/http/health-report.js'
 import { hmacSigner } from '../auth/helper.js'
 import { answerChecker, build, keys, password, problemOf, secret } from '../helper.js'
 

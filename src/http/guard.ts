@@ -1,8 +1,8 @@
 import type { FastifyRequest, preValidationAsyncHookHandler } from 'fastify'
-import { problem } from '../src/errors.js'
-import type { Authority, CheckOptions } from '../src/auth/authority.js'
-import type { Principal, TokenType } from '../src/auth/principal.js'
-import type { Sign } from '../src/storage/agent-store.js'
+import { problem } from '../errors.js'
+import type { Authority, CheckOptions } from '../auth/authority.js'
+import type { Principal, TokenType } from '../auth/principal.js'
+import type { Sign } from '../storage/agent-store.js'
 
 declare module 'fastify' {
   interface FastifyRequest {

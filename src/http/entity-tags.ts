@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { problem } from '../src/errors.js'
-import { revisionText } from '../src/registry/render.js'
-import type { Registry } from '../src/registry/registry.js'
-import type { AgentRecord } from '../src/storage/agent-store.js'
+import { problem } from '../errors.js'
+import { revisionText } from '../registry/render.js'
+import type { Registry } from '../registry/registry.js'
+import type { AgentRecord } from '../storage/agent-store.js'
 
 /**
  * Entity tags (RFC 9110 §8.8.3) are made of revisions, never of bodies. A list's is weak and covers what is registered

@@ -1,8 +1,8 @@
-import { configured } from './configured.js'
-import type { Core } from './core.js'
-import { protocol } from './protocol/identity.js'
-import { awaySince } from './registry/registry.js'
-import type { AzureHealth, ConfigHealth, DetailedHealth, Health, RedisHealth } from './protocol/schemas/health.js'
+import { configured } from './config-report.js'
+import type { Core } from '../core.js'
+import { protocol } from '../protocol/identity.js'
+import { awaySince } from '../registry/registry.js'
+import type { AzureHealth, ConfigHealth, DetailedHealth, Health, RedisHealth } from '../protocol/schemas/health.js'
 
 const service = 'ARCP Registry'
 

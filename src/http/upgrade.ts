@@ -1,10 +1,10 @@
 import type { FastifyRequest } from 'fastify'
-import { isProblem, problem } from '../src/errors.js'
-import type { TokenProblem } from '../src/auth/tokens.js'
-import type { Core } from '../src/core.js'
-import type { UpgradeCredentials } from '../src/sockets/handshake.js'
-import type { Encoding } from '../src/protocol/encoded-message.js'
-import type { Tier } from '../src/sockets/tiers.js'
+import { isProblem, problem } from '../errors.js'
+import type { TokenProblem } from '../auth/tokens.js'
+import type { Core } from '../core.js'
+import type { UpgradeCredentials } from '../sockets/handshake.js'
+import type { Encoding } from '../protocol/encoded-message.js'
+import type { Tier } from '../sockets/tiers.js'
 import { bearerOf, headerOf } from './guard.js'
 
 declare module 'fastify' {

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
-import type { Core } from '../src/core.js'
-import type { UpgradeCredentials } from '../src/sockets/handshake.js'
+import type { Core } from '../core.js'
+import type { UpgradeCredentials } from '../sockets/handshake.js'
 import { bearerOf, headerOf } from './guard.js'
 import { refusalOf } from './upgrade.js'
 

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import type { ResolvedOptions } from '../src/options.js'
+import type { ResolvedOptions } from '../options.js'
 
 /** Where clients reach the registry, its prefix included. Never made of the Host header, which anybody can choose. */
 export function publicUrlOf (scope: FastifyInstance, { publicUrl, prefix }: ResolvedOptions): string {

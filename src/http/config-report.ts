@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { TSchema } from '@sinclair/typebox'
-import { OptionsSchema, type ResolvedOptions } from './options.js'
+import { OptionsSchema, type ResolvedOptions } from '../options.js'
 
 /** Names of options that differ from their default, by what they are about. */
 export interface Configured {
