@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { begin, makeFolder, ownStorage, root, run, script, startedLine, stop, waitForOutput } from './support.js'
 
 const wanted = /^package\/(package\.json|README\.md|LICENSE|CHANGELOG\.md|docs\/.+\.(md|svg)|dist\/(src|plugins|routes)\/.+\.(js|d\.ts))$/
-const required = ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'dist/src/index.js', 'dist/src/index.d.ts', 'dist/src/server.js']
+const required = ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'dist/src/index.js', 'dist/src/index.d.ts', 'dist/src/server/main.js']
 
 const useIt = `
 const app = fastify()

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
-import { describeSetting, optionsFromEnv, settingsOf, type Environment } from '../src/env.js'
+import { describeSetting, optionsFromEnv, settingsOf, type Environment } from '../src/server/env.js'
 import { OptionsSchema, resolveOptions } from '../src/options.js'
-import { ServerSettingsSchema } from '../src/server-settings.js'
+import { ServerSettingsSchema } from '../src/server/server-settings.js'
 
 function failure (env: Environment): string {
   try {

@@ -4,7 +4,7 @@ import { pathToFileURL } from 'node:url'
 import t from 'tap'
 
 /** These run when they are imported; tests start them as processes of their own. */
-const programs = ['src/server.ts']
+const programs = ['src/server/main.ts']
 
 function modulesBelow (folder: string): string[] {
   return readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.ts')).map(name => join(folder, name))

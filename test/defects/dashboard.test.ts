@@ -1,5 +1,5 @@
 import t from 'tap'
-import { buildApp } from '../../src/app.js'
+import { buildApp } from '../../src/server/app.js'
 import { MemoryStore } from '../../src/index.js'
 import { build, fingerprint, Harness, keys, registration, silentServer, sleep, until, withDefaults, type Client, type Json } from '../helper.js'
 import { assertAlive, nextWhere, refusalOf } from '../sockets/helper.js'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { buildApp } from '../../src/app.js'
+import { buildApp } from '../../src/server/app.js'
 import { build, fingerprint, Harness, problemOf, silentServer, withDefaults, type Answer } from '../helper.js'
 
 const print = { 'x-client-fingerprint': fingerprint }

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
-import { buildApp } from '../../src/app.js'
-import { optionsFromEnv } from '../../src/env.js'
+import { buildApp } from '../../src/server/app.js'
+import { optionsFromEnv } from '../../src/server/env.js'
 import { build, fingerprint, Harness, keys, password, registration, secret, type Json } from '../helper.js'
 import { countingStore, timed } from './helper.js'
 

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { Environment } from '../../src/env.js'
+import type { Environment } from '../../src/server/env.js'
 import { freePort, keys, password, Remote, secret } from '../helper.js'
 import { start, urlOf, type Started } from '../server/process.js'
 import { RedisServer } from '../store/redis-server.js'

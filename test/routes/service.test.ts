@@ -1,7 +1,7 @@
 import { connect } from 'node:net'
 import fastify, { type RouteOptions } from 'fastify'
 import t from 'tap'
-import { buildApp } from '../../src/app.js'
+import { buildApp } from '../../src/server/app.js'
 import { problemTypes } from '../../src/errors.js'
 import agentRegistry, { type AgentRegistryOptions } from '../../src/index.js'
 import { answerChecker, build, Harness, problemOf, registration, silentServer, until, withDefaults, type Answer } from '../helper.js'

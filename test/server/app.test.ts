@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { connect, type AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
-import { buildApp, serializeRequest } from '../../src/app.js'
-import { optionsFromEnv, type Environment } from '../../src/env.js'
+import { buildApp, serializeRequest } from '../../src/server/app.js'
+import { optionsFromEnv, type Environment } from '../../src/server/env.js'
 import { Harness, keys, password, problemOf, registration, secret, type Json } from '../helper.js'
 
 const environment = { STORE: 'memory', AGENT_KEYS: keys.plain, ADMIN_PASSWORD: password, JWT_SECRET: secret, LOG_LEVEL: 'silent', WEBSOCKET_DRAIN: '0.2' }

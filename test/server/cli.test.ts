@@ -4,15 +4,15 @@ import { createServer, type AddressInfo } from 'node:net'
 import { join, resolve } from 'node:path'
 import t, { type Test } from 'tap'
 import { WebSocket } from 'ws'
-import { describeFailure, withPassword } from '../../src/cli.js'
-import { optionsFromEnv, type Environment } from '../../src/env.js'
+import { describeFailure, withPassword } from '../../src/server/cli.js'
+import { optionsFromEnv, type Environment } from '../../src/server/env.js'
 import { password, secret } from '../helper.js'
 import { RedisServer } from '../store/redis-server.js'
 import { builtServer, call, sourceArgs, start as startProcess, urlOf } from './process.js'
 
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string }
 /** With the loaders of this very process, so that what runs counts as covered. */
-const source = [...sourceArgs, resolve('src/server.ts')]
+const source = [...sourceArgs, resolve('src/server/main.ts')]
 const built = [builtServer(t)]
 
 /** The server as a process of its own in `folder`; ended with the test. */

@@ -5,10 +5,10 @@ import { join, resolve } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { pathToFileURL } from 'node:url'
 import type { Test } from 'tap'
-import { runCli } from '../../src/cli.js'
-import { settingsOf, type Environment } from '../../src/env.js'
+import { runCli } from '../../src/server/cli.js'
+import { settingsOf, type Environment } from '../../src/server/env.js'
 import { OptionsSchema } from '../../src/options.js'
-import { ServerSettingsSchema } from '../../src/server-settings.js'
+import { ServerSettingsSchema } from '../../src/server/server-settings.js'
 import { until } from '../helper.js'
 
 export interface Started {
@@ -26,13 +26,13 @@ function newest (folder: string, extension: string): number {
 
 /** The server as it is built; built anew, beside dist/, where that is missing or older than its sources. */
 export function builtServer (t: Test): string {
-  const made = existsSync('dist/src/server.js') ? statSync('dist/src/server.js').mtimeMs : 0
-  if (['src', 'plugins', 'routes'].every(folder => newest(folder, '.ts') < made)) return resolve('dist/src/server.js')
+  const made = existsSync('dist/src/server/main.js') ? statSync('dist/src/server/main.js').mtimeMs : 0
+  if (['src', 'plugins', 'routes'].every(folder => newest(folder, '.ts') < made)) return resolve('dist/src/server/main.js')
   // Not `t.testdir()`, of which a test has one: and inside the project, where packages are found.
   const folder = resolve(mkdtempSync('.tap/built-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
   execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', '--outDir', folder])
-  return join(folder, 'src/server.js')
+  return join(folder, 'src/server/main.js')
 }
 
 /** Runs a program from its source, in whatever folder. */

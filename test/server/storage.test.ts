@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, realpathSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import type { Environment } from '../../src/env.js'
+import type { Environment } from '../../src/server/env.js'
 import { fingerprint, keys, password, registration, type Json } from '../helper.js'
 import { builtServer, start as startProcess, urlOf } from './process.js'
 

@@ -3,9 +3,9 @@ import { join, resolve } from 'node:path'
 import t, { type Test } from 'tap'
 import { resolveOptions } from '../../src/options.js'
 import type { AgentRecord } from '../../src/storage/agent-store.js'
-import { exportLines } from '../../src/transfer/export.js'
-import { importAgents } from '../../src/transfer/import.js'
-import { readAgents } from '../../src/transfer/read.js'
+import { exportLines } from '../../src/server/transfer/export.js'
+import { importAgents } from '../../src/server/transfer/import.js'
+import { readAgents } from '../../src/server/transfer/read.js'
 import { manualClock } from '../auth/helper.js'
 import { registration } from '../helper.js'
 import { call, sourceArgs, start } from '../server/process.js'
@@ -132,7 +132,7 @@ t.test('what is wrong is named, all of it', async t => {
 
 /** The command as a process, with something at its standard input. */
 async function run (t: Test, args: string[], input = '') {
-  const { child, ended } = start(t, t.testdir(), { args: [...sourceArgs, resolve('src/server.ts'), ...args] })
+  const { child, ended } = start(t, t.testdir(), { args: [...sourceArgs, resolve('src/server/main.ts'), ...args] })
   child.stdin!.end(input)
   const { code, out, err } = await ended
   return { code, out, err }

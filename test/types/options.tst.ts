@@ -1,8 +1,8 @@
 import type { Cluster, Redis } from 'ioredis'
 import { expect, test } from 'tstyche'
-import { optionsFromEnv } from '../../src/env.js'
+import { optionsFromEnv } from '../../src/server/env.js'
 import type { AgentRegistryOptions } from '../../src/options.js'
-import type { ServerSettings } from '../../src/server-settings.js'
+import type { ServerSettings } from '../../src/server/server-settings.js'
 import type { StateStore } from '../../src/storage/kv-store.js'
 import type { AgentStore } from '../../src/storage/agent-store.js'
 

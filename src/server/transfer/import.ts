@@ -1,6 +1,6 @@
-import { ignore } from '../storage/level/journal.js'
-import { LevelStorage, type LevelStorageOptions } from '../storage/level/storage.js'
-import type { AgentRecord } from '../storage/agent-store.js'
+import { ignore } from '../../storage/level/journal.js'
+import { LevelStorage, type LevelStorageOptions } from '../../storage/level/storage.js'
+import type { AgentRecord } from '../../storage/agent-store.js'
 
 export interface ImportOptions extends LevelStorageOptions {
   /** Take the place of agents with the same id; otherwise one of them refuses the whole import. */

@@ -1,5 +1,5 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { Content, Head } from '../storage/level/codec.js'
+import { Content, Head } from '../../storage/level/codec.js'
 
 /** The form of an export: a line with `Header`, then one line with an `ExportedAgent` for each agent. */
 export const format = 'fastify-agent-registry/agents'

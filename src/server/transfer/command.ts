@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { text } from 'node:stream/consumers'
-import type { ResolvedOptions } from '../options.js'
+import type { ResolvedOptions } from '../../options.js'
 import { exportLines } from './export.js'
 import { importAgents } from './import.js'
 import { readAgents } from './read.js'

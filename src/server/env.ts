@@ -1,8 +1,8 @@
 import type { TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { readValue } from './env-values.js'
-import { OptionsError } from './errors.js'
-import { OptionsSchema, type AgentRegistryOptions } from './options.js'
+import { OptionsError } from '../errors.js'
+import { OptionsSchema, type AgentRegistryOptions } from '../options.js'
 import { ServerSettingsSchema, type ServerSettings } from './server-settings.js'
 
 export type Environment = Record<string, string | undefined>

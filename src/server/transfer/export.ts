@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { LevelDatabase } from '../storage/level/database.js'
-import { openAndLoad } from '../storage/level/load.js'
-import { markName } from '../storage/level/mark.js'
+import { LevelDatabase } from '../../storage/level/database.js'
+import { openAndLoad } from '../../storage/level/load.js'
+import { markName } from '../../storage/level/mark.js'
 import { format, formatVersion, type Header } from './format.js'
 
 /**

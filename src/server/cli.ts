@@ -7,7 +7,7 @@ import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import { buildApp, type AppSettings } from './app.js'
 import { optionsFromEnv, type Environment } from './env.js'
-import { resolveOptions, type ResolvedOptions } from './options.js'
+import { resolveOptions, type ResolvedOptions } from '../options.js'
 import { runExport, runImport } from './transfer/command.js'
 
 const usage = `Usage: fastify-agent-registry [--help] [--version]

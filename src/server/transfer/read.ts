@@ -1,7 +1,7 @@
-import { parseRegistration, type RegistrationRules } from '../registry/registration.js'
-import { isObject } from '../registry/normalize.js'
-import type { AgentRecord } from '../storage/agent-store.js'
-import { checkerOf, fieldErrors } from '../protocol/validation.js'
+import { parseRegistration, type RegistrationRules } from '../../registry/registration.js'
+import { isObject } from '../../registry/normalize.js'
+import type { AgentRecord } from '../../storage/agent-store.js'
+import { checkerOf, fieldErrors } from '../../protocol/validation.js'
 import { ExportedAgent, format, formatVersion, Header } from './format.js'
 
 export interface ReadContext { readonly rules: RegistrationRules, /** Epoch milliseconds. */ readonly now: number }
