@@ -7,7 +7,7 @@ import { createProblemHandlers, type ProblemHandlers } from '../../plugins/probl
 import { problem } from '../errors.js'
 import agentRegistry from '../index.js'
 import type { LogSink } from '../dashboard/log-sink.js'
-import type { AgentRegistry } from '../facade.js'
+import type { AgentRegistry } from '../api.js'
 import { resolveOptions, type AgentRegistryOptions } from '../options.js'
 import type { ServerSettings } from './server-settings.js'
 import { drainGraceMs } from '../sockets/drain.js'

@@ -46,7 +46,7 @@ export interface AgentRegistry extends HostChannels, HostDirect {
   releaseHeld (): Promise<void>
 }
 
-export function createFacade ({ registry, membership, search, dashboard, messaging, options }: Core): AgentRegistry {
+export function createApi ({ registry, membership, search, dashboard, messaging, options }: Core): AgentRegistry {
   const infoOf = (id: string) => registry.get(id)!
 
   async function register (registration: RegistrationBody): Promise<RegistrationResponse> {

@@ -1,0 +1,210 @@
+import type { FastifyInstance, FastifyPluginAsync, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import docs, { collectOpenapi } from '../plugins/docs.js'
+import { addFreshness } from '../plugins/freshness.js'
+import { registerJwt } from '../plugins/jwt.js'
+import limits from '../plugins/limits.js'
+import { collectMethods } from './http/methods.js'
+import { createMetrics, reportAnswers } from '../plugins/metrics.js'
+import { createProblemHandlers } from '../plugins/problems.js'
+import { hideQueries } from './http/request-log.js'
+import { createSockets, type Sockets } from '../plugins/sockets.js'
+import validation from '../plugins/validation.js'
+import { transportFor } from './sockets/transport/ws.js'
+import { provideWebSocket } from '../plugins/websocket-host.js'
+import agentMetricsRoutes from '../routes/agent-metrics.js'
+import agentRoutes from '../routes/agents.js'
+import authRoutes from '../routes/auth.js'
+import connectionRoutes from '../routes/connections.js'
+import dashboardRoutes from '../routes/dashboard.js'
+import feedRoutes from '../routes/feed.js'
+import healthRoutes from '../routes/health.js'
+import metricsRoutes from '../routes/metrics.js'
+import problemRoutes from '../routes/problems.js'
+import publicRoutes from '../routes/public.js'
+import rootRoutes from '../routes/root.js'
+import searchRoutes from '../routes/search.js'
+import tokenRoutes from '../routes/tokens.js'
+import wellKnownRoutes from '../routes/well-known.js'
+import agentsSocket from '../routes/ws/agents.js'
+import dashboardSocket from '../routes/ws/dashboard.js'
+import publicSocket from '../routes/ws/public.js'
+import v1Socket from '../routes/ws/v1.js'
+import v1Routes from '../routes/v1.js'
+import ticketRoutes from '../routes/ws-tickets.js'
+import { isLoopback } from './webhooks/addresses.js'
+import { createCore, type Core } from './core.js'
+import { AlreadyRegisteredError } from './errors.js'
+import { createApi, type AgentRegistry } from './api.js'
+import { openFoundation, type Foundation } from './foundation.js'
+import { resolveOptions, type AgentRegistryOptions, type ResolvedOptions } from './options.js'
+import { drainGraceMs } from './sockets/drain.js'
+import { MemoryState } from './storage/memory/kv-store.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The registry; under another name when `decorateAs` says so. */
+    agentRegistry: AgentRegistry
+  }
+}
+
+function warnOfOptions ({ jwt, admin, agentKeys, sockets: { drainMs } }: ResolvedOptions, { log, storage }: Core, pluginTimeout = 0) {
+  if (jwt.secret === undefined && storage.state instanceof MemoryState) log.warn({ option: 'jwt.secret' }, 'tokens are signed with a secret made for this run and end with it')
+  if (admin.password === undefined) log.info({ option: 'admin.password' }, 'nobody can log in as admin')
+  if (agentKeys.length === 0) log.info({ option: 'agentKeys' }, 'agents can register only through the host or an admin')
+  if (pluginTimeout > 0 && drainMs + drainGraceMs >= pluginTimeout) log.warn({ option: 'sockets.drainMs', pluginTimeout }, 'Fastify gives up the close before sockets are drained: give it a longer pluginTimeout')
+}
+
+const problemBaseOf = ({ problemBase, prefix }: ResolvedOptions) => problemBase ?? `${prefix}/problems/`
+
+/** What is refused for lack of permission is in the log. */
+function forbiddenReporter ({ dashboard }: Core) {
+  return function reportForbidden ({ message }: Error, { method, routeOptions, ip, agentRegistryPrincipal: principal }: FastifyRequest) {
+    const target = `${method} ${routeOptions.url ?? 'unmatched'}`
+    dashboard.audit.record({ type: 'permission_denied', subject: principal?.subject, target, address: ip, details: { user_role: principal?.role, error: message } })
+  }
+}
+
+/** What every route of ours has: limits, validation, problem documents. */
+async function prepare (scope: FastifyInstance, core: Core, hasPrefix: boolean) {
+  const { options } = core
+  const handlers = createProblemHandlers(problemBaseOf(options), forbiddenReporter(core))
+  scope.decorateRequest('agentRegistryPrincipal', null)
+  scope.decorateRequest('agentRegistryCredentials', null)
+  scope.decorateRequest('agentRegistryPlace', null)
+  scope.setErrorHandler(handlers.errorHandler)
+  // Without a prefix of ours what is not found is the host's to answer.
+  if (hasPrefix) scope.setNotFoundHandler(handlers.notFoundHandler)
+  reportAnswers(scope, core.dashboard.answers)
+  scope.addHook('onRequest', function nameRequest (request, reply, done) {
+    reply.header('x-request-id', request.id)
+    done()
+  })
+  await scope.register(limits, { options })
+  await scope.register(validation)
+  const { publicWs, agentsWs, dashboardWs, v1Ws, routes, prefix, sockets: { compression: isCompressing } } = options
+  const paths = new Set([publicWs, agentsWs, dashboardWs, ...(routes.v1 ? [v1Ws] : [])].map(({ path }) => prefix + path))
+  await provideWebSocket(scope, { paths, timeoutMs: agentsWs.timeoutMs, isCompressing })
+}
+
+/** Whether nobody can reach this server but from the same machine. */
+function listensOnLoopback (app: FastifyInstance): boolean {
+  const addresses = app.addresses()
+  return addresses.length > 0 && addresses.every(address => typeof address === 'object' && isLoopback(address.address))
+}
+
+/** Routes that show what the registry knows. */
+async function addReads (scope: FastifyInstance, core: Core, services: { core: Core, sockets: Sockets, hub: Sockets['services']['hub'] }) {
+  addFreshness(scope, core.registry)
+  if (core.options.search.enabled) await scope.register(searchRoutes, services)
+  await scope.register(connectionRoutes, services)
+  await scope.register(agentRoutes, { ...services, prefix: '/agents' })
+  await scope.register(feedRoutes, { ...services, prefix: '/agents' })
+  await scope.register(agentMetricsRoutes, { ...services, prefix: '/agents' })
+  await scope.register(publicRoutes, { ...services, prefix: '/public' })
+}
+
+/** All routes, in one visible order. */
+async function addRoutes (scope: FastifyInstance, core: Core, sockets: Sockets) {
+  const { routes } = core.options
+  const refuseOtherMethods = collectMethods(scope)
+  const { hub } = sockets.services
+  const services = { core, sockets, hub, Transport: transportFor(scope.websocketServer, core.log) }
+  const metrics = createMetrics(scope, services)
+  // A connection that is kept alive would hold the shutdown until it times out.
+  scope.addHook('onSend', function endConnection (_request, reply, _payload, done) {
+    if (hub.isDraining) reply.header('connection', 'close')
+    done()
+  })
+  if (routes.root) await scope.register(rootRoutes, services)
+  if (routes.health) await scope.register(healthRoutes, services)
+  if (routes.wellKnown && !scope.prefix) await scope.register(wellKnownRoutes, core)
+  await scope.register(authRoutes, { ...services, prefix: '/auth' })
+  await scope.register(tokenRoutes, { ...services, prefix: '/tokens' })
+  await scope.register(ticketRoutes, services)
+  await scope.register(async function registryReads (reads) { await addReads(reads, core, services) })
+  await scope.register(problemRoutes)
+  await scope.register(publicSocket, services)
+  await scope.register(agentsSocket, services)
+  if (routes.v1) {
+    await scope.register(v1Socket, services)
+    await scope.register(v1Routes, { ...services, onForbidden: forbiddenReporter(core), prefix: '/v1' })
+  }
+  if (routes.metrics) await scope.register(metricsRoutes, { core, metrics })
+  if (routes.dashboard) {
+    await scope.register(dashboardRoutes, { ...services, prefix: '/dashboard' })
+    await scope.register(dashboardSocket, services)
+  }
+  refuseOtherMethods()
+}
+
+/** `/.well-known/*` stands at the origin whatever the prefix is, and belongs to the first registry there. */
+function isFirstAtOrigin (app: FastifyInstance): boolean {
+  return app.prefix === '' && !app.hasRoute({ method: 'GET', url: '/.well-known/jwks.json' })
+}
+
+async function wellKnownScope (scope: FastifyInstance, { options }: { options: ResolvedOptions }) {
+  scope.setErrorHandler(createProblemHandlers(problemBaseOf(options)).errorHandler)
+  const refuseOtherMethods = collectMethods(scope)
+  await scope.register(wellKnownRoutes, { options })
+  refuseOtherMethods()
+}
+
+async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
+  if (core.options.search.enabled) core.search.open()
+  await core.messaging.open()
+  sockets.start()
+  const sweep = setInterval(() => { core.sessions.sweep().catch(error => core.log.error({ err: error }, 'sessions')) }, 1000).unref()
+  scope.addHook('preClose', async function drainSockets () {
+    clearInterval(sweep)
+    await sockets.stop()
+  })
+  scope.addHook('onClose', async function closeClients () {
+    core.search.close()
+    core.messaging.close()
+    core.outgoing.close()
+  })
+}
+
+/** Everything that stands on the opened storage. */
+async function build (app: FastifyInstance, scope: FastifyInstance, foundation: Foundation, hasPrefix: boolean) {
+  const { options, tokenSecrets } = foundation
+  const signer = await registerJwt(scope, options.decorateAs, tokenSecrets, options.jwt)
+  const core = createCore(foundation, signer, () => listensOnLoopback(app))
+  app.decorate(options.decorateAs, createApi(core))
+  warnOfOptions(options, core, app.initialConfig.pluginTimeout)
+  const sockets = createSockets(core)
+  await prepare(scope, core, hasPrefix)
+  if (options.routes.docs) await collectOpenapi(scope)
+  await scope.register(async function registryRoutes (routes) { await addRoutes(routes, core, sockets) })
+  if (options.routes.docs) await scope.register(docs, { options, tiers: Object.values(sockets.tiers) })
+  await start(scope, core, sockets)
+}
+
+/**
+ * The plugin: `await app.register(agentRegistry, { agentKeys: ['…'] })`.
+ * @throws AGENT_REGISTRY_INVALID_OPTIONS, AGENT_REGISTRY_ALREADY_REGISTERED, and what a store throws that cannot open
+ */
+async function agentRegistry (app: FastifyInstance, input: AgentRegistryOptions = {}): Promise<void> {
+  const { prefix, ...given } = resolveOptions(input)
+  const options = { ...given, prefix: app.prefix.replace(/\/$/, '') + prefix }
+  if (app.hasDecorator(options.decorateAs)) throw new AlreadyRegisteredError(options.decorateAs)
+
+  await app.register(async function agentRegistryScope (scope) {
+    hideQueries(scope)
+    const foundation = await openFoundation(options, app.log)
+    scope.addHook('onClose', async function closeStorage () { await foundation.close() })
+    try {
+      await build(app, scope, foundation, prefix !== '')
+    } catch (error) {
+      await foundation.close()
+      throw error
+    }
+  }, { prefix })
+  if (options.routes.wellKnown && isFirstAtOrigin(app)) await app.register(wellKnownScope, { options })
+}
+
+// Named, so that TypeScript knows the parameters of hooks that are written in place.
+const plugin: FastifyPluginAsync<AgentRegistryOptions> = fp(agentRegistry, { name: 'fastify-agent-registry', fastify: '5.x' })
+
+export default plugin
