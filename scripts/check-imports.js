@@ -1,0 +1,124 @@
+/**
+ * Checks the imports between the files of src, plugins and routes, type imports included: their direction between
+ * folders, cycles, and a few rules of single folders. Part of `npm run lint`.
+ */
+import { dirname } from 'node:path'
+import ts from 'typescript'
+import { createProgram, findCycles, findImports, folderOf, graphOf, shortestCycle, sourceFiles } from './source-graph.js'
+
+/**
+ * The folders and loose files of `src`, and `plugins` and `routes`, from the lowest to the highest. A folder may import
+ * folders of lower groups, and of its own group as long as no cycle arises.
+ */
+const ranks = [
+  ['lib'],
+  ['protocol', 'errors.ts', 'options.ts'],
+  ['storage'],
+  ['registry', 'auth', 'limits'],
+  ['messaging', 'tasks'],
+  ['sockets', 'dashboard', 'search', 'webhooks'],
+  ['plugins', 'http'],
+  ['routes', 'adapters'],
+  ['plugin.ts', 'api.ts'],
+  ['server'],
+  ['index.ts']
+]
+
+/** Folders outside the ranks: they import only the folders named here, and only these and `src/index.ts` import them. */
+const separate = {
+  client: { imports: ['protocol'], onlyTypes: true },
+  page: { imports: ['client'], onlyTypes: false }
+}
+
+/** The part of `src` that may import plugins and routes. */
+const composers = new Set(['plugin.ts', 'server'])
+
+/** Folders and files that still have to move: imports from and to them are not checked. Remove each one when it is in order. */
+const pending = new Set([
+  'asyncapi', 'auth', 'feed', 'messaging', 'outgoing', 'schemas', 'sockets', 'store', 'transfer',
+  'admission.ts', 'app.ts', 'bounded-labels.ts', 'cli.ts', 'clock.ts', 'coerce.ts', 'configured.ts', 'core.ts', 'env-values.ts', 'env.ts',
+  'expiring-map.ts', 'facade.ts', 'foundation.ts', 'grouped.ts', 'hooks.ts', 'idempotency.ts', 'identity.ts', 'index.ts', 'jitter.ts',
+  'membership.ts', 'options.ts', 'server-settings.ts', 'server.ts', 'service-health.ts', 'token-bucket.ts', 'validation.ts'
+])
+
+const rankOf = new Map(ranks.flatMap((group, rank) => group.map(folder => [folder, rank])))
+const isKnown = folder => rankOf.has(folder) || Object.hasOwn(separate, folder)
+const isPending = path => pending.has(folderOf(path))
+
+function checkFolders (files) {
+  const present = new Set(files.map(({ path }) => folderOf(path)))
+  return [...present]
+    .filter(folder => !isKnown(folder) && !pending.has(folder))
+    .map(folder => `src/${folder} has no rank: add it to the ranks in scripts/check-imports.js`)
+}
+
+/** The reason why one folder may not import another, or undefined. */
+function folderFault ({ from, to, isType }) {
+  const [source, target] = [folderOf(from), folderOf(to)]
+  if (source === target || !isKnown(source) || !isKnown(target)) return
+  if (separate[source]) return separateFault(source, target, isType)
+  if (source !== 'index.ts' && separate[target]) return `${source} may not import ${target}`
+  if (from.startsWith('src/') && /^(plugins|routes)\//.test(to) && !composers.has(source) && source !== 'index.ts') {
+    return `only ${[...composers].join(' and ')} may import ${target}`
+  }
+  if (rankOf.get(source) < rankOf.get(target)) return `${source} may not import ${target}`
+}
+
+function separateFault (source, target, isType) {
+  const { imports, onlyTypes } = separate[source]
+  if (!imports.includes(target)) return `${source} may not import ${target}`
+  if (onlyTypes && !isType) return `${source} may import only types of ${target}`
+}
+
+/** Whether a file imports the index.ts of a folder that contains it. */
+function importsOwnIndex ({ from, to }) {
+  const folder = dirname(to)
+  return to.endsWith('/index.ts') && folder !== 'src' && from.startsWith(`${folder}/`)
+}
+
+function checkImport (edge) {
+  const fault = importsOwnIndex(edge) ? 'a folder may not import its own index.ts' : folderFault(edge)
+  return fault && `${edge.from}:${edge.line} imports ${edge.to}: ${fault}`
+}
+
+function checkFileCycles (edges) {
+  const graph = graphOf(edges.map(({ from, to }) => [from, to]))
+  return findCycles(graph).map(files => `cycle between ${files.length} files: ${shortestCycle(graph, files[0]).join(' → ')}`)
+}
+
+function checkFolderCycles (edges) {
+  const between = edges.map(edge => ({ edge, source: folderOf(edge.from), target: folderOf(edge.to) }))
+    .filter(({ source, target }) => source !== target)
+  const graph = graphOf(between.map(({ source, target }) => [source, target]))
+  const example = (source, target) => between.find(entry => entry.source === source && entry.target === target).edge
+  return findCycles(graph).map(function describe (folders) {
+    const way = shortestCycle(graph, folders[0])
+    const imports = way.slice(1).map((folder, at) => example(way[at], folder)).map(({ from, to, line }) => `${from}:${line} imports ${to}`)
+    return `cycle between ${folders.length} folders: ${way.join(' → ')} (${imports.join(', ')})`
+  })
+}
+
+/** `src/index.ts` is the list of exports and nothing else. */
+function checkEntry (files) {
+  const entry = files.find(({ path }) => path === 'src/index.ts')
+  if (!entry || isPending(entry.path)) return []
+  const { source } = entry
+  const other = source.statements.find(node => !(ts.isExportDeclaration(node) && node.moduleSpecifier))
+  if (!other) return []
+  const { line } = source.getLineAndCharacterOfPosition(other.getStart(source))
+  return [`src/index.ts:${line + 1} is not a re-export: src/index.ts may contain only re-exports`]
+}
+
+const program = createProgram()
+const files = sourceFiles(program)
+const edges = findImports(program, files).filter(({ from, to }) => !isPending(from) && !isPending(to))
+const faults = [
+  ...checkFolders(files),
+  ...checkEntry(files),
+  ...edges.map(checkImport).filter(fault => fault !== undefined),
+  ...checkFileCycles(edges),
+  ...checkFolderCycles(edges)
+]
+for (const folder of pending) if (!files.some(({ path }) => folderOf(path) === folder)) console.warn(`pending: ${folder} no longer exists`)
+for (const fault of faults) console.error(fault)
+if (faults.length > 0) process.exitCode = 1
