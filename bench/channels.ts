@@ -2,9 +2,10 @@
 import { Contestant, interleave, number, us } from './contest.js'
 import type { Heard, SayWish, SpeakerWish } from './crowd.js'
 import { channel, type DialectName } from './dialects.js'
-import { cost as figure, median, seconds, type Row } from './rounds.js'
+import { cost as figure, seconds, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
 import type { ServerKind } from './socket-server.js'
+import { median } from './statistics.js'
 
 const subscribers = 100
 const frameBytes = 241

@@ -1,7 +1,8 @@
 // The registry by itself: sweeps, memory, search. Each measurement runs in a process of its own.
 import { MemoryStore } from 'fastify-agent-registry'
 import { agents } from './corpus.js'
-import { cost, median, rounds, type Row } from './rounds.js'
+import { cost, rounds, type Row } from './rounds.js'
+import { median } from './statistics.js'
 
 /** A store with `population` live agents whose clock is ours to move. */
 async function storeWith (population: number) {

@@ -3,7 +3,7 @@ import type { DialectName } from './dialects.js'
 import { enter } from './enter.js'
 import { FrameReader, frameText } from './frames.js'
 import type { LightClient } from './light-client.js'
-import { percentile } from './rounds.js'
+import { percentile } from './statistics.js'
 
 const [dialect, askingPort, servingPort] = process.argv.slice(2) as [DialectName, string, string]
 

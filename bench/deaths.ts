@@ -4,7 +4,8 @@ import fastify, { type FastifyInstance } from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
 import { agents } from './corpus.js'
 import { startRedis } from './redis.js'
-import { cost, percentile, type Row } from './rounds.js'
+import { cost, type Row } from './rounds.js'
+import { percentile } from './statistics.js'
 
 const population = 10_000
 const silent = 1_000

@@ -2,9 +2,10 @@
 import { Contestant, interleave, number } from './contest.js'
 import { agents } from './corpus.js'
 import type { PairWish, Talked, TalkWish } from './pair.js'
-import { cost, median, seconds, type Row } from './rounds.js'
+import { cost, seconds, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
 import type { ServerKind } from './socket-server.js'
+import { median } from './statistics.js'
 
 const goal = 1.5
 const dataBytes = 100

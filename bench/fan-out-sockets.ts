@@ -3,9 +3,10 @@ import type { Chart } from './chart.js'
 import { Contestant, interleave, number, us } from './contest.js'
 import type { Heard } from './crowd.js'
 import type { DialectName } from './dialects.js'
-import { cost, median, seconds, type Row } from './rounds.js'
+import { cost, seconds, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
 import type { ServerKind } from './socket-server.js'
+import { median } from './statistics.js'
 
 const sockets = 1000
 const frameBytes = 241

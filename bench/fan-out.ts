@@ -5,7 +5,8 @@ import type { AddressInfo } from 'node:net'
 import fastify from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
 import { agents } from './corpus.js'
-import { cost, median, rounds, type Row } from './rounds.js'
+import { cost, rounds, type Row } from './rounds.js'
+import { median } from './statistics.js'
 
 const now = () => performance.timeOrigin + performance.now()
 

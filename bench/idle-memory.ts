@@ -1,7 +1,8 @@
 // What an idle connection takes that has said who it is, against one that only exists.
 import { Contestant } from './contest.js'
-import { cost, median, rounds, type Row } from './rounds.js'
+import { cost, rounds, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
+import { median } from './statistics.js'
 
 const connections = 5000
 /** Opened and closed before, so that what a server needs once is there; few, since their memory is used again. */

@@ -1,8 +1,9 @@
 // How many requests a second are taken and acknowledged, when clients have many under way on each connection.
 import { Contestant, interleave, number, us } from './contest.js'
-import { cost, median, rate, seconds, type Row } from './rounds.js'
+import { cost, rate, seconds, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
 import type { PipelineWish } from './pipeline.js'
+import { median } from './statistics.js'
 
 const connections = 50
 const window = 64

@@ -3,7 +3,7 @@ import type { DialectName } from './dialects.js'
 import { enter } from './enter.js'
 import { frameText } from './frames.js'
 import type { LightClient } from './light-client.js'
-import { percentile } from './rounds.js'
+import { percentile } from './statistics.js'
 
 const [dialect, portText] = process.argv.slice(2) as [DialectName, string]
 const port = Number(portText)

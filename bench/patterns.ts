@@ -1,5 +1,6 @@
 // How long it takes to find who is subscribed to a channel, when very many patterns are subscribed to.
-import { cost, percentile, type Row } from './rounds.js'
+import { cost, type Row } from './rounds.js'
+import { percentile } from './statistics.js'
 
 type Index = typeof import('../src/lib/pattern-index.js')
 type Rules = typeof import('../src/lib/pattern-rules.js')

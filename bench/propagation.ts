@@ -2,7 +2,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
 import { startRedis } from './redis.js'
-import { cost, percentile, type Row, Server } from './rounds.js'
+import { cost, type Row, Server } from './rounds.js'
+import { percentile } from './statistics.js'
 
 const changes = 2000
 const pauseMs = 4

@@ -2,9 +2,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { number, startServer } from './contest.js'
 import type { Asked, AskWish, CrewWish } from './crew.js'
-import { median, seconds, Server } from './rounds.js'
+import { seconds, Server } from './rounds.js'
 import { capability, type OurSetup } from './socket-ours.js'
 import type { ServerKind } from './socket-server.js'
+import { median } from './statistics.js'
 
 const askers = 10
 const serving = 10

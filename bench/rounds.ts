@@ -1,14 +1,12 @@
-// Rounds, medians and the table that the rows are printed in.
+// Rounds of load on a server, and the rows and values that they result in.
 import { fork, type ChildProcess, type Serializable } from 'node:child_process'
 import { once } from 'node:events'
 import autocannon from 'autocannon'
 import type { Chart } from './chart.js'
+import { median } from './statistics.js'
 
 export const rounds = Number(process.env.BENCH_ROUNDS ?? 5)
 export const seconds = Number(process.env.BENCH_SECONDS ?? 3)
-
-export const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!
-export const percentile = (values: readonly number[], share: number): number => [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))]!
 
 /** One measured value of ours. Values of two commits are matched by part and name, so the names stay when the texts of rows change. */
 export interface Figure { name: string, unit: string, value: number, lowerIsBetter: boolean }

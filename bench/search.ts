@@ -2,7 +2,8 @@
 import fastify from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
 import { agents, queries } from './corpus.js'
-import { cost, percentile, type Row } from './rounds.js'
+import { cost, type Row } from './rounds.js'
+import { percentile } from './statistics.js'
 
 const queryCount = 2000
 

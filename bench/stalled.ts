@@ -5,8 +5,9 @@ import { Contestant } from './contest.js'
 import type { Heard } from './crowd.js'
 import { dialects } from './dialects.js'
 import { LightClient } from './light-client.js'
-import { cost, median, percentile, rounds, seconds, type Row } from './rounds.js'
+import { cost, rounds, seconds, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
+import { median, percentile } from './statistics.js'
 
 const sockets = 1000
 const limit = 4_194_304

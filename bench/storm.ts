@@ -1,7 +1,8 @@
 // How long a fleet takes that comes back at once, until each has shown its token.
 import { Contestant, interleave, us } from './contest.js'
-import { cost, median, type Row } from './rounds.js'
+import { cost, type Row } from './rounds.js'
 import type { OurSetup } from './socket-ours.js'
+import { median } from './statistics.js'
 
 const fleet = 5000
 const secret = 'a secret of more than thirty-two characters'

@@ -1,17 +1,34 @@
-// Builds bench/ into a temporary folder inside the project and runs it: `npm run bench [-- [--json] [<part> …]]`.
-import { readdirSync } from 'node:fs'
+// Builds bench/ into a temporary folder inside the project and runs it: `npm run bench [-- [--json] [<part> …]]`,
+// or compares with another commit: `npm run bench -- --compare <commit> [--rounds <n>] [--fail] [<part> …]`.
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
-import { makeFolder, root, script, transpileFile } from './support.js'
+import { parseArgs } from 'node:util'
+import { compareWith } from './bench-compare.js'
+import { makeFolder, root, script, transpileFolder } from './support.js'
 
-await script('bench', async function bench () {
-  const built = makeFolder('bench', true)
-  const folder = join(root, 'bench')
-  for (const name of readdirSync(folder).filter(name => name.endsWith('.ts'))) transpileFile(join(folder, name), join(built, name.replace(/\.ts$/, '.js')))
-  const args = process.argv.slice(2)
+const { values: options, positionals: parts } = parseArgs({
+  allowPositionals: true,
+  options: {
+    json: { type: 'boolean', default: false },
+    list: { type: 'boolean', default: false },
+    compare: { type: 'string' },
+    rounds: { type: 'string', default: '5' },
+    fail: { type: 'boolean', default: false }
+  }
+})
+
+function measure (built) {
+  const args = [...options.json ? ['--json'] : [], ...options.list ? ['--list'] : [], ...parts]
   const env = { ...process.env, BENCH_REPORT: join(root, 'docs/benchmarks.md') }
   const { status } = spawnSync(process.execPath, [join(built, 'run.js'), ...args], { stdio: 'inherit', env })
   if (status !== 0) throw new Error(`ended with ${status}`)
   // Nothing but JSON on the standard output.
-  if (args.includes('--json')) process.exit(0)
+  if (options.json || options.list) process.exit(0)
+}
+
+await script('bench', async function bench () {
+  const built = makeFolder('bench', true)
+  transpileFolder(join(root, 'bench'), built)
+  if (options.compare === undefined) measure(built)
+  else await compareWith(options.compare, built, { rounds: Number(options.rounds), fail: options.fail, parts })
 })

@@ -1,6 +1,6 @@
 // What the checking scripts share: commands, temporary folders, a registry to talk to, and the outcome.
 import { spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -89,6 +89,11 @@ export async function startRegistry (more = {}) {
 
 export function transpileFile (from, to) {
   writeFileSync(to, transpile(readFileSync(from, 'utf8')))
+}
+
+/** Transpiles the TypeScript files of a folder (not those of folders in it) into another one. */
+export function transpileFolder (from, to) {
+  for (const name of readdirSync(from)) if (name.endsWith('.ts')) transpileFile(join(from, name), join(to, name.replace(/\.ts$/, '.js')))
 }
 
 function cleanUp () {
