@@ -2,9 +2,9 @@ import { readFile } from 'node:fs/promises'
 import type { FastifyInstance } from 'fastify'
 import type { Browser, Page } from 'playwright-core'
 import t from 'tap'
-import { build, type Harness, type Json } from '../helper.js'
-import { peerToken, v1Options } from '../sockets/v1-helper.js'
-import { launch } from './chromium.js'
+import { build, type Harness, type Json } from '../support/harness.js'
+import { peerToken, v1Options } from '../unit/sockets/v1-helper.js'
+import { launch } from '../support/chromium.js'
 
 t.setTimeout(120_000)
 

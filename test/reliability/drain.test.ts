@@ -1,7 +1,7 @@
 import t from 'tap'
 import { WebSocket } from 'ws'
-import { Remote, registration, sleep, until, keys, password, secret, type Json } from '../helper.js'
-import { builtServer, start, urlOf } from '../server/process.js'
+import { Remote, registration, sleep, until, keys, password, secret, type Json } from '../support/harness.js'
+import { builtServer, start, urlOf } from '../support/server-process.js'
 
 const program = builtServer(t)
 const clientCount = 1000

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
-import { keys, problemOf, registration, until, type Answer, type Client, type Json, type Remote } from '../helper.js'
-import { builtServer } from '../server/process.js'
+import { keys, problemOf, registration, until, type Answer, type Client, type Json, type Remote } from '../support/harness.js'
+import { builtServer } from '../support/server-process.js'
 import { startFleet, startRedis, type Member } from './fleet.js'
 
 const program = builtServer(t)

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import { sleep } from '../helper.js'
+import { sleep } from '../support/harness.js'
 
 export interface HerdOptions {
   ids: readonly string[]

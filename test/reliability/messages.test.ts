@@ -1,9 +1,9 @@
 import t from 'tap'
 import { WebSocket } from 'ws'
-import { sleep, until, type Client, type Json } from '../helper.js'
-import { channel, Nomad } from '../messaging/nomad.js'
-import { builtServer } from '../server/process.js'
-import { ask } from '../sockets/channels-helper.js'
+import { sleep, until, type Client, type Json } from '../support/harness.js'
+import { channel, Nomad } from '../unit/messaging/nomad.js'
+import { builtServer } from '../support/server-process.js'
+import { ask } from '../unit/sockets/channels-helper.js'
 import { startFleet, startRedis, type Member } from './fleet.js'
 
 const program = builtServer(t)

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
-import { sleep, until } from '../helper.js'
-import { builtServer } from '../server/process.js'
+import { sleep, until } from '../support/harness.js'
+import { builtServer } from '../support/server-process.js'
 import { startFleet, startRedis, type Member } from './fleet.js'
 import { Herd } from './herd.js'
 import { View } from './view.js'

@@ -1,7 +1,7 @@
 import t from 'tap'
-import { sleep, until, type Client, type Json } from '../helper.js'
-import { builtServer } from '../server/process.js'
-import { nextWhere } from '../sockets/helper.js'
+import { sleep, until, type Client, type Json } from '../support/harness.js'
+import { builtServer } from '../support/server-process.js'
+import { nextWhere } from '../unit/sockets/helper.js'
 import { startFleet, startRedis } from './fleet.js'
 
 const program = builtServer(t)

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { registration, sleep, type Remote } from '../helper.js'
-import { builtServer } from '../server/process.js'
+import { registration, sleep, type Remote } from '../support/harness.js'
+import { builtServer } from '../support/server-process.js'
 import { startFleet, startRedis, type Member } from './fleet.js'
 import { Watcher, type Carrier } from './watchers.js'
 

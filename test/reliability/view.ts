@@ -1,5 +1,5 @@
 import { Digest, recordDigest } from '../../src/registry/digest.js'
-import type { Json } from '../helper.js'
+import type { Json } from '../support/harness.js'
 
 interface Known { readonly revision: number, readonly state: string }
 

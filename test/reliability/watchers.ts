@@ -1,6 +1,6 @@
 import { get, type ClientRequest } from 'node:http'
 import { WebSocket } from 'ws'
-import { sleep, until, type Remote } from '../helper.js'
+import { sleep, until, type Remote } from '../support/harness.js'
 import { View } from './view.js'
 
 export type Carrier = 'agents' | 'dashboard' | 'events'

@@ -1,0 +1,137 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import type { AgentInfo } from '../../src/index.js'
+import { password, registration, Remote, secret } from '../support/harness.js'
+import { builtServer, start, urlOf, type Started } from '../support/server-process.js'
+
+/** How often a server is killed in each of the lanes, which run at once. */
+const kills = Number(process.env.LEVEL_KILLS ?? 50)
+const lanes = 2
+const clientsPerLane = 4
+const idsPerClient = 5
+
+/** What clients know of their agents: the text that was acknowledged last, null for none, and what else it may be. */
+class Model {
+  readonly #may = new Map<string, Set<string | null>>()
+
+  get ids () { return [...this.#may.keys()] }
+
+  /** From now on it may be either, until one is acknowledged or seen. */
+  begins (id: string, text: string | null) {
+    this.#may.set(id, new Set([...this.#may.get(id) ?? [null], text]))
+  }
+
+  settles (id: string, text: string | null) {
+    this.#may.set(id, new Set([text]))
+  }
+
+  allows (id: string, text: string | null): boolean {
+    return this.#may.get(id)?.has(text) ?? text === null
+  }
+}
+
+type Admin = Awaited<ReturnType<Remote['admin']>>
+
+/** A stand-alone server that is killed and started again on the same folder. */
+class Victim {
+  readonly #t: Test
+  readonly #program: string
+  readonly #folder: string
+  #process: Started | undefined
+  remote = new Remote('')
+
+  constructor (t: Test, program: string, folder: string) {
+    this.#t = t
+    this.#program = program
+    this.#folder = folder
+  }
+
+  async start (): Promise<void> {
+    const env = { STORE: 'level', ARCP_DATA_DIR: 'data', PORT: '0', LOG_LEVEL: 'silent', ADMIN_PASSWORD: password, JWT_SECRET: secret, ARCP_SEARCH: 'false', ARCP_ROUTES_DOCS: 'false' }
+    this.#process = start(this.#t, this.#folder, { env, args: [this.#program] })
+    this.remote = new Remote(await urlOf(this.#process))
+  }
+
+  async kill (): Promise<void> {
+    this.#process!.child.kill('SIGKILL')
+    await this.#process!.ended
+  }
+}
+
+/** One client's ids, one call after the other until the server is gone. @returns how many were acknowledged */
+async function work (remote: Remote, admin: Admin, model: Model, prefix: string, round: number): Promise<number> {
+  let done = 0
+  try {
+    for (;;) {
+      const id = `${prefix}-${done % idsPerClient}`
+      const leaves = Math.random() < 0.4
+      const text = leaves ? null : `round ${round}, call ${done} of ${prefix}`
+      model.begins(id, text)
+      const { status } = text === null
+        ? await remote.delete(`/agents/${id}`, admin)
+        : await remote.post('/agents/register', { ...admin, body: registration(id, { context_brief: text, metadata: { text, list: Array(20).fill(text) } }) })
+      if (status !== 200 && status !== 404) throw new Error(`answered ${status}`, { cause: status })
+      model.settles(id, text)
+      done++
+    }
+  } catch (error) {
+    // The end of the server is the only thing that may go wrong.
+    if ((error as Error).cause !== undefined && typeof (error as Error).cause === 'number') throw error
+    return done
+  }
+}
+
+/** What the server says is what the clients know, and all of each agent. */
+async function check (t: Test, { remote }: Victim, admin: Admin, model: Model): Promise<void> {
+  const { status, body } = await remote.get('/agents', admin)
+  t.equal(status, 200, 'the session of the admin outlives the server')
+  const found = new Map((body as AgentInfo[]).map(agent => [agent.agent_id, agent]))
+  for (const id of new Set([...model.ids, ...found.keys()])) {
+    const agent = found.get(id)
+    const text = agent?.context_brief ?? null
+    if (!model.allows(id, text)) t.fail(`${id} is ${text === null ? 'lost' : `'${text}'`}`)
+    if (agent && agent.metadata.text !== text) t.fail(`${id} is there by half`)
+    model.settles(id, text)
+  }
+}
+
+/** Epoch and number of the newest change. */
+async function position ({ remote }: Victim, admin: Admin): Promise<{ epoch: string, n: number }> {
+  const { body } = await remote.get('/agents/changes', admin)
+  const [epoch = '', n] = String(body.revision).split(':')
+  return { epoch, n: Number(n) }
+}
+
+async function lane (t: Test, program: string, folder: string, name: string): Promise<void> {
+  const model = new Model()
+  const victim = new Victim(t, program, mkdtempSync(join(folder, name)))
+  await victim.start()
+  const admin = await victim.remote.admin()
+  let before = await position(victim, admin)
+  let acknowledged = 0
+  for (let round = 0; round < kills; round++) {
+    const { remote } = victim
+    const clients = Array.from({ length: clientsPerLane }, (_, n) => work(remote, admin, model, `${name}-${n}`, round))
+    await new Promise(resolve => { setTimeout(resolve, 20 + Math.random() * 150) })
+    await victim.kill()
+    for (const count of await Promise.all(clients)) acknowledged += count
+    await victim.start()
+    await check(t, victim, admin, model)
+    const after = await position(victim, admin)
+    t.equal(after.epoch, before.epoch, 'it is one epoch')
+    t.ok(after.n >= before.n, 'numbers of changes go on')
+    before = after
+  }
+  t.ok(acknowledged > kills, `${acknowledged} calls were acknowledged`)
+}
+
+t.setTimeout(600_000)
+
+t.test('a server that is killed over and over keeps what it acknowledged, and nothing by half', { timeout: 600_000 }, async t => {
+  const program = builtServer(t)
+  const folder = mkdtempSync(join(tmpdir(), 'level-kill-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  await Promise.all(Array.from({ length: lanes }, (_, n) => lane(t, program, folder, `lane${n}`)))
+})

@@ -1,0 +1,170 @@
+import { existsSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import t, { type Test } from 'tap'
+import { resolveOptions } from '../../src/options.js'
+import type { AgentRecord } from '../../src/storage/agent-store.js'
+import { exportLines } from '../../src/server/transfer/export.js'
+import { importAgents } from '../../src/server/transfer/import.js'
+import { readAgents } from '../../src/server/transfer/read.js'
+import { manualClock } from '../unit/auth/helper.js'
+import { registration } from '../support/harness.js'
+import { call, sourceArgs, start } from '../support/server-process.js'
+import { byId, filesOf, leases, open } from '../unit/storage/level-helper.js'
+
+const root = t.testdir()
+let folders = 0
+const newFolder = () => join(root, `folder-${folders++}`)
+const { allowedAgentTypes, limits: { maxRecordBytes } } = resolveOptions({})
+const context = { rules: { allowedAgentTypes, maxRecordBytes }, now: Date.parse('2030-01-01T00:00:00Z') }
+const read = (text: string) => readAgents(text, context)
+
+/** Agents as a list of registrations would make them. */
+const fresh = (...ids: string[]) => read(JSON.stringify(ids.map(id => registration(id))))
+
+/** A store with agents of a key, in several states, one of them with metrics. */
+async function fill (folder: string): Promise<readonly AgentRecord[]> {
+  const { storage: { agents } } = await open(folder)
+  for (const id of ['one', 'two', 'three', 'four'].map(name => `agent-${name}`)) {
+    const body = JSON.stringify(read(JSON.stringify([registration(id)])).map(({ body }) => JSON.parse(body))[0])
+    await agents.register({ id, content: { body, type: 'testing', capabilities: ['cap one'], publicBody: null }, claim: { kind: 'key', digest: 'key-a', exclusive: false }, maxAgents: 100 })
+  }
+  await agents.report({ id: 'agent-one', update: { request: { responseTime: 2, success: true } } })
+  await agents.setState({ id: 'agent-two', state: 'draining', reason: 'asked' })
+  await agents.setState({ id: 'agent-three', state: 'maintenance', reason: 'asked' })
+  await agents.close()
+  const again = await open(folder)
+  await again.storage.agents.close()
+  return byId(again.snapshot.agents)
+}
+
+async function agentsOf (folder: string) {
+  const { storage, snapshot } = await open(folder)
+  await storage.agents.close()
+  return { ...snapshot, agents: byId(snapshot.agents) }
+}
+
+t.test('what is exported can be imported, into an empty store and beside others', async t => {
+  const folder = newFolder()
+  const before = await fill(folder)
+  const files = filesOf(folder)
+  const lines = await exportLines(folder)
+  t.same(JSON.parse(lines[0]!), { format: 'fastify-agent-registry/agents', version: 1, agents: 4 })
+  t.same(await exportLines(folder), lines)
+  t.equal(filesOf(folder)['AGENT-REGISTRY'], files['AGENT-REGISTRY'], 'the registry goes on as if nobody had looked')
+
+  const other = newFolder()
+  await importAgents(fresh('agent-zero'), { ...leases, path: other, replace: false })
+  await importAgents(read(`${lines.join('\n')}\n`), { ...leases, path: other, replace: false })
+  const { agents, revision, changes } = await agentsOf(other)
+  t.equal(revision, 5)
+  t.same(changes!.map(({ n, event, id, reason }) => [n, event, id, reason]).slice(-2), [[4, 'registered', 'agent-three', 'imported'], [5, 'registered', 'agent-four', 'imported']])
+  t.same(agents.slice(1).map(agent => ({ ...agent, created: 0, revision: 0 })), before.map(agent => ({ ...agent, created: 0, revision: 0 })))
+})
+
+t.test('imported agents have a whole lease or retention, and their keys own them', async t => {
+  const clock = manualClock()
+  const folder = newFolder()
+  const records = fresh('agent-one', 'agent-two').map((record, index): AgentRecord => ({ ...record, ownerKey: 'key-a', state: index === 0 ? 'alive' : 'dead' }))
+  await importAgents(records, { ...leases, path: folder, replace: false, clock })
+  clock.advance(10 * leases.leaseMs)
+  const { storage: { agents } } = await open(folder, { clock })
+  clock.advance(leases.leaseMs - 1)
+  t.equal(await agents.expire({ cleanup: true }), 0)
+  clock.advance(1)
+  t.equal(await agents.expire({ cleanup: true }), 1)
+  clock.advance(leases.retentionMs - leases.leaseMs)
+  t.equal(await agents.expire({ cleanup: true }), 1)
+  const claim = { kind: 'key', digest: 'key-a', exclusive: false, maxAgents: 1 } as const
+  t.same(await agents.register({ id: 'more', content: records[0]!, claim, maxAgents: 10 }), { ok: false, reason: 'key-full' })
+  await agents.close()
+})
+
+t.test('ids that are taken refuse the whole import, unless their place is to be taken', async t => {
+  const folder = newFolder()
+  const before = await fill(folder)
+  const ids = ['agent-zero', 'agent-one', 'agent-two', ...Array.from({ length: 10 }, (_, n) => `more-${n}`)]
+  await t.rejects(importAgents(fresh(...ids), { ...leases, path: folder, replace: false }), { message: 'nothing was imported, these are registered already (--replace takes their place): agent-one, agent-two' })
+  t.same((await agentsOf(folder)).agents, before)
+
+  await importAgents(fresh(...ids), { ...leases, path: folder, replace: true })
+  const { agents } = await agentsOf(folder)
+  t.equal(agents.length, 15)
+  t.same([agents[0]!.id, agents[0]!.created, agents[0]!.ownerKey], ['agent-one', before[0]!.created, null])
+  t.ok(agents[0]!.incarnation >= before[0]!.incarnation)
+  await t.rejects(importAgents(fresh(...ids), { ...leases, path: folder, replace: false }), { message: /more-\d and 3 more$/ })
+})
+
+t.test("ARCP's state file, a list under agents and a bare list are read as registrations", async t => {
+  const times = { registered_at: '2029-06-01T10:00:00.555085', last_seen: '2029-06-01 11:00:00.978259' }
+  const state = { agents: { 'agent-one': { ...registration('agent-one'), ...times, status: 'dead', similarity: null }, 'agent-two': { ...registration(), agent_id: undefined, registered_at: '2029-06-01T12:00:00+02:00' } }, info_hashes: {} }
+  const [one, two] = read(JSON.stringify(state))
+  t.match(one, { id: 'agent-one', type: 'testing', capabilities: ['cap one'], ownerKey: null, state: 'dead', metrics: null })
+  t.same([one!.registeredAt, one!.lastSeen], [Date.parse('2029-06-01T10:00:00.555Z'), Date.parse('2029-06-01T11:00:00.978Z')])
+  t.notMatch(one!.body, 'similarity')
+  t.match(two, { id: 'agent-two', state: 'alive', registeredAt: Date.parse('2029-06-01T10:00:00Z'), lastSeen: Date.parse('2029-06-01T10:00:00Z') })
+  for (const list of [[registration('agent-one')], { agents: [registration('agent-one')] }]) {
+    t.match(read(JSON.stringify(list)), [{ id: 'agent-one', registeredAt: context.now }])
+  }
+  t.equal(read(JSON.stringify([{ ...registration('agent-one'), registered_at: 'yesterday' }]))[0]!.registeredAt, context.now)
+})
+
+t.test('what is wrong is named, all of it', async t => {
+  const exported = (...lines: object[]) => [{ format: 'fastify-agent-registry/agents', version: 1, agents: lines.length }, ...lines].map(line => JSON.stringify(line)).join('\n')
+  const record = fresh('agent-one')[0]!
+  const table: Array<[text: string, finding: RegExp]> = [
+    ['', /JSON/],
+    ['"text"', /^it is neither an export nor a state file of ARCP nor a list/],
+    ['{"agents":7}', /^it is neither/],
+    ['{"format":"fastify-agent-registry/agents"}', /^the first line is not that of an export/],
+    ['{"format":"fastify-agent-registry/agents","version":2,"agents":0}', /^the export is of version 2, and this program knows 1/],
+    [exported(record, record).split('\n').slice(0, 2).join('\n'), /^the export has 1 agents of 2: its end is missing/],
+    [exported(record, record), /^nothing was imported, these are wrong:\n {2}line 3: 'agent-one' is there twice$/],
+    [exported({ ...record, revision: 'x' }), /\n {2}line 2: \/revision: Expected integer$/],
+    [exported({ ...record, id: 'agent-two' }), /\n {2}line 2: the registration is of 'agent-one'$/],
+    [exported({ ...record, body: '{' }), /\n {2}line 2: .*JSON/],
+    [exported({ ...record, body: '{}' }), /\n {2}line 2: \/agent_id: /],
+    [JSON.stringify([7, registration('agent-one'), registration('x')]), /\n {2}item 1: \/?: Expected object\n {2}item 3: \/agent_id: /],
+    [JSON.stringify({ agents: { 'agent-one': 7, 'agent-two': registration('agent-one') } }), /\n {2}'agent-one': .*Expected object\n {2}'agent-two': its agent_id is 'agent-one'$/],
+    [JSON.stringify(Array(25).fill({})), /\n {2}item 20: .*\n {2}and 5 more$/]
+  ]
+  for (const [text, finding] of table) t.throws(() => read(text), { message: finding }, text.slice(0, 60))
+})
+
+/** The command as a process, with something at its standard input. */
+async function run (t: Test, args: string[], input = '') {
+  const { child, ended } = start(t, t.testdir(), { args: [...sourceArgs, resolve('src/server/main.ts'), ...args] })
+  child.stdin!.end(input)
+  const { code, out, err } = await ended
+  return { code, out, err }
+}
+
+t.test('the commands: from one folder to another, by a pipe and by a file', async t => {
+  const folder = newFolder()
+  await fill(folder)
+  const { code, out, err } = await run(t, ['export', '--data-dir', folder])
+  t.same([code, err, out.split('\n').length], [0, '', 6])
+  const [piped, filed] = [newFolder(), newFolder()]
+  t.same(await run(t, ['import', '--data-dir', piped, '-'], out), { code: 0, out: '', err: `4 agents imported into ${piped}\n` })
+  const file = join(root, 'agents.jsonl')
+  writeFileSync(file, out)
+  t.match(await call(['import', file], { ARCP_DATA_DIR: filed, NODE_ENV: 'production' }), { code: 0, err: /^4 agents imported/ })
+  for (const copy of [piped, filed]) t.equal((await agentsOf(copy)).agents.length, 4)
+  t.match(await call(['import', '--data-dir', filed, file]), { code: 1, err: /registered already \(--replace takes their place\): agent-one, / })
+  t.match(await call(['import', '--replace', '--data-dir', filed, file]), { code: 0 })
+  t.equal((await agentsOf(filed)).revision, 8)
+  t.match(await call(['export'], { ARCP_DATA_DIR: filed }), { code: 0, out: /^(\{.*\}\n){5}$/ })
+})
+
+t.test('what is not understood changes nothing', async t => {
+  const folder = newFolder()
+  t.same(await call(['export', '--data-dir', folder]), { code: 1, out: '', err: `fastify-agent-registry: there is no store in ${folder}: say where with --data-dir or ARCP_DATA_DIR\n` })
+  t.notOk(existsSync(folder))
+  const table: Array<[args: string[], err: RegExp]> = [
+    [['restore'], /unknown command 'restore'; --help shows all/],
+    [['--replace'], /these flags belong to a command/],
+    [['export', '--replace', 'file'], /export does not take --replace, file;/],
+    [['import', 'one', 'two'], /import does not take two;/],
+    [['import', join(root, 'none.json')], /none\.json/]
+  ]
+  for (const [args, err] of table) t.match(await call(args), { code: 1, out: '', err })
+})

@@ -1,0 +1,189 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { RedisProxy } from '../support/redis-proxy.js'
+import { eventually } from '../support/redis-server.js'
+import { away, back, faultOf, join, persist, start, through, unavailable, type Process } from '../support/broker-redis.js'
+import { numbers } from '../unit/messaging/broker-side.js'
+
+t.setTimeout(180_000)
+
+const log = 'c:workflows/one'
+const place = 'c:workflows/one'
+
+/** Says numbers in all logs until it is told to stop; says which were said. */
+function speak (process: Process, logs: readonly string[]) {
+  let count = 0
+  const ending = new AbortController()
+  const running = (async () => {
+    while (!ending.signal.aborted) {
+      await Promise.all(logs.flatMap(log => numbers(5, count).map(text => process.say(log, text))))
+      count += 5
+      await sleep(2)
+    }
+  })()
+  return async () => {
+    ending.abort()
+    await running
+    return numbers(count)
+  }
+}
+
+async function cut (proxy: RedisProxy, round: number) {
+  proxy.close()
+  await sleep(round % 3 * 40)
+  proxy.reopen()
+  await sleep(50 + round % 4 * 60)
+}
+
+t.test('who is cut off again and again misses nothing, and hears nothing twice', async t => {
+  const server = await start(t)
+  const limits = { messaging: { limits: { entries: 100_000 } } }
+  const [a, proxy] = await through(t, server, limits)
+  const [b, other] = [await join(t, server, limits), await join(t, server, limits)]
+  const logs = ['c:one', 'c:two', 'c:three/x', 'c:three/y']
+  await Promise.all([a.broker.follow('c:one'), a.broker.follow('c:two'), a.broker.followPattern('three/*'), other.broker.followPattern('**')])
+  await b.sayAll('c:three/x', ['first'])
+  await b.sayAll('c:three/y', ['first'])
+  await Promise.all(['c:three/x', 'c:three/y'].map(log => a.hears(log, 1)))
+  const stop = speak(b, logs)
+  for (let round = 0; round < 25; round++) {
+    if (round % 5 === 4) await server.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    await cut(proxy, round)
+  }
+  const said = await stop()
+  for (const process of [a, other]) {
+    await process.hears('c:one', said.length)
+    await process.hears('c:two', said.length)
+    await process.hears('c:three/x', said.length + 1)
+    await process.hears('c:three/y', said.length + 1)
+    t.same(process.heard('c:one'), said)
+    t.same(process.heard('c:two'), said)
+    t.same(process.heard('c:three/x'), ['first', ...said])
+    t.same(process.heard('c:three/y'), ['first', ...said])
+    t.same(process.losses, [])
+  }
+})
+
+t.test('what was dropped while somebody was away is told as lost, and the rest is told', async t => {
+  const server = await start(t)
+  const limits = { messaging: { limits: { entries: 10 } } }
+  const [a, proxy] = await through(t, server, limits)
+  const b = await join(t, server, limits)
+  const { epoch } = await a.broker.follow(log)
+  await a.broker.followPattern('met/*')
+  for (const name of [log, 'c:met/1']) await b.sayAll(name, numbers(3))
+  await a.hears('c:met/1', 3)
+  await a.hears(log, 3)
+  proxy.close()
+  await away(a)
+  for (const name of [log, 'c:met/1']) await b.sayAll(name, numbers(47, 3))
+  proxy.reopen()
+  for (const name of [log, 'c:met/1']) {
+    t.same(await a.hears(name, 13), [...numbers(3), ...numbers(10, 40)])
+    t.match(a.losses.filter(loss => loss.log === name), [{ offset: 40 }])
+  }
+  t.equal(a.losses.find(loss => loss.log === log)!.epoch, epoch)
+  t.same(a.losses.map(({ after, log }) => [a.told[after]!.log, a.told[after]!.offset, log]), a.losses.map(({ log }) => [log, 41, log]))
+  t.equal(a.losses.length, 2)
+})
+
+t.test('what was sent and not answered is not stored again when it is sent again', async t => {
+  const server = await start(t)
+  const [a, proxy] = await through(t, server)
+  const b = await join(t, server)
+  await b.broker.follow(log)
+  await a.say(log, 'before', { msgId: 'm0' })
+  t.equal(proxy.mute('eval'), 1)
+  t.match(await faultOf(a.say(log, 'cut', { msgId: 'm1' })), unavailable)
+  const again = await persist(() => a.say(log, 'cut', { msgId: 'm1' }))
+  t.match(again, { duplicate: true, offset: 2, epoch: b.told[1]!.epoch })
+  await a.say(log, 'after', { msgId: 'm2' })
+  t.same(await b.hears(log, 3), ['before', 'cut', 'after'])
+  t.same((await b.broker.read(log, { limit: 10 })).entries.length, 3)
+})
+
+t.test('a connection for messages over which nothing comes is made anew, and what was missed is told', async t => {
+  const server = await start(t)
+  const [a, proxy] = await through(t, server)
+  const b = await join(t, server)
+  await a.broker.follow(log)
+  await a.broker.watch(place)
+  await b.say(log, '1')
+  await a.hears(log, 1)
+  t.equal(proxy.hang('subscribe'), 1)
+  await b.sayAll(log, ['2', '3'])
+  await b.broker.enter(place, 'p', '{}')
+  t.match(await faultOf(a.broker.follow('c:other')), unavailable)
+  t.match(await faultOf(a.broker.followPattern('other/*')), unavailable)
+  t.match(await faultOf(a.broker.watch('c:other')), unavailable)
+  t.same(await a.hears(log, 3), ['1', '2', '3'])
+  await eventually('the place is told anew', () => a.reloads.some(({ members }) => members.length === 1))
+  await persist(() => a.broker.follow('c:other'))
+  await persist(() => a.broker.followPattern('other/*'))
+  await b.sayAll('c:other', ['x'])
+  await b.sayAll('c:other/1', ['y'])
+  t.same([await a.hears('c:other', 1), await a.hears('c:other/1', 1)], [['x'], ['y']])
+})
+
+t.test('a gap that Redis could not tell of is filled when it can', async t => {
+  const server = await start(t)
+  const [a, b] = [await join(t, server), await join(t, server)]
+  await a.broker.follow(log)
+  await b.say(log, '1')
+  await a.hears(log, 1)
+  const entries = `{ar:n}:entries:${log}`
+  await server.client.rename(entries, 'aside')
+  await server.client.set(entries, 'no stream')
+  // What Redis says of the fifth entry: three are missing.
+  await server.client.publish(`{ar:n}:log:${log}`, `${a.told[0]!.epoch} 5 0\n["x",-1,null]\n"5"`)
+  await eventually('it asked for them', async () => (await server.client.info('errorstats')).includes('WRONGTYPE'))
+  await server.client.rename('aside', entries)
+  await b.sayAll(log, ['2', '3'])
+  t.same(await a.hears(log, 3), ['1', '2', '3'])
+  t.same(a.losses, [])
+})
+
+t.test('what Redis refuses to subscribe to is subscribed to when it no longer does', async t => {
+  const server = await start(t)
+  const [a, b] = [await join(t, server), await join(t, server)]
+  await a.broker.follow(log)
+  await a.broker.followPattern('other/*')
+  await b.say(log, '1')
+  await a.hears(log, 1)
+  await server.client.call('ACL', 'SETUSER', 'default', 'resetchannels')
+  await server.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+  await eventually('it was refused often', async () => Number(/errorstat_NOPERM:count=(\d+)/.exec(await server.client.info('errorstats'))?.[1]) >= 20)
+  await server.client.call('ACL', 'SETUSER', 'default', 'allchannels')
+  await persist(() => b.say(log, '2'))
+  t.same(await a.hears(log, 2), ['1', '2'])
+  await b.sayAll('c:other/1', ['x'])
+  t.same(await a.hears('c:other/1', 1), ['x'])
+  t.same(a.losses, [])
+})
+
+t.test('while Redis stands still all is refused, in time, and nothing of it happens later', async t => {
+  const server = await start(t)
+  const [a, b] = [await join(t, server), await join(t, server)]
+  await a.broker.follow(log)
+  await a.say(log, 'before')
+  await a.broker.watch(place)
+  await a.broker.enter(place, 'stays', '1')
+  await a.broker.enter(place, 'goes', '{}')
+  await b.broker.enter('c:other', 'p', '{}')
+  server.freeze()
+  const begun = Date.now()
+  const calls = () => [a.say(log, 'during'), a.broker.read(log, { limit: 1 }), a.broker.follow('c:new'), a.broker.followPattern('new/*'), a.broker.enter(place, 'comes', '{}'), a.broker.enter(place, 'stays', '2'), a.broker.leave(place, 'goes'), a.broker.roster(place), a.broker.watch('c:new')]
+  for (const fault of await Promise.all(calls().map(faultOf))) t.match(fault, unavailable)
+  await away(a, b)
+  for (const fault of await Promise.all(calls().map(faultOf))) t.match(fault, unavailable)
+  a.broker.signal(b.broker.process, 'lost')
+  t.ok(Date.now() - begun < 20_000)
+  server.thaw()
+  await back(a, b)
+  await eventually('all is as it was said', async () => (await a.there(place)).join() === 'stays 1')
+  await persist(() => a.say(log, 'after'))
+  t.same(await a.hears(log, 2), ['before', 'after'])
+  t.same(await b.there(place), ['stays 1'])
+  t.same(await a.there('c:other'), ['p {}'])
+  t.same(a.losses, [])
+})

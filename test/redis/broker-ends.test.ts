@@ -1,0 +1,232 @@
+import t from 'tap'
+import { Cluster } from 'ioredis'
+import { freePort } from '../support/harness.js'
+import { eventually, type RedisServer } from '../support/redis-server.js'
+import { away, back, join, persist, start, through, type Process } from '../support/broker-redis.js'
+import { numbers } from '../unit/messaging/broker-side.js'
+
+t.setTimeout(180_000)
+
+const log = 'c:workflows/one'
+const place = 'c:workflows/one'
+const presenceTtlMs = 1500
+
+const keysOf = async (server: RedisServer) => (await server.client.keys('*')).filter(key => /:(place|members|processes|presence)/.test(key)).sort()
+
+/** How often each peer moved. */
+function tally (moves: readonly string[]): Record<string, number> {
+  const counts: Record<string, number> = {}
+  for (const move of moves) counts[move] = (counts[move] ?? 0) + 1
+  return counts
+}
+
+const once = (moves: readonly string[]) => Object.fromEntries(moves.map(move => [move, 1]))
+
+t.test('everybody leaves, once, who came by a process that has ended without a word', async t => {
+  const server = await start(t)
+  const [dead, proxy] = await through(t, server)
+  const [a, b] = [await join(t, server), await join(t, server)]
+  const peers = numbers(1200)
+  await Promise.all(peers.slice(0, 10).map(peer => a.broker.enter(place, peer, 'a')))
+  await Promise.all(peers.map(peer => dead.broker.enter(place, peer, 'dead')))
+  const others = [a, b]
+  for (const { broker } of others) await broker.watch(place)
+  await dead.broker.watch(place)
+  proxy.close()
+  const begun = Date.now()
+  for (const process of others) await process.seesMoves(place, peers.length)
+  const took = Date.now() - begun
+  t.ok(took < 5 * presenceTtlMs, `it took ${took} ms`)
+  const left = [...peers.slice(0, 10).map(peer => `(-${peer})`), ...peers.slice(10).map(peer => `-${peer}`)]
+  for (const process of others) {
+    t.same(tally(process.moves(place)), once(left))
+    process.changes.length = 0
+  }
+  t.same(await a.there(place), peers.slice(0, 10).map(peer => `${peer} a`))
+
+  proxy.reopen()
+  for (const process of others) await process.seesMoves(place, peers.length)
+  for (const process of others) t.same(tally(process.moves(place)), once(left.map(move => move.replace('-', '+'))))
+  await eventually('the place is told anew', () => dead.reloads.at(-1)?.members.length === peers.length + 10)
+
+  for (const { broker } of [dead, a, b]) await broker.close()
+  t.same(await keysOf(server), ['{ar:n}:presence'])
+})
+
+t.test('a process that comes back while it is taken for dead has everybody there again', async t => {
+  const server = await start(t)
+  const [slow, proxy] = await through(t, server)
+  await Promise.all(numbers(100).map(peer => slow.broker.enter(place, peer, 'slow')))
+  const a = await join(t, server)
+  await a.broker.watch(place)
+  proxy.close()
+  await away(slow)
+  await eventually('its time is over', async () => Number(await server.client.zscore('{ar:n}:processes', slow.broker.process)) < Date.now())
+  proxy.reopen()
+  await back(slow)
+  await slow.broker.enter(place, 'new', 'slow')
+  await eventually('all are there', async () => (await a.there(place)).length === 101)
+})
+
+t.test('a process that was taken for dead and did not know finds out when somebody enters by it', async t => {
+  const server = await start(t)
+  // It neither looks nor finds itself cut off before somebody enters.
+  const slow = await join(t, server, { messaging: { presenceTtlMs: 600_000 }, probeIntervalMs: 60_000, commandTimeoutMs: 30_000 })
+  await Promise.all(numbers(100).map(peer => slow.broker.enter(place, peer, 'slow')))
+  const a = await join(t, server)
+  await a.broker.watch(place)
+  await server.client.zadd('{ar:n}:processes', 1, slow.broker.process)
+  await a.seesMoves(place, 100)
+  t.same(await a.there(place), [])
+  await slow.broker.enter(place, 'new', 'slow')
+  await a.seesMoves(place, 201)
+  t.same(a.reloads, [])
+  t.same(tally(a.moves(place)), once([...numbers(100).flatMap(peer => [`-${peer}`, `+${peer}`]), '+new']))
+})
+
+/** Both tell the truth of what came after Redis had lost what it knew. */
+async function checkAnew (t: Tap, a: Process, b: Process, epoch: string) {
+  const first = await persist(() => b.say(log, 'anew'))
+  t.not(first.epoch, epoch)
+  t.equal(first.offset, 1)
+  for (const process of [a, b]) {
+    t.same((await process.hears(log, 3)).slice(2), ['anew'])
+    t.same(process.losses.filter(loss => loss.log === log).map(({ epoch, offset, after }) => ({ epoch, offset, after })), [{ epoch: first.epoch, offset: 0, after: 2 }])
+  }
+  t.match(await a.broker.read(log, { since: { epoch, offset: 2 }, limit: 10 }), { epoch: first.epoch, recovered: false, entries: [{ offset: 1 }] })
+  await eventually('everybody is there again', async () => (await a.there(place)).join() === 'p a,q b')
+  const told = Math.max(...[a, b].flatMap(({ changes }) => changes.map(({ revision }) => revision)))
+  await a.broker.enter(place, 'r', '{}')
+  await b.waits(() => b.moves(place).includes('+r'))
+  t.ok(b.changes.at(-1)!.revision > told)
+  t.match(b.changes.at(-1), { peerId: 'r', op: 'enter' })
+}
+
+type Tap = Parameters<typeof start>[0]
+
+/** Two processes that follow a log with two entries, and are in a place that they watch. */
+async function settle (t: Tap, server: RedisServer) {
+  const [a, b] = [await join(t, server), await join(t, server)]
+  for (const { broker } of [a, b]) await Promise.all([broker.follow(log), broker.followPattern('workflows/**'), broker.watch(place)])
+  await a.broker.enter(place, 'p', 'a')
+  await b.broker.enter(place, 'q', 'b')
+  await a.sayAll(log, ['1', '2'])
+  for (const process of [a, b]) {
+    await process.hears(log, 2)
+    await process.seesMoves(place, 2)
+  }
+  return { a, b, epoch: a.told[0]!.epoch }
+}
+
+t.test('after Redis was started empty logs begin a new epoch, and everybody is there again', async t => {
+  const server = await start(t)
+  const { a, b, epoch } = await settle(t, server)
+  await server.kill()
+  await away(a, b)
+  await server.start()
+  await back(a, b)
+  await checkAnew(t, a, b, epoch)
+  t.ok(a.reloads.length > 0 && b.reloads.length > 0)
+})
+
+t.test('after FLUSHALL logs begin a new epoch, and everybody is there again', async t => {
+  const server = await start(t)
+  const { a, b, epoch } = await settle(t, server)
+  await server.client.flushall()
+  await eventually('both found out', () => a.reloads.length > 0 && b.reloads.length > 0)
+  await checkAnew(t, a, b, epoch)
+})
+
+t.test('a Redis that lost the newest entries begins a new epoch, in which nothing is told again', async t => {
+  const server = await start(t)
+  const { a, b, epoch } = await settle(t, server)
+  await server.client.save()
+  await b.sayAll(log, ['lost 3', 'lost 4'])
+  for (const process of [a, b]) await process.hears(log, 4)
+  await server.kill()
+  await away(a, b)
+  await server.start()
+  await back(a, b)
+  await eventually('both are told', () => a.losses.length > 0 && b.losses.length > 0)
+  const next = await persist(() => b.say(log, '3'))
+  t.not(next.epoch, epoch)
+  t.equal(next.offset, 3)
+  for (const process of [a, b]) {
+    t.same(await process.hears(log, 5), ['1', '2', 'lost 3', 'lost 4', '3'])
+    t.match(process.losses, [{ log, epoch: next.epoch, offset: 2, after: 4 }])
+    t.equal(process.losses.length, 1)
+  }
+})
+
+t.test('another namespace in the same Redis knows nothing of this one', async t => {
+  const server = await start(t)
+  const [a, b] = [await join(t, server, { namespace: 'n' }), await join(t, server, { namespace: 'n[*]' })]
+  for (const { broker } of [a, b]) await Promise.all([broker.follow(log), broker.followPattern('**'), broker.watch(place)])
+  await a.say(log, 'a', { msgId: 'm' })
+  await a.broker.enter(place, 'p', '{}')
+  a.broker.signal(b.broker.process, 'x')
+  t.match(await b.say(log, 'b', { msgId: 'm' }), { offset: 1, duplicate: false })
+  await b.say('c:end', 'b')
+  await a.hears(log, 1)
+  await b.hears('c:end', 1)
+  t.same([a.heard(log), b.heard(log), b.changes, b.signals, await b.there(place)], [['a'], ['b'], [], [], []])
+})
+
+t.test('more patterns than Redis is asked to try are followed all the same', async t => {
+  const server = await start(t)
+  const [a, b] = [await join(t, server), await join(t, server)]
+  const wanted = numbers(200).map(n => `p${n}/*`)
+  await Promise.all(wanted.map(pattern => a.broker.followPattern(pattern)))
+  t.equal(Number(await server.client.pubsub('NUMPAT')), 65)
+  for (const pattern of wanted.slice(0, 150)) a.broker.unfollowPattern(pattern)
+  await Promise.all(wanted.map(pattern => b.say(`c:${pattern.replace('*', 'x')}`, pattern)))
+  await b.say('c:p199/end', 'x')
+  await a.hears('c:p199/end', 1)
+  t.same(a.told.slice(0, -1).map(({ data }) => JSON.parse(data)), wanted.slice(150))
+  for (const pattern of wanted.slice(150)) a.broker.unfollowPattern(pattern)
+  await eventually('nothing is subscribed to', async () => Number(await server.client.pubsub('NUMPAT')) === 0)
+})
+
+t.test('what is not used any more leaves no subscription, and a broker that is closed none at all', async t => {
+  const server = await start(t)
+  const a = await join(t, server)
+  const before = (await server.client.pubsub('CHANNELS', '*') as string[]).length
+  await Promise.all([...numbers(1200).map(n => a.broker.follow(`c:${n}`)), a.broker.watch(place)])
+  t.equal((await server.client.pubsub('CHANNELS', '*') as string[]).length, before + 1201)
+  for (const n of numbers(1200)) a.broker.unfollow(`c:${n}`)
+  a.broker.unwatch(place)
+  await eventually('they are gone', async () => (await server.client.pubsub('CHANNELS', '*') as string[]).length === before)
+  await a.broker.follow(log)
+  await a.broker.close()
+  await eventually('all are gone', async () => (await server.client.pubsub('CHANNELS', '*') as string[]).length === before - 1)
+})
+
+t.test('a broker closes while Redis is away, and opens only where it is', async t => {
+  const server = await start(t)
+  const [a, b] = [await join(t, server), await join(t, server)]
+  await a.broker.enter(place, 'p', '{}')
+  await server.kill()
+  const entering = b.broker.enter(place, 'p', '{}').catch((error: { type: string }) => error.type)
+  await Promise.all([a.broker.close(), b.broker.close()])
+  t.equal(await entering, 'storage-unavailable')
+  await t.rejects(b.broker.open(b), { message: /Redis/ })
+  await server.start()
+})
+
+t.test('peers talk over a Cluster', async t => {
+  const free = await freePort()
+  const port = free > 55_000 ? free - 20_000 : free
+  const server = await start(t, '--port', String(port), '--bind', '127.0.0.1', '--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1')
+  await server.client.call('CLUSTER', 'ADDSLOTSRANGE', 0, 16383)
+  await eventually('the cluster is there', async () => String(await server.client.call('CLUSTER', 'INFO')).includes('cluster_state:ok'))
+  const client = new Cluster([{ host: '127.0.0.1', port }], { lazyConnect: true })
+  t.teardown(() => { client.disconnect() })
+  const [a, b] = [await join(t, server, { connection: { cluster: [{ host: '127.0.0.1', port }] } }), await join(t, server, { connection: { client } })]
+  await Promise.all([a.broker.follow(log), a.broker.watch(place), b.broker.followPattern('workflows/*')])
+  await b.sayAll(log, numbers(100))
+  await b.broker.enter(place, 'p', '{}')
+  b.broker.signal(a.broker.process, 'x')
+  t.same([await a.hears(log, 100), await b.hears(log, 100)], [numbers(100), numbers(100)])
+  t.same(await a.seesMoves(place, 1), ['+p'])
+  await a.waits(() => a.signals.length === 1)
+})

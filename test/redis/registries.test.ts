@@ -1,0 +1,183 @@
+import t, { type Test } from 'tap'
+import type { AgentRegistryOptions } from '../../src/index.js'
+import { build, sleep, until, type Harness, type Json } from '../support/harness.js'
+import { ask } from '../unit/sockets/channels-helper.js'
+import { RedisProxy } from '../support/redis-proxy.js'
+import { RedisServer } from '../support/redis-server.js'
+import { channel, Nomad } from '../unit/messaging/nomad.js'
+
+const rates = { messagesPerSecond: 1_000_000, burst: 1_000_000 }
+
+const server = await RedisServer.start()
+t.teardown(() => server.stop())
+let namespaces = 0
+
+/** Registries in one Redis, as processes would be; by other ways to Redis where they are given. */
+async function fleet (t: Test, options: AgentRegistryOptions = {}, paths = [server.path, server.path]): Promise<Harness[]> {
+  const namespace = `messages-${namespaces++}`
+  return await Promise.all(paths.map(async url => await build(t, { storage: 'redis', namespace, agentsWs: { ...rates, intervalMs: 60_000, maxConnections: 1000 }, redis: { url, commandTimeoutMs: 10_000, probeIntervalMs: 300 }, ...options })))
+}
+
+async function tokenFor (registries: Harness[], id: string): Promise<string> {
+  const token = await registries[0]!.join(id)
+  for (const { app } of registries) await until(() => app.agentRegistry.get(id))
+  return token
+}
+
+t.test('what the history does not hold any more is never missed in silence', async t => {
+  const registries = await fleet(t, { messaging: { historyEntries: 40 } })
+  const nomad = new Nomad(registries, await tokenFor(registries, 'agent-nomad'))
+  const publisher = await registries[0]!.agentSocket(await tokenFor(registries, 'agent-publisher'))
+  await nomad.move()
+  for (let round = 0; round < 10; round++) {
+    for (let n = 0; n < (round % 2 ? 20 : 100); n++) publisher.send({ type: 'publish', channel, data: n })
+    if (round % 3 === 0) await ask(publisher, { type: 'publish', channel, data: 'last' })
+    await nomad.move()
+  }
+  const { offset: end } = await ask(publisher, { type: 'publish', channel, data: 'end' })
+  await until(() => nomad.heard.at(-1)?.offset === end, 20_000)
+  const offsets = nomad.heard.map(({ offset }) => offset)
+  const jumps = offsets.filter((offset, index) => offset !== (offsets[index - 1] ?? 0) + 1).length
+  const told = nomad.recovered.filter(recovered => !recovered).length + nomad.gaps.length
+  t.ok(offsets.every((offset, index) => offset > (offsets[index - 1] ?? 0)), 'none twice, in order')
+  t.ok(jumps > 0 && jumps <= told, `${jumps} jumps, ${told} were told`)
+})
+
+t.test('a process that was cut off while too much was said tells its subscribers of the gap', async t => {
+  const proxy = await RedisProxy.start(server)
+  t.teardown(() => { proxy.stop() })
+  const registries = await fleet(t, { messaging: { historyEntries: 20 } }, [server.path, proxy.path])
+  const [here, there] = registries as [Harness, Harness]
+  const one = await there.agentSocket(await tokenFor(registries, 'agent-one'))
+  const pattern = await there.agentSocket(await tokenFor(registries, 'agent-two'))
+  const { epoch } = await ask(one, { type: 'subscribe', channel })
+  await ask(pattern, { type: 'subscribe', channel: 'workflows/**' })
+  await here.app.agentRegistry.publish(channel, 'before')
+  for (const client of [one, pattern]) await client.next('message')
+  const told: Json[] = []
+  await there.app.agentRegistry.onMessage(channel, message => { told.push(message) })
+  proxy.close()
+  for (let n = 1; n <= 100; n++) await here.app.agentRegistry.publish(channel, n)
+  t.match(await ask(one, { type: 'publish', channel, data: 'lost' }), { type: 'error', code: 'storage_unavailable', retryAfterMs: Number })
+  t.match(await ask(one, { type: 'subscribe', channel: 'agents/new', presence: true }), { type: 'error', code: 'storage_unavailable' })
+  t.match(await ask(one, { type: 'subscribe', channel: 'agents/*' }), { type: 'error', code: 'storage_unavailable' })
+  for (const name of ['agents/new', 'agents/*']) t.match(await there.app.agentRegistry.onMessage(name, () => {}).catch((error: unknown) => error), { type: 'storage-unavailable' })
+  proxy.reopen()
+  for (const client of [one, pattern]) {
+    t.same(await client.next('channel_gap', 20_000), { type: 'channel_gap', channel, epoch, offset: 81, recovered: false })
+    await until(() => client.all.filter(({ type }) => type === 'message').length === 21)
+    t.same(client.all.filter(({ type }) => type === 'message').map(({ offset }) => offset), [1, ...Array.from({ length: 20 }, (_, n) => 82 + n)])
+  }
+  t.same(told.map(({ offset }) => offset), Array.from({ length: 20 }, (_, n) => 82 + n))
+  await until(async () => (await ask(one, { type: 'subscribe', channel: 'agents/new' })).type === 'ack', 20_000)
+})
+
+t.test('a message that is sent again after a cut is there once', async t => {
+  const registries = await fleet(t)
+  const [here, there] = registries as [Harness, Harness]
+  const token = await tokenFor(registries, 'agent-one')
+  const listener = await there.agentSocket(await tokenFor(registries, 'agent-two'))
+  await ask(listener, { type: 'subscribe', channel })
+  const first = await here.agentSocket(token)
+  first.send({ type: 'publish', channel, data: 1, msgId: 'm' })
+  await listener.next('message')
+  first.ws.terminate()
+  const second = await there.agentSocket(token)
+  const { epoch } = await ask(listener, { type: 'history', channel })
+  t.match(await ask(second, { type: 'publish', channel, data: 1, msgId: 'm' }), { type: 'ack', duplicate: true, epoch, offset: 1 })
+  await ask(second, { type: 'publish', channel, data: 2 })
+  await listener.next('message')
+  t.same(listener.all.filter(({ type }) => type === 'message').map(({ data }) => data), [1, 2])
+})
+
+t.test('presence is one over all processes', async t => {
+  const registries = await fleet(t)
+  const [here, there] = registries as [Harness, Harness]
+  const watcher = await here.agentSocket(await tokenFor(registries, 'agent-watcher'))
+  await ask(watcher, { type: 'subscribe', channel, presence: true })
+  const token = await tokenFor(registries, 'agent-one')
+  const sockets = [await here.agentSocket(token), await there.agentSocket(token)]
+  for (const socket of sockets) await ask(socket, { type: 'subscribe', channel })
+  const deltas = () => watcher.all.filter(({ type, snapshot }) => type === 'presence' && !snapshot)
+  await until(() => deltas().length === 1)
+  await ask(sockets[1]!, { type: 'presence_update', metadata: { mood: 'busy' } })
+  await until(() => deltas().at(-1).joined[0]?.metadata.mood === 'busy')
+  await until(() => deltas().length === 3, 1000).catch(() => {})
+  for (const { app } of registries) t.match((await app.agentRegistry.presence(channel)).find(({ peerId }) => peerId === 'agent-one'), { metadata: { mood: 'busy', agent_id: 'agent-one' } })
+  const before = deltas().length
+  sockets[0]!.ws.close()
+  await until(async () => !(await ask(watcher, { type: 'presence', channel })).joined.every((member: Json) => member.peerId !== 'agent-one'))
+  sockets[1]!.ws.terminate()
+  await until(() => deltas().length > before)
+  t.same(deltas().slice(before).map(({ joined, left }) => [joined, left]), [[[], [{ peerId: 'agent-one' }]]])
+})
+
+t.test('a token that one process revokes is delivered nothing by the other', async t => {
+  const registries = await fleet(t)
+  const [here, there] = registries as [Harness, Harness]
+  const admin = await here.admin()
+  const one = await there.agentSocket(await tokenFor(registries, 'agent-one'))
+  await ask(one, { type: 'subscribe', channel })
+  t.equal((await here.post('/tokens/revoke', { ...admin, body: { agent_id: 'agent-one' } })).status, 200)
+  const revokedAt = Date.now()
+  t.match(await one.closed, { code: 4001 })
+  t.ok(Date.now() - revokedAt < 1000)
+  await here.app.agentRegistry.publish(channel, 1)
+  await until(async () => (await here.app.agentRegistry.presence(channel)).length === 0)
+  t.notOk(one.all.some(({ type }) => type === 'message'))
+})
+
+for (const isTrimmed of [false, true]) {
+  t.test(`a subscriber that has not had all when Redis goes away ${isTrimmed ? 'is told of what is lost meanwhile' : 'has the rest when it is back'}`, async t => {
+    const proxy = await RedisProxy.start(server)
+    t.teardown(() => { proxy.stop() })
+    const registries = await fleet(t, { messaging: { historyEntries: 300, historyBytes: 60_000_000 } }, [server.path, proxy.path])
+    const [here, there] = registries as [Harness, Harness]
+    const { agentRegistry } = here.app
+    const { epoch } = await agentRegistry.publish(channel, 0)
+    for (let n = 1; n < 300; n++) await agentRegistry.publish(channel, 'x'.repeat(60_000))
+    const one = await there.agentSocket(await tokenFor(registries, 'agent-one'))
+    one.send({ type: 'subscribe', channel, since: { epoch, offset: 0 } })
+    await one.next('ack')
+    one.ws.pause()
+    // By then the buffers of the sockets are full.
+    await sleep(500)
+    proxy.close()
+    await until(async () => (await there.get('/health')).body.storage.redis !== 'connected', 20_000)
+    one.ws.resume()
+    if (isTrimmed) for (let n = 0; n < 400; n++) await agentRegistry.publish(channel, n)
+    const offsets = () => one.all.filter(({ type }) => type === 'message').map(({ offset }) => offset)
+    await sleep(1500)
+    const before = offsets().length
+    t.ok(before < 300, `${before} before Redis is back`)
+    proxy.reopen()
+    const end = isTrimmed ? 700 : 300
+    await until(() => offsets().at(-1) === end, 30_000)
+    const gaps = one.all.filter(({ type }) => type === 'channel_gap')
+    const expected = isTrimmed ? [...Array.from({ length: before }, (_, n) => n + 1), ...Array.from({ length: 300 }, (_, n) => 401 + n)] : Array.from({ length: 300 }, (_, n) => n + 1)
+    t.same(offsets(), expected)
+    t.same(gaps.map(({ offset }) => offset), isTrimmed ? [400] : [])
+  })
+}
+
+t.test('who comes, speaks of itself and goes while Redis is away is where it was last when it is back', async t => {
+  const proxy = await RedisProxy.start(server)
+  t.teardown(() => { proxy.stop() })
+  const registries = await fleet(t, {}, [server.path, proxy.path])
+  const [here, there] = registries as [Harness, Harness]
+  const tokens = await Promise.all(['agent-one', 'agent-two', 'agent-three'].map(id => tokenFor(registries, id)))
+  const [one, two] = [await there.agentSocket(tokens[0]!), await there.agentSocket(tokens[1]!)]
+  for (const client of [one, two]) await ask(client, { type: 'subscribe', channel })
+  proxy.close()
+  await until(async () => (await there.get('/health')).body.storage.redis !== 'connected', 20_000)
+  await there.agentSocket(tokens[2]!)
+  t.match(await ask(one, { type: 'presence_update', metadata: { mood: 'cut off' } }), { type: 'error', code: 'storage_unavailable' })
+  two.ws.close()
+  await two.closed
+  await sleep(1500)
+  proxy.reopen()
+  const namesIn = async (name: string) => (await here.app.agentRegistry.presence(name)).map(({ peerId, metadata }) => `${peerId} ${metadata.mood ?? '-'}`).sort().join()
+  await until(async () => await namesIn('$agents') === 'agent-one cut off,agent-three -', 30_000)
+  await until(async () => await namesIn(channel) === 'agent-one cut off', 30_000)
+  t.pass('all is told')
+})

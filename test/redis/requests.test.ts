@@ -1,0 +1,328 @@
+import t from 'tap'
+import { build, sleep, until, type Client, type Harness, type Json } from '../support/harness.js'
+import { assertAlive, refusalOf, strangeFrames } from '../unit/sockets/helper.js'
+import { ackOf, connect, granted, openPairs } from '../support/messaging.js'
+
+/** Nobody but those who are to be asked can do this. */
+const capability = 'summarise'
+const able = { capabilities: [capability] }
+const worker = (registry: Harness, id: string) => connect(registry, id, able)
+
+/** The answer to a frame, whichever it is. */
+async function answerTo (client: Client, frame: Json): Promise<Json> {
+  client.send(frame)
+  return answerOf(client, frame.requestId)
+}
+
+async function answerOf (client: Client, id: string): Promise<Json> {
+  const find = () => client.all.find(({ type, requestId }) => requestId === id && ['response', 'error', 'ack'].includes(type))
+  await until(find, 20_000)
+  return find()
+}
+
+const ask = (more: object = {}) => ({ type: 'request', requestId: 'r1', capability, data: { n: 1 }, timeoutMs: 20_000, ...more })
+
+/** Waits until one process knows that these are there and what they can do. */
+async function known (registry: Harness, asker: Client, workers: Client[]): Promise<void> {
+  for (const worker of workers) {
+    const { agent_id: to } = worker.all.find(({ type }) => type === 'auth_success')
+    await until(() => registry.app.agentRegistry.get(to))
+    await until(async () => (await answerTo(asker, { type: 'send', to, data: null, requestId: `known-${Math.random()}` })).delivered)
+  }
+}
+
+/** Replies to all requests, with who it is. */
+function replies (worker: Client, name: string): void {
+  worker.ws.on('message', text => {
+    const { type, rid } = JSON.parse(String(text))
+    if (type === 'request') worker.send({ type: 'reply', rid, data: name })
+  })
+}
+
+for (const [name, open] of await openPairs(t)) {
+  t.test(`in ${name}: the samples of a request`, async t => {
+    const [here, there] = await open(t)
+    const [one, two] = [await connect(here, 'agent-one'), await worker(there, 'agent-two')]
+    await known(here, one, [two])
+    for (const to of [{ to: 'agent-two', capability: undefined }, {}]) {
+      const before = Date.now()
+      one.send(ask({ ...to, timeoutMs: 10_000 }))
+      const request = await two.next('request')
+      t.strictSame(request, { type: 'request', rid: request.rid, from: 'agent-one', data: { n: 1 }, deadline: request.deadline })
+      t.ok(request.deadline >= before + 9_000 && request.deadline <= Date.now() + 11_000, 'in epoch milliseconds')
+      t.match(request.rid, /^[\w-]+\.[\w-]{36}$/)
+      t.strictSame(await ackOf(two, { type: 'accept', rid: request.rid, requestId: 'a1' }), { type: 'ack', requestId: 'a1' })
+      t.strictSame(await ackOf(two, { type: 'reply', rid: request.rid, data: { words: 2 }, requestId: 'p1' }), { type: 'ack', requestId: 'p1' })
+      t.strictSame(await one.next('response'), { type: 'response', requestId: 'r1', from: 'agent-two', data: { words: 2 } })
+    }
+    one.send(ask({ requestId: 'r2' }))
+    two.send({ type: 'reply', rid: (await two.next('request')).rid, data: null })
+    t.strictSame(await one.next('response'), { type: 'response', requestId: 'r2', from: 'agent-two', data: null }, 'to reply is to accept')
+    one.send(ask({ requestId: 'r3' }))
+    two.send({ type: 'reject', rid: (await two.next('request')).rid, code: 'busy', message: 'Too much to do' })
+    t.strictSame(await one.next('error'), { type: 'error', code: 'rejected', message: 'Too much to do', requestId: 'r3', reason: 'busy' })
+    await assertAlive(two)
+    t.equal(two.all.filter(({ type }) => type === 'ack').length, 4, 'what has no requestId has no answer')
+    for (const { all } of [one, two]) t.strictSame(strangeFrames('agents', all), [])
+  })
+
+  t.test(`in ${name}: an agent that does not accept is asked no more, and another is`, async t => {
+    const [here, there] = await open(t)
+    const [one, two, three] = [await connect(here, 'agent-one'), await worker(there, 'agent-two'), await worker(there, 'agent-three')]
+    await known(here, one, [two, three])
+    const started = Date.now()
+    one.send(ask())
+    const { rid } = await two.next('request')
+    const second = await three.next('request', 5000)
+    t.ok(Date.now() - started >= 990, 'after a second')
+    t.not(second.rid, rid)
+    t.strictSame(await two.next('request_cancelled'), { type: 'request_cancelled', rid })
+    for (const type of ['accept', 'reply', 'reject']) {
+      t.match(await refusalOf(two, { type, rid, data: 'late', code: 'c', message: 'm', requestId: type }), { code: 'unknown_request', requestId: type }, type)
+    }
+    t.match(await refusalOf(two, { type: 'reply', rid: second.rid, data: 'stolen' }), { code: 'unknown_request' }, 'nor is what another was given its own')
+    await ackOf(three, { type: 'accept', rid: second.rid, requestId: 'a' })
+    await sleep(1200)
+    t.notOk(two.all.some(({ type, rid: other }) => type === 'request' && other !== rid))
+    await ackOf(three, { type: 'reply', rid: second.rid, data: 'mine', requestId: 'p' })
+    t.match(await answerOf(one, 'r1'), { type: 'response', from: 'agent-three', data: 'mine' })
+    t.match(await refusalOf(three, { type: 'reply', rid: second.rid, data: 'again' }), { code: 'unknown_request' }, 'once')
+    for (const { all } of [one, two, three]) t.strictSame(strangeFrames('agents', all), [])
+  })
+
+  t.test(`in ${name}: what must not be done twice stays with who was asked first`, async t => {
+    const [here, there] = await open(t)
+    const [one, two, three] = [await connect(here, 'agent-one'), await worker(there, 'agent-two'), await worker(there, 'agent-three')]
+    await known(here, one, [two, three])
+    one.send(ask({ idempotent: false }))
+    one.send(ask({ requestId: 'r2', capability: undefined, to: 'agent-three' }))
+    const { rid } = await two.next('request')
+    const { rid: other } = await three.next('request')
+    await sleep(1500)
+    for (const client of [two, three]) t.notOk(client.all.some(({ type }) => type === 'request_cancelled'))
+    two.send({ type: 'reply', rid, data: 'slow' })
+    t.match(await answerOf(one, 'r1'), { type: 'response', from: 'agent-two', data: 'slow' })
+    three.send({ type: 'reply', rid: other, data: 'slower' })
+    t.match(await answerOf(one, 'r2'), { from: 'agent-three' }, 'nor is there anybody else for what one peer was asked')
+    t.equal(three.all.filter(({ type }) => type === 'request').length, 1)
+  })
+
+  t.test(`in ${name}: a request ends at its deadline, and a reply that comes later is not passed on`, async t => {
+    const [here, there] = await open(t)
+    const [one, two] = [await connect(here, 'agent-one'), await worker(there, 'agent-two')]
+    await known(here, one, [two])
+    const started = Date.now()
+    one.send(ask({ timeoutMs: 300 }))
+    const { rid } = await two.next('request')
+    await ackOf(two, { type: 'accept', rid, requestId: 'a' })
+    t.match(await answerOf(one, 'r1'), { code: 'deadline_exceeded', requestId: 'r1' })
+    t.ok(Date.now() - started >= 290)
+    t.match(await refusalOf(two, { type: 'reply', rid, data: 'late', requestId: 'p' }), { code: 'unknown_request', requestId: 'p' })
+    await assertAlive(one)
+    t.notOk(one.all.some(({ type }) => type === 'response'))
+  })
+
+  t.test(`in ${name}: a request is cancelled by who asked, also by going away`, async t => {
+    const [here, there] = await open(t)
+    const [one, two] = [await connect(here, 'agent-one'), await worker(there, 'agent-two')]
+    await known(here, one, [two])
+    one.send(ask())
+    const { rid } = await two.next('request')
+    await ackOf(two, { type: 'accept', rid, requestId: 'a' })
+    t.strictSame(await ackOf(one, { type: 'cancel_request', requestId: 'r1' }), { type: 'ack', requestId: 'r1' })
+    t.strictSame(await two.next('request_cancelled'), { type: 'request_cancelled', rid })
+    t.match(await refusalOf(two, { type: 'reply', rid, data: 1 }), { code: 'unknown_request' })
+    t.match(await refusalOf(one, { type: 'cancel_request', requestId: 'r1' }), { code: 'unknown_request', requestId: 'r1' })
+    await assertAlive(one)
+    t.equal(one.all.filter(({ requestId }) => requestId === 'r1').length, 2, 'one answer for each')
+    one.send(ask({ requestId: 'r2' }))
+    const { rid: second } = await two.next('request')
+    one.terminate()
+    t.strictSame(await two.next('request_cancelled'), { type: 'request_cancelled', rid: second })
+    await until(() => here.app.agentRegistry.get('agent-one')!.state === 'suspect')
+  })
+
+  t.test(`in ${name}: who has a request and vanishes fails it at once, or leaves it to another before it was accepted`, async t => {
+    const [here, there] = await open(t)
+    const [one, two, three] = [await connect(here, 'agent-one'), await worker(there, 'agent-two'), await worker(there, 'agent-three')]
+    await known(here, one, [two, three])
+    one.send(ask({ requestId: 'r1' }))
+    await two.next('request')
+    two.terminate()
+    const { rid } = await three.next('request')
+    await ackOf(three, { type: 'accept', rid, requestId: 'a' })
+    three.terminate()
+    t.match(await answerOf(one, 'r1'), { code: 'agent_offline', requestId: 'r1' })
+    t.match(await answerTo(one, ask({ requestId: 'r2' })), { code: 'no_responders', requestId: 'r2' })
+    t.match(await answerTo(one, ask({ requestId: 'r3', capability: undefined, to: 'agent-three' })), { code: 'agent_offline', requestId: 'r3' })
+    t.match(await answerTo(one, ask({ requestId: 'r4', capability: undefined, to: 'agent-none' })), { code: 'agent_offline', requestId: 'r4' })
+  })
+
+  t.test(`in ${name}: agents that drain, only look on or may not serve are passed over`, async t => {
+    const [here, there] = await open(t)
+    const one = await connect(here, 'agent-one')
+    const draining = await worker(there, 'agent-draining')
+    const observing = await there.agentSocket(await there.join('agent-observing', able), { observe: true })
+    await there.join('agent-unable', able)
+    const unable = await granted(there, 'agent-unable', 'send')
+    const busy = await worker(there, 'agent-busy')
+    await known(here, one, [draining, observing, unable, busy])
+    await ackOf(draining, { type: 'status', status: 'draining', requestId: 's' })
+    await ackOf(busy, { type: 'status', status: 'maintenance', requestId: 's' })
+    await until(() => here.app.agentRegistry.get('agent-busy')!.state === 'maintenance')
+    t.match(await answerTo(one, ask({ requestId: 'r1' })), { code: 'no_responders' })
+    for (const to of ['agent-draining', 'agent-observing', 'agent-unable']) {
+      t.match(await answerTo(one, ask({ requestId: to, capability: undefined, to })), { code: 'agent_offline' }, to)
+    }
+    const two = await worker(there, 'agent-two')
+    replies(two, 'two')
+    await known(here, one, [two])
+    t.match(await answerTo(one, ask({ requestId: 'r2' })), { from: 'agent-two' })
+    t.match(await answerTo(two, ask({ requestId: 'r3' })), { code: 'no_responders' }, 'nobody by what it can do is given what it asks')
+    for (const client of [draining, observing, unable, busy]) t.notOk(client.all.some(({ type }) => type === 'request'))
+  })
+
+  t.test(`in ${name}: who has the least to do is asked, and those who have as little take turns`, async t => {
+    const [here, there] = await open(t)
+    const [one, ...workers] = [await connect(here, 'agent-one'), await worker(there, 'agent-two'), await worker(here, 'agent-three'), await worker(there, 'agent-four')] as [Client, ...Client[]]
+    await known(here, one, workers)
+    const rids = async (worker: Client, count: number) => {
+      await until(() => worker.all.filter(({ type }) => type === 'request').length === count)
+      return worker.all.filter(({ type }) => type === 'request').map(({ rid }) => rid)
+    }
+    for (let n = 0; n < 6; n++) one.send(ask({ requestId: `r${n}` }))
+    for (const client of workers) for (const rid of await rids(client, 2)) await ackOf(client, { type: 'accept', rid, requestId: rid })
+    const [second] = [workers[1]!]
+    for (const rid of await rids(second, 2)) await ackOf(second, { type: 'reply', rid, data: 'done', requestId: rid })
+    for (let n = 6; n < 8; n++) one.send(ask({ requestId: `r${n}` }))
+    await rids(second, 4)
+    t.strictSame(workers.map(({ all }) => all.filter(({ type }) => type === 'request').length), [2, 4, 2])
+  })
+}
+
+t.test('a request that cannot be made is refused, and takes no place', async t => {
+  const registry = await build(t, { agentsWs: { maxMessageSize: 1000 }, messaging: { maxRequests: 3 } })
+  const [one, two] = [await connect(registry, 'agent-one'), await worker(registry, 'agent-two')]
+  const refused: Array<[string, object, string]> = [
+    ['to nobody', { capability: undefined }, 'invalid_frame'],
+    ['to two', { to: 'agent-two' }, 'invalid_frame'],
+    ['without data', { data: undefined }, 'missing_data'],
+    ['with too much', { data: 'x'.repeat(1000) }, 'message_too_large'],
+    ['without time', { timeoutMs: 0 }, 'invalid_frame'],
+    ['with too much time', { timeoutMs: 300_001 }, 'invalid_frame'],
+    ['of what nobody can do', { capability: 'fly' }, 'no_responders']
+  ]
+  for (const [name, more, code] of refused) t.match(await refusalOf(one, ask(more)), { code, requestId: 'r1' }, name)
+  t.match(await refusalOf(one, ask({ requestId: undefined })), { code: 'invalid_frame' })
+  for (const requestId of ['r1', 'r2', 'r3']) one.send(ask({ requestId }))
+  const { code, retryAfterMs } = await refusalOf(one, ask({ requestId: 'r4' }))
+  t.strictSame([code, retryAfterMs], ['rate_limited', 1000], 'three at a time')
+  const { rid } = await two.next('request')
+  for (const [more, expected] of [[{}, 'missing_data'], [{ data: 'x'.repeat(1000) }, 'message_too_large']] as const) {
+    t.match(await refusalOf(two, { type: 'reply', rid, requestId: 'p', ...more }), { code: expected, requestId: 'p' })
+  }
+  for (const bad of ['x', `${rid}x`, `nobody.${'x'.repeat(37)}`]) t.match(await refusalOf(two, { type: 'accept', rid: bad, requestId: 'a' }), { code: 'unknown_request', requestId: 'a' })
+  await ackOf(two, { type: 'reply', rid, data: 1, requestId: 'p' })
+  one.send(ask({ requestId: 'r4' }))
+  await until(() => two.all.filter(({ type }) => type === 'request').length === 4)
+  const mute = await granted(registry, 'agent-mute', 'subscribe')
+  t.match(await refusalOf(mute, ask()), { code: 'action_not_permitted', requestId: 'r1' })
+})
+
+t.test('a process takes no more requests than it may', async t => {
+  const registry = await build(t, { messaging: { maxRequestsPerProcess: 2 } })
+  const [one, two] = [await connect(registry, 'agent-one'), await worker(registry, 'agent-two')]
+  const three = await connect(registry, 'agent-three')
+  one.send(ask({ requestId: 'r1' }))
+  three.send(ask({ requestId: 'r2' }))
+  await two.next('request')
+  t.match(await refusalOf(one, ask({ requestId: 'r3' })), { code: 'rate_limited' })
+})
+
+t.test('an agent is asked by its newest connection, answers by any, and hears on all of them that nobody waits', async t => {
+  const registry = await build(t)
+  const one = await connect(registry, 'agent-one')
+  const token = await registry.join('agent-two', able)
+  const [older, newer] = [await registry.agentSocket(token), await registry.agentSocket(token)]
+  one.send(ask())
+  const { rid } = await newer.next('request')
+  await ackOf(older, { type: 'reply', rid, data: 'from the other', requestId: 'p' })
+  t.match(await answerOf(one, 'r1'), { data: 'from the other' })
+  one.send(ask({ requestId: 'r2' }))
+  await newer.next('request')
+  one.send({ type: 'cancel_request', requestId: 'r2' })
+  for (const client of [older, newer]) await client.next('request_cancelled')
+  t.notOk(older.all.some(({ type }) => type === 'request'))
+})
+
+t.test('a user or an admin is asked too, where their token says that they serve', async t => {
+  const registry = await build(t)
+  const one = await connect(registry, 'agent-one')
+  const admin = await registry.agentSocket((await registry.admin()).token)
+  one.send(ask({ capability: undefined, to: 'user-admin' }))
+  const { rid } = await admin.next('request')
+  admin.send({ type: 'reply', rid, data: 'yes' })
+  t.match(await answerOf(one, 'r1'), { from: 'user-admin', data: 'yes' })
+})
+
+t.test('an agent learns a capability and loses it again', async t => {
+  const registry = await build(t)
+  const [one, two] = [await connect(registry, 'agent-one'), await connect(registry, 'agent-two')]
+  replies(two, 'two')
+  const refused = async (requestId: string) => t.match(await answerTo(one, ask({ requestId })), { code: 'no_responders' })
+  await refused('r1')
+  const token = await registry.join('agent-three', able)
+  await refused('r2')
+  const three = await registry.agentSocket(token)
+  replies(three, 'three')
+  t.match(await answerTo(one, ask({ requestId: 'r3' })), { from: 'agent-three' })
+  await registry.patch('/agents/agent-three', { token, body: { capabilities: ['other'] } })
+  await refused('r4')
+  three.send({ type: 'goodbye' })
+  await three.closed
+  await refused('r5')
+})
+
+t.test('a registry that goes away leaves nobody without an answer', async t => {
+  const registry = await build(t)
+  const [one, two] = [await connect(registry, 'agent-one'), await worker(registry, 'agent-two')]
+  one.send(ask())
+  await two.next('request')
+  await registry.app.close()
+  t.match(await one.closed, { code: 1001 })
+})
+
+t.test('the host sends and asks as nobody, or in the name of somebody', async t => {
+  const registry = await build(t)
+  const { agentRegistry } = registry.app
+  const two = await worker(registry, 'agent-two')
+  t.same(await agentRegistry.send('agent-two', { a: 1 }), { offset: 1, delivered: true, duplicate: false })
+  t.match(await two.next('direct'), { from: '$host', data: { a: 1 }, fromMetadata: undefined })
+  t.same(await agentRegistry.send('agent-two', 2, { from: 'user-ann', msgId: 'm', level: 'delivered' }), { offset: 2, delivered: true, duplicate: false })
+  t.match(await two.next('direct'), { from: 'user-ann', data: 2 })
+  t.match(await agentRegistry.send('agent-two', 2, { from: 'user-ann', msgId: 'm' }), { offset: 2, duplicate: true })
+  await t.rejects(agentRegistry.send('agent-none', 1), { code: 'AGENT_REGISTRY_PEER_NOT_FOUND', statusCode: 404 })
+  await t.rejects(agentRegistry.send('agent-two', undefined), { code: 'AGENT_REGISTRY_MISSING_DATA' })
+  const asking = agentRegistry.request({ capability, data: { n: 1 }, timeoutMs: 5000 })
+  const { rid, from, data } = await two.next('request')
+  t.same([from, data], ['$host', { n: 1 }])
+  two.send({ type: 'reply', rid, data: [1, null] })
+  t.same(await asking, { from: 'agent-two', data: [1, null] })
+  const refused = agentRegistry.request({ to: 'agent-two', data: null, timeoutMs: 5000, from: 'user-ann' })
+  const second = await two.next('request')
+  t.equal(second.from, 'user-ann')
+  two.send({ type: 'reject', rid: second.rid, code: 'busy', message: 'Later' })
+  await t.rejects(refused, { code: 'AGENT_REGISTRY_REQUEST_REJECTED', message: 'Later', members: { reason: 'busy' } })
+  await t.rejects(agentRegistry.request({ capability: 'fly', data: 1, timeoutMs: 100 }), { code: 'AGENT_REGISTRY_NO_RESPONDERS', statusCode: 503 })
+  await t.rejects(agentRegistry.request({ to: 'agent-two', data: 1, timeoutMs: 50 }), { code: 'AGENT_REGISTRY_DEADLINE_EXCEEDED', statusCode: 504 })
+  const controller = new AbortController()
+  const aborted = agentRegistry.request({ to: 'agent-two', data: 1, timeoutMs: 5000, signal: controller.signal })
+  await until(() => two.all.filter(({ type }) => type === 'request').length === 4)
+  controller.abort()
+  await t.rejects(aborted, { name: 'AbortError' })
+  await two.next('request_cancelled')
+  const left = agentRegistry.request({ to: 'agent-two', data: 1, timeoutMs: 5000 })
+  const ended = t.rejects(left, { code: /AGENT_REGISTRY_(SHUTTING_DOWN|AGENT_OFFLINE)/ })
+  await registry.app.close()
+  await ended
+})

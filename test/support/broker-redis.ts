@@ -1,0 +1,56 @@
+import type { Test } from 'tap'
+import type { RedisStorageOptions } from '../../src/storage/redis/storage.js'
+import { Peer } from './redis.js'
+import { RedisProxy } from './redis-proxy.js'
+import { eventually, RedisServer } from './redis-server.js'
+import { Side } from '../unit/messaging/broker-side.js'
+
+export const unavailable = { type: 'storage-unavailable', statusCode: 503, headers: { 'retry-after': '2' } }
+
+/** A process that uses Redis as a registry does: its agents are watched over, and with them the connections. */
+export class Process extends Side {
+  readonly peer: Peer
+
+  constructor (peer: Peer) {
+    super(peer.storage.broker)
+    this.peer = peer
+  }
+
+  /** Whether it knows that Redis is away. */
+  get isAway () { return typeof this.peer.faults.at(-1) === 'string' }
+}
+
+export async function start (t: Test, ...args: string[]): Promise<RedisServer> {
+  const server = await RedisServer.start(...args)
+  t.teardown(() => server.stop())
+  return server
+}
+
+export async function join (t: Test, server: RedisServer, options: Partial<RedisStorageOptions> = {}): Promise<Process> {
+  const peer = await Peer.open(server, { namespace: 'n', probeIntervalMs: 300, commandTimeoutMs: 1000, messaging: { presenceTtlMs: 1500 }, ...options })
+  t.teardown(() => peer.close())
+  const process = new Process(peer)
+  await process.open()
+  t.teardown(() => process.broker.close())
+  return process
+}
+
+/** A process whose way to Redis can be closed. */
+export async function through (t: Test, server: RedisServer, options: Partial<RedisStorageOptions> = {}): Promise<[process: Process, proxy: RedisProxy]> {
+  const proxy = await RedisProxy.start(server)
+  t.teardown(() => { proxy.stop() })
+  return [await join(t, server, { connection: { path: proxy.path }, ...options }), proxy]
+}
+
+export const away = (...processes: Process[]) => eventually('Redis is away for all', () => processes.every(process => process.isAway))
+export const back = (...processes: Process[]) => eventually('Redis is back for all', () => processes.every(({ peer }) => peer.faults.at(-1) === null))
+
+/** What became of a call. */
+export const faultOf = (call: Promise<unknown>) => call.then(() => 'none', (error: unknown) => error)
+
+/** Tries until Redis is there. */
+export async function persist<T> (call: () => Promise<T>): Promise<T> {
+  let result: T | undefined
+  await eventually('Redis answers', () => call().then(value => { result = value; return true }, () => false))
+  return result as T
+}

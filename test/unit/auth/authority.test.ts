@@ -1,0 +1,280 @@
+import t from 'tap'
+import { AdminAccount } from '../../../src/auth/admin-account.js'
+import { PasswordHasher } from '../../../src/auth/passwords.js'
+import { admin, agentKey, buildAuthority, cheapCost, hmacSigner, login, principal, refusal } from './helper.js'
+import type { Principal } from '../../../src/auth/principal.js'
+
+const tokenInvalid = { type: 'token-invalid', status: 401, detail: 'Invalid or expired token' }
+const sessionInvalid = { type: 'session-invalid', status: 401, detail: 'Admin session validation failed' }
+const badLogin = { type: 'authentication-failed', status: 401, detail: 'Authentication failed: Invalid admin credentials' }
+
+/** What `run` rejects with, with the members that are not for clients. */
+function failure (run: Promise<unknown>): Promise<unknown> {
+  return run.then(() => undefined, (error: unknown) => error)
+}
+
+async function loggedIn (built: ReturnType<typeof buildAuthority>, changes: Partial<typeof login> = {}) {
+  const { access_token: token } = await built.authority.login({ ...login, ...changes })
+  return { token, principal: await built.authority.authenticate(token) }
+}
+
+t.test('an admin logs in', async t => {
+  const built = buildAuthority()
+  const answer = await built.authority.login(login)
+  t.match(answer, { access_token: String, token_type: 'bearer', expires_in: 1800, agent_id: 'user_root' })
+  t.match(await built.authority.authenticate(answer.access_token), { type: 'admin', subject: 'root' })
+})
+
+t.test('a wrong name and a wrong password get the same answer, and count', async t => {
+  const { authority } = buildAuthority()
+  for (const wrong of [{ username: 'toor' }, { password: 'x' }, { username: 'rooT' }, { username: '', password: '' }]) {
+    t.same(await refusal(() => authority.login({ ...login, ...wrong })), badLogin)
+  }
+  const settled = await Promise.all(Array.from({ length: 10 }, () => refusal(() => authority.login({ ...login, password: 'x' }))))
+  t.equal(settled.filter(({ type }) => type === 'authentication-failed').length, 1)
+  t.match(await refusal(() => authority.login(login)), { type: 'rate-limit-exceeded', status: 429 })
+})
+
+t.test('without a password nobody can log in', async t => {
+  const { authority } = buildAuthority({ admin: { username: 'root' } })
+  t.same(await refusal(() => authority.login(login)), badLogin)
+})
+
+t.test('a password that could not be hashed for want of a place is hashed later', async t => {
+  const { attempts } = buildAuthority()
+  const passwords = new PasswordHasher({ cost: cheapCost, concurrency: 1, queue: 0 })
+  const account = new AdminAccount({ ...admin, passwords, attempts })
+  const busy = passwords.hashPassword('x')
+  t.match(await refusal(() => account.check(login)), { type: 'rate-limit-exceeded' })
+  await busy
+  t.equal(await account.check(login), undefined)
+  t.equal(await account.check(login), undefined)
+})
+
+t.test('logging out ends every token of the session', async t => {
+  const built = buildAuthority()
+  const first = await loggedIn(built)
+  const second = await loggedIn(built)
+  const minted = await built.authority.mint(first.principal, { subject: 'alice', agentId: 'agent-one', role: 'agent', scopes: [], incarnation: null })
+  t.ok(await built.authority.authenticate(minted.token))
+  await built.authority.logout(first.principal)
+  t.same(await refusal(() => built.authority.authenticate(first.token)), sessionInvalid)
+  t.same(await refusal(() => built.authority.authenticate(minted.token)), sessionInvalid)
+  t.same(await refusal(() => built.authority.refresh(first.token)), sessionInvalid)
+  t.ok(await built.authority.authenticate(second.token))
+})
+
+t.test('a token without a session ends by itself when its bearer logs out', async t => {
+  const { authority, tokens } = buildAuthority()
+  const { token } = tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 })
+  await authority.logout(tokens.verify(token))
+  t.same(await refusal(() => authority.authenticate(token)), tokenInvalid)
+})
+
+t.test('a fingerprint that is given has to fit an admin, and only an admin', async t => {
+  const built = buildAuthority()
+  const { token, principal: root } = await loggedIn(built)
+  t.ok(await built.authority.authenticate(token, { fingerprint: 'browser-1' }))
+  t.same(await refusal(() => built.authority.authenticate(token, { fingerprint: 'browser-2' })), sessionInvalid)
+  const minted = await built.authority.mint(root, { subject: 'alice', agentId: 'agent-one', role: 'agent', scopes: [], incarnation: null })
+  t.ok(await built.authority.authenticate(minted.token, { fingerprint: 'somebody else' }))
+})
+
+t.test('a forged token does nothing to sessions', async t => {
+  const built = buildAuthority()
+  const { token, principal: root } = await loggedIn(built)
+  const forged = hmacSigner('another secret of 32 characters!!').sign(built.tokens.claims(token))
+  t.same(await refusal(() => built.authority.authenticate(forged)), tokenInvalid)
+  t.same(await refusal(() => built.authority.refresh(forged)), tokenInvalid)
+  t.ok(await built.authority.authenticate(token))
+  t.match(await built.authority.session(root), { username: 'root' })
+})
+
+t.test('an expired token is told apart', async t => {
+  const { authority, tokens, now } = buildAuthority()
+  const { token } = tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 })
+  const bearer = await authority.authenticate(token)
+  now.advance(3_600_000)
+  for (const run of [authority.authenticate(token), authority.check(bearer)]) {
+    t.match(await failure(run), { type: 'token-invalid', reason: 'expired' })
+  }
+  t.match(await failure(authority.authenticate('x')), { reason: 'invalid' })
+  t.equal(await authority.check(principal({ expiresAt: null })), undefined)
+})
+
+t.test('an agent that left may only register, one that was removed nothing', async t => {
+  const { authority, tokens, revocations } = buildAuthority()
+  const { token } = tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 })
+  await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 1, mayRegister: true })
+  t.same(await refusal(() => authority.authenticate(token)), tokenInvalid)
+  t.ok(await authority.authenticate(token, { for: 'register' }))
+  await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 1, mayRegister: false })
+  t.same(await refusal(() => authority.authenticate(token, { for: 'register' })), tokenInvalid)
+})
+
+t.test('a token of an older incarnation is refused unless that has an answer of its own', async t => {
+  const { authority, tokens, incarnations } = buildAuthority()
+  const { token } = tokens.issueAgent({ agentId: 'agent-one', incarnation: 5 })
+  for (const current of [5, 4]) {
+    incarnations.set('agent-one', current)
+    t.ok(await authority.authenticate(token))
+  }
+  incarnations.set('agent-one', 6)
+  t.same(await refusal(() => authority.authenticate(token)), tokenInvalid)
+  t.ok(await authority.authenticate(token, { staleAllowed: true }))
+  const temp = tokens.issueTemp({ agentId: 'agent-one', agentType: 'testing', keyDigest: 'd' })
+  t.ok(await authority.authenticate(temp.token), 'a temporary token has no incarnation')
+})
+
+t.test('the host is asked for tokens that are not ours', async t => {
+  const guest = principal({ agentId: 'guest-agent', expiresAt: null, scopes: ['read'] })
+  const asked: string[] = []
+  const { authority, tokens, revocations } = buildAuthority({
+    authenticate (token) {
+      asked.push(token)
+      return token === 'guest' ? guest : null
+    }
+  })
+  t.same(await authority.authenticate('guest'), guest)
+  t.same(await refusal(() => authority.authenticate('stranger')), tokenInvalid)
+  await authority.authenticate(tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 }).token)
+  t.same(asked, ['guest', 'stranger'])
+  t.same(await refusal(() => authority.refresh('guest')), tokenInvalid, 'and renews them itself')
+  await revocations.revokeToken(guest.tokenId, null)
+  t.same(await refusal(() => authority.authenticate('guest')), tokenInvalid)
+})
+
+t.test('a host that throws, lies or hangs opens no door', async t => {
+  const alive = setInterval(() => {}, 1000)
+  t.teardown(() => clearInterval(alive))
+  const lies = [{}, { ...principal(), role: 'king' }, { ...principal(), scopes: null }, undefined, 'admin']
+  for (const lie of lies) {
+    const { authority } = buildAuthority({ authenticate: () => lie as Principal })
+    t.same(await refusal(() => authority.authenticate('x')), tokenInvalid)
+  }
+  const throwing = buildAuthority({ authenticate () { throw new Error('broken') } })
+  t.same(await refusal(() => throwing.authority.authenticate('x')), tokenInvalid)
+  const claiming = buildAuthority({ authenticate: () => principal({ type: 'admin', role: 'admin', sessionId: 'made up' }) })
+  t.same(await refusal(() => claiming.authority.authenticate('x')), sessionInvalid)
+  const hanging = buildAuthority({ authenticate: () => new Promise<null>(() => {}) })
+  t.match(await refusal(() => hanging.authority.authenticate('x')), { type: 'hook-failed', status: 503 })
+})
+
+t.test('refreshed and minted tokens end with their session', async t => {
+  const built = buildAuthority()
+  const { token, principal: root } = await loggedIn(built)
+  built.now.advance(600_000)
+  t.equal((await built.authority.refresh(token)).expiresIn, 1200)
+  const request = { subject: 'alice', agentId: 'agent-one', scopes: ['read'], incarnation: null }
+  const minted = await built.authority.mint(root, { ...request, role: 'admin' })
+  t.equal(minted.expiresIn, 1200)
+  t.match(await built.authority.authenticate(minted.token), { role: 'admin', subject: 'alice', sessionId: root.sessionId })
+  t.match(await refusal(() => built.authority.mint(principal(), { ...request, role: 'agent' })), { type: 'insufficient-permissions', status: 403 })
+})
+
+t.test('what has no session is minted and refreshed without an end of one', async t => {
+  const { authority, tokens } = buildAuthority()
+  const hostAdmin = principal({ type: 'admin', role: 'admin' })
+  const { token, expiresIn } = await authority.mint(hostAdmin, { subject: 'alice', agentId: 'agent-one', role: 'user', scopes: [], incarnation: null })
+  t.equal(expiresIn, 3600)
+  t.equal((await authority.refresh(token)).expiresIn, 3600)
+  const temp = tokens.issueTemp({ agentId: 'agent-one', agentType: 'testing', keyDigest: 'd' })
+  t.match(await refusal(() => authority.refresh(temp.token)), { type: 'insufficient-permissions' })
+})
+
+t.test('an agent key gets a temporary token', async t => {
+  const { authority, keys } = buildAuthority()
+  const request = { agentId: 'agent-one', agentType: 'Testing', agentKey, address: '192.0.2.1' }
+  const answer = await authority.requestTempToken(request)
+  t.match(answer, { token_type: 'bearer', expires_in: 900, message: 'Temporary token issued. Use this token to complete agent registration.' })
+  const bearer = await authority.authenticate(answer.temp_token)
+  t.match(bearer, { type: 'temp', agentId: 'agent-one', keyDigest: keys.find(agentKey)?.digest })
+})
+
+t.test('missing and short credentials are wrong input, and cost no try', async t => {
+  const { authority } = buildAuthority()
+  const request = { agentId: 'agent-one', agentType: 'testing', agentKey, address: '192.0.2.1' }
+  for (let n = 0; n < 10; n++) {
+    for (const member of ['agentId', 'agentType', 'agentKey']) {
+      t.match(await failure(authority.requestTempToken({ ...request, [member]: undefined })), { type: 'invalid-input', statusCode: 400, members: { field: 'agent credentials' } })
+    }
+    t.match(await failure(authority.requestTempToken({ ...request, agentKey: 'short' })), { type: 'invalid-input', members: { field: 'agent_key' } })
+  }
+  t.ok(await authority.requestTempToken(request))
+})
+
+t.test('a wrong key costs a try of its address, a right one none', async t => {
+  const { authority } = buildAuthority()
+  const request = { agentId: 'agent-one', agentType: 'testing', agentKey, address: '192.0.2.1' }
+  await Promise.all(Array.from({ length: 100 }, () => authority.requestTempToken(request)))
+  const wrong = { ...request, agentKey: `${agentKey}x` }
+  const detail = 'Authentication failed: Invalid agent registration key'
+  for (let n = 0; n < 5; n++) t.same(await refusal(() => authority.requestTempToken(wrong)), { type: 'authentication-failed', status: 401, detail })
+  t.match(await refusal(() => authority.requestTempToken(request)), { type: 'rate-limit-exceeded' })
+  t.ok(await authority.requestTempToken({ ...request, address: '192.0.2.2' }))
+})
+
+t.test('a PIN is set once, and asked for from then on', async t => {
+  const built = buildAuthority()
+  const { authority } = built
+  const { principal: root } = await loggedIn(built)
+  const from = login.address
+  t.same(await authority.pinStatus(root), { pin_set: false })
+  t.match(await refusal(() => authority.verifyPin(root, '7391', from)), { type: 'pin-not-set', status: 400 })
+  t.equal(await authority.requirePin(root, undefined, from), undefined)
+  await authority.setPin(root, ' 7391 ')
+  t.same(await authority.pinStatus(root), { pin_set: true })
+  t.match(await refusal(() => authority.setPin(root, '8462')), { type: 'pin-already-set', status: 400 })
+  t.equal(await authority.verifyPin(root, '7391', from), undefined)
+  t.match(await refusal(() => authority.verifyPin(root, '7392', from)), { type: 'pin-incorrect', status: 401 })
+  t.equal(await authority.requirePin(root, '7391', from), undefined)
+  t.match(await refusal(() => authority.requirePin(root, undefined, from)), { type: 'pin-required', status: 400 })
+  t.match(await refusal(() => authority.requirePin(root, ' ', from)), { type: 'pin-required' })
+  t.match(await refusal(() => authority.requirePin(root, '7392', from)), { type: 'pin-incorrect' })
+})
+
+t.test('wrong PINs are limited', async t => {
+  const built = buildAuthority()
+  const { principal: root } = await loggedIn(built)
+  await built.authority.setPin(root, '7391')
+  const tries = Array.from({ length: 20 }, (_, n) => refusal(() => built.authority.requirePin(root, `wrong-${n}`, `192.0.2.${n}`)))
+  const types = (await Promise.all(tries)).map(({ type }) => type)
+  t.equal(types.filter(type => type === 'pin-incorrect').length, 5)
+  t.match(await refusal(() => built.authority.verifyPin(root, '7391', '192.0.2.99')), { type: 'rate-limit-exceeded' })
+})
+
+t.test('PINs that are short, long or weak are refused and not repeated', async t => {
+  const built = buildAuthority()
+  const { principal: root } = await loggedIn(built)
+  const weak = ['1234', '0000', '5555', '9999', 'password', 'Admin', '12345', '123456', ' 1234 ']
+  for (const pin of [...weak, '123', 'x'.repeat(33), '    ']) {
+    const { type, status, detail } = await refusal(() => built.authority.setPin(root, pin))
+    t.same([type, status], ['validation-failed', 422], pin)
+    t.notMatch(detail, pin === '123' ? '123 ' : pin)
+  }
+  t.equal(await built.authority.setPin(root, '00000'), undefined)
+  for (const pin of ['', 'x'.repeat(33)]) {
+    t.match(await refusal(() => built.authority.verifyPin(root, pin, login.address)), { type: 'validation-failed' })
+  }
+})
+
+t.test('of two PINs that are set at once one is', async t => {
+  const built = buildAuthority()
+  const { principal: root } = await loggedIn(built)
+  const settled = await Promise.allSettled([built.authority.setPin(root, '7391'), built.authority.setPin(root, '8462')])
+  t.equal(settled.filter(({ status }) => status === 'fulfilled').length, 1)
+  t.match(await refusal(() => built.authority.setPin(root, '8462')), { type: 'pin-already-set' })
+})
+
+t.test('a PIN needs a session that is live to the end', async t => {
+  const built = buildAuthority()
+  const { principal: root } = await loggedIn(built)
+  const hostAdmin = principal({ type: 'admin', role: 'admin' })
+  t.same(await refusal(() => built.authority.setPin(hostAdmin, '7391')), sessionInvalid)
+  t.same(await refusal(() => built.authority.pinStatus(hostAdmin)), sessionInvalid)
+  t.equal(await built.authority.requirePin(hostAdmin, undefined, login.address), undefined)
+  const setting = refusal(() => built.authority.setPin(root, '7391'))
+  await built.authority.logout(root)
+  t.same(await setting, sessionInvalid)
+  t.same(await refusal(() => built.authority.requirePin(root, undefined, login.address)), sessionInvalid)
+})

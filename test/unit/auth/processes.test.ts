@@ -1,0 +1,220 @@
+import t from 'tap'
+import { Attempts, type AttemptTarget } from '../../../src/auth/attempts.js'
+import { KeptSecrets } from '../../../src/auth/persisted-secrets.js'
+import { Revocations, type Revoked } from '../../../src/auth/revocations.js'
+import { Sessions } from '../../../src/auth/sessions.js'
+import { SharedState } from '../../../src/storage/shared-state.js'
+import { MemoryState } from '../../../src/storage/memory/kv-store.js'
+import { forever } from '../../../src/storage/kv-store.js'
+import { problem } from '../../../src/errors.js'
+import { manualClock, principal, refusal, shared } from './helper.js'
+
+const hour = 3_600_000
+const root = { username: 'root', fingerprint: 'browser-1', address: '192.0.2.1' }
+
+/** Two processes on the same store, and what each of them hears. */
+function build () {
+  const now = manualClock()
+  const store = new MemoryState({ clock: now })
+  const process = () => {
+    const state = shared(now, store)
+    const sessions = new Sessions({ state, timeoutMs: 60_000, maxSessions: 2, now })
+    const revocations = new Revocations({ state, maxTokenLifeMs: hour, now })
+    const ended: string[] = []
+    const revoked: Revoked[] = []
+    sessions.onEnd(({ id }, reason) => { ended.push(`${id} ${reason}`) })
+    revocations.onRevoke(what => { revoked.push(what) })
+    return { state, sessions, revocations, ended, revoked }
+  }
+  return { now, store, one: process(), two: process() }
+}
+
+t.test('a session that one process opens and another ends is told of once in each', async t => {
+  const { one, two } = build()
+  const { id } = await one.sessions.open(root)
+  t.match(await two.sessions.check(id, 'browser-1'), root)
+  t.equal(await two.sessions.end(id), true)
+  t.equal(await one.sessions.find(id), undefined)
+  t.equal(await one.sessions.end(id), false)
+  t.same([one.ended, two.ended], [[`${id} ended`], [`${id} logout`]])
+})
+
+t.test('a session expires in each process by itself', async t => {
+  const { now, one, two } = build()
+  const { id } = await one.sessions.open(root)
+  now.advance(60_000)
+  await one.sessions.sweep()
+  t.same([one.ended, two.ended], [[`${id} expired`], []])
+  await two.sessions.sweep()
+  await one.sessions.sweep()
+  t.same([one.ended, two.ended], [[`${id} expired`], [`${id} expired`]])
+})
+
+t.test('a session that has expired is not told of as ended by somebody', async t => {
+  const { now, one, two } = build()
+  const { id } = await one.sessions.open(root)
+  now.advance(60_000)
+  two.state.changed({ kind: 'session', key: id, value: null, until: now() })
+  t.same(two.ended, [`${id} expired`])
+})
+
+t.test('a user has no more sessions than allowed, at however many processes they are opened', async t => {
+  const { one, two, store } = build()
+  const opened = await Promise.all([one, two, one, two, one].map(({ sessions }) => sessions.open(root)))
+  const kept = new Set((await store.list('session')).map(({ key }) => key))
+  t.equal(kept.size, 2)
+  for (const { sessions, ended } of [one, two]) {
+    for (const { id } of opened) t.equal(await sessions.find(id) !== undefined, kept.has(id))
+    t.same(ended.map(text => text.split(' ')[0]).sort(), opened.map(({ id }) => id).filter(id => !kept.has(id)).sort())
+  }
+})
+
+t.test('of two processes that set a PIN one does', async t => {
+  const { one, two } = build()
+  const { id } = await one.sessions.open(root)
+  t.same((await Promise.all([one.sessions.setPin(id, 'h1'), two.sessions.setPin(id, 'h2')])).sort(), ['already-set', 'set'])
+  t.equal((await one.sessions.find(id))?.pinHash, (await two.sessions.find(id))?.pinHash)
+})
+
+t.test('a session that is ended while it gets a PIN is not found', async t => {
+  const { one, two } = build()
+  const { id } = await one.sessions.open(root)
+  t.same(await Promise.all([two.sessions.end(id), one.sessions.setPin(id, 'h1')]), [true, 'not-found'])
+})
+
+/** The store as a process sees it to which nobody tells anything. */
+function deafTo (store: MemoryState): MemoryState {
+  return new Proxy(store, { get: (target, name) => name === 'open' ? async () => [] : target[name as 'get'].bind(target) })
+}
+
+t.test('a session of which a process has not heard yet is asked for, one that has gone only once', async t => {
+  const { now, store, one } = build()
+  const state = shared(now, deafTo(store))
+  const sessions = new Sessions({ state, timeoutMs: 60_000, maxSessions: 2, now })
+  const { id, expiresAt } = await one.sessions.open(root)
+  t.match(await sessions.find(id), root)
+  await one.sessions.end(id)
+  t.match(await sessions.find(id), root, 'it has not heard of the end either')
+  state.changed({ kind: 'session', key: id, value: null, until: expiresAt })
+  t.equal(await sessions.find(id), undefined)
+  t.equal(await sessions.find('never there'), undefined)
+  await store.put({ kind: 'session', key: 'never there', value: JSON.stringify({ ...root, id: 'never there', expiresAt, pinHash: null }), until: expiresAt })
+  t.equal(await sessions.find('never there'), undefined)
+  state.changed({ kind: 'session', key: id, value: JSON.stringify({ ...root, id, expiresAt, pinHash: null }), until: expiresAt })
+  t.equal(await sessions.find(id), undefined, 'news that is late revives nothing')
+})
+
+t.test('after a reload sessions that are gone have ended, and what was revoked stays so', async t => {
+  const { now, one, two, store } = build()
+  const [first, second] = [await one.sessions.open(root), await one.sessions.open(root)]
+  await one.revocations.revokeToken('token-1', null)
+  const entries = (await store.list('session')).filter(({ key }) => key !== first.id)
+  const news = { kind: 'revoked-token', key: 'token-2', value: '', until: now() + hour } as const
+  for (let times = 0; times < 2; times++) two.state.reloaded([...entries, news])
+  t.same(two.ended, [`${first.id} ended`])
+  t.ok(await two.sessions.find(second.id))
+  t.same(two.revoked, [{ jti: 'token-1' }, { jti: 'token-2' }])
+  for (const tokenId of ['token-1', 'token-2']) t.equal(two.revocations.check(principal({ tokenId })), 'revoked')
+})
+
+t.test('what one process revokes ends in all, and each is told once', async t => {
+  const { now, store, one, two } = build()
+  await one.revocations.revokeToken('token-1', now() / 1000 + 60)
+  await two.revocations.revokeToken('token-1', now() / 1000 + 60)
+  await one.revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: true })
+  const expected = [{ jti: 'token-1' }, { agentId: 'agent-one', incarnation: 5, mayRegister: true }]
+  t.same([one.revoked, two.revoked], [expected, expected])
+  t.equal(two.revocations.check(principal({ tokenId: 'token-1' })), 'revoked')
+  t.equal(two.revocations.check(principal({ tokenId: 'token-3' })), 'register-only')
+  const state = new SharedState(store)
+  await state.open()
+  const late = new Revocations({ state, maxTokenLifeMs: hour, now })
+  late.onRevoke(() => t.fail('what was before is not told'))
+  t.equal(late.check(principal({ tokenId: 'token-3' })), 'register-only', 'a process that starts later knows too')
+})
+
+t.test('two processes that revoke tokens of an agent at once lose nothing', async t => {
+  const { one, two } = build()
+  await Promise.all([
+    one.revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: false }),
+    two.revocations.revokeAgent({ agentId: 'agent-one', incarnation: 7, mayRegister: true })
+  ])
+  for (const { revocations } of [one, two]) {
+    t.same([5, 6, 7, 8].map(incarnation => revocations.check(principal({ incarnation }))), ['revoked', 'register-only', 'register-only', 'ok'])
+  }
+})
+
+t.test('a process that has not heard of a revocation adds to it', async t => {
+  const { one, now, store } = build()
+  const deaf = shared(now, deafTo(store))
+  await one.revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: false })
+  await new Revocations({ state: deaf, maxTokenLifeMs: hour, now }).revokeAgent({ agentId: 'agent-one', incarnation: 7, mayRegister: true })
+  t.same([5, 7].map(incarnation => one.revocations.check(principal({ incarnation }))), ['revoked', 'register-only'])
+})
+
+const home: AttemptTarget = { address: '192.0.2.1', account: 'root', kind: 'login' }
+const client = { address: '192.0.2.1', kind: 'key' } as const
+const wrong = () => { throw problem('authentication-failed', 'no') }
+
+/** Attempts of two processes, with those that were locked out. */
+function buildAttempts () {
+  const now = manualClock()
+  const state = new MemoryState({ clock: now })
+  const locked: string[] = []
+  const make = (name: string) => new Attempts({ state, burst: 5, windowMs: 50_000, now, onLockout: ({ kind }) => { locked.push(`${name} ${kind}`) } })
+  return { now, locked, one: make('one'), two: make('two') }
+}
+
+t.test('tries are counted over all processes, and come back to all', async t => {
+  const { now, one, two, locked } = buildAttempts()
+  for (const attempts of [one, two, one, two, one]) t.match(await refusal(() => attempts.attempt(home, wrong)), { type: 'authentication-failed' })
+  for (const attempts of [one, two]) t.match(await refusal(() => attempts.attempt(home, () => 'right')), { type: 'rate-limit-exceeded' })
+  t.same(locked, ['one login', 'two login'])
+  now.advance(10_000)
+  t.equal(await two.attempt(home, () => 'right'), 'right')
+  for (let n = 0; n < 5; n++) await refusal(() => one.attempt({ ...home, address: `198.51.100.${n}` }, wrong))
+  t.equal(await two.attempt(home, () => 'right'), 'right', 'a success at one is known to all')
+})
+
+t.test('keys that are guessed at several processes are limited over all of them', async t => {
+  const { now, one, two } = buildAttempts()
+  for (let n = 0; n < 5; n++) t.match(await refusal(() => one.attemptNow(client, wrong)), { type: 'authentication-failed' })
+  t.match(await refusal(() => one.attemptNow(client, () => 'right')), { type: 'rate-limit-exceeded' })
+  t.match(await refusal(() => two.attemptNow(client, wrong)), { type: 'rate-limit-exceeded', status: 429 })
+  t.match(await refusal(() => two.attemptNow(client, () => 'right')), { type: 'rate-limit-exceeded' }, 'and from then on knows it')
+  t.equal(await two.attemptNow({ ...client, address: '192.0.2.2' }, () => 'right'), 'right')
+  now.advance(10_000)
+  t.equal(await two.attemptNow(client, () => 'right'), 'right')
+})
+
+t.test('what is no guess costs a key nothing', async t => {
+  const { one } = buildAttempts()
+  for (let n = 0; n < 10; n++) await t.rejects(one.attemptNow(client, () => { throw new Error('broken') }), { message: 'broken' })
+  t.equal(await one.attemptNow(client, () => 'right'), 'right')
+})
+
+t.test('secrets are made once, and put back where a store has lost them', async t => {
+  const store = new MemoryState()
+  const [one, two] = [new KeptSecrets(store), new KeptSecrets(store)]
+  const [a, b] = await Promise.all([one.tokens(), two.tokens()])
+  t.equal(a, b)
+  t.match(a, /^[\w-]{64}$/)
+  const digest = await one.agentKeys('the first secret of the tokens')
+  t.same(await two.agentKeys('another secret'), digest, 'a rotation changes no owner')
+  const empty = new MemoryState()
+  t.not((await new KeptSecrets(empty).agentKeys('another secret')).toString('hex'), digest.toString('hex'))
+  for (const { key } of await store.list('secret')) await store.take('secret', key)
+  await one.restore()
+  await two.restore()
+  t.same((await store.list('secret')).map(({ key, until }) => [key, until]).sort(), [['agent-keys', forever], ['tokens', forever]])
+  t.equal(await new KeptSecrets(store).tokens(), a)
+})
+
+t.test('a secret that is lost while it is asked for is made anew', async t => {
+  const store = new MemoryState()
+  let losses = 1
+  const losing = new Proxy(store, {
+    get: (target, name) => name === 'put' && losses-- > 0 ? async () => false : target[name as 'get'].bind(target)
+  })
+  t.match(await new KeptSecrets(losing).tokens(), /^[\w-]{64}$/)
+})

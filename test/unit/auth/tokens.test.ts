@@ -1,0 +1,143 @@
+import t from 'tap'
+import { Tokens, type TokenProblem } from '../../../src/auth/tokens.js'
+import { hmacSigner, manualClock, principal, refusal } from './helper.js'
+import type { Claims } from '../../../src/protocol/schemas/claims.js'
+
+const hour = 3_600_000
+
+function build (namespace = 'default') {
+  const now = manualClock()
+  const signer = hmacSigner()
+  return { now, signer, tokens: new Tokens({ signer, namespace, expiresInMs: hour, now }) }
+}
+
+function reasonOf (run: () => unknown) {
+  try {
+    run()
+  } catch (error) {
+    return (error as TokenProblem).reason
+  }
+}
+
+t.test('a temporary token carries its key and lives exactly 900 s', async t => {
+  const { tokens, now } = build()
+  const { token, expiresIn, tokenId } = tokens.issueTemp({ agentId: 'agent-one', agentType: 'Testing', keyDigest: 'd1' })
+  t.equal(expiresIn, 900)
+  const claims = tokens.claims(token)
+  t.match(claims, { iss: 'agent-registry:default', aud: 'arcp:validate', sub: 'temp_agent-one', typ: 'temp', role: 'agent', jti: tokenId })
+  t.match(claims, { temp_registration: true, token_type: 'temp', agent_type: 'testing', key: 'd1', scopes: [] })
+  t.equal(claims.exp - claims.iat, 900)
+  t.match(tokens.verify(token), { type: 'temp', agentId: 'agent-one', keyDigest: 'd1', agentType: 'testing', incarnation: null, sessionId: null, issuedAt: now() })
+  now.advance(899_000)
+  t.ok(tokens.verify(token))
+  now.advance(1_000)
+  t.equal(reasonOf(() => tokens.verify(token)), 'expired')
+})
+
+t.test('an agent token carries its incarnation', async t => {
+  const { tokens } = build()
+  const first = tokens.issueAgent({ agentId: 'agent-one', incarnation: 7 })
+  const second = tokens.issueAgent({ agentId: 'agent-one', incarnation: 7 })
+  t.not(first.tokenId, second.tokenId)
+  t.equal(first.expiresIn, 3600)
+  t.match(tokens.claims(first.token), { aud: 'arcp:operations', sub: 'agent-one', inc: 7, scopes: [] })
+  t.match(tokens.verify(first.token), { type: 'agent', role: 'agent', subject: 'agent-one', agentId: 'agent-one', incarnation: 7, keyDigest: null, agentType: null })
+})
+
+t.test('an admin token lasts as long as its session', async t => {
+  const { tokens, now } = build()
+  const { token, expiresIn, expiresAt } = tokens.issueAdmin({ username: 'root', sessionId: 's1', expiresAt: now() + 60_000 })
+  t.equal(expiresIn, 60)
+  t.match(tokens.verify(token), { type: 'admin', role: 'admin', subject: 'root', agentId: 'user_root', sessionId: 's1', scopes: ['admin', 'agent_management'], expiresAt })
+  now.advance(60_000)
+  t.equal(reasonOf(() => tokens.verify(token)), 'expired')
+})
+
+t.test('there is no leeway: a token ends with its second', async t => {
+  const { tokens, now } = build()
+  const { token, expiresAt } = tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 })
+  now.advance(expiresAt * 1000 - now() - 1)
+  t.ok(tokens.verify(token))
+  now.advance(1)
+  t.equal(reasonOf(() => tokens.verify(token)), 'expired')
+  t.same(await refusal(() => tokens.verify(token)), { type: 'token-invalid', status: 401, detail: 'Invalid or expired token' })
+})
+
+t.test('a token is refused for anything that is wrong with it', async t => {
+  const { tokens, signer } = build()
+  const good = tokens.claims(tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 }).token)
+  const wrong: Record<string, Record<string, unknown>> = {
+    'another namespace': { iss: 'agent-registry:other' },
+    'no issuer': { iss: undefined },
+    'another audience': { aud: 'arcp:validate' },
+    'no audience': { aud: undefined },
+    'no type': { typ: undefined },
+    'an unknown type': { typ: 'peer' },
+    'no role': { role: undefined },
+    'a role that is not of its type': { role: 'admin' },
+    'no expiry': { exp: undefined },
+    'an expiry that is text': { exp: String(good.exp) },
+    'no time of issue': { iat: undefined },
+    'no id': { jti: undefined },
+    'no subject': { sub: '' },
+    'an agent token without agent': { agent_id: undefined },
+    'an admin token without session': { typ: 'admin', role: 'admin' },
+    'a temporary token without key': { typ: 'temp', aud: 'arcp:validate' },
+    'an incarnation that is text': { inc: '1' },
+    'scopes that are text': { scopes: 'admin' }
+  }
+  for (const [name, change] of Object.entries(wrong)) {
+    const token = signer.sign({ ...good, ...change } as Claims)
+    t.equal(reasonOf(() => tokens.verify(token)), 'invalid', name)
+  }
+  t.ok(tokens.verify(signer.sign(good)), 'and the same without a fault passes')
+  t.match(tokens.verify(signer.sign({ ...good, scopes: undefined, iat_ms: undefined })), { scopes: [], issuedAt: good.iat * 1000 })
+  t.match(tokens.verify(signer.sign({ ...good, typ: 'user', role: 'user', agent_id: undefined })), { agentId: null })
+})
+
+t.test('a token of another secret or of none is refused', async t => {
+  const { tokens } = build()
+  const stranger = hmacSigner('another secret of 32 characters!!')
+  const forged = stranger.sign(tokens.claims(tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 }).token))
+  for (const token of [forged, '', 'abc', 'a.b.c']) t.equal(reasonOf(() => tokens.verify(token)), 'invalid')
+})
+
+t.test('minting makes tokens of every role', async t => {
+  const { tokens, now } = build()
+  const request = { subject: 'alice', agentId: 'agent-one', scopes: ['read'], sessionId: 's1', incarnation: null }
+  for (const role of ['user', 'agent', 'admin'] as const) {
+    const { token, expiresIn } = tokens.mint({ ...request, role, agentType: 'testing' })
+    t.equal(expiresIn, 3600)
+    t.match(tokens.verify(token), { type: role, role, subject: 'alice', agentId: 'agent-one', scopes: ['read'], sessionId: 's1', agentType: 'testing' })
+  }
+  t.equal(tokens.mint({ ...request, role: 'user', endsAt: now() + 10_000 }).expiresIn, 10)
+  t.equal(reasonOf(() => tokens.mint({ ...request, role: 'user', endsAt: now() })), 'expired')
+  t.match(await refusal(() => tokens.mint({ ...request, role: 'admin', sessionId: null })), { type: 'insufficient-permissions', status: 403 })
+})
+
+t.test('refreshing keeps every claim and renews the life', async t => {
+  const { tokens, now } = build()
+  const old = tokens.issueAgent({ agentId: 'agent-one', incarnation: 7 })
+  now.advance(hour / 2)
+  const { token, expiresIn, tokenId } = tokens.refresh(tokens.verify(old.token))
+  t.equal(expiresIn, 3600)
+  t.not(tokenId, old.tokenId)
+  const { iat: _1, exp: _2, iat_ms: _3, jti: _4, ...kept } = tokens.claims(token)
+  const { iat: _5, exp: _6, iat_ms: _7, jti: _8, ...before } = tokens.claims(old.token)
+  t.same(kept, before)
+})
+
+t.test('a refreshed token never outlives its session', async t => {
+  const { tokens, now } = build()
+  const old = tokens.verify(tokens.issueAdmin({ username: 'root', sessionId: 's1', expiresAt: now() + 60_000 }).token)
+  t.equal(tokens.refresh(old, now() + 30_000).expiresIn, 30)
+  t.equal(tokens.refresh(old).expiresAt, old.expiresAt)
+  t.equal(reasonOf(() => tokens.refresh(principal({ type: 'user', role: 'user', sessionId: 's1', expiresAt: null }))), 'expired')
+})
+
+t.test('temporary tokens and admins without a session are not refreshed', async t => {
+  const { tokens } = build()
+  const temp = tokens.verify(tokens.issueTemp({ agentId: 'agent-one', agentType: 'testing', keyDigest: 'd1' }).token)
+  t.match(await refusal(() => tokens.refresh(temp)), { type: 'insufficient-permissions', status: 403 })
+  t.match(await refusal(() => tokens.refresh(principal({ type: 'admin', role: 'admin' }))), { type: 'insufficient-permissions' })
+})

@@ -1,0 +1,178 @@
+import t from 'tap'
+import { frameText, maxFrameBytes } from '../../../src/dashboard/frame.js'
+import { dashboardLog, LogRing, type LogEntry } from '../../../src/dashboard/logs.js'
+import { logSink } from '../../../src/dashboard/log-sink.js'
+import { cut, isSecretName, redact } from '../../../src/dashboard/redact.js'
+import { LogsFrame } from '../../../src/protocol/frames/dashboard.js'
+import { fieldErrors } from '../../../src/protocol/validation.js'
+import { manualClock, start } from './helper.js'
+
+function build (options: { capacity?: number, maxMessageLength?: number } = {}) {
+  const now = manualClock()
+  return { now, ring: new LogRing({ now, ...options }) }
+}
+const texts = (ring: LogRing, max?: number) => ring.frame(max).logs.map(entry => entry.message)
+
+t.test('entries come newest first, with the true count', async t => {
+  const { now, ring } = build()
+  t.same(ring.frame(), { logs: [], count: 0, last_updated: '2030-01-01T00:00:00.250Z' })
+  for (const message of ['one', 'two', 'three']) {
+    now.advance(1_000)
+    ring.add({ level: 'INFO', message, source: 'system' })
+  }
+  t.same(texts(ring), ['three', 'two', 'one'])
+  t.match(ring.frame(2), { count: 3, last_updated: '2030-01-01T00:00:03.250Z', logs: [{ timestamp: '2030-01-01T00:00:03.250Z', level: 'INFO', source: 'system' }, { message: 'two' }] })
+  t.same(fieldErrors(LogsFrame, JSON.parse(frameText('logs', start, JSON.stringify(ring.frame())))), [])
+})
+
+t.test('the ring is bounded and goes round', async t => {
+  const { ring } = build({ capacity: 3 })
+  for (let n = 1; n <= 7; n++) ring.add({ level: 'INFO', message: String(n), source: 's' })
+  t.same(texts(ring), ['7', '6', '5'])
+  t.same(texts(ring, 1), ['7'])
+  t.equal(ring.size, 3)
+})
+
+t.test('clearing empties it, and it can be used again', async t => {
+  const { now, ring } = build({ capacity: 2 })
+  for (let n = 1; n <= 3; n++) ring.add({ level: 'INFO', message: String(n), source: 's' })
+  now.advance(1)
+  ring.clear()
+  t.match(ring.frame(), { logs: [], count: 0, last_updated: '2030-01-01T00:00:00.251Z' })
+  ring.add({ level: 'WARN', message: 'cleared', source: 'dashboard' })
+  t.same(texts(ring), ['cleared'])
+})
+
+t.test('levels have one spelling', async t => {
+  const { ring } = build()
+  const table = { info: 'INFO', Information: 'INFO', debug: 'INFO', success: 'SUCS', warning: 'WARN', critical: 'CRIT', fatal: 'CRIT', ' error ': 'ERR', odd: 'INFO', constructor: 'INFO' }
+  for (const [level, shown] of Object.entries(table)) t.equal(ring.add({ level, message: 'm', source: 's' }).level, shown)
+})
+
+t.test('what came from outside is data: not escaped, but bounded', async t => {
+  const { ring } = build({ maxMessageLength: 20 })
+  const html = '<img src=x onerror=1>'
+  t.equal(ring.add({ level: 'INFO', message: html, source: html }).message, '<img src=x onerror=…')
+  t.equal(ring.add({ level: 'INFO', message: `${'x'.repeat(18)}💥!`, source: 's' }).message, `${'x'.repeat(18)}…`, 'no half of a pair is left')
+  const many = Object.fromEntries(Array.from({ length: 100 }, (_, n) => [`n${n}`, n]))
+  t.equal(Object.keys(ring.add({ level: 'INFO', message: 'm', source: 's', ...many })).length, 4 + 24)
+  t.equal(ring.add({ level: 'INFO', message: 'm', source: 's'.repeat(1_000) }).source.length, 64)
+  const odd = JSON.parse('{"__proto__":1,"constructor":2,"nested":{"a":1},"list":[1],"none":null,"yes":true,"timestamp":"1999","text":"t"}') as object
+  const entry = ring.add({ ...odd, level: 'INFO', message: 'm', source: 's', infinite: Infinity, missing: undefined, ['k'.repeat(65)]: 1 })
+  t.strictSame(entry, { timestamp: '2030-01-01T00:00:00.250Z', level: 'INFO', message: 'm', source: 's', none: null, yes: true, text: 't' })
+})
+
+t.test('a frame of 200 long messages is not over 1 MiB', async t => {
+  const { ring } = build()
+  for (let n = 0; n < 300; n++) ring.add({ level: 'INFO', message: '\u0001'.repeat(5_000), source: 's' })
+  const data = ring.frame()
+  t.ok(Buffer.byteLength(frameText('logs', start, JSON.stringify(data))) <= maxFrameBytes)
+  t.ok(data.logs.length > 80 && data.logs.length < 200, String(data.logs.length))
+  t.equal(data.count, 300)
+})
+
+t.test('listeners hear of every entry until they stop', async t => {
+  const { ring } = build()
+  const heard: LogEntry[] = []
+  const stop = ring.onEntry(entry => { heard.push(entry) })
+  const entry = ring.add({ level: 'INFO', message: 'one', source: 's' })
+  stop()
+  ring.add({ level: 'INFO', message: 'two', source: 's' })
+  t.same(heard, [entry])
+})
+
+t.test('secrets', async t => {
+  const jwt = `eyJ${'a'.repeat(20)}.eyJ${'b'.repeat(20)}.${'c'.repeat(20)}`
+
+  t.test('values of secret parameters are cut out of texts', async t => {
+    const table: Array<[string, string]> = [
+      ['GET /agents/ws?token=abc&x=1', 'GET /agents/ws?token=[redacted]&x=1'],
+      ['/v1?x=1&API_KEY=abc#f', '/v1?x=1&API_KEY=[redacted]#f'],
+      ['/ws?ticket=a.b-c end', '/ws?ticket=[redacted] end'],
+      ['token=abc', 'token=[redacted]'],
+      ['body "password=hunter2" sent', 'body "password=[redacted]" sent'],
+      ['/x?access_token=1&session-pin=2;3&client_secret=4', '/x?access_token=[redacted]&session-pin=[redacted]&client_secret=[redacted]'],
+      ['Authorization: Bearer abcdefghijklmnop', 'Authorization: Bearer [redacted]'],
+      [`bearer.${jwt}`, 'bearer [redacted]'],
+      [`sent ${jwt} twice: ${jwt}`, 'sent [redacted] twice: [redacted]'],
+      ['a bearer of news, basic authentication', 'a bearer of news, basic authentication'],
+      ['/agents?capability=x&page=2 is fine', '/agents?capability=x&page=2 is fine']
+    ]
+    for (const [text, shown] of table) t.equal(redact(text, 2_048), shown)
+    t.equal(cut('abc', 3), 'abc')
+  })
+
+  t.test('members of secret names are dropped, whatever their case', async t => {
+    const secret = ['token', 'access_token', 'apiKey', 'API-KEY', 'agent_keys', 'ticket', 'Authorization', 'password', 'newPassword', 'pin', 'sessionPin', 'x-session-pin', 'clientSecret', 'cookie', 'set-cookie', 'apikey', 'accesstoken']
+    for (const name of secret) t.ok(isSecretName(name), name)
+    for (const name of ['event_type', 'agent_id', 'spin', 'pinned', 'client_ip', 'status_code', 'keyboard']) t.notOk(isSecretName(name), name)
+    const { ring } = build()
+    const entry = ring.add({ level: 'INFO', message: `/x?token=abc ${jwt}`, source: 'auth', token: jwt, agentKey: 'k', pin: '1234', endpoint: '/ws?ticket=abc', agent_id: 'agent-one' })
+    t.strictSame(entry, { timestamp: '2030-01-01T00:00:00.250Z', level: 'INFO', message: '/x?token=[redacted] [redacted]', source: 'auth', endpoint: '/ws?ticket=[redacted]', agent_id: 'agent-one' })
+  })
+
+  t.test('a secret is not split by the cut', async t => {
+    const { ring } = build()
+    const entry = ring.add({ level: 'INFO', message: `${'x '.repeat(1_015)}Bearer ${'s'.repeat(100)}`, source: 's' })
+    t.notMatch(entry.message, /sss/)
+  })
+
+  t.test('looking for them costs no more than reading', async t => {
+    const began = performance.now()
+    for (const evil of ['token', 'eyJ-', 'eyJa', 'bearer.', '?', 'a.', '=', '?a%']) redact(evil.repeat(100_000), 2_048)
+    t.ok(performance.now() - began < 1_000)
+  })
+})
+
+t.test('dashboard_log', async t => {
+  const valid = { level: 'sucs', message: ' done ', timestamp: '2030-01-01T00:00:00Z' }
+  t.same(dashboardLog(valid), { level: 'sucs', message: 'done', source: 'dashboard', frontend_timestamp: valid.timestamp })
+  for (const level of ['INFORMATION', 'Success', 'WARNING', 'CRITICAL', 'ERROR']) t.ok(dashboardLog({ ...valid, level }), level)
+  for (const timestamp of ['2030-01-01', '2030-01-01T10:00', '2030-01-01T10:00:00.123456+02:00']) t.ok(dashboardLog({ ...valid, timestamp }), timestamp)
+  const wrong: unknown[] = [
+    null, [], 'text', {}, { ...valid, level: 'FATAL' }, { ...valid, level: 1 }, { ...valid, message: ' ' }, { ...valid, message: 1 },
+    { ...valid, timestamp: undefined }, { ...valid, timestamp: 5 }, { ...valid, timestamp: 'yesterday' }, { ...valid, timestamp: '2030-13-01T00:00:00Z' },
+    { ...valid, timestamp: `2030-01-01T00:00:00.${'1'.repeat(40)}Z` }
+  ]
+  for (const data of wrong) t.equal(dashboardLog(data), undefined, JSON.stringify(data))
+  t.match(build().ring.add(dashboardLog(valid)!), { level: 'SUCS', message: 'done', frontend_timestamp: valid.timestamp })
+})
+
+t.test('records of a logger become entries', async t => {
+  const { ring } = build()
+  const sink = logSink(ring, { minLevel: 30 })
+  const write = (record: object) => {
+    sink.write(`${JSON.stringify({ time: 1, pid: 2, hostname: 'h', ...record })}\n`)
+    return ring.frame(1).logs[0]!
+  }
+  t.strictSame(write({ level: 30, msg: 'hello' }), { timestamp: '2030-01-01T00:00:00.250Z', level: 'INFO', message: 'hello', source: 'server' })
+  t.match(write({ level: 40, msg: 'm', name: 'payments' }), { level: 'WARN', source: 'payments' })
+  t.match(write({ level: 60, msg: 'm' }), { level: 'CRIT' })
+  t.strictSame(write({ level: 50, err: { type: 'TypeError', message: 'no good', stack: 'at …' } }), { timestamp: '2030-01-01T00:00:00.250Z', level: 'ERR', message: '', source: 'server', error: 'no good', error_type: 'TypeError' })
+  const request = { method: 'GET', url: '/agents/ws?token=abc', remoteAddress: '192.0.2.1', host: 'h' }
+  t.strictSame(write({ level: 30, msg: 'incoming', reqId: 'r1', req: request, res: { statusCode: 200 }, responseTime: 1.5, token: 't' }), {
+    timestamp: '2030-01-01T00:00:00.250Z',
+    level: 'INFO',
+    message: 'incoming',
+    source: 'server',
+    reqId: 'r1',
+    responseTime: 1.5,
+    method: 'GET',
+    endpoint: '/agents/ws?token=[redacted]',
+    client_ip: '192.0.2.1',
+    status_code: 200
+  })
+  const { size } = ring
+  write({ level: 20, msg: 'debug' })
+  t.equal(ring.size, size, 'what is below info is left out')
+  logSink(ring).write('{"level":30,"msg":"info"}')
+  t.equal(ring.size, size, 'and by default what is below a warning')
+  logSink(ring).write('{"level":50,"msg":"audited","audit":"agent-registry"}')
+  t.equal(ring.size, size, 'and what the ring has already')
+  logSink(ring).write('{"level":40,"msg":"warning","audit":"mine"}')
+  t.match(ring.frame(1).logs, [{ message: 'warning', level: 'WARN', audit: 'mine' }])
+  sink.write('not JSON\n')
+  t.match(ring.frame(1).logs, [{ message: 'not JSON', level: 'INFO' }])
+  sink.write('[1]')
+  t.match(ring.frame(1).logs, [{ message: '[1]' }])
+})

@@ -1,0 +1,341 @@
+import t, { type Test } from 'tap'
+import { Value } from '@sinclair/typebox/value'
+import { AgentInfo } from '../../../src/protocol/schemas/agent.js'
+import { hmacSigner } from '../auth/helper.js'
+import type { Claims } from '../../../src/protocol/schemas/claims.js'
+import { build, fingerprint, keys, password, problemOf, registration, secret, sleep, until, type Answer, type Json } from '../../support/harness.js'
+
+const print = { 'x-client-fingerprint': fingerprint }
+const claimsOf = (token: string): Json => JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString())
+const idsOf = ({ body }: Answer): string[] => body.map((agent: Json) => agent.agent_id)
+const markup = '<img src=x onerror=alert(1)>'
+
+/** A registry whose log is kept. */
+async function logged (test: Test, options = {}) {
+  const lines: string[] = []
+  const server = { logger: { level: 'trace', stream: { write (line: string) { lines.push(line) } } }, trustProxy: true }
+  return { registry: await build(test, options, { server }), lines }
+}
+
+t.test('access', async t => {
+  const registry = await build(t)
+  const admin = await registry.admin()
+
+  await t.test('the path of an unauthorised request, and the name of an agent, are data and never markup', async t => {
+    const answer = await registry.get(`/agents/${encodeURIComponent(markup)}`)
+    t.equal(problemOf(t, answer), 'authentication-failed')
+    t.notMatch(answer.text, '<img')
+    await registry.register('marked-one', { name: '<b>&"\'</b>', metadata: { a: markup } })
+    const shown = await registry.get('/public/agent/marked-one')
+    t.match(shown.headers.get('content-type'), /^application\/json/)
+    t.match(shown.body, { name: '<b>&"\'</b>', metadata: { a: markup } })
+  })
+
+  await t.test('nobody ends the sessions of an admin with an invalid token', async t => {
+    await registry.post('/auth/set_pin', { ...admin, body: { pin: '1357' } })
+    const forged = hmacSigner('not the secret of this registry at all').sign(claimsOf(admin.token))
+    for (const path of ['/agents', '/tokens/validate', '/auth/session_status']) t.equal((await registry.get(path, { token: forged, headers: print })).status, 401)
+    await registry.post(`/tokens/validate?token=${forged}`)
+    t.equal((await registry.socket(`/agents/ws?token=${forged}`).closed).code, 4001)
+    t.match((await registry.get('/auth/session_status', admin)).body, { valid: true, pin_set: true })
+    await registry.post('/auth/logout', admin)
+    Object.assign(admin, await registry.admin())
+  })
+
+  await t.test('a registration key is no way to act as an agent that is there', async t => {
+    await registry.register('victim-one')
+    for (const key of [keys.plain, keys.other]) {
+      const token = await registry.tempToken('victim-one', key)
+      t.equal((await registry.post('/agents/victim-one/heartbeat', { token })).status, 403)
+      t.equal((await registry.post('/agents/victim-one/status', { token, body: { status: 'draining' } })).status, 403)
+      t.equal((await registry.patch('/agents/victim-one', { token, body: { name: 'Taken' } })).status, 403)
+      t.equal((await registry.get('/agents', { token })).status, 403)
+    }
+    t.equal((await registry.delete('/agents/victim-one', { token: await registry.tempToken('victim-one', keys.other) })).status, 403)
+    t.equal((await registry.get('/public/agent/victim-one')).body.name, 'Agent One')
+  })
+
+  await t.test('a temporary token is never refreshed into an access token', async t => {
+    const answer = await registry.post('/tokens/refresh', { token: await registry.tempToken('fresh-one') })
+    t.equal(problemOf(t, answer), 'insufficient-permissions')
+  })
+
+  await t.test('a temporary token registers no other id, and nothing a second time', async t => {
+    const token = await registry.tempToken('temp-one')
+    t.equal((await registry.post('/agents/register', { token, body: registration('temp-two') })).status, 403)
+    t.equal((await registry.post('/agents/register', { token, body: registration('temp-one') })).status, 200)
+    t.equal((await registry.post('/agents/register', { token, body: registration('temp-one', { endpoint: 'http://127.0.0.1:10', capabilities: ['all'] }) })).status, 401)
+  })
+
+  await t.test('no remembered answer comes before authentication', async t => {
+    const call = { headers: { 'idempotency-key': 'one' }, body: registration('idem-one') }
+    t.equal((await registry.post('/agents/register', { ...call, token: await registry.tempToken('idem-one') })).status, 200)
+    t.equal(problemOf(t, await registry.post('/agents/register', call)), 'authentication-failed')
+  })
+
+  await t.test('tokens live as long as they say', async t => {
+    const [temp, own] = [claimsOf(await registry.tempToken('life-one')), claimsOf(await registry.agent('life-two'))]
+    t.equal(temp.exp - temp.iat, 900)
+    t.equal(own.exp - own.iat, 3600 * 60)
+  })
+
+  await t.test('agents that were removed do not come back by themselves', async t => {
+    const token = await registry.agent('gone-one')
+    await registry.delete('/agents/gone-one', admin)
+    t.equal((await registry.get('/agents', { token })).status, 401)
+    t.equal((await registry.post('/tokens/refresh', { token })).status, 401)
+    t.equal((await registry.post('/agents/register', { token, body: registration('gone-one') })).status, 401)
+  })
+
+  await t.test('a token ends on the second, and one without an end is none', async t => {
+    const now = Math.floor(Date.now() / 1000)
+    const claims = { ...claimsOf(await registry.agent('end-one')), iat: now - 100 }
+    const sign = (more: object) => hmacSigner(secret).sign({ ...claims, ...more } as Claims)
+    t.equal((await registry.get('/agents', { token: sign({}) })).status, 200)
+    t.equal((await registry.get('/agents', { token: sign({ exp: now - 1 }) })).status, 401)
+    t.equal((await registry.get('/agents', { token: sign({ exp: undefined }) })).status, 401)
+    t.equal((await registry.get('/agents', { token: sign({ role: undefined }) })).status, 401, 'nor one without a role')
+  })
+
+  await t.test('a header with a client certificate, or a proof of possession, proves nothing', async t => {
+    const headers = { 'x-client-cert': 'cert', dpop: 'x.y.z', authorization: `DPoP ${admin.token}`, ...print }
+    t.equal(problemOf(t, await registry.get('/agents/stats', { headers })), 'authentication-failed')
+  })
+
+  await t.test('the host header is in no URL that is told', async t => {
+    const answer = await registry.get('/.well-known/arcp-configuration', { headers: { host: 'evil.example', 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' } })
+    t.notMatch(answer.text, 'evil.example')
+  })
+
+  await t.test('the PIN of a session protects what cannot be undone', async t => {
+    await registry.register('pinned-one')
+    await registry.post('/auth/set_pin', { ...admin, body: { pin: '97531' } })
+    t.equal(problemOf(t, await registry.delete('/agents/pinned-one', admin)), 'pin-required')
+    t.equal(problemOf(t, await registry.delete('/agents/pinned-one', { ...admin, headers: { ...print, 'x-session-pin': '97532' } })), 'pin-incorrect')
+    t.equal((await registry.delete('/agents/pinned-one', { ...admin, headers: { ...print, 'x-session-pin': '97531' } })).status, 200)
+  })
+
+  await t.test('all tokens of an admin end with the logout', async t => {
+    const { body: { access_token: refreshed } } = await registry.post('/tokens/refresh', { token: admin.token })
+    t.equal((await registry.get('/agents/stats', { token: refreshed, headers: print })).status, 200, 'a refreshed one works')
+    await registry.post('/auth/logout', admin)
+    for (const token of [admin.token, refreshed]) {
+      t.equal((await registry.get('/agents', { token, headers: print })).status, 401)
+      t.equal((await registry.post(`/tokens/validate?token=${token}`)).body.valid, false)
+    }
+  })
+})
+
+t.test('what guesses at passwords', async t => {
+  const registry = await build(t, { attempts: { burst: 6, windowMs: 600_000 } }, { server: { trustProxy: true } })
+  const login = (address: string, more: Record<string, string> = {}) => registry.post('/auth/login', {
+    body: { username: 'admin', password: 'wrong' }, headers: { ...print, 'x-forwarded-for': address, ...more }
+  })
+
+  await t.test('is not forgiven by answers that are no success, or another user agent', async t => {
+    const headers = { 'x-forwarded-for': '192.0.2.1' }
+    const statuses = []
+    for (let n = 0; n < 10; n++) {
+      statuses.push((await login('192.0.2.1', { 'user-agent': `agent ${n}`, accept: `text/${n}` })).status)
+      await registry.post('/auth/agent/request_temp_token', { headers, body: {} })
+      await registry.post('/auth/agent/request_temp_token', { headers, raw: '{' })
+      await registry.post('/auth/agent/request_temp_token', { headers, body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } })
+    }
+    t.same(statuses, [...Array(6).fill(401), ...Array(4).fill(429)])
+  })
+
+  await t.test('cannot run ahead of its own count', async t => {
+    const tried = await Promise.all(Array.from({ length: 200 }, (_, n) => registry.post('/auth/agent/request_temp_token', {
+      body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: `guessed-key-${n}` }, headers: { 'x-forwarded-for': '192.0.2.2' }
+    })))
+    t.equal(tried.filter(({ status }) => status === 401).length, 6)
+    t.equal(tried.filter(({ status }) => status === 429).length, 194)
+  })
+
+  await t.test('does not lock out others behind the same proxy', async t => {
+    const answer = await registry.post('/auth/agent/request_temp_token', {
+      body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain }, headers: { 'x-forwarded-for': '192.0.2.3' }
+    })
+    t.equal(answer.status, 200)
+  })
+})
+
+t.test('secrets', async t => {
+  const long = 'k'.repeat(64)
+  const { registry, lines } = await logged(t, { agentKeys: [keys.plain, `${long}a`, long] })
+  const admin = await registry.admin()
+
+  await t.test('of agents are compared whole, and neither in tokens nor in logs', async t => {
+    for (const key of [long, `${long}a`]) t.ok(await registry.tempToken('agent-one', key))
+    t.notOk(await registry.tempToken('agent-one', `${long}b`))
+    await registry.tempToken('agent-one', 'wrong-key-1234567')
+    t.notMatch(JSON.stringify(claimsOf(await registry.tempToken())), keys.plain.slice(0, 8))
+  })
+
+  await t.test('are not in answers to what breaks a rule', async t => {
+    const answers = [
+      await registry.post('/auth/login', { headers: print, body: { username: 7, password: [password] } }),
+      await registry.post('/auth/set_pin', { ...admin, body: { pin: [97531] } }),
+      await registry.post('/auth/login', { headers: print, raw: `{"password":"${password}"` })
+    ]
+    for (const { status, text } of answers) {
+      t.equal(status, 422)
+      t.notMatch(text, password)
+      t.notMatch(text, '97531')
+    }
+  })
+
+  await t.test('are in no log, also when they stood in a query', async t => {
+    const token = await registry.agent('agent-two')
+    await registry.post(`/tokens/validate?token=${token}`)
+    const socket = registry.socket(`/agents/ws?token=${token}`)
+    await socket.next('auth_success')
+    socket.close()
+    await socket.closed
+    const log = lines.join('')
+    t.match(log, '/tokens/validate')
+    for (const hidden of [token, admin.token, token.split('.')[1]!, keys.plain, 'wrong-key', long, password, '97531']) t.notOk(log.includes(hidden))
+  })
+})
+
+t.test('registering', async t => {
+  const many = Array.from({ length: 12 }, (_, n) => `key-number-${n + 100}`)
+  const registry = await build(t, { agentKeys: [...many, keys.plain, keys.other], lease: { durationMs: 5000 } })
+
+  await t.test('works with any number of keys, each for any number of agents', async t => {
+    for (const [index, key] of many.entries()) {
+      for (const n of [1, 2]) t.equal((await registry.register(`many-${index}-${n}`, {}, key)).status, 200)
+    }
+    t.equal((await registry.get('/public/stats')).body.alive_agents, 24)
+  })
+
+  await t.test('works with ids of 100 characters all the way, and fails with 422 for two', async t => {
+    t.equal((await registry.register('x'.repeat(100))).status, 200)
+    t.equal((await registry.get(`/public/agent/${'x'.repeat(100)}`)).status, 200)
+    for (const id of ['a', 'ab']) t.equal((await registry.register(id)).status, 422)
+  })
+
+  await t.test('refuses the ids that paths would hide', async t => {
+    for (const id of ['register', 'search', 'stats', 'report-metrics', 'changes', 'events']) t.equal((await registry.register(id)).status, 422)
+  })
+
+  await t.test('is possible at once for an agent that crashed', async t => {
+    const socket = await registry.agentSocket(await registry.agent('crashed-one'))
+    socket.terminate()
+    await until(() => registry.app.agentRegistry.get('crashed-one')!.state === 'suspect')
+    t.match((await registry.register('crashed-one')).body, { created: false })
+  })
+
+  await t.test('again keeps the time of the first registration', async t => {
+    const token = await registry.agent('kept-one')
+    const before = registry.app.agentRegistry.get('kept-one')!
+    await sleep(5)
+    await registry.post('/agents/register', { token, body: registration('kept-one') })
+    t.equal(registry.app.agentRegistry.get('kept-one')!.registered_at, before.registered_at)
+  })
+
+  await t.test('takes the id from a dead agent, whose key then has no say any more', async t => {
+    const short = await build(t, { lease: { durationMs: 200 } })
+    await short.register('dead-one')
+    await until(() => short.app.agentRegistry.get('dead-one')!.state === 'dead')
+    t.equal((await short.register('dead-one', {}, keys.other)).status, 200)
+    t.equal((await short.delete('/agents/dead-one', { token: await short.tempToken('dead-one', keys.plain) })).status, 403)
+    t.equal((await short.delete('/agents/dead-one', { token: await short.tempToken('dead-one', keys.other) })).status, 200)
+  })
+
+  await t.test('without a fixed delay', async t => {
+    const started = Date.now()
+    for (let n = 0; n < 10; n++) await registry.register(`quick-${n}`)
+    t.ok(Date.now() - started < 5000, 'ten take less than three of them would with 1.8 s each')
+  })
+})
+
+t.test('without keys a request for a token is refused, and nothing breaks', async t => {
+  const registry = await build(t, { agentKeys: [] })
+  const answer = await registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } })
+  t.equal(problemOf(t, answer), 'authentication-failed')
+})
+
+t.test('validation of compliance that is not enabled is 400, so that clients register without it', async t => {
+  const registry = await build(t)
+  const answer = await registry.post('/auth/agent/validate_compliance', { token: await registry.tempToken(), body: {} })
+  t.equal(answer.status, 400)
+  t.match(answer.body, { type: /tpr-disabled$/, detail: /not enabled/ })
+})
+
+t.test('the registry', async t => {
+  const registry = await build(t)
+
+  await t.test('unregisters at once while sockets are open, and tells them', async t => {
+    const watcher = await registry.watcher()
+    const token = await registry.agent('leaving-one')
+    await watcher.next('agents_update')
+    const started = Date.now()
+    t.equal((await registry.delete('/agents/leaving-one', { token })).status, 200)
+    t.ok(Date.now() - started < 2500)
+    let last = await watcher.next('agents_update')
+    while (last.data.total_count > 0) last = await watcher.next('agents_update')
+    t.equal(last.data.total_count, 0)
+    watcher.close()
+  })
+
+  await t.test('returns the hints for models', async t => {
+    const token = await registry.agent('hint-one', { ai_context: 'hints' })
+    const bodies = [(await registry.get('/agents/hint-one', { token })).body, (await registry.get('/agents', { token })).body[0], (await registry.get('/public/discover')).body[0], (await registry.get('/public/agent/hint-one')).body]
+    for (const body of bodies) t.equal(body.ai_context, 'hints')
+    await registry.delete('/agents/hint-one', { token })
+  })
+
+  await t.test('finds agents that have all capabilities, of a type in any case, on every endpoint', async t => {
+    const token = await registry.agent('both-one', { agent_type: 'TESTING', capabilities: ['red', 'blue'] })
+    await registry.register('only-one', { capabilities: ['red'] })
+    const query = '?capabilities=red&capabilities=blue&agent_type=testing'
+    for (const path of ['/agents', '/public/discover']) t.same(idsOf(await registry.get(path + query, { token })), ['both-one'])
+    t.same(idsOf(await registry.get('/agents?agent_type=Testing', { token })), ['both-one', 'only-one'])
+  })
+
+  await t.test('refuses limits below their range and states that there are not', async t => {
+    const token = await registry.agent('limits-one')
+    for (const path of ['/public/discover?limit=0', '/public/discover?limit=-5', '/public/discover?offset=-1', '/agents?limit=0', '/agents?status=alvie']) {
+      t.equal(problemOf(t, await registry.get(path, { token })), 'validation-failed', path)
+    }
+  })
+
+  await t.test('has pages that neither overlap nor miss, with a total', async t => {
+    for (let n = 0; n < 7; n++) await registry.register(`paged-${n}`, { capabilities: ['paged'] })
+    const pages = await Promise.all([0, 3, 6].map(offset => registry.get(`/public/discover?capabilities=paged&limit=3&offset=${offset}`)))
+    t.same(pages.flatMap(idsOf), Array.from({ length: 7 }, (_, n) => `paged-${n}`))
+    const first = await registry.get('/agents?capabilities=paged&limit=3', { token: await registry.agent('pager-one') })
+    t.equal(first.headers.get('x-total-count'), '7')
+  })
+
+  await t.test('has an endpoint for changes, which cannot leave a record that breaks lists', async t => {
+    const token = await registry.agent('change-one')
+    t.equal((await registry.patch('/agents/change-one', { token, body: { version: '2.0.0' } })).body.version, '2.0.0')
+    for (const body of [{ name: null }, { version: 'new' }, { metrics: { success_rate: 7 } }, { agent_id: 'other' }]) t.equal((await registry.patch('/agents/change-one', { token, body })).status, 422)
+    for (const agent of (await registry.get('/agents', { token })).body) t.same([...Value.Errors(AgentInfo, agent)], [])
+  })
+})
+
+t.test('times', async t => {
+  const zone = process.env.TZ
+  t.teardown(() => { if (zone === undefined) delete process.env.TZ; else process.env.TZ = zone })
+  for (const TZ of ['America/New_York', 'Asia/Tokyo']) {
+    await t.test(`are UTC, and leases are right, in ${TZ}`, async t => {
+      process.env.TZ = TZ
+      const registry = await build(t, { lease: { durationMs: 400, retentionMs: 60_000, cleanupIntervalMs: 20 } })
+      const events: string[] = []
+      registry.app.agentRegistry.events.on('change', ({ type, reason }) => { events.push(`${type} ${reason}`) })
+      const token = await registry.agent()
+      for (let n = 0; n < 8; n++) {
+        await sleep(50)
+        t.equal((await registry.post('/agents/agent-one/heartbeat', { token })).status, 200)
+      }
+      const { last_seen: seen } = (await registry.get('/public/agent/agent-one')).body
+      t.match(seen, /Z$/)
+      t.ok(Math.abs(Date.now() - Date.parse(seen)) < 10_000)
+      await until(() => events.includes('dead lease-expired'))
+      t.equal((await registry.get('/agents/agent-one', { token })).body.status, 'dead', 'dead, announced, and not removed')
+    })
+  }
+})

@@ -1,0 +1,226 @@
+import t from 'tap'
+import type { Entry, Page, Position } from '../../../src/storage/message-broker.js'
+import { MemoryBroker } from '../../../src/storage/memory/message-broker.js'
+import { MemoryLogs, type LogsLimits } from '../../../src/storage/memory/logs.js'
+import { Patterns } from '../../../src/lib/patterns.js'
+import { Batch } from '../../../src/storage/redis/batch.js'
+import { globOf, keyOf, nameOf, packEntry, unpackEntry } from '../../../src/storage/redis/texts.js'
+import { Tracker } from '../../../src/storage/redis/tracker.js'
+import { numbers, Side } from './broker-side.js'
+
+const entryOf = (offset: number): Entry => ({ offset, from: 'a', data: String(offset), metadata: undefined, origin: undefined, at: 1 })
+const live = (offset: number, epoch = 'e') => ({ epoch, entry: entryOf(offset) })
+const entries = (from: number, to: number) => numbers(to - from + 1, from).map(n => entryOf(Number(n)))
+
+/** A tracker, what it tells, and the pages that it is given one after the other. */
+function trackerOf () {
+  const told: string[] = []
+  const reads: Array<Position & { give: (page: Page) => Promise<void>, fail: () => Promise<void> }> = []
+  const settled = () => new Promise<void>(resolve => { setImmediate(resolve) })
+  const tracker = new Tracker('c:x', {
+    read: (_log, since) => new Promise((resolve, reject) => {
+      reads.push({ ...since, give: page => { resolve(page); return settled() }, fail: () => { reject(new Error('away')); return settled() } })
+    }),
+    tell: (_log, epoch, { offset }) => { told.push(`${epoch}${offset}`) },
+    lost: (_log, { epoch, offset }) => { told.push(`lost ${epoch}${offset}`) },
+    behind: () => { told.push('behind') }
+  })
+  return { tracker, told, reads }
+}
+
+const page = (from: number, to: number, more: Partial<Page> = {}): Page => ({ epoch: 'e', offset: to, entries: entries(from, to), recovered: true, ...more })
+
+t.test('what comes before it is known where a log stands is told, in order and once', async t => {
+  const { tracker, told } = trackerOf()
+  for (const offset of [4, 5, 6]) tracker.offer(live(offset))
+  await tracker.locate({ epoch: 'e', offset: 5 })
+  tracker.offer(live(6))
+  tracker.offer(live(7))
+  await tracker.locate({ epoch: 'e', offset: 7 })
+  t.same(told, ['e4', 'e5', 'e6', 'e7'])
+})
+
+t.test('a log that nothing comes from begins where it stands', async t => {
+  const { tracker, told } = trackerOf()
+  tracker.offer(live(9, 'former'))
+  await tracker.locate({ epoch: 'e', offset: 5 })
+  t.same([tracker.epoch, tracker.offset, told], ['e', 5, []])
+})
+
+t.test('what comes while a gap is filled waits, and may leave another gap', async t => {
+  const { tracker, told, reads } = trackerOf()
+  tracker.begin(live(1))
+  for (const offset of [1, 3, 4, 7]) tracker.offer(live(offset))
+  t.match(reads, [{ epoch: 'e', offset: 1 }])
+  await tracker.locate({ epoch: 'e', offset: 7 })
+  await reads[0]!.give(page(2, 4))
+  t.match(reads[1], { offset: 4 })
+  await reads[1]!.give(page(5, 7))
+  tracker.offer(live(8))
+  t.same(told, ['e1', 'e2', 'e3', 'e4', 'e5', 'e6', 'e7', 'e8'])
+})
+
+t.test('a long gap is read page by page', async t => {
+  const { tracker, told, reads } = trackerOf()
+  tracker.begin(live(1))
+  tracker.offer(live(1000))
+  await reads[0]!.give(page(1, 500))
+  await reads[1]!.give(page(501, 1000))
+  await reads[2]!.give(page(1001, 1000))
+  t.same(told, numbers(1000, 1).map(n => `e${n}`))
+})
+
+t.test('what cannot be had is told as lost, before what comes next', async t => {
+  const { tracker, told, reads } = trackerOf()
+  tracker.begin(live(1))
+  tracker.offer(live(1))
+  tracker.offer(live(10))
+  await reads[0]!.give(page(8, 10, { recovered: false }))
+  tracker.offer(live(1, 'f'))
+  await reads[1]!.give(page(1, 0, { epoch: 'f', offset: 4, recovered: false }))
+  tracker.offer(live(5, 'f'))
+  tracker.offer(live(11, 'e'))
+  await reads[2]!.give(page(6, 5, { epoch: 'f', offset: 5 }))
+  t.same(told, ['e1', 'lost e7', 'e8', 'e9', 'e10', 'lost f4', 'f5'])
+})
+
+t.test('a gap that could not be read is read later', async t => {
+  const { tracker, told, reads } = trackerOf()
+  tracker.begin(live(1))
+  tracker.offer(live(3))
+  tracker.offer(live(5))
+  await reads[0]!.fail()
+  t.same(told, ['behind'])
+  const located = tracker.locate({ epoch: 'e', offset: 5 })
+  await reads[1]!.give(page(1, 5))
+  await located
+  t.same(told, ['behind', 'e1', 'e2', 'e3', 'e4', 'e5'])
+})
+
+t.test('more than may wait is read instead', async t => {
+  const { tracker, told, reads } = trackerOf()
+  tracker.begin(live(1))
+  tracker.offer(live(2))
+  for (const n of numbers(6000, 3)) tracker.offer(live(Number(n)))
+  await reads[0]!.give(page(1, 2))
+  t.equal(reads[1]!.offset, 2)
+  await reads[1]!.give(page(3, 400))
+  t.same(told, numbers(400, 1).map(n => `e${n}`))
+})
+
+t.test('a tracker that has ended tells nothing, and gives back what it could not tell', async t => {
+  const { tracker, told, reads } = trackerOf()
+  tracker.begin(live(1))
+  tracker.offer(live(3))
+  t.same(tracker.end(), [])
+  await reads[0]!.give(page(5, 504, { recovered: false }))
+  t.same([told, reads.length], [[], 1])
+  const other = trackerOf()
+  other.tracker.offer(live(3))
+  t.same(other.tracker.end(), [live(3)])
+})
+
+t.test('a batch that is failed sends nothing, and every call of it hears so', async t => {
+  const sent: number[][] = []
+  const batch = new Batch<number, string>(2, async commands => {
+    sent.push([...commands])
+    return commands.map(String)
+  })
+  const failed = [batch.add(1), batch.add(2)].map(call => call.catch((error: Error) => error.message))
+  batch.fail(new Error('closed'))
+  t.same(await Promise.all([...failed, ...[3, 4, 5].map(n => batch.add(n))]), ['closed', 'closed', '3', '4', '5'])
+  t.same(sent, [[3, 4], [5]])
+})
+
+t.test('texts are as they were when they are read', t => {
+  for (const name of ['', 'a', '"\\', 'a\nb', '☃ 🚀', '\ud800', '\ud800a', '\udc00']) {
+    t.equal(nameOf(Buffer.from(keyOf(name)).toString()), name)
+    const command = { log: 'x', from: name, data: '{"a":\n1}', metadata: '{\n}', origin: name }
+    t.same(unpackEntry(1, 2, packEntry(command)), { offset: 1, at: 2, from: name, data: command.data, metadata: command.metadata, origin: name })
+  }
+  t.equal(globOf('{ar:n}:c:', 'a/*/[x]/**'), '{ar:n}:c:a/*/\\[x\\]/*')
+  t.equal(globOf('', '?"'), '\\?\\\\"')
+  t.end()
+})
+
+t.test('patterns are a set', t => {
+  const patterns = new Patterns()
+  for (const pattern of ['a/*', 'a/*', 'a/b/**', '**', '*']) patterns.add(pattern)
+  t.same([patterns.size, [...patterns], patterns.has('a/*'), patterns.has('a')], [4, ['a/*', 'a/b/**', '**', '*'], true, false])
+  t.equal(patterns.find('x'), '**')
+  for (const pattern of ['**', '*', '*']) patterns.delete(pattern)
+  t.same(['x', 'a/x', 'a/b', 'a/b/c', 'a'].map(channel => patterns.find(channel)), [undefined, 'a/*', 'a/*', 'a/b/**', undefined])
+  patterns.clear()
+  t.same([patterns.size, patterns.matches('a/x')], [0, false])
+  t.end()
+})
+
+const limits: LogsLimits = { entries: 1000, bytes: 100_000, ageMs: 1000, msgIdMs: 1000, logs: 10, totalBytes: 10_000 }
+
+function logsOf (followed: readonly string[] = [], more: Partial<LogsLimits> = {}) {
+  const time = { now: 1_000_000 }
+  const logs = new MemoryLogs(() => time.now, { ...limits, ...more }, name => followed.includes(name))
+  const say = (name: string, size = 1) => logs.append(name, { from: '', data: 'x'.repeat(size), at: time.now })
+  return { logs, time, say }
+}
+
+t.test('logs that nobody used for long are forgotten, and no more is kept than may be', t => {
+  const { logs, time, say } = logsOf()
+  const first = say('0')
+  for (const name of numbers(1000)) say(name)
+  t.equal(logs.count, 10)
+  t.not(logs.read('0', { limit: 1 }).epoch, first.epoch)
+  for (const name of numbers(10)) say(name, 5000)
+  t.ok(logs.size <= 10_000 && logs.count === 2)
+  time.now += 2000
+  say('x')
+  t.same([logs.count, logs.size], [1, 1])
+  t.end()
+})
+
+t.test('of logs that are followed only the entries are let go', t => {
+  const followed = numbers(30)
+  const { logs, time, say } = logsOf(followed)
+  const positions = followed.map(name => logs.position(name))
+  for (const name of followed) say(name, 1000)
+  t.ok(logs.size <= 10_000)
+  t.equal(logs.count, 30)
+  time.now += 2000
+  for (const name of followed) say(name)
+  t.same(followed.map(name => logs.position(name)), positions.map(({ epoch }) => ({ epoch, offset: 2 })))
+  t.end()
+})
+
+t.test('a ring that turned often holds what it should', t => {
+  const { logs, say } = logsOf(['a'], { entries: 100 })
+  for (let count = 0; count < 10_000; count++) say('a')
+  const { epoch, entries } = logs.read('a', { limit: 1000 })
+  t.same(entries.map(({ offset }) => offset), numbers(100, 9901).map(Number))
+  t.same(logs.read('a', { since: { epoch, offset: 9950 }, limit: 2 }).entries.map(({ offset }) => offset), [9951, 9952])
+  t.equal(logs.size, 100)
+  t.end()
+})
+
+t.test('who throws when it is told something keeps others from nothing', async t => {
+  const broker = new MemoryBroker()
+  const side = await new Side(broker).open()
+  await broker.follow('c:x')
+  const thrown = new Promise(resolve => { process.once('uncaughtException', resolve) })
+  side.onEntry = () => { side.onEntry = () => {}; throw new Error('mine') }
+  side.sayAll('c:x', ['1', '2'])
+  t.match(await thrown, { message: 'mine' })
+  await side.sayAll('c:x', ['3'])
+  t.same(await side.hears('c:x', 3), ['1', '2', '3'])
+})
+
+t.test('what was not told when it was unfollowed, unwatched or closed is not told', async t => {
+  const broker = new MemoryBroker()
+  const side = await new Side(broker).open()
+  await Promise.all([broker.follow('c:x'), broker.watch('c:x')])
+  side.say('c:x', '1')
+  broker.enter('c:x', 'p', '{}')
+  broker.unfollow('c:x')
+  broker.unwatch('c:x')
+  await new Promise(resolve => setImmediate(resolve))
+  t.same([side.told, side.changes], [[], []])
+})

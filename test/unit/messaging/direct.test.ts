@@ -1,0 +1,261 @@
+import t, { type Test } from 'tap'
+import { monotonicClock } from '../../../src/lib/clock.js'
+import type { MemoryBrokerOptions } from '../../../src/storage/memory/message-broker.js'
+import { Deadlines } from '../../../src/lib/deadlines.js'
+import { Direct } from '../../../src/messaging/direct/direct.js'
+import { Peers } from '../../../src/messaging/peers.js'
+import { Signals } from '../../../src/messaging/signals.js'
+import { sleep, until, type Json } from '../../support/harness.js'
+import { Faulty, Listener } from './line-scene.js'
+
+interface Scene {
+  broker: Faulty
+  direct: Direct
+  errors: unknown[]
+  join: (peer: Listener) => Listener
+  leave: (peer: Listener) => void
+  post: (data: Json, more?: { to?: string, msgId?: string, level?: 'accepted' | 'delivered' }) => ReturnType<Direct['post']>
+}
+
+/** Direct messages without sockets: who has joined is connected, everybody whose name begins with `agent` is registered. */
+async function open (t: Test, { faults = 0, ...options }: MemoryBrokerOptions & { faults?: number } = {}): Promise<Scene> {
+  const broker = new Faulty(options)
+  const signals = new Signals(broker)
+  const deadlines = new Deadlines(monotonicClock())
+  const peers = new Peers()
+  const errors: unknown[] = []
+  const direct = new Direct({
+    broker,
+    signals,
+    deadlines,
+    peers,
+    maxDataBytes: 100_000,
+    receiptMs: 100,
+    metadataOf: id => peers.of(id).length > 0 || id === 'agent-elsewhere' ? '{"role":"agent"}' : undefined,
+    registeredAt: id => id.startsWith('agent') ? 0 : undefined,
+    onError: error => { errors.push(error) }
+  })
+  await broker.open({
+    appended: (log, epoch, entry) => { direct.appended(log, epoch, entry) },
+    lost: (log, position) => { direct.lost(log, position) },
+    present () {},
+    reloaded () {},
+    signalled: (from, body) => { signals.received(from, body) }
+  })
+  broker.faults = faults
+  await direct.open()
+  // The timers of what is tested keep no process alive.
+  const alive = setInterval(() => {}, 1000)
+  t.teardown(async () => {
+    clearInterval(alive)
+    direct.close()
+    deadlines.close()
+    await broker.close()
+  })
+  return {
+    broker,
+    direct,
+    errors,
+    join (peer) {
+      direct.join(peer, peers.add(peer))
+      return peer
+    },
+    leave (peer) { direct.leave(peer, peers.delete(peer)) },
+    post: (data, { to = 'agent-two', ...more } = {}) => direct.post('agent-one', { to, data, ...more })
+  }
+}
+
+const numbers = (from: number, to: number) => Array.from({ length: to - from }, (_, index) => from + index)
+const away = { code: 'AGENT_REGISTRY_STORAGE_UNAVAILABLE' }
+
+async function replay (scene: Scene, peer: Listener, since?: { epoch: string, offset: number }) {
+  const { start, ...answer } = await scene.direct.replay(peer, since)
+  start()
+  return answer
+}
+
+t.test('an inbox that could not be followed at first is followed later, unless nobody wants it any more', async t => {
+  const scene = await open(t)
+  scene.broker.faults = 2
+  const two = scene.join(new Listener('agent-two'))
+  const gone = scene.join(new Listener('agent-gone'))
+  await scene.post('before')
+  scene.leave(gone)
+  await until(async () => {
+    await scene.post('after')
+    return two.data.length > 0
+  })
+  t.notOk(two.data.includes('before'))
+  t.strictSame(scene.errors, [])
+  await replay(scene, two)
+  await until(() => two.data.includes('before'))
+  t.strictSame(gone.frames, [])
+})
+
+t.test('a peer that leaves while its inbox is asked for is not followed, and one that comes back meanwhile is', async t => {
+  const scene = await open(t)
+  for (const faults of [0, 1]) {
+    scene.broker.faults = faults
+    const two = scene.join(new Listener('agent-two'))
+    scene.leave(two)
+    await scene.post('nobody')
+    t.strictSame(two.frames, [])
+    const again = scene.join(new Listener('agent-two'))
+    await scene.post('somebody')
+    await until(() => again.data.length > 0)
+    scene.leave(again)
+  }
+})
+
+t.test('what is wrong with a broker, and not just away, is told', async t => {
+  const scene = await open(t)
+  scene.broker.error = () => new Error('broken')
+  scene.broker.faults = 1
+  scene.join(new Listener('agent-two'))
+  await until(() => scene.errors.length > 0)
+  t.match(scene.errors, [{ message: 'broken' }])
+})
+
+t.test('a registry that starts while the broker is away hears later what is said to all', async t => {
+  const scene = await open(t, { faults: 1 })
+  const two = scene.join(new Listener('agent-two'))
+  const speaker = new Listener('agent-speaker', { grants: [{ channels: [], allow: ['broadcast'] }] })
+  await until(async () => {
+    await scene.direct.broadcast(speaker, { data: 'all' })
+    return two.frames.length > 0
+  })
+  t.match(two.frames[0], { type: 'message', from: 'agent-speaker', to: null, content: 'all' })
+})
+
+t.test('who waits for the delivery hears that there was none in time, when it could not be sent, and at the end', async t => {
+  const scene = await open(t)
+  t.match(await scene.post(1, { to: 'agent-elsewhere', level: 'delivered' }), { delivered: false }, 'nobody has it there')
+  t.match(await scene.post(1, { to: 'agent-away', level: 'delivered' }), { delivered: false }, 'at once')
+  scene.broker.faults = 1
+  await t.rejects(scene.post(1, { to: 'agent-elsewhere', level: 'delivered' }), away)
+  const waiting = scene.post(1, { to: 'agent-elsewhere', level: 'delivered' })
+  await sleep(5)
+  scene.direct.close()
+  t.match(await waiting, { delivered: false })
+})
+
+t.test('a connection that cannot be read for is as if it had not asked', async t => {
+  const scene = await open(t)
+  const two = scene.join(new Listener('agent-two'))
+  await scene.post(1)
+  await until(() => two.data.length === 1)
+  scene.broker.faults = 1
+  const asked = scene.direct.replay(two, undefined)
+  scene.broker.listener.appended('i:agent-two', 'other', { offset: 1, from: 'x', data: 'd2', at: 0 })
+  scene.broker.listener.lost('i:agent-two', { epoch: 'other', offset: 5 })
+  await t.rejects(asked, away)
+  t.strictSame(two.data, [1, 2], 'what came meanwhile has come')
+  t.match(two.frames.at(-1), { type: 'inbox_gap', epoch: 'other', offset: 5, recovered: false })
+})
+
+t.test('who reads slowly is read for slowly, also while the broker is away for a moment, and misses nothing', async t => {
+  const scene = await open(t)
+  const text = 'x'.repeat(50_000)
+  for (const n of numbers(0, 150)) await scene.post(n % 10 === 0 ? { n, text } : { n })
+  const two = new Listener('agent-two')
+  two.reads = false
+  scene.join(two)
+  t.match(await replay(scene, two), { offset: 150, recovered: true })
+  await until(() => two.go)
+  t.ok(two.data.length < 100, 'it has to take what it was sent')
+  await scene.post({ n: 150 })
+  t.equal((await scene.post({ n: 151 })).offset, 152)
+  scene.broker.faults = 1
+  two.reads = true
+  two.go!()
+  await until(() => two.data.length === 152)
+  t.strictSame(two.data.map(({ n }) => n), numbers(0, 152))
+  await scene.post({ n: 152 })
+  await until(() => two.data.length === 153)
+  t.match(await replay(scene, two, { epoch: 'forgotten', offset: 3 }), { recovered: false, offset: 153 })
+  await scene.post({ n: 153 })
+  await until(() => two.data.length === 154)
+  t.strictSame(two.data.map(({ n }) => n), numbers(0, 154), 'asked again, it has had the rest')
+})
+
+t.test('a message is delivered when it is read, not before', async t => {
+  const scene = await open(t)
+  const two = new Listener('agent-two')
+  two.reads = false
+  await scene.post('x'.repeat(99_000))
+  await scene.post('y'.repeat(99_000))
+  await scene.post('z'.repeat(99_000))
+  scene.join(two)
+  await replay(scene, two)
+  await until(() => two.go)
+  const waiting = scene.post('last', { level: 'delivered' })
+  t.notOk(two.data.includes('last'))
+  two.reads = true
+  two.go!()
+  t.match(await waiting, { delivered: true })
+  t.equal(two.data.at(-1), 'last')
+})
+
+t.test('a reader that is overtaken by what is kept is told of the gap', async t => {
+  const scene = await open(t, { limits: { entries: 120 } })
+  for (const n of numbers(0, 120)) await scene.post(n === 99 ? 'x'.repeat(99_000) : n === 50 || n === 98 ? 'y'.repeat(90_000) : n)
+  const two = new Listener('agent-two')
+  two.reads = false
+  const { epoch } = await replay(scene, scene.join(two))
+  await until(() => two.go)
+  for (const n of numbers(120, 300)) await scene.post(n)
+  two.reads = true
+  two.go!()
+  await until(() => two.data.at(-1) === 299)
+  t.strictSame(two.frames.filter(({ type }) => type === 'inbox_gap'), [{ type: 'inbox_gap', epoch, offset: 180, recovered: false }])
+  const after = two.frames.slice(two.frames.findIndex(({ type }) => type === 'inbox_gap') + 1)
+  t.strictSame(after.map(({ offset }) => offset), numbers(181, 301))
+})
+
+t.test('of an inbox that is known no more nothing is said twice, and the gap is told', async t => {
+  const scene = await open(t)
+  const two = scene.join(new Listener('agent-two'))
+  const { epoch } = await replay(scene, two, undefined)
+  await scene.post(1)
+  await until(() => two.data.length === 1)
+  scene.broker.listener.lost('i:agent-two', { epoch: 'next', offset: 7 })
+  scene.broker.listener.appended('i:agent-two', 'next', { offset: 8, from: 'x', data: 'd8', at: 0 })
+  scene.broker.listener.appended('i:agent-two', 'next', { offset: 8, from: 'x', data: 'd8', at: 0 })
+  t.strictSame(two.frames.map(({ type, offset }) => [type, offset]), [['direct', 1], ['inbox_gap', 7], ['direct', 8]])
+  t.not(two.frames[2].epoch, epoch)
+})
+
+t.test('a connection that is gone is read for no more', async t => {
+  const scene = await open(t)
+  for (const n of numbers(0, 250)) await scene.post(n)
+  const two = scene.join(new Listener('agent-two'))
+  const { start } = await scene.direct.replay(two, undefined)
+  two.isOpen = false
+  start()
+  await sleep(20)
+  t.equal(two.data.length, 100, 'but what was read for it')
+})
+
+t.test('a failure while it is read is told', async t => {
+  const scene = await open(t)
+  for (const n of numbers(0, 150)) await scene.post(n)
+  const two = scene.join(new Listener('agent-two'))
+  const { start } = await scene.direct.replay(two, undefined)
+  scene.broker.error = () => new Error('broken')
+  scene.broker.faults = 1
+  start()
+  await until(() => scene.errors.length > 0)
+  await scene.post('next')
+  await until(() => two.data.includes('next'))
+  t.match(two.frames.at(-2), { type: 'inbox_gap' }, 'and what it did not get')
+})
+
+t.test('in the other dialect everything is direct', async t => {
+  const scene = await open(t)
+  const two = scene.join(new Listener('agent-two', { dialect: 'v1' }))
+  await scene.post({ a: 1 })
+  await scene.direct.post('agent-one', { to: 'agent-two', data: 'small', manner: 'small' })
+  await until(() => two.data.length === 2)
+  t.strictSame(two.data, [{ a: 1 }, 'small'])
+  t.match(two.frames[1], { type: 'direct', from: 'agent-one', fromMetadata: undefined })
+})

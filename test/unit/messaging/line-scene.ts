@@ -1,0 +1,86 @@
+import type { Principal } from '../../../src/auth/principal.js'
+import { problem } from '../../../src/errors.js'
+import type { AppendCommand, Appended, BrokerListener, Page, Position } from '../../../src/storage/message-broker.js'
+import { MemoryBroker } from '../../../src/storage/memory/message-broker.js'
+import type { Dialect, Peer } from '../../../src/messaging/peer.js'
+import { Rights } from '../../../src/auth/rights.js'
+import type { Outgoing } from '../../../src/protocol/encoded-message.js'
+import { until, type Json } from '../../support/harness.js'
+
+export function principal (agentId: string, more: Partial<Principal> = {}): Principal {
+  return { type: 'agent', role: 'agent', subject: agentId, agentId, incarnation: 1, tokenId: 'j', sessionId: null, expiresAt: null, scopes: [], keyDigest: null, ...more }
+}
+
+/** A connection that keeps what it is sent, and takes it when the test lets it. */
+export class Listener implements Peer {
+  readonly id = Math.random().toString(36)
+  readonly frames: Json[] = []
+  readonly bearer: Principal
+  readonly rights: Rights
+  readonly dialect: Dialect
+  isOpen = true
+  observes = false
+  /** What is to go on once what it was sent has left. */
+  go: (() => void) | undefined
+  reads = true
+
+  constructor (readonly peerId: string, { dialect = 'agents', ...more }: Partial<Principal> & { dialect?: Dialect } = {}) {
+    this.bearer = principal(peerId, more)
+    this.rights = new Rights(this.bearer)
+    this.dialect = dialect
+  }
+
+  push ({ text }: Outgoing): void {
+    this.frames.push(JSON.parse(text))
+  }
+
+  whenSent (_kind: string, go: () => void): void {
+    this.go = go
+    if (this.reads) setImmediate(go)
+  }
+
+  async next (type: string, index = 0): Promise<Json> {
+    const found = () => this.frames.filter(frame => frame.type === type)[index]
+    await until(found)
+    return found()
+  }
+
+  /** The data of all `direct` frames. */
+  get data (): Json[] {
+    return this.frames.filter(({ type }) => type === 'direct').map(({ data }) => data)
+  }
+}
+
+/** A broker that cannot be reached, or fails, as often as the test says; it can forget and lose. */
+export class Faulty extends MemoryBroker {
+  listener!: BrokerListener
+  /** Calls that fail, and how. */
+  faults = 0
+  error: () => Error = () => problem('storage-unavailable', 'Away')
+
+  override async open (listener: BrokerListener): Promise<void> {
+    this.listener = listener
+    return super.open(listener)
+  }
+
+  override async append (command: AppendCommand): Promise<Appended> {
+    this.#check()
+    return super.append(command)
+  }
+
+  override async read (log: string, query: { since?: Position | undefined, limit: number }): Promise<Page> {
+    this.#check()
+    return super.read(log, query)
+  }
+
+  override async follow (log: string): Promise<Position> {
+    this.#check()
+    return super.follow(log)
+  }
+
+  #check () {
+    if (this.faults <= 0) return
+    this.faults--
+    throw this.error()
+  }
+}

@@ -1,0 +1,270 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import fastify from 'fastify'
+import t, { type Test } from 'tap'
+import agentRegistry, { MemoryStore, problemTypes, type AgentStore, type OnRegisterHook, type Principal, type RegistryEvent } from '../../../src/index.js'
+import { build, defaults, problemOf, registration, until, type Harness } from '../../support/harness.js'
+
+const alive = ['starting', 'alive']
+const host: Principal = { type: 'admin', role: 'admin', subject: 'host-user', agentId: null, incarnation: null, tokenId: 'host-1', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
+
+t.test('the host uses the registry without HTTP to itself', async t => {
+  const { app, ...rest } = await build(t)
+  t.ok(rest.base)
+  const { agentRegistry: registry } = app
+  const seen: RegistryEvent[] = []
+  registry.events.on('change', event => { seen.push(event) })
+
+  const answer = await registry.register(registration())
+  t.match(answer, { status: 'success', agent_id: 'agent-one', created: true, revision: registry.revision, access_token: /^ey/ })
+  t.match(registry.get('agent-one'), { agent_id: 'agent-one', status: 'alive' })
+  t.equal(registry.get('agent-two'), undefined)
+  t.same((await registry.register(registration('agent-two', { agent_type: 'security' }))).created, true)
+  t.same(registry.list().map(agent => agent.agent_id), ['agent-one', 'agent-two'])
+  t.same(registry.list({ agent_type: 'security' }).map(agent => agent.agent_id), ['agent-two'])
+  t.same(registry.list({ status: 'dead' }), [])
+  t.match(registry.stats(), { total_agents: 2, alive_agents: 2, dead_agents: 0, agent_types: { testing: 1, security: 1 } })
+
+  t.equal((await registry.setStatus('agent-two', 'draining')).state, 'draining')
+  t.equal((await registry.setStatus('agent-two', 'alive')).state, 'alive')
+  const before = registry.get('agent-one')!.last_seen
+  await until(async () => (await registry.heartbeat('agent-one')).last_seen > before)
+  await registry.releaseHeld()
+  await registry.unregister('agent-two')
+  t.equal(registry.get('agent-two'), undefined)
+  t.same(seen.map(({ type, agent_id: id }) => `${type} ${id}`),
+    ['registered agent-one', 'registered agent-two', 'state agent-two', 'alive agent-two', 'alive agent-one', 'unregistered agent-two'])
+  t.equal(new Set(seen.map(event => event.revision)).size, seen.length, 'each change has a revision of its own')
+})
+
+t.test('what the host cannot do is told by the problems of the REST API', async t => {
+  const { app: { agentRegistry: registry } } = await build(t)
+  await t.rejects(registry.register({ ...registration(), agent_id: '' }), { code: 'AGENT_REGISTRY_VALIDATION_FAILED', statusCode: 422, members: { errors: [{ path: '/agent_id' }] } })
+  for (const call of [() => registry.unregister('nobody'), () => registry.heartbeat('nobody'), () => registry.setStatus('nobody', 'draining')]) {
+    await t.rejects(async () => { await call() }, { code: 'AGENT_REGISTRY_AGENT_NOT_FOUND', statusCode: problemTypes['agent-not-found'][1] })
+  }
+})
+
+t.test('what the host registers is the same agent over HTTP and sockets', async t => {
+  const registry = await build(t)
+  const watcher = await registry.watcher()
+  const { access_token: token } = await registry.app.agentRegistry.register(registration())
+  t.equal((await watcher.next('agents_update')).data.agents[0].agent_id, 'agent-one')
+  const socket = await registry.agentSocket(token)
+  await registry.app.agentRegistry.unregister('agent-one')
+  t.equal((await socket.closed).code, 4001)
+  watcher.close()
+})
+
+t.test('a listener of the host that throws does no harm', async t => {
+  const { app: { agentRegistry: registry } } = await build(t)
+  const heard: string[] = []
+  registry.events.on('registered', () => { throw new Error('listener') })
+  registry.events.on('change', ({ agent_id: id }) => { heard.push(id) })
+  await registry.register(registration())
+  t.same(heard, ['agent-one'])
+  t.ok(registry.get('agent-one'))
+})
+
+t.test('another name for the decorator', async t => {
+  const { app } = await build(t, { decorateAs: 'fleet' })
+  t.notOk(app.hasDecorator('agentRegistry'))
+  t.match(app.getDecorator<typeof app.agentRegistry>('fleet').stats(), { total_agents: 0 })
+})
+
+t.test('inject works without listening', async t => {
+  const app = fastify()
+  t.teardown(() => app.close())
+  await app.register(agentRegistry, { ...defaults, routes: { root: true, docs: true } })
+  for (const url of ['/', '/health/ready', '/public/stats', '/openapi.json', '/.well-known/arcp-configuration', '/docs/json']) {
+    const { statusCode, body } = await app.inject(url)
+    t.equal(statusCode, 200, `${url} ${statusCode === 200 ? '' : body}`)
+  }
+  await app.agentRegistry.register(registration())
+  t.equal((await app.inject('/public/agent/agent-one')).json().agent_id, 'agent-one')
+})
+
+const patience = { limits: { hookTimeoutMs: 100 } }
+const never = () => new Promise<never>(() => {})
+
+t.test('onRegister passes, refuses, or is given up', async t => {
+  const table: Array<[name: string, hook: OnRegisterHook, status: number, problem?: string, detail?: RegExp]> = [
+    ['passes at once', () => {}, 200],
+    ['passes later', async () => { await pause(10) }, 200],
+    ['refuses at once', () => { throw new Error('Not on my watch') }, 403, 'insufficient-permissions', /Not on my watch/],
+    ['refuses later', async () => { throw new Error('Not on my watch') }, 403, 'insufficient-permissions', /Not on my watch/],
+    ['throws what is no error', () => Promise.reject(Object('text')) as Promise<void>, 403, 'insufficient-permissions', /Refused by the host/],
+    ['hangs', never, 503, 'hook-failed', /in time/],
+    ['changes what it was given', ({ registration }) => { registration.name = 'Changed' }, 200]
+  ]
+  for (const [name, onRegister, status, problem, detail] of table) {
+    await t.test(name, async t => {
+      const registry = await build(t, { ...patience, onRegister })
+      const answer = await registry.register()
+      t.equal(answer.status, status)
+      if (problem) t.equal(problemOf(t, answer), problem)
+      if (detail) t.match(answer.body.detail, detail)
+      t.same(await publicNames(registry), status === 200 ? ['Agent One'] : [])
+    })
+  }
+})
+
+t.test('onRegister is told who registers what', async t => {
+  const told: Array<Parameters<OnRegisterHook>[0]> = []
+  const registry = await build(t, { onRegister: context => { told.push(context) } })
+  await registry.register()
+  await registry.app.agentRegistry.register(registration('agent-two'))
+  t.match(told[0], { registration: { agent_id: 'agent-one' }, principal: { type: 'temp', agentId: 'agent-one' } })
+  t.match(told[1], { registration: { agent_id: 'agent-two' }, principal: null })
+})
+
+t.test('authenticate lets a token of the host in, on routes and sockets', async t => {
+  const registry = await build(t, { authenticate: token => token === 'of-the-host' ? host : null })
+  t.equal((await registry.get('/agents', { token: 'of-the-host' })).status, 200)
+  t.equal((await registry.get('/agents', { token: 'of-nobody' })).status, 401)
+  const socket = await registry.agentSocket('of-the-host')
+  t.equal(socket.success.role, 'admin')
+  socket.close()
+  t.equal((await registry.get('/agents', { token: await registry.agent() })).status, 200, 'tokens of ours stay good')
+})
+
+t.test('authenticate that fails, lies or hangs opens no door', async t => {
+  const table: Array<[name: string, hook: (token: string) => unknown, status: number, problem: string]> = [
+    ['null', () => null, 401, 'token-invalid'],
+    ['undefined', () => {}, 401, 'token-invalid'],
+    ['true', () => true, 401, 'token-invalid'],
+    ['a principal that lacks members', () => ({ role: 'admin' }), 401, 'token-invalid'],
+    ['a role that does not exist', () => ({ ...host, role: 'root' }), 401, 'token-invalid'],
+    ['one that has ended', async () => ({ ...host, expiresAt: 1 }), 401, 'token-invalid'],
+    ['one that may less', () => ({ ...host, type: 'user', role: 'user' }), 403, 'insufficient-permissions'],
+    ['throws', () => { throw new Error('a secret of the host') }, 401, 'token-invalid'],
+    ['rejects', async () => { throw new Error('a secret of the host') }, 401, 'token-invalid'],
+    ['hangs', never, 503, 'hook-failed']
+  ]
+  for (const [name, authenticate, status, problem] of table) {
+    await t.test(name, async t => {
+      const registry = await build(t, { ...patience, authenticate: authenticate as () => Principal })
+      const answer = await registry.get('/agents/stats', { token: 'of-the-host' })
+      t.equal(answer.status, status)
+      t.equal(problemOf(t, answer), problem)
+      t.notMatch(answer.text, /a secret of the host|of-the-host/)
+    })
+  }
+})
+
+async function publicNames (registry: Harness): Promise<string[]> {
+  const { body } = await registry.get('/public/discover')
+  return body.map((agent: { name: string }) => agent.name)
+}
+
+t.test('publicView shows another registration, hides it, or refuses when it cannot say', async t => {
+  const table: Array<[name: string, view: (given: ReturnType<typeof registration>) => unknown, status: number, names: string[]]> = [
+    ['another one', given => ({ ...given, name: 'Somebody', metadata: { shown: 'this' } }), 200, ['Somebody']],
+    ['another one, later', async given => ({ ...given, name: 'Somebody' }), 200, ['Somebody']],
+    ['none', () => null, 200, []],
+    ['the id cannot be changed', given => ({ ...given, agent_id: 'agent-two', name: 'Somebody' }), 200, ['Somebody']],
+    ['one that is none', () => ({ name: 'Somebody' }), 503, []],
+    ['nothing', () => {}, 503, []],
+    ['throws', () => { throw new Error('a secret of the host') }, 503, []],
+    ['hangs', never, 503, []]
+  ]
+  for (const [name, view, status, names] of table) {
+    await t.test(name, async t => {
+      const registry = await build(t, { ...patience, publicView: view as () => null })
+      const answer = await registry.register()
+      t.equal(answer.status, status)
+      t.same(await publicNames(registry), names)
+      if (status === 503) t.equal(problemOf(t, answer), 'hook-failed')
+      else t.equal((await registry.get('/agents/agent-one', { token: answer.body.access_token })).body.name, 'Agent One', 'the agents tier has the whole')
+      t.notMatch(answer.text, /a secret of the host/)
+    })
+  }
+})
+
+/** A store that does what the memory store does, and notes what it is asked for. */
+function notingStore (): { store: AgentStore, calls: string[] } {
+  const calls: string[] = []
+  const memory = new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: true })
+  const store = new Proxy(memory, {
+    get (target, name) {
+      const member: unknown = Reflect.get(target, name)
+      if (typeof member !== 'function') return member
+      return (...args: unknown[]) => {
+        calls.push(String(name))
+        return Reflect.apply(member, target, args)
+      }
+    }
+  })
+  return { store, calls }
+}
+
+t.test('a store of the host is opened, used and closed', async t => {
+  const { store, calls } = notingStore()
+  const app = fastify()
+  await app.register(agentRegistry, { store })
+  await app.agentRegistry.register(registration())
+  await app.agentRegistry.heartbeat('agent-one')
+  await app.agentRegistry.unregister('agent-one')
+  await app.close()
+  const order = calls.filter(name => !['now', 'expire', 'extend'].includes(name))
+  t.same(order, ['open', 'register', 'renew', 'remove', 'close'])
+})
+
+t.test('a store that cannot be opened stops the start with its own words', async t => {
+  const { store } = notingStore()
+  store.open = async () => { throw new Error('/var/data is locked by another process') }
+  const app = fastify()
+  await t.rejects(async () => { await app.register(agentRegistry, { store: Object.assign(Object.create(store), { open: store.open }) }) }, { message: '/var/data is locked by another process' })
+  await app.close()
+})
+
+t.test('a store that fails later is answered with 500, without its words', async t => {
+  const { store } = notingStore()
+  const broken: AgentStore = Object.assign(Object.create(store), { register: async () => { throw new Error('disk at /var/data is full') } })
+  const registry = await build(t, { store: broken })
+  const answer = await registry.register()
+  t.equal(problemOf(t, answer), 'internal-error')
+  t.notMatch(answer.text, /var.data/)
+  t.equal((await registry.get('/public/stats')).status, 200)
+})
+
+async function closing (t: Test, registry: Harness) {
+  const closed = registry.app.close()
+  await t.resolves(closed)
+}
+
+t.test('a host that closes while requests run answers them, and closes its sockets with a reason', async t => {
+  let enter = () => {}
+  const entered = new Promise<void>(resolve => { enter = resolve })
+  const registry = await build(t, { onRegister: async () => { enter(); await pause(150) } })
+  const watcher = await registry.watcher()
+  const answer = registry.register()
+  await entered
+  await closing(t, registry)
+  t.equal((await answer).status, 200)
+  t.equal((await watcher.closed).code, 1001)
+  t.ok(watcher.all.some(frame => frame.type === 'going_away'))
+})
+
+t.test('a host that is closed twice, before it listened, or right after the start', async t => {
+  const app = fastify()
+  await app.register(agentRegistry)
+  await app.close()
+  await app.close()
+  const other = fastify()
+  other.register(agentRegistry)
+  await other.close()
+  const registry = await build(t)
+  await closing(t, registry)
+  await t.rejects(registry.get('/public/stats'))
+})
+
+t.test('liveness goes on by itself, and events tell the host', async t => {
+  const { app: { agentRegistry: registry } } = await build(t, { lease: { durationMs: 200 } })
+  const dead = new Promise<RegistryEvent>(resolve => { registry.events.once('dead', resolve) })
+  await registry.register(registration())
+  t.ok(alive.includes(registry.get('agent-one')!.state))
+  const event = await dead
+  t.equal(event.agent_id, 'agent-one')
+  t.equal(registry.get('agent-one')!.status, 'dead')
+  t.equal((await registry.heartbeat('agent-one')).status, 'alive')
+})

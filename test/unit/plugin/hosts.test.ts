@@ -1,0 +1,300 @@
+import { once } from 'node:events'
+import { connect, type AddressInfo } from 'node:net'
+import fastifyJwt from '@fastify/jwt'
+import rateLimit from '@fastify/rate-limit'
+import swagger from '@fastify/swagger'
+import swaggerUi from '@fastify/swagger-ui'
+import fastifyWebsocket from '@fastify/websocket'
+import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import t, { type Test } from 'tap'
+import agentRegistry, { type AgentRegistryOptions } from '../../../src/index.js'
+import { build, Client, Harness, problemOf, registration, withDefaults } from '../../support/harness.js'
+
+const hostSecret = 'the secret of the host, which is another one'
+
+/** A listening host with what `prepare` puts into it. */
+async function host (t: Test, prepare: (app: FastifyInstance) => Promise<unknown>, server: FastifyServerOptions = {}): Promise<Harness> {
+  const app = fastify(server)
+  t.teardown(() => app.close())
+  await prepare(app)
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  return new Harness(app)
+}
+
+const ours = (app: FastifyInstance, options: AgentRegistryOptions = {}) => app.register(agentRegistry, withDefaults(options))
+
+/** An agent comes, is read and goes: the whole of tokens, validation and answers. */
+async function walk (t: Test, registry: Harness, id = 'agent-one') {
+  const { status, body } = await registry.register(id)
+  t.equal(status, 200, 'registers')
+  t.equal((await registry.get(`/agents/${id}`, { token: body.access_token })).body.agent_id, id)
+  t.equal((await registry.get('/public/stats')).status, 200)
+  t.equal((await registry.delete(`/agents/${id}`, { token: body.access_token })).status, 200)
+}
+
+/** The host's own tokens: signed, verified, refused when another secret signed them. */
+function addMe (app: FastifyInstance) {
+  app.get('/me', async function me (request) {
+    await request.jwtVerify()
+    return request.user
+  })
+}
+
+async function checkMe (t: Test, registry: Harness) {
+  const token = registry.app.jwt.sign({ sub: 'somebody' })
+  t.equal((await registry.get('/me', { token })).body.sub, 'somebody')
+  const foreign = await registry.agent('agent-two')
+  t.equal((await registry.get('/me', { token: foreign })).status, 401, "a registry's token is none of the host's")
+  t.equal((await registry.get('/agents/agent-two', { token })).status, 401, "a host's token is none of the registry's")
+}
+
+t.test("a host's @fastify/jwt, default or namespaced, before or after", async t => {
+  await t.test('default, registered before', async t => {
+    const registry = await host(t, async app => {
+      await app.register(fastifyJwt, { secret: hostSecret })
+      await ours(app)
+      addMe(app)
+    })
+    await walk(t, registry)
+    await checkMe(t, registry)
+    t.same(Object.keys(registry.app.jwt).filter(name => name.startsWith('agentRegistry')), [], "our signer is not handed to the host's plugins")
+  })
+
+  await t.test('default, registered after', async t => {
+    const registry = await host(t, async app => {
+      await ours(app)
+      await app.register(fastifyJwt, { secret: hostSecret })
+      addMe(app)
+    })
+    await walk(t, registry)
+    await checkMe(t, registry)
+  })
+
+  await t.test('namespaced, registered before and after', async t => {
+    const registry = await host(t, async app => {
+      await app.register(fastifyJwt, { secret: hostSecret, namespace: 'first' })
+      await ours(app)
+      await app.register(fastifyJwt, { secret: hostSecret, namespace: 'second' })
+      app.get('/me', async request => (request as unknown as { firstJwtVerify (): Promise<object> }).firstJwtVerify())
+    })
+    await walk(t, registry)
+    const jwt = registry.app.jwt as unknown as Record<string, FastifyInstance['jwt']>
+    t.equal((await registry.get('/me', { token: jwt.first!.sign({ sub: 'somebody' }) })).body.sub, 'somebody')
+    t.same(Object.keys(jwt), ['first', 'second'])
+  })
+
+  await t.test('two sibling scopes of such a host have a registry of the same name', async t => {
+    const registry = await host(t, async app => {
+      await app.register(fastifyJwt, { secret: hostSecret })
+      for (const prefix of ['/red', '/blue']) await app.register(async scope => { await ours(scope, { prefix }) })
+    })
+    for (const prefix of ['/red', '/blue']) await walk(t, new Harness(registry.app, prefix))
+  })
+})
+
+t.test("a host's own decorators with common names keep their meaning", async t => {
+  const names = ['registry', 'store', 'core', 'sockets', 'hub', 'authenticate', 'swagger', 'wsServer', 'jwtSign']
+  const registry = await host(t, async app => {
+    app.decorateRequest('user', '')
+    app.decorateRequest('principal', null)
+    app.decorateReply('problem', null)
+    for (const name of names) app.decorate(name, () => `the host's ${name}`)
+    app.addHook('onRequest', async request => { request.user = 'the host' })
+    app.get('/me', async request => ({ user: request.user, names: names.map(name => (app.getDecorator(name) as () => string)()) }))
+    await ours(app, { routes: { docs: true } })
+  })
+  await walk(t, registry)
+  const { body } = await registry.get('/me')
+  t.same(body, { user: 'the host', names: names.map(name => `the host's ${name}`) })
+  t.equal((await registry.get('/openapi.json')).body.info.title, 'fastify-agent-registry')
+})
+
+t.test("a host's @fastify/websocket in the same scope before, after or in a sibling", async t => {
+  const orders: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
+    before: async app => { await app.register(fastifyWebsocket); await ours(app) },
+    sibling: async app => { await ours(app); await app.register(async scope => { await scope.register(fastifyWebsocket); addEcho(scope) }) },
+    after: async app => { await ours(app); await app.register(fastifyWebsocket); addEcho(app) }
+  }
+  function addEcho (app: FastifyInstance) {
+    app.get('/echo', { websocket: true }, socket => { socket.on('message', data => socket.send(String(data))) })
+  }
+  for (const [order, prepare] of Object.entries(orders)) {
+    await t.test(order, async t => {
+      const registry = await host(t, prepare)
+      const watcher = await registry.watcher()
+      watcher.send({ type: 'ping' })
+      t.equal((await watcher.next('pong')).type, 'pong')
+      if (order === 'before') return watcher.close()
+      const echo = registry.socket('/echo')
+      await echo.opened
+      echo.send('{"type":"echo"}')
+      t.equal((await echo.next('echo')).type, 'echo')
+      echo.close()
+      watcher.close()
+    })
+  }
+})
+
+t.test("a host's @fastify/rate-limit counts our routes too, and its refusals are problem documents", async t => {
+  const registry = await host(t, async app => {
+    await app.register(rateLimit, { max: 3, timeWindow: '1 minute' })
+    await ours(app)
+    app.get('/mine', async () => 'mine')
+  })
+  for (let n = 0; n < 3; n++) t.equal((await registry.get('/public/stats')).status, 200)
+  const refused = await registry.get('/public/stats')
+  t.equal(refused.status, 429)
+  t.ok(Number(refused.headers.get('retry-after')) > 0)
+  t.equal(problemOf(t, refused), 'rate-limit-exceeded')
+})
+
+t.test("a host's documents stay its own, in each form that @fastify/swagger makes", async t => {
+  const forms = {
+    'Swagger 2': { swagger: { info: { title: 'The host', version: '9' } } },
+    'OpenAPI 3.0': { openapi: { openapi: '3.0.3', info: { title: 'The host', version: '9' } } },
+    'OpenAPI 3.1': { openapi: { openapi: '3.1.0', info: { title: 'The host', version: '9' } } }
+  }
+  for (const [form, options] of Object.entries(forms)) {
+    await t.test(form, async t => {
+      const registry = await host(t, async app => {
+        await app.register(swagger, options)
+        await app.register(swaggerUi, { routePrefix: '/documentation' })
+        await ours(app, { routes: { docs: true } })
+        app.get('/mine', { schema: { response: { 200: { type: 'string' } } } }, async () => 'mine')
+      })
+      await checkDocuments(t, registry)
+    })
+  }
+})
+
+async function checkDocuments (t: Test, registry: Harness) {
+  const theirs = await registry.get('/documentation/json')
+  t.equal(theirs.status, 200)
+  t.same([theirs.body.info.title, '/mine' in theirs.body.paths], ['The host', true])
+  const own = await registry.get('/openapi.json')
+  t.equal(own.status, 200)
+  t.equal(own.body.openapi, '3.1.0')
+  t.same(['/mine' in own.body.paths, '/agents/register' in own.body.paths], [false, true])
+  t.notOk(Object.keys(own.body.paths).some(path => path.startsWith('/docs')))
+  for (const page of ['/documentation', '/docs']) {
+    const answer = await registry.get(`${page}/`)
+    t.equal(answer.status, 200, page)
+    t.match(answer.text, /swagger-ui/, page)
+  }
+  t.match((await registry.get('/docs/json')).body.info.title, 'fastify-agent-registry')
+}
+
+t.test('an error handler of the host answers for the host, ours for our routes', async t => {
+  const registry = await host(t, async app => {
+    app.setErrorHandler((error: Error, _request, reply) => { reply.code(418).send({ host: error.message }) })
+    app.get('/broken', async () => { throw new Error('broken') })
+    await ours(app, { prefix: '/registry' })
+  })
+  const mine = await registry.get('/broken')
+  t.same([mine.status, mine.body], [418, { host: 'broken' }])
+  t.equal(problemOf(t, await registry.get('/registry/agents')), 'authentication-failed')
+})
+
+t.test('a not-found handler of the host is asked for what is not below our prefix', async t => {
+  const prepare = (prefix: string) => async (app: FastifyInstance) => {
+    app.setNotFoundHandler((_request, reply) => { reply.code(404).send({ host: 'nothing' }) })
+    await ours(app, { prefix })
+  }
+  const prefixed = await host(t, prepare('/registry'))
+  t.same((await prefixed.get('/elsewhere')).body, { host: 'nothing' })
+  t.same((await prefixed.get('/registryelse')).body, { host: 'nothing' })
+  t.equal(problemOf(t, await prefixed.get('/registry/elsewhere')), 'not-found')
+  const bare = await host(t, prepare(''))
+  t.same((await bare.get('/agents/one/two/three')).body, { host: 'nothing' }, 'without a prefix the handler of the host stays')
+})
+
+t.test("a host's own compilers and parsers of bodies do not touch our routes", async t => {
+  const strange = () => { throw new Error('not made for this schema') }
+  const registry = await host(t, async app => {
+    app.setValidatorCompiler(strange)
+    app.setSerializerCompiler(strange)
+    app.setSchemaErrorFormatter(() => new Error('in the words of the host'))
+    app.addContentTypeParser('application/merge-patch+json', (_request, _payload, done) => done(null, 'parsed by the host'))
+    app.addContentTypeParser('*', (_request, _payload, done) => done(null, 'anything'))
+    await ours(app)
+    app.post('/mine', async request => request.body)
+  })
+  const token = await registry.agent()
+  const patched = await registry.patch('/agents/agent-one', { token, body: { name: 'Another Name' }, headers: { 'content-type': 'application/merge-patch+json' } })
+  t.same([patched.status, patched.body?.name], [200, 'Another Name'])
+  const wrong = await registry.post('/auth/set_pin', { token: (await registry.admin()).token, body: {} })
+  t.not(wrong.status, 500)
+  const theirs = await registry.post('/mine', { raw: 'x', headers: { 'content-type': 'application/merge-patch+json' } })
+  t.equal(theirs.text, 'parsed by the host')
+  t.equal((await registry.post('/mine', { raw: 'x', headers: { 'content-type': 'text/strange' } })).text, 'anything')
+})
+
+t.test('hooks of a host that refuse are answered as problem documents', async t => {
+  const registry = await build(t, {}, {
+    before: app => {
+      app.addHook('onRequest', async request => {
+        if (request.headers['x-blocked']) throw Object.assign(new Error('Not from you'), { statusCode: 403 })
+      })
+      app.addHook('preHandler', async request => { if (request.headers['x-broken']) throw new Error('a secret of the host') })
+    }
+  })
+  const blocked = await registry.get('/public/stats', { headers: { 'x-blocked': '1' } })
+  t.equal(blocked.status, 403)
+  t.match(blocked.headers.get('content-type'), /problem\+json/)
+  const broken = await registry.get('/public/stats', { headers: { 'x-broken': '1' } })
+  t.equal(problemOf(t, broken), 'internal-error')
+  t.notMatch(broken.text, /a secret of the host/)
+  const socket = registry.socket('/public/ws', [], { headers: { 'x-blocked': '1' } })
+  t.equal((await socket.refused).status, 403)
+})
+
+t.test('router settings of a host', async t => {
+  const settings: Record<string, FastifyServerOptions> = {
+    'no routes for HEAD': { exposeHeadRoutes: false },
+    'trailing slashes ignored': { routerOptions: { ignoreTrailingSlash: true } },
+    'any case': { routerOptions: { caseSensitive: false } },
+    'small bodies and strict JSON': { bodyLimit: 10, onProtoPoisoning: 'remove' },
+    'HTTP requests are answered while closing': { return503OnClosing: false }
+  }
+  for (const [name, server] of Object.entries(settings)) {
+    await t.test(name, async t => {
+      const registry = await host(t, app => ours(app) as unknown as Promise<unknown>, server)
+      await walk(t, registry)
+      t.equal((await registry.call('PUT', '/agents/register')).status, 405)
+      const poisoned = await registry.post('/agents/register', { token: await registry.tempToken(), raw: JSON.stringify(registration()).replace('"metadata":{', '"metadata":{"__proto__":{"x":1},') })
+      t.ok([400, 422].includes(poisoned.status), 'a poisoned body is refused whatever the host does with its own')
+    })
+  }
+})
+
+t.test('a host on IPv6 reaches the sockets too', async t => {
+  const app = fastify()
+  t.teardown(() => app.close())
+  await ours(app)
+  try {
+    await app.listen({ port: 0, host: '::1' })
+  } catch (error) {
+    t.match(error, { code: /EADDRNOTAVAIL|EAFNOSUPPORT/ })
+    return
+  }
+  const { port } = app.server.address() as AddressInfo
+  const client = new Client(`ws://[::1]:${port}/public/ws`)
+  t.equal((await client.next('welcome')).type, 'welcome')
+  client.close()
+  t.equal((await app.inject('/.well-known/arcp-configuration')).json().issuer, `http://[::1]:${port}`)
+})
+
+t.test('an upgrade that is refused or left alone does not hold up the end of the host', async t => {
+  const registry = await host(t, async app => {
+    app.get('/slow', async () => new Promise(() => {}))
+    await ours(app, { agentsWs: { timeoutMs: 300 } })
+  })
+  const { port } = registry.app.server.address() as AddressInfo
+  for (const path of ['/nowhere', '/slow']) {
+    const socket = connect(port, '127.0.0.1')
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n`)
+    socket.resume()
+    await once(socket, 'close')
+    t.ok(socket.destroyed, path)
+  }
+})

@@ -1,0 +1,180 @@
+import t from 'tap'
+import { Type, type TSchema } from '@sinclair/typebox'
+import { Value } from '@sinclair/typebox/value'
+import fc from 'fast-check'
+import { coerce, lowercase, verbatim } from '../../../src/lib/coerce.js'
+import type { ProblemError } from '../../../src/errors.js'
+import { AgentInfo, AgentRegistration, hideableFields, RegistrationBody } from '../../../src/protocol/schemas/agent.js'
+import { isClaims, isHostPrincipal } from '../../../src/protocol/schemas/claims.js'
+import { isPoisonousKey, isReservedAgentId, lengthOf, Nullable, Text, textFault } from '../../../src/protocol/schemas/common.js'
+import { agentsClientFrames, agentsServerFrames } from '../../../src/protocol/frames/agents.js'
+import { publicClientFrames, publicServerFrames } from '../../../src/protocol/frames/public.js'
+import { answers, ListQuery, LoginBody, MintBody, Problem, RecordQuery } from '../../../src/protocol/schemas/rest.js'
+import { assertValid, checkerOf, fieldErrors, isJson, isShallow } from '../../../src/protocol/validation.js'
+import { registration } from '../../support/harness.js'
+
+const smile = '😀'
+
+t.test('the length of a text is what people count', async t => {
+  t.equal(lengthOf(`a${smile}`), 2)
+  t.doesNotThrow(() => fc.assert(fc.property(fc.string({ unit: 'binary' }), fc.nat(5), fc.nat(10), (text, minLength, maxLength) => {
+    const length = Array.from(text).length
+    return (textFault({ minLength, maxLength }, text) === undefined) === (length >= minLength && length <= maxLength)
+  }), { numRuns: 1000 }))
+})
+
+t.test('a text is a JSON Schema string, and its pattern is tried when its length is right', async t => {
+  const schema = Text({ minLength: 1, maxLength: 2, pattern: '^a+$', description: 'As' })
+  t.strictSame(JSON.parse(JSON.stringify(schema)), { type: 'string', minLength: 1, maxLength: 2, pattern: '^a+$', description: 'As' })
+  const message = (value: unknown) => fieldErrors(schema, value)[0]?.message
+  t.equal(message('aa'), undefined)
+  t.equal(message(''), 'Expected string length greater or equal to 1')
+  t.equal(message('bbb'), 'Expected string length less or equal to 2')
+  t.equal(message('b'), "Expected string to match '^a+$'")
+  t.equal(message(7), 'Expected string')
+  t.equal(Value.Check(Text(), smile), true)
+})
+
+t.test('what is wrong is named by its path, each path once, and not more than fifty', async t => {
+  const schema = Type.Object({
+    choice: Type.Union([Type.Literal('a'), Type.Literal('b')]),
+    maybe: Nullable(Type.Object({ deep: Nullable(Text({ maxLength: 1 })) })),
+    mixed: Type.Union([Type.String(), Type.Number(), Type.Boolean()])
+  })
+  t.same(fieldErrors(schema, { choice: 'a', maybe: null, mixed: 1 }), [])
+  t.same(fieldErrors(schema, { choice: 'c', maybe: { deep: 'ab' }, mixed: null }), [
+    { path: '/choice', message: 'Expected one of a, b' },
+    { path: '/maybe/deep', message: 'Expected string length less or equal to 1' },
+    { path: '/mixed', message: 'Expected one of string, number, boolean' }
+  ])
+  t.same(fieldErrors(schema, {}).map(({ path }) => path), ['/choice', '/maybe', '/mixed'])
+  t.equal(fieldErrors(Type.Array(Type.Integer()), Array(100).fill('x')).length, 50)
+  t.equal(checkerOf(schema), checkerOf(schema))
+})
+
+t.test('what is valid is asserted, what is not is refused with every entry', async t => {
+  const schema = Type.Object({ a: Type.Integer(), b: Type.Integer() })
+  t.doesNotThrow(() => assertValid(schema, { a: 1, b: 2 }))
+  try {
+    assertValid(schema, { a: 'x' })
+    t.fail('not refused')
+  } catch (error) {
+    t.match(error, { type: 'validation-failed', statusCode: 422, message: '/b: Expected required property' } satisfies Partial<ProblemError>)
+    t.equal(((error as ProblemError).members!.errors as unknown[]).length, 2)
+  }
+})
+
+t.test('depth is counted without recursion', async t => {
+  const nested = (levels: number) => Array.from({ length: levels }).reduce(inner => ({ inner }), 1)
+  for (const levels of [0, 1, 5]) {
+    t.equal(isShallow(nested(levels), levels), true)
+    t.equal(isShallow(nested(levels + 1), levels), false)
+  }
+  t.equal(isShallow(nested(1_000_000), 32), false)
+  t.equal(isShallow(Array(200_000).fill([1]), 2), true)
+})
+
+t.test('JSON can say what it says back the same', async t => {
+  t.doesNotThrow(() => fc.assert(fc.property(fc.jsonValue(), value => isJson(value))))
+  for (const value of [NaN, Infinity, 1n, Symbol('s'), () => 1]) {
+    t.equal(isJson(value), false)
+    t.equal(isJson({ a: [{ b: value }] }), false)
+  }
+  t.equal(isJson(Array(200_000).fill(1)), true)
+})
+
+const readings: Array<[schema: TSchema, given: unknown, read: unknown]> = [
+  [Type.String(), ' a ', 'a'],
+  [Text(), ' a ', 'a'],
+  [Type.String(verbatim), ' a ', ' a '],
+  [Type.String(), 7, 7],
+  [Type.Integer(), ' 12 ', 12],
+  [Type.Integer(), '-1', -1],
+  [Type.Number(), '1.5', 1.5],
+  [Type.Number(), '1e3', 1000],
+  [Type.Number(), '1E-05', 0.00001],
+  [Type.Number(), '1e', '1e'],
+  [Type.Integer(), '1e3', '1e3'],
+  [Type.Number(), '0x10', '0x10'],
+  [Type.Number(), '', ''],
+  [Type.Number(), 'NaN', 'NaN'],
+  [Type.Number(), null, null],
+  ...['true', ' TRUE ', '1', 'yes', 'on'].map((text): [TSchema, unknown, unknown] => [Type.Boolean(), text, true]),
+  ...['false', '0', 'No', 'off'].map((text): [TSchema, unknown, unknown] => [Type.Boolean(), text, false]),
+  [Type.Boolean(), 'maybe', 'maybe'],
+  [Type.Boolean(), 1, 1],
+  [Type.Array(Type.Integer()), '3', [3]],
+  [Type.Array(Type.Integer()), ['3', 'x', 4], [3, 'x', 4]],
+  [Type.Array(Type.Integer()), 3, 3],
+  [Nullable(Type.Integer()), '3', 3],
+  [Nullable(Type.Integer()), null, null],
+  [Nullable(Text()), ' a ', 'a'],
+  [Type.Union([Type.Literal('a'), Type.Literal('b')], lowercase), ' A ', 'a'],
+  [Type.Union([Type.Literal('a'), Type.Literal('b')], lowercase), 7, 7],
+  [Type.Union([Type.Literal('a'), Type.Literal('b')]), 'A', 'A'],
+  [Type.Object({ a: Type.Integer({ default: 5 }), b: Type.Optional(Type.Boolean()) }), { other: ' x ' }, { a: 5, other: ' x ' }],
+  [Type.Object({ a: Type.Integer({ default: 5 }), b: Type.Boolean() }), { a: '6', b: 'yes' }, { a: 6, b: true }],
+  [Type.Object({ a: Type.Object({ b: Type.Integer() }) }), { a: { b: '1' } }, { a: { b: 1 } }],
+  [Type.Object({ toString: Type.Optional(Type.String()) }), {}, {}],
+  [Type.Object({ a: Type.Integer() }), 'text', 'text'],
+  [Type.Object({ a: Type.Integer() }), null, null],
+  [Type.Object({ a: Type.Integer() }), ['1'], ['1']],
+  [Type.Object({}), { a: 1 }, { a: 1 }],
+  [Type.Null(), ' a ', ' a '],
+  [ListQuery, { limit: '10', include_metrics: 'on', capabilities: 'one' }, { limit: 10, include_metrics: true, capabilities: ['one'] }],
+  [RecordQuery, {}, { include_metrics: true }],
+  [LoginBody, { username: ' admin ', password: ' secret ' }, { username: 'admin', password: ' secret ' }],
+  [MintBody, { user_id: 'u1', agent_id: 'a12', role: 'ADMIN' }, { user_id: 'u1', agent_id: 'a12', scopes: [], role: 'admin' }]
+]
+
+t.test('what came as text is read, what does not fit is left for the schema', async t => {
+  for (const [schema, given, read] of readings) {
+    const before = structuredClone(given)
+    t.strictSame(coerce(schema, given), read, `${schema.type ?? 'choice'} of ${JSON.stringify(given)}`)
+    t.strictSame(given, before, 'and the input stays as it was')
+  }
+})
+
+t.test('an object that was read has no other prototype', async t => {
+  const read = coerce(Type.Object({ a: Type.Integer() }), JSON.parse('{"__proto__":{"b":1},"a":"1"}')) as { a: number }
+  t.equal(Object.getPrototypeOf(read), Object.prototype)
+  t.equal(read.a, 1)
+  t.notOk('b' in read)
+})
+
+t.test('names that would hide a path or change an object are reserved', async t => {
+  for (const id of ['register', 'search', 'stats', 'ws', 'report-metrics', 'changes', 'events', '__proto__', 'constructor', 'prototype']) t.ok(isReservedAgentId(id), id)
+  for (const id of ['Register', 'agent-one', 'hasOwnProperty', 'toString']) t.notOk(isReservedAgentId(id), id)
+  t.same(['__proto__', 'constructor', 'prototype', 'toString', 'register'].map(isPoisonousKey), [true, true, true, false, false])
+})
+
+t.test('a registration body may leave out what a stored registration always has', async t => {
+  t.equal(checkerOf(RegistrationBody).Check(registration()), true)
+  t.equal(checkerOf(RegistrationBody).Check(registration('agent-one', { features: null, requirements: { permissions: [] } })), true)
+  t.equal(checkerOf(AgentRegistration).Check(registration()), false)
+  for (const field of hideableFields) t.ok(field in AgentInfo.properties, field)
+})
+
+t.test('claims of our tokens are told from anything else', async t => {
+  const claims = { iss: 'i', aud: 'a', sub: 's', jti: 'j', typ: 'agent', role: 'agent', iat: 1, exp: 2 }
+  t.equal(isClaims(claims), true)
+  for (const more of [{ typ: 'ticket' }, { role: 'root' }, { sub: '' }, { exp: '2' }, { exp: 1.5 }, { iat: -1 }, { inc: 'x' }, { scopes: [1] }, { typ: undefined }]) t.equal(isClaims({ ...claims, ...more }), false, JSON.stringify(more))
+  const principal = { type: 'user', role: 'user', subject: 's', agentId: null, incarnation: null, tokenId: 't', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
+  t.equal(isHostPrincipal(principal), true)
+  for (const more of [{ type: 'root' }, { subject: '' }, { scopes: null }, { expiresAt: NaN }, { agentId: 7 }]) t.equal(isHostPrincipal({ ...principal, ...more }), false, JSON.stringify(more))
+})
+
+const texts = (schema: unknown): TSchema[] => {
+  if (typeof schema !== 'object' || schema === null) return []
+  const own = 'pattern' in schema || 'maxLength' in schema ? [schema as unknown as TSchema] : []
+  return [...own, ...Object.values(schema).flatMap(texts)]
+}
+
+t.test('every schema compiles, is plain JSON Schema, and answers are documented', async t => {
+  const all: TSchema[] = [...Object.values(publicClientFrames), ...Object.values(agentsClientFrames), ...publicServerFrames, ...agentsServerFrames, AgentInfo, RegistrationBody, Problem]
+  for (const schema of all) {
+    t.doesNotThrow(() => checkerOf(schema))
+    t.ok(texts(JSON.parse(JSON.stringify(schema))).every(({ type }) => type === 'string'))
+  }
+  t.same(Object.keys(answers(Problem)), ['200', '4xx', '5xx'])
+})

@@ -1,0 +1,212 @@
+import { connect } from 'node:net'
+import t from 'tap'
+import { build, problemOf, sleep, until, type Harness, type Json } from '../../support/harness.js'
+import { answerOf, events, textOf, type SentEvent } from './feed-helper.js'
+
+const short = ({ event, data }: SentEvent) => [event, data.agent_id]
+const take = async (stream: Awaited<ReturnType<typeof events>>, count: number, ...kinds: string[]) => {
+  const found: SentEvent[] = []
+  while (found.length < count) found.push(await stream.next(...kinds))
+  return found
+}
+const changes = ['put', 'state', 'remove']
+const epochOf = ({ app }: Harness) => app.agentRegistry.revision.split(':')[0]
+
+t.test('every change is an event, once and in order, with its revision as the id', async t => {
+  const registry = await build(t)
+  const { agentRegistry } = registry.app
+  const token = await registry.join('agent-reader')
+  const start = agentRegistry.revision
+  const stream = await events(registry, { token })
+  t.match(stream.headers, { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache, no-transform' })
+  await until(() => stream.lastId === start)
+  await registry.join()
+  await agentRegistry.heartbeat('agent-one')
+  await agentRegistry.setStatus('agent-one', 'draining')
+  await agentRegistry.unregister('agent-one')
+  const seen = await take(stream, 4)
+  t.strictSame(seen.map(({ event, data }) => [event, data.op, data.state ?? null, data.reason]), [
+    ['put', 'put', 'starting', 'created'],
+    ['state', 'state', 'alive', 'first-sign'],
+    ['state', 'state', 'draining', 'requested'],
+    ['remove', 'remove', null, 'removed']
+  ])
+  t.equal(seen[0]!.data.agent.name, 'Agent One')
+  const n = Number(start.split(':')[1])
+  t.strictSame(seen.map(({ id }) => id), [1, 2, 3, 4].map(more => `${epochOf(registry)}:${n + more}`))
+  t.ok(seen.every(({ id, data }) => id === data.revision))
+})
+
+t.test('a stream continues from the id of the last event, which counts more than the URL', async t => {
+  const registry = await build(t)
+  const token = await registry.join('agent-reader')
+  const first = await events(registry, { token })
+  await registry.join('agent-a')
+  await first.next('put')
+  first.close()
+  await registry.join('agent-b')
+  await registry.join('agent-c')
+  const byHeader = await events(registry, { token, query: `?since=${epochOf(registry)}:0&snapshot=true`, headers: { 'last-event-id': first.lastId } })
+  t.strictSame((await take(byHeader, 2)).map(short), [['put', 'agent-b'], ['put', 'agent-c']])
+  const byQuery = await events(registry, { token, query: `?since=${first.lastId}` })
+  t.strictSame((await take(byQuery, 2)).map(short), [['put', 'agent-b'], ['put', 'agent-c']])
+  const byEmptyHeader = await events(registry, { token, query: `?since=${first.lastId}`, headers: { 'last-event-id': '' } })
+  t.strictSame((await take(byEmptyHeader, 2)).map(short), [['put', 'agent-b'], ['put', 'agent-c']])
+})
+
+t.test('a snapshot comes in pages, of which only the last may be continued from', async t => {
+  const registry = await build(t)
+  const token = await registry.join('agent-0')
+  for (let i = 1; i < 620; i++) await registry.join(`agent-${i}`)
+  const stream = await events(registry, { token, query: '?snapshot=true' })
+  const pages: SentEvent[] = []
+  while (!pages.at(-1)?.data.last) pages.push(await stream.next())
+  t.ok(pages.length > 1)
+  t.ok(pages.every(({ event, data }) => event === 'snapshot' && data.revision === registry.app.agentRegistry.revision))
+  t.strictSame(pages.map(({ id }) => id), [...Array(pages.length - 1).fill('incomplete'), registry.app.agentRegistry.revision])
+  t.strictSame(pages.flatMap(({ data }) => data.agents.map((agent: Json) => agent.agent_id)), Array.from({ length: 620 }, (_, i) => `agent-${i}`))
+  await registry.join('agent-next')
+  t.strictSame(short(await stream.next()), ['put', 'agent-next'])
+})
+
+t.test('what cannot be continued starts anew, whatever is wrong with the id', async t => {
+  const registry = await build(t, { feed: { ringSize: 3 } })
+  const token = await registry.join('agent-0')
+  for (let i = 1; i < 9; i++) await registry.join(`agent-${i}`)
+  const epoch = epochOf(registry)
+  for (const id of [`${epoch}:1`, `${epoch}:10`, 'other:9', 'incomplete', 'x'.repeat(300)]) {
+    const stream = await events(registry, { token, headers: { 'last-event-id': id } })
+    t.match(await stream.next(), { event: 'resync', id: 'incomplete', data: { revision: registry.app.agentRegistry.revision } }, id)
+    t.match(await stream.next(), { event: 'snapshot', id: registry.app.agentRegistry.revision, data: { last: true, agents: { length: 9 } } }, id)
+    stream.close()
+  }
+  const edge = await events(registry, { token, query: `?since=${epoch}:6` })
+  t.strictSame((await take(edge, 3)).map(short), [['put', 'agent-6'], ['put', 'agent-7'], ['put', 'agent-8']])
+})
+
+t.test('a filter shows a part, and bookmarks move its reader on; only the whole has a digest', async t => {
+  const registry = await build(t, { feed: { bookmarkIntervalMs: 100 } })
+  const { agentRegistry } = registry.app
+  const token = await registry.join('agent-reader')
+  const [part, whole] = [await events(registry, { token, query: '?agent_type=SECURITY' }), await events(registry, { token })]
+  await registry.join('agent-a')
+  await registry.join('agent-b', { agent_type: 'security' })
+  await agentRegistry.setStatus('agent-a', 'draining')
+  t.strictSame(short(await part.next(...changes)), ['put', 'agent-b'])
+  t.strictSame((await take(whole, 3, ...changes)).map(short), [['put', 'agent-a'], ['put', 'agent-b'], ['state', 'agent-a']])
+  let marks = await Promise.all([part.next('bookmark'), whole.next('bookmark')])
+  while (marks.some(({ id }) => id !== agentRegistry.revision)) marks = await Promise.all([part.next('bookmark'), whole.next('bookmark')])
+  t.strictSame(marks[0], { event: 'bookmark', id: agentRegistry.revision, data: { revision: agentRegistry.revision, count: 1 } })
+  t.match(marks[1], { data: { count: 3, digest: /^[0-9a-f]{16}$/ } })
+  t.strictSame(part.all.filter(({ event }) => changes.includes(event)).map(short), [['put', 'agent-b']])
+})
+
+t.test('agents, users and admins may read, others may not', async t => {
+  const registry = await build(t)
+  const admin = await registry.admin()
+  const { body: user } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'ann', agent_id: 'ann-agent' } })
+  for (const call of [{ token: await registry.join() }, { token: user.access_token, headers: admin.headers }, admin]) {
+    const stream = await events(registry, call)
+    t.ok(stream.isOpen)
+    stream.close()
+    t.equal((await registry.get('/agents/changes', call)).status, 200)
+  }
+  for (const path of ['/agents/events', '/agents/changes']) {
+    t.equal(problemOf(t, await registry.get(path)), 'authentication-failed')
+    t.equal(problemOf(t, await registry.get(path, { token: await registry.tempToken() })), 'insufficient-permissions')
+    t.equal(problemOf(t, await registry.get(`${path}?status=asleep`, { token: await registry.join() })), 'validation-failed')
+    t.equal(problemOf(t, await registry.post(path, { token: await registry.join() })), 'method-not-allowed')
+  }
+})
+
+t.test('what is silent shows that it is there, and tells each client another time to come back after', async t => {
+  const registry = await build(t, { feed: { keepAliveMs: 100 } })
+  const token = await registry.join()
+  const streams = await Promise.all(Array.from({ length: 20 }, () => events(registry, { token })))
+  await until(() => streams.every(({ comments }) => comments >= 3))
+  t.ok(streams.every(({ all, retryMs }) => all.length === 0 && retryMs >= 1000 && retryMs <= 3000))
+  t.ok(new Set(streams.map(({ retryMs }) => retryMs)).size > 10)
+})
+
+t.test('a reader that takes nothing costs a number, and is cut off', async t => {
+  const registry = await build(t, { feed: { keepAliveMs: 1000 } })
+  const token = await registry.join()
+  const slow = connect({ port: Number(new URL(registry.base).port), host: '127.0.0.1' })
+  t.teardown(() => slow.destroy())
+  slow.pause()
+  slow.write(`GET /agents/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n\r\n`)
+  const quick = await events(registry, { token })
+  const big = { metadata: { big: ['x'.repeat(90_000)] } }
+  const before = process.memoryUsage.rss()
+  // More than the buffers of the network take.
+  for (let i = 0; i < 300; i++) await registry.join(`agent-${i % 3}`, big)
+  await take(quick, 300, 'put')
+  t.ok(process.memoryUsage.rss() - before < 400_000_000)
+  const cut = await new Promise<boolean>(resolve => {
+    slow.once('close', () => resolve(true))
+    // Only one who reads hears of the end.
+    setTimeout(() => slow.resume(), 6000)
+    setTimeout(() => resolve(false), 15_000)
+  })
+  t.ok(cut)
+  t.ok(quick.isOpen)
+})
+
+t.test('streams and waiting polls are capped, in all, for one caller and from one address', async t => {
+  const rows: Array<[object, number]> = [[{ maxStreams: 3 }, 3], [{ maxStreamsPerCaller: 2 }, 2], [{ maxStreamsPerAddress: 4 }, 4]]
+  for (const [feed, room] of rows) {
+    const registry = await build(t, { feed })
+    const token = await registry.join()
+    const streams = [await events(registry, { token })]
+    for (let i = 1; i < room; i++) streams.push(await events(registry, { token }))
+    const since = registry.app.agentRegistry.revision
+    for (const path of ['/agents/events', `/agents/changes?wait=5&since=${since}`]) {
+      const refused = await registry.get(path, { token })
+      t.equal(problemOf(t, refused), 'too-many-connections')
+      t.equal(refused.status, 503)
+      t.ok(Number(refused.headers.get('retry-after')) >= 1)
+    }
+    t.equal((await registry.get(`/agents/changes?since=${since}`, { token })).status, 200, 'what need not wait has room')
+    streams[0]!.close()
+    await until(async () => {
+      const response = await answerOf(registry, '/agents/events', { authorization: `Bearer ${token}` })
+      if (response.statusCode !== 200) await textOf(response)
+      return response.statusCode === 200
+    })
+  }
+})
+
+t.test('a stream ends within a second of the right to read it', async t => {
+  const registry = await build(t, { admin: { sessionTimeoutMs: 1500 } })
+  const admin = await registry.admin()
+  const rows: Array<[reason: string, call: { token: string, headers?: Record<string, string> }, end: () => Promise<unknown>]> = [
+    ['Replaced by a newer instance', { token: await registry.join('agent-a') }, () => registry.join('agent-a')],
+    ['Token revoked', { token: await registry.join('agent-b') }, () => registry.app.agentRegistry.unregister('agent-b')],
+    ['Session ended', admin, () => registry.post('/auth/logout', admin)],
+    ['Token expired', await registry.admin(), () => sleep(1)]
+  ]
+  for (const [reason, call, end] of rows) {
+    const stream = await events(registry, call)
+    await end()
+    t.match(await stream.next('end'), { data: { reason } })
+    await stream.closed()
+    t.equal(stream.all.filter(({ event }) => event === 'end').length, 1)
+    t.equal((await registry.get('/agents/events', call)).status, 401, 'and does not open again')
+  }
+})
+
+t.test('a server that goes down sends everybody away, each with another time, and is not held up', async t => {
+  const registry = await build(t, { sockets: { drainMs: 3000 } })
+  const token = await registry.join()
+  const streams = await Promise.all(Array.from({ length: 30 }, () => events(registry, { token })))
+  const poll = registry.get(`/agents/changes?wait=30&since=${registry.app.agentRegistry.revision}`, { token })
+  await sleep(100)
+  const closing = registry.app.close()
+  const away = await Promise.all(streams.map(stream => stream.next('going_away')))
+  t.ok(away.every(({ data }) => data.retryAfterMs >= 0 && data.retryAfterMs <= 3000))
+  t.ok(new Set(away.map(({ data }) => data.retryAfterMs)).size > 15)
+  t.ok(streams.every(({ retryMs }, index) => retryMs === away[index]!.data.retryAfterMs))
+  t.strictSame((await poll).body, { changes: [], revision: registry.app.agentRegistry.revision })
+  await Promise.all(streams.map(stream => stream.closed()))
+  await closing
+})

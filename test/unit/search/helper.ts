@@ -1,0 +1,47 @@
+import { Registry } from '../../../src/registry/registry.js'
+import { MemoryStore } from '../../../src/storage/memory/agent-store.js'
+import type { AgentRegistration } from '../../../src/protocol/schemas/agent.js'
+import type { Fields } from '../../../src/search/fields.js'
+import { registration } from '../../support/harness.js'
+
+const empty: Fields = { name: '', context_brief: '', capabilities: '', agent_type: '', features: '', metadata: '', ai_context: '' }
+
+/** A text with some fields. */
+export const fields = (some: Partial<Fields>): Fields => ({ ...empty, ...some })
+
+/** A registry without HTTP around it. */
+export async function openRegistry (more: { hiddenFields?: string[], publicView?: (shown: AgentRegistration) => AgentRegistration | null } = {}) {
+  const registry = new Registry({
+    store: new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: false }),
+    leaseMs: 60_000,
+    cleanupIntervalMs: 60_000,
+    maxAgents: 100_000,
+    maxRecordBytes: 131_072,
+    allowedAgentTypes: ['*'],
+    ringSize: 100,
+    hookTimeoutMs: 1_000,
+    hiddenFields: [],
+    onError: error => { throw error },
+    ...more
+  })
+  await registry.open()
+  const add = (id: string, values: object = {}) => registry.register(registry.parse(registration(id, values)), { kind: 'owner' }, null)
+  return { registry, add }
+}
+
+/** Resolves once `condition` holds. */
+export async function until (condition: () => boolean): Promise<void> {
+  for (let tries = 0; !condition(); tries++) {
+    if (tries === 2_000) throw new Error('it did not come to pass')
+    await new Promise(resolve => setTimeout(resolve, 5))
+  }
+}
+
+export interface Deferred { resolve: (answer: number[][]) => void, reject: (error: Error) => void, texts: string[] }
+
+/** A provider that answers when the test says so. */
+export function manualEmbed () {
+  const calls: Deferred[] = []
+  const embed = (texts: string[]) => new Promise<number[][]>((resolve, reject) => { calls.push({ resolve, reject, texts }) })
+  return { calls, embed }
+}

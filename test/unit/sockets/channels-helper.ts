@@ -1,0 +1,34 @@
+import { nextWhere } from './helper.js'
+import type { Client, Harness, Json } from '../../support/harness.js'
+
+let asked = 0
+
+/** Sends a frame and resolves with its one answer. */
+export async function ask (client: Client, frame: object): Promise<Json> {
+  const requestId = `ask-${asked++}`
+  client.send({ requestId, ...frame })
+  return await answerTo(client, requestId)
+}
+
+/** The answer to a request, whatever its type; it may have come already. */
+export async function answerTo (client: Client, requestId: string): Promise<Json> {
+  const find = () => client.all.find(frame => frame.requestId === requestId)
+  const deadline = Date.now() + 20_000
+  while (!find()) {
+    if (Date.now() > deadline) throw new Error(`No answer to ${requestId}`)
+    await new Promise(resolve => setTimeout(resolve, 2))
+  }
+  return find()
+}
+
+/** An agent that takes part. */
+export async function peer (registry: Harness, id: string, more: object = {}): Promise<Client & { success: Json }> {
+  return await registry.agentSocket(await registry.join(id, more))
+}
+
+/** What a client heard in channels, in order. */
+export const heard = (client: Client): Json[] => client.all.filter(({ type, channel }) => type === 'message' && channel !== undefined)
+export const texts = (client: Client): Json[] => heard(client).map(({ data }) => data)
+
+/** The next message of a channel. */
+export const nextMessage = (client: Client): Promise<Json> => nextWhere(client, 'message', ({ channel }) => channel !== undefined)

@@ -1,0 +1,260 @@
+import t from 'tap'
+import { build, until, type Json } from '../../support/harness.js'
+import { answerTo, ask, heard, nextMessage, peer, texts } from './channels-helper.js'
+import { assertAlive, strangeFrames } from './helper.js'
+
+const channel = 'workflows/run-1/subtasks'
+
+t.test('what is published is heard by who is subscribed, and not by who published it', async t => {
+  const registry = await build(t)
+  const [one, two, three] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two'), await peer(registry, 'agent-three')]
+  const first = await ask(one, { type: 'subscribe', channel })
+  t.match(first, { type: 'ack', channel, epoch: String, offset: 0, recovered: true })
+  await ask(two, { type: 'subscribe', channel })
+  const published = await ask(one, { type: 'publish', channel, data: { text: 'hello', n: [1, null, 'ü'] } })
+  t.same(published, { type: 'ack', requestId: published.requestId, channel, epoch: first.epoch, offset: 1 })
+  const message = await nextMessage(two)
+  t.same(message, { type: 'message', channel, from: 'agent-one', data: { text: 'hello', n: [1, null, 'ü'] }, epoch: first.epoch, offset: 1, timestamp: message.timestamp })
+  t.ok(Math.abs(message.timestamp - Date.now() / 1000) < 10 && !Number.isInteger(message.timestamp * 1e-3))
+  t.match(await ask(three, { type: 'publish', channel, data: null }), { type: 'ack', offset: 2 })
+  t.match(await nextMessage(one), { from: 'agent-three', data: null, offset: 2 })
+  t.match(await nextMessage(two), { data: null, offset: 2 })
+  await ask(two, { type: 'unsubscribe', channel })
+  await ask(two, { type: 'unsubscribe', channel })
+  await ask(three, { type: 'publish', channel, data: 3 })
+  await nextMessage(one)
+  await assertAlive(two)
+  t.same([texts(one), texts(two), texts(three)], [[null, 3], [{ text: 'hello', n: [1, null, 'ü'] }, null], []])
+  for (const client of [one, two, three]) t.same(strangeFrames('agents', client.all), [])
+})
+
+t.test('a publisher hears itself when it asks for that, and by its other connections in any case', async t => {
+  const registry = await build(t)
+  const token = await registry.join('agent-one')
+  const [one, other] = [await registry.agentSocket(token), await registry.agentSocket(token)]
+  for (const client of [one, other]) await ask(client, { type: 'subscribe', channel })
+  await ask(one, { type: 'publish', channel, data: 1 })
+  await ask(one, { type: 'publish', channel, data: 2, echo: true })
+  await ask(one, { type: 'publish', channel, data: 3, echo: false })
+  await until(() => texts(other).length === 3)
+  await assertAlive(one)
+  t.same([texts(one), texts(other)], [[2], [1, 2, 3]])
+})
+
+t.test('a subscription goes on after the last position, and says whether it could', async t => {
+  const registry = await build(t, { messaging: { historyEntries: 10 } })
+  const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
+  const { epoch } = await ask(one, { type: 'publish', channel, data: 1 })
+  for (const data of [2, 3, 4, 5]) await ask(one, { type: 'publish', channel, data })
+  t.match(await ask(two, { type: 'subscribe', channel, since: { epoch, offset: 2 } }), { epoch, offset: 5, recovered: true })
+  await ask(one, { type: 'publish', channel, data: 6 })
+  await until(() => texts(two).length === 4)
+  t.same(heard(two).map(({ data, offset }) => [data, offset]), [[3, 3], [4, 4], [5, 5], [6, 6]])
+
+  const three = await peer(registry, 'agent-three')
+  t.match(await ask(three, { type: 'subscribe', channel, since: { epoch: 'another', offset: 2 } }), { epoch, offset: 6, recovered: false })
+  await until(() => texts(three).length === 6)
+  for (let data = 7; data <= 20; data++) await ask(one, { type: 'publish', channel, data })
+  const four = await peer(registry, 'agent-four')
+  t.match(await ask(four, { type: 'subscribe', channel, since: { epoch, offset: 6 } }), { epoch, offset: 20, recovered: false })
+  await until(() => texts(four).length === 10)
+  t.same(texts(four), [11, 12, 13, 14, 15, 16, 17, 18, 19, 20])
+  const five = await peer(registry, 'agent-five')
+  t.match(await ask(five, { type: 'subscribe', channel, since: { epoch, offset: 99 } }), { epoch, offset: 20, recovered: false })
+  await ask(one, { type: 'publish', channel, data: 21 })
+  await nextMessage(five)
+  t.same(texts(five), [21])
+})
+
+t.test('a pattern hears of all channels that it matches, and a message that several match comes once', async t => {
+  const registry = await build(t)
+  const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
+  for (const pattern of ['workflows/*/done', 'workflows/**', 'workflows/run-1/*']) t.same({ ...await ask(one, { type: 'subscribe', channel: pattern }), requestId: '' }, { type: 'ack', requestId: '', channel: pattern, recovered: true })
+  t.match(await ask(one, { type: 'subscribe', channel: 'workflows/**', since: { epoch: 'x', offset: 1 } }), { type: 'ack', recovered: false })
+  await ask(one, { type: 'subscribe', channel: 'workflows/run-1/done' })
+  for (const [index, name] of ['workflows/run-1/done', 'workflows/run-2/done', 'workflows/a/b/c', 'public/x', 'workflows/z'].entries()) await ask(two, { type: 'publish', channel: name, data: index })
+  await until(() => texts(one).length === 4)
+  t.same(heard(one).map(({ channel, data }) => `${data} ${channel}`), ['0 workflows/run-1/done', '1 workflows/run-2/done', '2 workflows/a/b/c', '4 workflows/z'])
+  await ask(one, { type: 'unsubscribe', channel: 'workflows/run-1/done' })
+  await ask(one, { type: 'unsubscribe', channel: 'workflows/**' })
+  await ask(one, { type: 'unsubscribe', channel: 'workflows/never/*' })
+  await ask(two, { type: 'publish', channel: 'workflows/a/b/c', data: 5 })
+  await ask(two, { type: 'publish', channel: 'workflows/run-1/done', data: 6 })
+  await until(() => texts(one).length === 5)
+  t.same(texts(one).at(-1), 6)
+  await ask(one, { type: 'publish', channel: 'workflows/run-1/done', data: 7 })
+  await assertAlive(one)
+  t.equal(texts(one).length, 5)
+})
+
+t.test('a second subscription has other options, and delivers nothing twice', async t => {
+  const registry = await build(t)
+  const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
+  await ask(two, { type: 'publish', channel, data: 1 })
+  const { epoch } = await ask(one, { type: 'subscribe', channel })
+  await ask(two, { type: 'publish', channel, data: 2 })
+  await nextMessage(one)
+  t.match(await ask(one, { type: 'subscribe', channel, includeSenderMetadata: true }), { epoch, offset: 2, recovered: true })
+  t.match(await ask(one, { type: 'subscribe', channel, since: { epoch, offset: 1 }, includeSenderMetadata: true }), { offset: 2, recovered: true })
+  t.match(await ask(one, { type: 'subscribe', channel, since: { epoch, offset: 0 }, includeSenderMetadata: true }), { offset: 2, recovered: false })
+  await ask(two, { type: 'publish', channel, data: 3 })
+  t.match(await nextMessage(one), { data: 3, fromMetadata: { agent_id: 'agent-two', role: 'agent' } })
+  t.same(texts(one), [2, 3])
+})
+
+t.test('the same message is published once', async t => {
+  const registry = await build(t)
+  const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
+  await ask(two, { type: 'subscribe', channel })
+  const first = await ask(one, { type: 'publish', channel, data: 1, msgId: 'm' })
+  const again = await ask(one, { type: 'publish', channel, data: 1, msgId: 'm' })
+  t.notOk('duplicate' in first)
+  t.match(again, { type: 'ack', epoch: first.epoch, offset: first.offset, duplicate: true })
+  await ask(one, { type: 'publish', channel, data: 2, msgId: 'n' })
+  await until(() => texts(two).includes(2))
+  t.same(texts(two), [1, 2])
+  t.same(strangeFrames('agents', one.all), [])
+})
+
+t.test('answers and messages that were sent in one go keep their order', async t => {
+  const registry = await build(t, { agentsWs: { messagesPerSecond: 10_000, burst: 10_000 } })
+  const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
+  one.send({ type: 'publish', requestId: 'before', channel, data: 'before' })
+  one.send({ type: 'subscribe', requestId: 'subscribe', channel })
+  for (let n = 0; n < 500; n++) one.send({ type: 'publish', requestId: `p${n}`, channel, data: n, echo: n % 2 === 0 })
+  await answerTo(one, 'p499')
+  await until(() => texts(one).length === 250)
+  t.same(texts(one), Array.from({ length: 250 }, (_, n) => 2 * n))
+  t.same(one.all.filter(({ type }) => type === 'ack').map(({ requestId }) => requestId), ['before', 'subscribe', ...Array.from({ length: 500 }, (_, n) => `p${n}`)])
+  t.equal((await ask(two, { type: 'history', channel, limit: 1000 })).messages.length, 501)
+})
+
+t.test('history has the newest, or what came after a position, and says what was cut', async t => {
+  const registry = await build(t, { agentsWs: { maxMessageSize: 200_000 }, messaging: { historyEntries: 20 } })
+  const one = await peer(registry, 'agent-one')
+  t.match(await ask(one, { type: 'history', channel }), { type: 'history', channel, offset: 0, recovered: true, messages: [] })
+  for (let n = 1; n <= 5; n++) await ask(one, { type: 'publish', channel, data: n })
+  const all = await ask(one, { type: 'history', channel })
+  t.same(all.messages.map(({ data, offset, from, epoch }: Json) => [data, offset, from, epoch]), [1, 2, 3, 4, 5].map(n => [n, n, 'agent-one', all.epoch]))
+  t.match(all.messages[0], { fromMetadata: { agent_id: 'agent-one' }, timestamp: Number })
+  const data = async (more: object) => (await ask(one, { type: 'history', channel, ...more })).messages.map((message: Json) => message.data)
+  t.same(await data({ limit: 2 }), [4, 5])
+  t.same(await data({ limit: 2, since: { epoch: all.epoch, offset: 1 } }), [2, 3])
+  t.same(await data({ since: { epoch: all.epoch, offset: 5 } }), [])
+  for (let n = 1; n <= 12; n++) await ask(one, { type: 'publish', channel: 'agents/big', data: `${n} ${'x'.repeat(150_000)}` })
+  const names = (frame: Json) => frame.messages.map((message: Json) => Number(message.data.split(' ')[0]))
+  const newest = await ask(one, { type: 'history', channel: 'agents/big' })
+  t.ok(Buffer.byteLength(JSON.stringify(newest)) < 1_048_576)
+  t.same([newest.truncated, names(newest)], [true, [8, 9, 10, 11, 12]])
+  const oldest = await ask(one, { type: 'history', channel: 'agents/big', since: { epoch: newest.epoch, offset: 2 } })
+  t.same([oldest.truncated, names(oldest)], [true, [3, 4, 5, 6, 7]])
+  for (let n = 6; n <= 30; n++) await ask(one, { type: 'publish', channel, data: n })
+  t.match(await ask(one, { type: 'history', channel, limit: 1, since: { epoch: all.epoch, offset: 5 } }), { recovered: false, offset: 30, messages: [{ data: 11 }] })
+  t.same(strangeFrames('agents', one.all), [])
+})
+
+t.test('what is wrong is refused with a code, and the socket lives on', async t => {
+  const registry = await build(t, { agentsWs: { maxMessageSize: 1000 }, messaging: { maxSubscriptions: 2 } })
+  const one = await peer(registry, 'agent-one')
+  const refused: Array<[code: string, frame: object]> = [
+    ['missing_data', { type: 'publish', channel }],
+    ['message_too_large', { type: 'publish', channel, data: 'x'.repeat(1001) }],
+    ['invalid_frame', { type: 'publish', channel: '', data: 1 }],
+    ['invalid_frame', { type: 'publish', channel, data: JSON.parse('['.repeat(70) + ']'.repeat(70)) }],
+    ['invalid_frame', { type: 'presence_update', metadata: { deep: JSON.parse('['.repeat(1900) + ']'.repeat(1900)) } }],
+    ['invalid_frame', { type: 'publish', channel, data: 1, msgId: '' }],
+    ['invalid_frame', { type: 'subscribe', channel, since: { epoch: 'x' } }],
+    ['invalid_frame', { type: 'subscribe', channel, since: { epoch: 'x', offset: -1 } }],
+    ['invalid_frame', { type: 'history', channel, limit: 1001 }],
+    ['invalid_frame', { type: 'presence_update', metadata: 'x' }],
+    ['invalid_frame', { type: 'presence_update' }],
+    ['invalid_channel', { type: 'publish', channel: 'agents/*', data: 1 }],
+    ['invalid_channel', { type: 'publish', channel: 'agents//x', data: 1 }],
+    ['invalid_channel', { type: 'history', channel: 'agents/**' }],
+    ['invalid_channel', { type: 'presence', channel: 'agents/*' }],
+    ['invalid_channel', { type: 'subscribe', channel: 'agents/x*' }],
+    ['invalid_channel', { type: 'unsubscribe', channel: 'agents/x y' }],
+    ['channel_reserved', { type: 'publish', channel: '$agents', data: 1 }],
+    ['channel_reserved', { type: 'history', channel: '_x' }],
+    ['channel_reserved', { type: 'subscribe', channel: '$dead/x' }],
+    ['action_not_permitted', { type: 'subscribe', channel, group: 'workers' }],
+    ['channel_not_authorized', { type: 'subscribe', channel: 'secrets/x' }],
+    ['channel_not_authorized', { type: 'subscribe', channel: '**' }],
+    ['channel_not_authorized', { type: 'publish', channel: 'secrets/x', data: 1 }],
+    ['channel_not_authorized', { type: 'history', channel: 'agent-two/x' }],
+    ['channel_not_authorized', { type: 'presence', channel: 'user-ann/x' }]
+  ]
+  for (const [code, frame] of refused) t.match(await ask(one, frame), { type: 'error', code }, JSON.stringify(frame).slice(0, 90))
+  await ask(one, { type: 'subscribe', channel })
+  await ask(one, { type: 'subscribe', channel: 'agents/**' })
+  for (const name of ['agents/x', 'workflows/*', '$agents']) t.match(await ask(one, { type: 'subscribe', channel: name }), { type: 'error', code: 'channel_limit_exceeded' }, name)
+  t.match(await ask(one, { type: 'subscribe', channel }), { type: 'ack' })
+  await ask(one, { type: 'unsubscribe', channel: 'agents/**' })
+  t.match(await ask(one, { type: 'subscribe', channel: '$agents' }), { type: 'ack' })
+  t.equal(one.success.limits.channels, 2)
+  await assertAlive(one)
+  t.same(strangeFrames('agents', one.all), [])
+})
+
+t.test('an agent that has the name of a user takes no part', async t => {
+  const registry = await build(t)
+  const one = await peer(registry, 'user-ann')
+  for (const frame of [{ type: 'subscribe', channel }, { type: 'subscribe', channel: 'agents/*' }, { type: 'subscribe', channel: '$agents' }, { type: 'publish', channel, data: 1 }, { type: 'history', channel }, { type: 'presence', channel: '$agents' }, { type: 'presence_update', metadata: {} }]) {
+    t.match(await ask(one, frame), { type: 'error', code: 'action_not_permitted' }, frame.type)
+  }
+  t.match(await ask(one, { type: 'unsubscribe', channel }), { type: 'ack' })
+  t.same(await registry.app.agentRegistry.presence('$agents'), [])
+})
+
+t.test('what a connection is subscribed to ends with it', async t => {
+  const registry = await build(t)
+  const { agentRegistry } = registry.app
+  const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
+  for (const name of [channel, 'agents/**', '$agents']) await ask(one, { type: 'subscribe', channel: name, presence: name === channel })
+  one.send({ type: 'subscribe', channel: 'agents/late' })
+  one.ws.terminate()
+  await until(async () => (await agentRegistry.presence('$agents')).length === 1)
+  for (const name of [channel, 'agents/late']) t.same(await agentRegistry.presence(name), [])
+  await ask(two, { type: 'publish', channel, data: 1 })
+  const again = await peer(registry, 'agent-one')
+  await ask(again, { type: 'subscribe', channel })
+  t.same(await agentRegistry.presence(channel).then(peers => peers.map(({ peerId }) => peerId)), ['agent-one'])
+})
+
+t.test('a long history is given piece by piece, and what comes meanwhile follows it', async t => {
+  const registry = await build(t, { agentsWs: { messagesPerSecond: 100_000, burst: 100_000 }, messaging: { historyEntries: 5000 } })
+  const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
+  const filler = 'x'.repeat(3000)
+  const { epoch } = await ask(one, { type: 'publish', channel, data: [0, filler] })
+  for (let n = 1; n < 900; n++) one.send({ type: 'publish', channel, data: [n, filler] })
+  await ask(one, { type: 'publish', channel, data: [900, filler] })
+  two.send({ type: 'subscribe', requestId: 's', channel, since: { epoch, offset: 0 } })
+  for (let n = 901; n < 1900; n++) one.send({ type: 'publish', channel, data: [n] })
+  await ask(one, { type: 'publish', channel, data: [1900] })
+  await until(() => texts(two).length >= 1901, 20_000)
+  t.same(texts(two).map(([n]) => n), Array.from({ length: 1901 }, (_, n) => n))
+  t.match(await answerTo(two, 's'), { recovered: true })
+  t.notOk(two.all.some(({ type }) => type === 'channel_gap'))
+})
+
+t.test('a history of several pages is given to its end, also when nothing comes after it', async t => {
+  const registry = await build(t, { agentsWs: { messagesPerSecond: 100_000, burst: 100_000 } })
+  const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
+  const { epoch } = await ask(one, { type: 'publish', channel, data: 0 })
+  for (let n = 1; n < 350; n++) one.send({ type: 'publish', channel, data: n })
+  await ask(one, { type: 'publish', channel, data: 350 })
+  t.match(await ask(two, { type: 'subscribe', channel, since: { epoch, offset: 0 } }), { recovered: true, offset: 351 })
+  await until(() => texts(two).length === 351)
+  t.same(texts(two), Array.from({ length: 351 }, (_, n) => n))
+  t.match(await ask(two, { type: 'subscribe', channel, since: { epoch, offset: 351 } }), { recovered: true, offset: 351 })
+})
+
+t.test('a connection hears its own messages neither live nor from the history', async t => {
+  const registry = await build(t)
+  const one = await peer(registry, 'agent-one')
+  const { epoch } = await ask(one, { type: 'publish', channel, data: 0 })
+  for (let n = 1; n < 150; n++) one.send({ type: 'publish', channel, data: n })
+  await ask(one, { type: 'publish', channel, data: 'heard', echo: true })
+  t.match(await ask(one, { type: 'subscribe', channel, since: { epoch, offset: 0 } }), { recovered: true, offset: 151 })
+  t.match(await nextMessage(one), { data: 'heard', offset: 151 })
+})

@@ -1,0 +1,180 @@
+import { Writable } from 'node:stream'
+import fastifyWebsocket from '@fastify/websocket'
+import type { FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import { MemoryStore } from '../../../src/index.js'
+import { build, sleep, until, type Client } from '../../support/harness.js'
+import { dashboard } from './dashboard-helper.js'
+import { rawOf, sendTogether } from './helper.js'
+
+/** By itself @fastify/websocket closes the sockets of a host at once. */
+const keepsSockets = { preClose: (done: () => void) => { done() } }
+const goingAway = { code: 1001, reason: 'Going away' }
+const slotOf = ({ all }: Client): number => all.find(({ type }) => type === 'going_away').retryAfterMs
+
+/** A store that takes its time over states, and counts them. */
+class SlowStore extends MemoryStore {
+  waitMs = 50
+  done = 0
+  override async setState (command: Parameters<MemoryStore['setState']>[0]) {
+    await sleep(this.waitMs)
+    const result = await super.setState(command)
+    this.done++
+    return result
+  }
+}
+
+const slowStore = () => new SlowStore({ leaseMs: 60_000, retentionMs: 60_000 })
+const statusFrames = (count: number) => Array.from({ length: count }, (_, i) => ({ type: 'status', status: i % 2 ? 'alive' : 'draining', requestId: `s${i}` }))
+const acked = ({ all }: Client): string[] => all.filter(({ type }) => type === 'ack').map(({ requestId }) => requestId)
+
+t.test('readiness is red when the first is told, each has another slot and is closed at it', async t => {
+  const registry = await build(t, { sockets: { drainMs: 1000 } })
+  const { token } = await registry.admin()
+  const clients = [await registry.agentSocket(await registry.join()), await dashboard(registry, token), registry.socket('/agents/ws')]
+  await clients[2]!.next('auth_required')
+  for (let i = 0; i < 37; i++) clients.push(await registry.watcher())
+  const started = performance.now()
+  const late: number[] = []
+  for (const client of clients) client.ws.once('close', () => { late.push(performance.now() - started - slotOf(client)) })
+  const closing = registry.app.close()
+  await clients[39]!.next('going_away')
+  t.equal((await fetch(`${registry.base}/health/ready`)).status, 503)
+  for (const client of clients) t.strictSame(await client.closed, goingAway)
+  await closing
+  const slots = clients.map(slotOf)
+  t.equal(new Set(slots).size, clients.length, 'all different')
+  t.ok(Math.max(...slots) < 400, 'few take less than the whole time')
+  t.ok(Math.min(...late) >= -1, 'nobody is closed before the time it was told')
+})
+
+t.test('what a client sent before it heard is answered before it is closed, and has happened', async t => {
+  const store = slowStore()
+  const registry = await build(t, { store, sockets: { drainMs: 4000 } })
+  const client = await registry.agentSocket(await registry.join())
+  const frames = statusFrames(20)
+  const heard = new Promise<void>(resolve => {
+    client.ws.on('message', data => { if (String(data).includes('going_away')) resolve() })
+  })
+  const closing = registry.app.close()
+  // They are on their way when it is told, and its slot is within ten milliseconds.
+  sendTogether(client, frames)
+  await heard
+  t.strictSame(await client.closed, goingAway)
+  t.strictSame(acked(client), frames.map(({ requestId }) => requestId))
+  await closing
+  t.equal(store.done, frames.length)
+})
+
+t.test('what comes after its time is not acted on, and does not keep a client from being closed', async t => {
+  const store = slowStore()
+  const registry = await build(t, { store, sockets: { drainMs: 2000 } })
+  const client = await registry.agentSocket(await registry.join())
+  let sent = 0
+  const talk = setInterval(() => { if (client.ws.readyState === client.ws.OPEN) client.send({ type: 'status', status: 'alive', requestId: `r${sent++}` }) }, 5)
+  t.teardown(() => clearInterval(talk))
+  await until(() => acked(client).length > 2)
+  const started = Date.now()
+  await registry.app.close()
+  t.strictSame(await client.closed, goingAway)
+  t.ok(Date.now() - started < 4 * 2000)
+  t.ok(store.done >= acked(client).length && acked(client).length < sent, `${store.done} done, ${acked(client).length} acknowledged, ${sent} sent`)
+})
+
+t.test('an answer that does not come holds nothing up', async t => {
+  const store = slowStore()
+  const registry = await build(t, { store, sockets: { drainMs: 400 } })
+  const client = await registry.agentSocket(await registry.join())
+  store.waitMs = 3000
+  client.send({ type: 'status', status: 'draining', requestId: 'never' })
+  await sleep(100)
+  const started = Date.now()
+  await registry.app.close()
+  t.ok(Date.now() - started < 2500)
+  t.strictSame(await client.closed, goingAway)
+  t.strictSame(acked(client), [])
+})
+
+t.test('dead peers, and those that answer no pings, end with the deadline at the latest', async t => {
+  const registry = await build(t, { sockets: { drainMs: 600 } })
+  const [dead, mute] = [await registry.watcher(), registry.socket('/public/ws', [], { autoPong: false })]
+  await mute.next('welcome')
+  rawOf(dead).pause()
+  const started = Date.now()
+  await registry.app.close()
+  const took = Date.now() - started
+  t.ok(took >= 500 && took < 3000, `closed after ${took} ms`)
+  t.strictSame(await mute.closed, goingAway)
+  rawOf(dead).resume()
+  await dead.closed
+})
+
+/** A registry whose host looks something up on each upgrade, for as long as its query says. */
+async function startSlowHost (t: Test, prepare: (app: FastifyInstance) => unknown = () => {}) {
+  let waiting = 0
+  const registry = await build(t, { sockets: { drainMs: 2000 } }, {
+    before: async app => {
+      await prepare(app)
+      app.addHook('preHandler', async function lookItUp (request) {
+        const { wait } = request.query as { wait?: string }
+        if (wait === undefined) return
+        waiting++
+        await sleep(Number(wait))
+      })
+    }
+  })
+  return { registry, isWaiting: () => waiting > 0 }
+}
+
+t.test('an upgrade that was let in and is ready only when all have gone is refused, and holds nothing up', async t => {
+  const { registry, isWaiting } = await startSlowHost(t)
+  const late = registry.socket('/public/ws?wait=500')
+  await until(isWaiting)
+  const started = Date.now()
+  await registry.app.close()
+  t.ok(Date.now() - started < 5000)
+  t.equal((await late.refused).status, 503)
+})
+
+t.test('one that a host accepts while we send the others away is sent away too', async t => {
+  const { registry, isWaiting } = await startSlowHost(t, app => app.register(fastifyWebsocket, keepsSockets))
+  const mute = registry.socket('/public/ws', [], { autoPong: false })
+  await mute.next('welcome')
+  const late = registry.socket('/public/ws?wait=300')
+  await until(isWaiting)
+  await registry.app.close()
+  t.strictSame(await late.closed, goingAway)
+  t.strictSame(late.all, [{ type: 'going_away', retryAfterMs: 0 }])
+  t.strictSame(await mute.closed, goingAway)
+})
+
+t.test('a drain that Fastify would give up is warned of at the start', async t => {
+  for (const [pluginTimeout, warnings] of [[5000, 1], [60_000, 0], [0, 0]] as const) {
+    let log = ''
+    const stream = new Writable({ write (chunk, _encoding, done) { log += chunk; done() } })
+    await build(t, { sockets: { drainMs: 3000 } }, { server: { pluginTimeout, logger: { level: 'warn', stream } } })
+    t.equal(log.split('sockets.drainMs').length - 1, warnings)
+  }
+})
+
+t.test('sockets of the host are not told anything by us, and work while ours go', async t => {
+  const registry = await build(t, { sockets: { drainMs: 2000 } }, {
+    before: async app => {
+      await app.register(fastifyWebsocket, keepsSockets)
+      app.get('/host/ws', { websocket: true }, function echo (socket) {
+        socket.on('message', data => socket.send(`host: ${data}`))
+      })
+    }
+  })
+  const own = registry.socket('/host/ws')
+  await own.opened
+  const ours = await Promise.all(Array.from({ length: 20 }, () => registry.watcher()))
+  const closing = registry.app.close()
+  await ours[0]!.closed
+  own.send('still there')
+  t.equal(await own.next(), 'host: still there')
+  for (const client of ours) t.strictSame(await client.closed, goingAway)
+  own.close()
+  await closing
+  t.strictSame(own.all, ['host: still there'])
+})

@@ -1,0 +1,227 @@
+import type { Socket } from 'node:net'
+import fastifyWebsocket from '@fastify/websocket'
+import t from 'tap'
+import { MemoryStore, type AgentRegistryOptions } from '../../../src/index.js'
+import { manualClock } from '../auth/helper.js'
+import { build, sleep, until, type Client, type Json } from '../../support/harness.js'
+import { assertAlive, nextWhere, rawOf, sendTogether } from './helper.js'
+
+const ping = (requestId: string) => ({ type: 'ping', requestId })
+const pings = (count: number, name = 'r') => Array.from({ length: count }, (_, i) => ping(`${name}${i}`))
+
+/** Options of a registry whose time a test moves. */
+function timed (options: AgentRegistryOptions) {
+  const clock = manualClock(Date.now())
+  return { clock, options: { ...options, store: new MemoryStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock }) } }
+}
+
+/** The answer to one ping: `pong`, or the error that refuses it. */
+async function answerTo (client: Client, requestId = `r-${Math.random()}`): Promise<Json> {
+  client.send(ping(requestId))
+  for (;;) {
+    const frame = await client.next()
+    if (frame.requestId === requestId) return frame
+  }
+}
+
+const refusedFor = (retryAfterMs: number) => ({ type: 'error', code: 'rate_limited', message: 'Too many messages', retryAfterMs })
+
+t.test('at ten times the rate what is over it is refused, and every neighbour gets every answer', async t => {
+  const registry = await build(t, { agentsWs: { messagesPerSecond: 50, burst: 50 }, publicWs: { messagesPerSecond: 50, burst: 50 } })
+  const flood = await registry.agentSocket(await registry.join('agent-flood'))
+  const neighbours = [await registry.agentSocket(await registry.join('agent-calm')), await registry.watcher()]
+  const started = Date.now()
+  const sending = setInterval(() => { for (let i = 0; i < 25; i++) flood.send(ping(`${i}`)) }, 50)
+  for (let round = 0; round < 40; round++) {
+    const answers = await Promise.all(neighbours.map(client => answerTo(client)))
+    t.strictSame(answers.map(({ type }) => type), ['pong', 'pong'])
+    await sleep(50)
+  }
+  clearInterval(sending)
+  await assertRefusing(flood)
+  const seconds = (Date.now() - started) / 1000
+  const acted = flood.all.filter(({ type }) => type === 'pong').length
+  const refused = flood.all.filter(({ code }) => code === 'rate_limited').length
+  t.ok(acted >= 50 && acted <= 50 + 50 * seconds + 1, `${acted} of ${acted + refused} in ${seconds} s`)
+  t.ok(refused > 200, `${refused} refused`)
+})
+
+/** All that was sent before has been answered. */
+async function assertRefusing (client: Client): Promise<void> {
+  await answerTo(client)
+}
+
+const rates: Array<[name: string, options: AgentRegistryOptions]> = [
+  ['a connection', { agentsWs: { messagesPerSecond: 4, burst: 3 } }],
+  ['an agent', { sockets: { messagesPerSecondPerPrincipal: 4, burstPerPrincipal: 3 } }],
+  ['an address', { sockets: { messagesPerSecondPerAddress: 4, burstPerAddress: 3 } }]
+]
+for (const [name, limits] of rates) {
+  t.test(`the time to wait is exact: after it the very frame passes, a millisecond sooner it does not (${name})`, async t => {
+    const { clock, options } = timed(limits)
+    const registry = await build(t, options)
+    const headers = { authorization: `Bearer ${await registry.join()}` }
+    const client = registry.socket('/agents/ws', [], { headers })
+    await client.next('list')
+    for (let i = 0; i < 3; i++) t.equal((await answerTo(client)).type, 'pong')
+    t.strictSame(await answerTo(client, 'x'), { ...refusedFor(250), requestId: 'x' })
+    clock.advance(249)
+    t.match(await answerTo(client), refusedFor(1))
+    clock.advance(1)
+    t.equal((await answerTo(client)).type, 'pong')
+    t.match(await answerTo(client), refusedFor(250))
+  })
+}
+
+t.test('all sockets of an agent share what it may send, two agents behind one address do not', async t => {
+  const { clock, options } = timed({ sockets: { messagesPerSecondPerPrincipal: 1, burstPerPrincipal: 4 } })
+  const registry = await build(t, options)
+  const token = await registry.join('agent-one')
+  const [first, second, other] = [await registry.agentSocket(token), await registry.agentSocket(token), await registry.agentSocket(await registry.join('agent-two'))]
+  t.strictSame([(await answerTo(first)).type, (await answerTo(second)).type, (await answerTo(first)).type, (await answerTo(second)).type], ['pong', 'pong', 'pong', 'pong'])
+  for (const client of [first, second]) t.match(await answerTo(client), refusedFor(1000))
+  for (let i = 0; i < 4; i++) t.equal((await answerTo(other)).type, 'pong')
+  t.match(await answerTo(other), refusedFor(1000))
+  second.terminate()
+  const third = registry.socket('/agents/ws', [], { headers: { authorization: `Bearer ${token}` } })
+  await third.next('list')
+  t.match(await answerTo(third), refusedFor(1000), 'a new socket is no new start')
+  clock.advance(1000)
+  t.equal((await answerTo(third)).type, 'pong')
+  t.match(await answerTo(first), refusedFor(1000), 'which was the one for all of them')
+})
+
+t.test('sockets from one address share what it may send, whoever they are; those from elsewhere do not', async t => {
+  const { options } = timed({ sockets: { messagesPerSecondPerAddress: 1, burstPerAddress: 6 } })
+  const registry = await build(t, options)
+  const agent = await registry.agentSocket(await registry.join())
+  const watcher = await registry.watcher()
+  const elsewhere = registry.socket('/public/ws', [], { localAddress: '127.0.0.2' })
+  await elsewhere.next('welcome')
+  for (let i = 0; i < 5; i++) t.equal((await answerTo(i % 2 ? agent : watcher)).type, 'pong', 'after the frame with the token')
+  for (const client of [agent, watcher]) t.match(await answerTo(client), refusedFor(1000))
+  t.equal((await answerTo(elsewhere)).type, 'pong')
+})
+
+t.test('who goes on for ten seconds is closed, and not before; its neighbour, which is told the same, is not', async t => {
+  const { clock, options } = timed({ agentsWs: { messagesPerSecond: 1, burst: 1 }, sockets: { messagesPerSecondPerAddress: 1, burstPerAddress: 2 } })
+  const registry = await build(t, options)
+  const open = async (id: string) => {
+    const client = registry.socket('/agents/ws', [], { headers: { authorization: `Bearer ${await registry.join(id)}` } })
+    await client.next('list')
+    return client
+  }
+  const [flood, neighbour] = [await open('agent-flood'), await open('agent-calm')]
+  const told = []
+  for (let elapsed = 0; elapsed <= 10_000; elapsed += 250) {
+    for (let i = 0; i < 3; i++) await answerTo(flood)
+    if (elapsed % 2000 === 0) told.push((await answerTo(neighbour)).code)
+    clock.advance(250)
+  }
+  t.equal(flood.ws.readyState, flood.ws.OPEN)
+  t.ok(told.includes('rate_limited'))
+  for (let i = 0; i < 2; i++) flood.send({ type: 'ping' })
+  t.strictSame(await flood.closed, { code: 4029, reason: 'Too many messages' })
+  clock.advance(10_000)
+  t.equal((await answerTo(neighbour)).type, 'pong')
+})
+
+t.test('a flood is read slower than it comes, and the sender may go on when it is over', async t => {
+  const serverSides: Socket[] = []
+  const registry = await build(t, { publicWs: { messagesPerSecond: 50, burst: 5 } }, {
+    before: app => { app.server.on('connection', socket => { serverSides.push(socket) }) }
+  })
+  const flood = await registry.watcher()
+  const reading = serverSides.at(-1)!
+  const neighbour = await registry.agentSocket(await registry.join())
+  for (let i = 0; i < 20; i++) {
+    sendTogether(flood, pings(1000, `${i}-`))
+    await assertAlive(neighbour)
+  }
+  await until(() => reading.isPaused())
+  await until(() => flood.all.length > 20_000, 30_000)
+  const answered = flood.all.filter(({ requestId }) => requestId !== undefined)
+  t.equal(new Set(answered.map(({ requestId }) => requestId)).size, 20_000, 'and every frame is answered')
+  await until(() => !reading.isPaused())
+  await sleep(200)
+  t.equal((await answerTo(flood)).type, 'pong')
+})
+
+t.test('a server that closes is not held up by a flood', async t => {
+  const registry = await build(t, { publicWs: { messagesPerSecond: 1, burst: 1 } })
+  const flood = await registry.watcher()
+  sendTogether(flood, pings(5000))
+  await flood.next('error')
+  const started = Date.now()
+  const closing = registry.app.close()
+  t.equal((await flood.closed).code, 1001)
+  await closing
+  t.ok(Date.now() - started < 5000)
+})
+
+t.test('a flood before authentication is refused, harms nobody and forfeits nothing', async t => {
+  const registry = await build(t, { agentsWs: { messagesPerSecond: 20, burst: 20 } })
+  const token = await registry.join()
+  const [flood, neighbour] = [registry.socket('/agents/ws'), await registry.agentSocket(await registry.join('agent-calm'))]
+  await flood.next('auth_required')
+  sendTogether(flood, pings(3000))
+  await assertAlive(neighbour)
+  await until(() => flood.all.length >= 3000)
+  t.ok(flood.all.filter(({ type }) => type === 'pong').length < 500)
+  await sleep(500)
+  flood.send({ token })
+  await flood.next('auth_success')
+  await assertAlive(neighbour)
+})
+
+const pad = (bytes: number) => 'x'.repeat(bytes)
+
+t.test('frames before the token are kept up to the size of one frame, then the socket is closed', async t => {
+  const registry = await build(t)
+  const token = await registry.join()
+  const [small, large] = [registry.socket('/agents/ws'), registry.socket('/agents/ws')]
+  for (const client of [small, large]) await client.next('auth_required')
+  small.send({ type: 'unwatch', requestId: 'kept', pad: pad(60_000) })
+  small.send({ token })
+  await nextWhere(small, 'ack', ({ requestId }) => requestId === 'kept')
+  for (let i = 0; i < 2; i++) large.send({ type: 'unwatch', pad: pad(40_000) })
+  t.equal((await large.next('auth_error')).message, 'Token required')
+  t.strictSame(await large.closed, { code: 1008, reason: 'Authentication required' })
+})
+
+t.test('while a frame is handled the socket is not read, however much comes', async t => {
+  const serverSides: Socket[] = []
+  let release = () => {}
+  const registry = await build(t, { authenticate: () => new Promise(resolve => { release = () => resolve(null) }), limits: { hookTimeoutMs: 60_000 } }, {
+    before: app => { app.server.on('connection', socket => { serverSides.push(socket) }) }
+  })
+  const client = registry.socket('/agents/ws')
+  await client.next('auth_required')
+  const [reading] = serverSides
+  client.send({ token: 'whose' })
+  for (let i = 0; i < 200; i++) client.send({ type: 'unwatch', pad: pad(60_000) })
+  await until(() => reading!.isPaused())
+  await sleep(300)
+  t.ok(reading!.bytesRead < 2_000_000, `${reading!.bytesRead} bytes of 12,000,000`)
+  t.ok(rawOf(client).writableLength > 0, 'the sender has to wait')
+  release()
+  t.equal((await client.closed).code, 1008)
+})
+
+t.test('frames that were small on the wire and are large are bounded while they wait', async t => {
+  let receiving: Socket
+  const registry = await build(t, { agentsWs: { burst: 1000 }, authenticate: () => new Promise(() => {}), limits: { hookTimeoutMs: 60_000 } }, {
+    before: async app => {
+      app.server.on('connection', socket => { receiving = socket })
+      await app.register(fastifyWebsocket, { options: { perMessageDeflate: true } })
+    }
+  })
+  const client = registry.socket('/agents/ws', [], { perMessageDeflate: { threshold: 0 } })
+  await client.next('auth_required')
+  t.match(client.ws.extensions, /permessage-deflate/)
+  receiving!.pause()
+  for (const frame of [{ token: 'whose' }, ...Array.from({ length: 40 }, () => ({ type: 'unwatch', pad: pad(60_000) }))]) client.send(frame)
+  await until(() => client.ws.bufferedAmount === 0)
+  receiving!.resume()
+  t.strictSame(await client.closed, { code: 4029, reason: 'Too many messages' })
+})

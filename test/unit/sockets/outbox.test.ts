@@ -1,0 +1,212 @@
+import { decode } from '@msgpack/msgpack'
+import t from 'tap'
+import { RawTransport, WebSocketTransport } from '../../../src/sockets/transport/ws.js'
+import { Outgoing, protocolPing, textPing, type Encoding } from '../../../src/protocol/encoded-message.js'
+import { sleep, until } from '../../support/harness.js'
+import { rawOf, receives, street, type Message, type Pair } from './pairs.js'
+
+const encodings: Encoding[] = ['json', 'msgpack']
+/** Texts from two bytes to more than the longest header says in 16 bits. */
+const texts = [2, 100, 125, 126, 1_000, 65_535, 65_536, 100_000].map(size => JSON.stringify('x'.repeat(Math.max(0, size - 4))).replace(/^.*$/, '[$&]'))
+const large = (n: number) => new Outgoing(JSON.stringify({ n, pad: 'p'.repeat(1_000_000) }))
+const small = (n: number) => new Outgoing(`{"n":${n}}`)
+
+const numberIn = (message: Message): number => (typeof message === 'string' ? JSON.parse(message) : decode(message)).n
+const numbersOf = ({ received }: Pair) => received.map(numberIn)
+const count = (length: number) => Array.from({ length }, (_, n) => n)
+/** The end of this tick, when everything that is owed has been written. */
+const tick = () => new Promise(resolve => setImmediate(() => setImmediate(resolve)))
+
+for (const tls of [false, true]) {
+  for (const encoding of encodings) {
+    t.test(`everything of a tick leaves in one write, in order, as ${encoding}${tls ? ' over TLS' : ''}`, async t => {
+      const { open, traffic } = await street(t, { tls })
+      const pair = await open({ encoding })
+      const messages = [protocolPing, textPing, ...texts.map(text => new Outgoing(text))]
+      for (const message of messages) pair.outbox.push(message)
+      t.equal(pair.writes.length, 0, 'not before the end of the tick')
+      const received = await receives(pair, messages.length - 1)
+      t.strictSame(received.map(data => typeof data === 'string' ? data : JSON.stringify(decode(data))), ['ping', ...texts])
+      t.equal(received.filter(data => typeof data !== 'string').length, encoding === 'json' ? 0 : texts.length)
+      t.equal(pair.pings, 1)
+      t.equal(pair.writes.filter(({ length }) => length > 0).length, 1)
+      const bytes = messages.reduce((sum, message) => sum + message.size(encoding), 0)
+      t.match(traffic, { framesOut: messages.length, bytesOut: bytes, writes: 1, slowCloses: 0 })
+    })
+  }
+}
+
+t.test('a lone message leaves at the end of its tick, and ticks are written one after the other', async t => {
+  const { open, traffic } = await street(t)
+  const pair = await open()
+  for (const n of count(5)) {
+    pair.outbox.push(small(n))
+    await tick()
+    t.equal(pair.writes.length, n + 1)
+  }
+  t.strictSame((await receives(pair, 5)).map(numberIn), count(5))
+  t.match(traffic, { framesOut: 5, writes: 5 })
+})
+
+t.test('through ws each message is a write of its own, and the order is the same', async t => {
+  for (const encoding of encodings) {
+    const { open, traffic } = await street(t, { Transport: WebSocketTransport })
+    const pair = await open({ encoding })
+    for (const n of count(50)) pair.outbox.push(n % 10 === 9 ? protocolPing : small(n))
+    await receives(pair, 45)
+    t.strictSame(numbersOf(pair), count(50).filter(n => n % 10 !== 9))
+    t.equal(pair.pings, 5)
+    t.match(traffic, { framesOut: 50, writes: 50 })
+  }
+})
+
+t.test('sockets that are owed the same are given the same bytes, those that are not their own', async t => {
+  const { open } = await street(t)
+  const pairs = await Promise.all([open(), open(), open(), open({ encoding: 'msgpack' }), open({ encoding: 'msgpack' })])
+  const [one, two, other, packed, alsoPacked] = pairs as [Pair, Pair, Pair, Pair, Pair]
+  const [first, second] = [small(1), small(2)]
+  for (const message of [first, second]) for (const { outbox } of pairs) outbox.push(message)
+  other.outbox.push(small(3))
+  await Promise.all(pairs.map(pair => receives(pair, pair === other ? 3 : 2)))
+  for (const pair of pairs) t.strictSame(numbersOf(pair), pair === other ? [1, 2, 3] : [1, 2])
+  t.equal(one.writes[0], two.writes[0])
+  t.not(one.writes[0], other.writes[0])
+  t.equal(packed.writes[0], alsoPacked.writes[0])
+})
+
+t.test('of what is too much for one buffer a part leaves before the end of the tick', async t => {
+  const { open } = await street(t)
+  const pair = await open({ limit: 67_108_864 })
+  for (const n of count(4)) pair.outbox.push(large(n))
+  t.ok(pair.writes.length >= 1)
+  await receives(pair, 4)
+  t.strictSame(numbersOf(pair), count(4))
+  t.equal(pair.overflows, 0)
+})
+
+for (const Transport of [RawTransport, WebSocketTransport]) {
+  t.test(`a close comes behind what was said before it, and nothing behind the close (${Transport.name})`, async t => {
+    const { open } = await street(t, { Transport })
+    for (const encoding of encodings) {
+      const pair = await open({ encoding })
+      for (const n of count(20)) pair.outbox.push(small(n))
+      pair.outbox.close(4001, 'Token revoked', false)
+      pair.outbox.push(small(99))
+      t.strictSame(await pair.closed, { code: 4001, reason: 'Token revoked' })
+      t.strictSame(numbersOf(pair), count(20))
+    }
+  })
+
+  t.test(`a reader that stops holds up itself, and goes on where it stopped (${Transport.name})`, async t => {
+    const { open } = await street(t, { Transport })
+    const [slow, other] = [await open({ limit: 67_108_864 }), await open()]
+    rawOf(slow.client).pause()
+    for (const n of count(20)) {
+      slow.outbox.push(large(n))
+      other.outbox.push(small(n))
+      await tick()
+    }
+    t.ok(slow.outbox.isBlocked)
+    t.ok(slow.outbox.depth > 1_000_000)
+    await receives(other, 20)
+    rawOf(slow.client).resume()
+    await receives(slow, 20)
+    t.strictSame(numbersOf(slow), count(20))
+    await until(() => !slow.outbox.isBlocked)
+    t.equal(slow.outbox.depth, 0)
+    t.equal(slow.overflows, 0)
+  })
+
+  t.test(`what waits for a slow reader comes to its turn when it has read, the newest of each kind once (${Transport.name})`, async t => {
+    const { open, traffic } = await street(t, { Transport })
+    const pair = await open({ limit: 67_108_864 })
+    rawOf(pair.client).pause()
+    for (const n of count(15)) pair.outbox.push(large(n))
+    await tick()
+    const called: string[] = []
+    for (const n of count(3)) pair.outbox.whenSent('stats', () => { called.push(`stats ${n}`) })
+    pair.outbox.whenSent('list', () => { called.push('list') })
+    await sleep(50)
+    t.strictSame(called, [])
+    t.equal(traffic.superseded, 2)
+    rawOf(pair.client).resume()
+    await until(() => called.length > 0)
+    t.strictSame(called, ['stats 2', 'list'])
+    await receives(pair, 15)
+  })
+
+  t.test(`a reader that leaves too much is told of once, and gets the close without the rest (${Transport.name})`, async t => {
+    const { open, traffic } = await street(t, { Transport })
+    const pair = await open({ limit: 2_000_000 })
+    rawOf(pair.client).pause()
+    for (let n = 0; n < 50 && pair.overflows === 0; n++) {
+      pair.outbox.push(large(n))
+      await tick()
+    }
+    t.equal(pair.overflows, 1)
+    const said = traffic.framesOut
+    pair.outbox.push(small(99))
+    pair.outbox.close(4008, 'Slow consumer', true)
+    rawOf(pair.client).resume()
+    t.strictSame(await pair.closed, { code: 4008, reason: 'Slow consumer' })
+    t.strictSame(numbersOf(pair), count(said), 'what was written before is whole')
+  })
+
+  t.test(`sockets that end in the middle of a flush take nothing from the others (${Transport.name})`, async t => {
+    const { open, errors } = await street(t, { Transport })
+    const pairs = await Promise.all(count(6).map(() => open()))
+    const [closer, closed, terminated, gone, destroyed, last] = pairs as [Pair, Pair, Pair, Pair, Pair, Pair]
+    gone.client.terminate()
+    for (const { outbox } of pairs) outbox.push(small(1))
+    closer.outbox.whenSent('then', () => { closed.outbox.close(1000, 'Closed by another', false) })
+    terminated.server.terminate()
+    rawOf(destroyed.server).destroy()
+    for (const { outbox } of pairs) outbox.push(small(2))
+    for (const pair of [closer, closed, last]) t.strictSame((await receives(pair, 2)).map(numberIn), [1, 2])
+    t.match(await closed.closed, { code: 1000, reason: 'Closed by another' })
+    for (const pair of [terminated, gone, destroyed]) t.equal((await pair.closed).code, 1006)
+    for (const { outbox } of pairs) outbox.push(small(3))
+    for (const pair of [closer, last]) t.strictSame((await receives(pair, 3)).map(numberIn), [1, 2, 3])
+    t.strictSame(errors, [])
+  })
+}
+
+t.test('a socket that cannot be written to is ended, and the others do not wait for it', async t => {
+  const { open, errors } = await street(t)
+  const [first, broken, last] = await Promise.all([open(), open(), open()]) as [Pair, Pair, Pair]
+  rawOf(broken.server).write = () => { throw new Error('not this socket') }
+  for (const { outbox } of [first, broken, last]) outbox.push(small(1))
+  for (const pair of [first, last]) t.strictSame((await receives(pair, 1)).map(numberIn), [1])
+  t.equal((await broken.closed).code, 1006)
+  t.match(errors, [{ message: 'not this socket' }])
+  broken.outbox.push(small(2))
+  broken.outbox.close(1000, 'Bye', false)
+  await tick()
+  t.equal(errors.length, 1, 'nothing is tried again')
+})
+
+t.test('a close that cannot be said behind the rest ends the socket too', async t => {
+  const { open, errors } = await street(t)
+  const pair = await open()
+  rawOf(pair.server).write = () => { throw new Error('not this socket') }
+  pair.outbox.push(small(1))
+  pair.outbox.close(1000, 'Bye', false)
+  t.equal((await pair.closed).code, 1006)
+  t.equal(errors.length, 1)
+})
+
+t.test('somebody who waits and then throws is told of, and the next one is called', async t => {
+  const { open, errors } = await street(t)
+  const pair = await open({ limit: 67_108_864 })
+  const called: string[] = []
+  for (const isSlow of [false, true]) {
+    if (isSlow) rawOf(pair.client).pause()
+    for (const n of count(15)) pair.outbox.push(large(n))
+    pair.outbox.whenSent('one', () => { throw new Error('not now') })
+    pair.outbox.whenSent('two', () => { called.push('two') })
+    await tick()
+    rawOf(pair.client).resume()
+    await until(() => called.length === (isSlow ? 2 : 1))
+  }
+  t.match(errors, [{ message: 'not now' }, { message: 'not now' }])
+})

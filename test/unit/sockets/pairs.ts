@@ -1,0 +1,106 @@
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type Server } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { AddressInfo, Socket } from 'node:net'
+import type { Test } from 'tap'
+import { WebSocket, WebSocketServer, type ClientOptions, type ServerOptions } from 'ws'
+import { RawTransport, type TransportClass } from '../../../src/sockets/transport/ws.js'
+import { Flusher } from '../../../src/sockets/flusher.js'
+import { Outbox } from '../../../src/sockets/outbox.js'
+import type { Encoding } from '../../../src/protocol/encoded-message.js'
+import { Traffic } from '../../../src/sockets/traffic.js'
+import { until } from '../../support/harness.js'
+
+/** A secret that both sides know stands for certificates, which would have to be made first. */
+const psk = Buffer.from('a secret of both sides of a test')
+const shared = { ciphers: 'PSK+HIGH', maxVersion: 'TLSv1.2' } as const
+export const tlsServer = { ...shared, pskCallback: () => psk }
+export const tlsClient: ClientOptions = { ...shared, checkServerIdentity: () => undefined as never, pskCallback: () => ({ psk, identity: 'test' }) } as ClientOptions
+
+/** The network side of either end. */
+export const rawOf = (socket: WebSocket): Socket => (socket as unknown as { _socket: Socket })._socket
+
+/** What came to a client: text as a string, anything else as bytes. */
+export type Message = string | Buffer
+
+export interface Pair {
+  client: WebSocket
+  received: Message[]
+  pings: number
+  closed: Promise<{ code: number, reason: string }>
+  server: WebSocket
+  outbox: Outbox
+  /** What was written to the network since the socket was opened, write by write. */
+  writes: Buffer[]
+  overflows: number
+}
+
+export interface Street {
+  flusher: Flusher
+  traffic: Traffic
+  errors: unknown[]
+  open (more?: { encoding?: Encoding, limit?: number, client?: ClientOptions }): Promise<Pair>
+}
+
+interface StreetOptions { Transport?: TransportClass, tls?: boolean, server?: ServerOptions }
+
+/** Counts what is written to a socket, by what is handed to it. */
+function watchWrites (socket: Socket): Buffer[] {
+  const writes: Buffer[] = []
+  const write = socket.write.bind(socket) as (...args: unknown[]) => boolean
+  socket.write = ((chunk: Buffer, ...rest: unknown[]) => {
+    writes.push(chunk)
+    return write(chunk, ...rest)
+  }) as Socket['write']
+  return writes
+}
+
+function listen (client: WebSocket): Pick<Pair, 'client' | 'received' | 'pings' | 'closed'> {
+  const closed = once(client, 'close').then(([code, reason]) => ({ code, reason: String(reason) }))
+  const side = { client, received: [] as Message[], pings: 0, closed }
+  client.on('message', (data: Buffer, isBinary) => { side.received.push(isBinary ? data : String(data)) })
+  client.on('ping', () => { side.pings++ }).on('error', () => {})
+  return side
+}
+
+/** Outboxes of one registry, each with a client at the other end of a real connection. */
+export async function street (t: Test, { Transport = RawTransport, tls = false, server: options = {} }: StreetOptions = {}): Promise<Street> {
+  const http: Server = tls ? createTlsServer(tlsServer as object) : createServer()
+  const sockets = new WebSocketServer({ server: http, ...options })
+  http.listen(0, '127.0.0.1')
+  await once(http, 'listening')
+  t.teardown(() => {
+    for (const socket of sockets.clients) socket.terminate()
+    http.close()
+  })
+  let opened = 0
+  const errors: unknown[] = []
+  const [flusher, traffic] = [new Flusher(error => { errors.push(error) }), new Traffic()]
+  const url = `${tls ? 'wss' : 'ws'}://127.0.0.1:${(http.address() as AddressInfo).port}`
+
+  /** Both ends of a connection, whatever others are opened meanwhile. */
+  async function connect (client?: ClientOptions) {
+    const path = `/${++opened}`
+    const side = listen(new WebSocket(url + path, { ...(tls && tlsClient), ...client }))
+    const server = await new Promise<WebSocket>(resolve => {
+      sockets.on('connection', (socket, request: IncomingMessage) => { if (request.url === path) resolve(socket) })
+    })
+    if (side.client.readyState !== WebSocket.OPEN) await once(side.client, 'open')
+    return { side, server }
+  }
+
+  async function open ({ encoding = 'json', limit = 4_194_304, client }: Parameters<Street['open']>[0] = {}): Promise<Pair> {
+    const { side, server } = await connect(client)
+    server.on('error', () => {})
+    const outbox = new Outbox({ transport: new Transport(server), encoding, traffic, limit, closeSlow: () => { pair.overflows++ } }, flusher)
+    const pair: Pair = Object.assign(side, { server, outbox, writes: watchWrites(rawOf(server)), overflows: 0 })
+    return pair
+  }
+  return { flusher, traffic, errors, open }
+}
+
+/** Waits until a client has so many messages, and no more. */
+export async function receives ({ received }: Pair, count: number): Promise<Message[]> {
+  await until(() => received.length >= count, 10_000)
+  return received
+}

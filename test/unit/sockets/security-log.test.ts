@@ -1,0 +1,165 @@
+import t, { type Test } from 'tap'
+import { build, fingerprint, keys, password, registration, until, type Harness, type Json } from '../../support/harness.js'
+import { answersTo, dashboard } from './dashboard-helper.js'
+
+const pin = '8-4-2-9-7-5'
+const wrongPin = '3-1-4-1-5-9'
+const pinHeader = (text: string) => ({ 'x-client-fingerprint': fingerprint, 'x-session-pin': text })
+
+/** A registry in an app whose own log goes to the dashboards, and the lines of that log. */
+async function logged (t: Test, options: object = {}): Promise<{ registry: Harness, lines: string[] }> {
+  const lines: string[] = []
+  const log: { sink?: { write (line: string): void } } = {}
+  function write (line: string) {
+    lines.push(line)
+    log.sink?.write(line)
+  }
+  const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 60_000 }, ...options }, { server: { logger: { level: 'info', stream: { write } } } })
+  log.sink = registry.app.agentRegistry.logSink
+  return { registry, lines }
+}
+
+/** What the log of the dashboards holds, oldest first. */
+async function entries (registry: Harness, sources = ['auth', 'security']): Promise<Json[]> {
+  const { token } = await registry.admin('log-reader')
+  const client = await dashboard(registry, token)
+  const frames = await answersTo(client, { type: 'refresh_request' })
+  client.close()
+  return frames.findLast(({ type }) => type === 'logs').data.logs.filter(({ source }: Json) => sources.includes(source)).reverse()
+}
+
+const countOf = (lines: string[], text: string) => lines.filter(line => line.includes(`"msg":"${text}"`)).length
+
+t.test('sessions, PINs, refusals and revocations are in both logs, once each, and no secret is', async t => {
+  const { registry, lines } = await logged(t)
+  const { token, headers } = await registry.admin()
+  const first = await registry.agent('agent-one')
+  const second = await registry.agent('agent-two')
+  await registry.post('/auth/set_pin', { token, headers, body: { pin } })
+  await registry.post('/auth/verify_pin', { token, headers, body: { pin } })
+  await registry.post('/auth/verify_pin', { token, headers, body: { pin: wrongPin } })
+  await registry.delete('/agents/agent-one', { token: second })
+  await registry.get('/metrics', { token: first })
+  await registry.post('/tokens/revoke', { token, headers: pinHeader(pin), body: { token: first } })
+  await registry.post('/tokens/revoke', { token, headers: pinHeader(pin), body: { agent_id: 'agent-two' } })
+  await registry.post('/tokens/revoke', { token, headers: pinHeader(wrongPin), body: { agent_id: 'agent-two' } })
+  await registry.post('/auth/login', { headers, body: { username: 'admin', password: 'wrong-password-here' } })
+  await registry.post('/auth/logout', { token, headers })
+  const expected: Array<[message: string, members: object]> = [
+    ['PIN set: admin', { level: 'INFO', source: 'auth', event_type: 'pin_set' }],
+    ['PIN verified: admin', { level: 'INFO', source: 'auth', event_type: 'pin_verify_success' }],
+    ['Wrong PIN: admin', { level: 'WARN', source: 'auth', event_type: 'pin_verify_failed' }],
+    ['Permission denied: DELETE /agents/:id', { level: 'WARN', source: 'security', event_type: 'permission_denied', user_id: 'agent-two', user_role: 'agent' }],
+    ['Permission denied: GET /metrics', { level: 'WARN', source: 'security', user_id: 'agent-one' }],
+    ['Token revoked: agent-one', { level: 'WARN', source: 'security', event_type: 'token_revoked', user_id: 'admin' }],
+    ['Tokens of an agent revoked: agent-two', { level: 'WARN', source: 'security', event_type: 'agent_revoked', user_id: 'admin' }],
+    ['Admin login failed: admin', { level: 'WARN', source: 'auth', event_type: 'login_failed' }],
+    ['Logout: admin', { level: 'INFO', source: 'auth', event_type: 'logout', user_id: 'admin' }]
+  ]
+  const found = await entries(registry)
+  for (const [message, members] of expected) {
+    const [entry, ...others] = found.filter(entry => entry.message === message && entry.event_type !== 'login_success')
+    t.match(entry, { ...members, client_ip: '127.0.0.1' }, message)
+    const times = /PIN verified|Wrong PIN/.test(message) ? others.length + 1 : 1
+    t.equal(others.length, times - 1)
+    t.equal(countOf(lines, message), times, `${message}: as often in the log of the process`)
+  }
+  t.equal(found.filter(({ event_type: type }) => type === 'pin_verify_success').length, 3, 'revoking asks for the PIN too')
+  const text = JSON.stringify(found) + lines.join('\n')
+  for (const secret of [pin, wrongPin, token, first, second, password, 'wrong-password-here', keys.plain]) t.notOk(text.includes(secret), secret.slice(0, 8))
+})
+
+t.test('a lockout is told once, however long somebody goes on', async t => {
+  const { registry, lines } = await logged(t, { attempts: { burst: 3 } })
+  const admin = await registry.admin('other')
+  const login = () => registry.post('/auth/login', { headers: { 'x-client-fingerprint': 'x' }, body: { username: 'root', password: 'wrong-password-here' } })
+  const key = () => registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: 'no-such-key-here' } })
+  await registry.post('/auth/set_pin', { ...admin, body: { pin } })
+  const guess = () => registry.post('/auth/verify_pin', { ...admin, body: { pin: wrongPin } })
+  for (let index = 0; index < 12; index++) {
+    for (const run of [key, guess]) t.equal((await run()).status, index < 3 ? 401 : 429)
+  }
+  const reader = dashboard(registry, (await registry.admin('log-reader')).token)
+  for (let index = 0; index < 12; index++) t.equal((await login()).status, index < 3 ? 401 : 429)
+  const frames = await answersTo(await reader, { type: 'refresh_request' })
+  const found: Json[] = frames.findLast(({ type }) => type === 'logs').data.logs
+  const lockouts = found.filter(({ event_type: type }) => type === 'lockout').reverse()
+  t.match(lockouts, [
+    { level: 'ERR', source: 'security', message: 'Too many failed attempts: key', attempt_type: 'key', client_ip: '127.0.0.1' },
+    { attempt_type: 'pin' },
+    { attempt_type: 'login', user_id: 'root' }
+  ])
+  t.equal(lockouts.length, 3)
+  for (const { retry_after: seconds } of lockouts) t.ok(seconds > 0 && seconds <= 300)
+  for (const type of ['login_failed', 'temp_token_failed', 'pin_verify_failed']) t.equal(found.filter(({ event_type: other }) => other === type).length, 3, type)
+  for (const kind of ['key', 'pin', 'login']) t.equal(countOf(lines, `Too many failed attempts: ${kind}`), 1)
+  t.notMatch(JSON.stringify(found) + lines.join('\n'), new RegExp([pin, wrongPin, 'no-such-key-here', 'wrong-password-here'].join('|')))
+})
+
+t.test('refusals on sockets are told too', async t => {
+  const { registry } = await logged(t)
+  const temp = await registry.tempToken('agent-temp')
+  const agent = await registry.agent('agent-one')
+  const refused = [
+    registry.socket('/agents/ws', [], { headers: { authorization: `Bearer ${temp}` } }),
+    registry.socket('/dashboard/ws', [], { headers: { authorization: `Bearer ${temp}` } })
+  ]
+  const late = registry.socket('/agents/ws')
+  await late.next('auth_required')
+  late.send({ token: temp })
+  const page = registry.socket('/dashboard/ws')
+  await page.opened
+  page.send({ type: 'auth', token: agent })
+  for (const client of [...refused, late, page]) await client.closed
+  const denied = (await entries(registry)).filter(({ event_type: type }) => type === 'permission_denied')
+  t.same(denied.map(({ message, user_id: user }) => [message, user ?? null]).sort(), [
+    ['Permission denied: /agents/ws', null],
+    ['Permission denied: /agents/ws', 'temp_agent-temp'],
+    ['Permission denied: /dashboard/ws', null],
+    ['Permission denied: /dashboard/ws', 'agent-one']
+  ])
+})
+
+t.test('a newer instance of an agent is told with both addresses', async t => {
+  const { registry, lines } = await logged(t)
+  const token = await registry.agent('agent-one')
+  await registry.post('/agents/register', { token, body: registration('agent-one') })
+  const found = (await entries(registry, ['agents'])).filter(({ message }) => message.startsWith('a newer'))
+  t.match(found, [{ level: 'INFO', message: 'a newer instance of an agent registered', agentId: 'agent-one', address: '127.0.0.1', previousAddress: '127.0.0.1' }])
+  t.equal(countOf(lines, found[0].message), 1)
+})
+
+t.test('five hundred requests leave in the log what was there', async t => {
+  const { registry, lines } = await logged(t, { dashboard: { logCapacity: 50, slowRequestMs: 60_000 } })
+  await registry.register('agent-one')
+  for (let round = 0; round < 50; round++) await Promise.all(Array.from({ length: 10 }, () => registry.get('/public/stats')))
+  await until(() => lines.filter(line => line.includes('request completed')).length >= 500)
+  const found = await entries(registry, ['agents', 'auth', 'server'])
+  t.ok(found.some(({ message }) => message === "Agent 'agent-one' registered"))
+  t.ok(found.some(({ message }) => message === 'Temporary token succeeded: agent-one'))
+  t.same(found.filter(({ source }) => source === 'server'), [])
+})
+
+t.test('requests that fail here are in the log by their route, and with what pino was told', async t => {
+  const { registry } = await logged(t, {
+    dashboard: { slowRequestMs: 60_000 },
+    publicView: () => { throw new Error('The view is broken') }
+  })
+  await registry.register('agent-one')
+  await registry.get('/public/agent/nobody')
+  const found = await entries(registry, ['server'])
+  t.match(found.find(({ message }) => message.startsWith('Failed')), { level: 'ERR', method: 'POST', endpoint: '/agents/register', status_code: 503 })
+  t.notOk(found.some(({ endpoint }) => endpoint === '/public/agent/:id'))
+  t.match(found.find(({ error }) => error === 'The view is broken'), { level: 'ERR', message: 'registry' })
+})
+
+t.test('slow requests are in the log, and sockets are not slow requests', async t => {
+  const { registry } = await logged(t, { dashboard: { slowRequestMs: 100 }, onRegister: () => new Promise<void>(resolve => setTimeout(resolve, 300)) })
+  const socket = await registry.watcher()
+  await registry.register('agent-one')
+  socket.close()
+  await socket.closed
+  const slow = (await entries(registry, ['server'])).filter(({ message }) => message.startsWith('Slow'))
+  t.match(slow.find(({ endpoint }) => endpoint === '/agents/register'), { level: 'WARN', method: 'POST', status_code: 200 })
+  t.notOk(slow.some(({ endpoint }) => endpoint.endsWith('/ws')))
+})
