@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { TokenBucket } from '../../src/lib/token-bucket.js'
+import { TokenBucket } from '../../../src/lib/token-bucket.js'
 
 const start = Date.UTC(2030, 0, 1)
 
