@@ -52,8 +52,7 @@ const pending = new Set([
   'protocol → messaging',
   'protocol → protocol',
   'protocol → sockets',
-  'sockets → sockets',
-  'storage → registry'
+  'sockets → sockets'
 ])
 
 const rankOf = new Map(ranks.flatMap((group, rank) => group.map(folder => [folder, rank])))

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Clock } from '../lib/clock.js'
-import { isObject } from '../registry/normalize.js'
+import { isObject } from '../lib/json.js'
 import { resolveAlertRules, severities, type AlertRule, type AlertSeverity, type Comparison } from './alert-rules.js'
 import type { AlertSnapshot } from './alert-snapshot.js'
 import { envelopeBytes, isoTime, maxFrameBytes, round } from './frame.js'

@@ -1,4 +1,4 @@
-import { isObject } from '../registry/normalize.js'
+import { isObject } from '../lib/json.js'
 import { auditMark } from './audit.js'
 import type { LogInput, LogRing } from './logs.js'
 

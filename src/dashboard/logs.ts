@@ -1,5 +1,5 @@
 import type { Clock } from '../lib/clock.js'
-import { isObject } from '../registry/normalize.js'
+import { isObject } from '../lib/json.js'
 import { envelopeBytes, isoTime, maxFrameBytes } from './frame.js'
 import { Recent } from './recent.js'
 import { cleanMembers, redact, type Scalar } from './redact.js'

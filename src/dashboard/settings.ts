@@ -1,7 +1,6 @@
-import { isObject } from '../registry/normalize.js'
+import { isObject, isShallow } from '../lib/json.js'
 import type { ConfigAnswer, DashboardConfig } from '../protocol/schemas/dashboard.js'
 import { isPoisonousKey } from '../protocol/schemas/common.js'
-import { isShallow } from '../protocol/validation.js'
 
 const leastLogEntries = 10
 const maxSettingsBytes = 16_384

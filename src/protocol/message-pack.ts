@@ -1,6 +1,6 @@
 import { DecodeError, Decoder, Encoder } from '@msgpack/msgpack'
 import sjson from 'secure-json-parse'
-import { isJson } from './validation.js'
+import { isJson } from '../lib/json.js'
 import { assertWhole, memberOf, refuse } from './message-pack-walk.js'
 import { PoisonousFrame } from './parse.js'
 

@@ -1,5 +1,5 @@
 import sjson from 'secure-json-parse'
-import { isShallow } from './validation.js'
+import { isShallow } from '../lib/json.js'
 
 export interface Frame { type: string, requestId?: string, [member: string]: unknown }
 

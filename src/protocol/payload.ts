@@ -1,5 +1,5 @@
 import { problem } from '../errors.js'
-import { isShallow } from './validation.js'
+import { isShallow } from '../lib/json.js'
 
 /** Whoever reads it may do so by recursion. */
 const maxDepth = 64

@@ -49,21 +49,3 @@ export function assertValid<T extends TSchema> (schema: T, value: unknown): asse
   const errors = fieldErrors(schema, value)
   if (errors.length > 0) throw validationFailed(errors)
 }
-
-/** Whether `value` is nested no deeper than `limit`. Goes no deeper itself: what is too deep would end the stack. */
-export function isShallow (value: unknown, limit: number): boolean {
-  if (limit < 0) return false
-  if (typeof value !== 'object' || value === null) return true
-  return Object.values(value).every(item => isShallow(item, limit - 1))
-}
-
-/** Whether JSON can say all of `value`, a tree. Numbers that are not finite would silently become null. */
-export function isJson (value: unknown): boolean {
-  const left: unknown[] = [value]
-  while (left.length > 0) {
-    const item = left.pop()
-    if (typeof item === 'number' ? !Number.isFinite(item) : ['bigint', 'function', 'symbol'].includes(typeof item)) return false
-    if (typeof item === 'object' && item !== null) for (const inner of Object.values(item)) left.push(inner)
-  }
-  return true
-}

@@ -4,10 +4,9 @@
  */
 import { AgentRegistration, AgentRequirements } from '../protocol/schemas/agent.js'
 import { textFault } from '../protocol/schemas/common.js'
+import { isObject } from '../lib/json.js'
 
 type Members = Record<string, unknown>
-
-export const isObject = (value: unknown): value is Members => typeof value === 'object' && value !== null && !Array.isArray(value)
 
 const trim = (value: unknown) => typeof value === 'string' ? value.trim() : value
 const lower = (value: unknown) => typeof value === 'string' ? value.trim().toLowerCase() : value

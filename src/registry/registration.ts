@@ -1,8 +1,9 @@
 import { validationFailed, type FieldError } from '../errors.js'
 import { AgentRegistration } from '../protocol/schemas/agent.js'
 import { isPoisonousKey, isReservedAgentId } from '../protocol/schemas/common.js'
-import { fieldErrors, isJson, isShallow } from '../protocol/validation.js'
-import { isObject, normalizeRegistration } from './normalize.js'
+import { isJson, isObject, isShallow } from '../lib/json.js'
+import { fieldErrors } from '../protocol/validation.js'
+import { normalizeRegistration } from './normalize.js'
 
 const maxDepth = 32
 
@@ -91,5 +92,15 @@ function isRegExp (source: string): boolean {
     return new RegExp(source) instanceof RegExp
   } catch {
     return false
+  }
+}
+
+/** JSON Pointers of the members of a patch that would change the shape of what it is merged into. */
+export function * poisonousMembers (patch: unknown, path = ''): Generator<string> {
+  if (!isObject(patch)) return
+  for (const [key, value] of Object.entries(patch)) {
+    const pointer = `${path}/${key}`
+    if (isPoisonousKey(key)) yield pointer
+    else yield * poisonousMembers(value, pointer)
   }
 }

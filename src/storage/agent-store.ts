@@ -1,4 +1,4 @@
-import type { MetricsUpdate, StoredMetrics } from '../registry/agent-metrics.js'
+import type { MetricsUpdate, StoredMetrics } from './agent-metrics.js'
 import type { AgentState } from '../protocol/schemas/common.js'
 
 /**

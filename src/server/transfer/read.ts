@@ -1,5 +1,5 @@
 import { parseRegistration, type RegistrationRules } from '../../registry/registration.js'
-import { isObject } from '../../registry/normalize.js'
+import { isObject } from '../../lib/json.js'
 import type { AgentRecord } from '../../storage/agent-store.js'
 import { checkerOf, fieldErrors } from '../../protocol/validation.js'
 import { ExportedAgent, format, formatVersion, Header } from './format.js'

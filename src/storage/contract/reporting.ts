@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { MetricsUpdate, StoredMetrics } from '../../registry/agent-metrics.js'
+import type { MetricsUpdate, StoredMetrics } from '../agent-metrics.js'
 import { assertRefused, contentOf, range, recordOf, type Case, type Scene } from './scene.js'
 
 const request = (responseTime: number, success = true): MetricsUpdate => ({ request: { responseTime, success } })

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { monotonicClock, type Clock } from '../../lib/clock.js'
-import { applyMetrics } from '../../registry/agent-metrics.js'
+import { applyMetrics } from '../agent-metrics.js'
 import { LeaseQueue } from './lease-queue.js'
 import { Preservation } from './preservation.js'
 import { afterCommand, afterSign, isAnnounced, isStale, mayReplace, nextIncarnation, signReason } from './transitions.js'

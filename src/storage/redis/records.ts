@@ -1,4 +1,4 @@
-import type { MetricValues, StoredMetrics } from '../../registry/agent-metrics.js'
+import type { MetricValues, StoredMetrics } from '../agent-metrics.js'
 import type { AgentState } from '../../protocol/schemas/common.js'
 import type { AgentRecord, Change, ChangeEvent, RecordContent } from '../agent-store.js'
 

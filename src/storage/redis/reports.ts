@@ -1,5 +1,4 @@
-import { applyMetrics } from '../../registry/agent-metrics.js'
-import type { StoredMetrics } from '../../registry/agent-metrics.js'
+import { applyMetrics, type StoredMetrics } from '../agent-metrics.js'
 import type { ReportCommand } from '../agent-store.js'
 import { metricsText, readMetrics, writeMetrics } from './records.js'
 

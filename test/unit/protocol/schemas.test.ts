@@ -10,7 +10,8 @@ import { isPoisonousKey, isReservedAgentId, lengthOf, Nullable, Text, textFault 
 import { agentsClientFrames, agentsServerFrames } from '../../../src/protocol/frames/agents.js'
 import { publicClientFrames, publicServerFrames } from '../../../src/protocol/frames/public.js'
 import { answers, ListQuery, LoginBody, MintBody, Problem, RecordQuery } from '../../../src/protocol/schemas/rest.js'
-import { assertValid, checkerOf, fieldErrors, isJson, isShallow } from '../../../src/protocol/validation.js'
+import { isJson, isShallow } from '../../../src/lib/json.js'
+import { assertValid, checkerOf, fieldErrors } from '../../../src/protocol/validation.js'
 import { registration } from '../../support/harness.js'
 
 const smile = '😀'

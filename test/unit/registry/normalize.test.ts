@@ -1,6 +1,7 @@
 import t from 'tap'
 import fc from 'fast-check'
-import { mergePatch, poisonousMembers } from '../../../src/registry/merge-patch.js'
+import { mergePatch } from '../../../src/lib/json.js'
+import { poisonousMembers } from '../../../src/registry/registration.js'
 import { AgentRegistration } from '../../../src/protocol/schemas/agent.js'
 import { registration } from '../../support/harness.js'
 import { faults, parse, rules } from './helper.js'

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { MemoryStore } from '../../../src/storage/memory/agent-store.js'
-import type { StoredMetrics } from '../../../src/registry/agent-metrics.js'
+import type { StoredMetrics } from '../../../src/storage/agent-metrics.js'
 import type { Outcome, ReportCommand } from '../../../src/storage/agent-store.js'
 import { build, until, type Client, type Json } from '../../support/harness.js'
 import { assertAlive, nextWhere, refusalOf } from './helper.js'
