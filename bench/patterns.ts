@@ -2,11 +2,10 @@
 import { cost, type Row } from './rounds.js'
 import { percentile } from './statistics.js'
 
-type Index = typeof import('../src/lib/pattern-index.js')
-type Rules = typeof import('../src/lib/pattern-rules.js')
+type Tries = typeof import('../src/lib/pattern-trie.js')
 
-/** The index is not part of the package's entry. */
-const load = async <T>(name: string) => await import(new URL(`../dist/src/messaging/${name}.js`, import.meta.url).href) as T
+/** The package's entry does not export the trie. */
+const load = async () => await import(new URL('../dist/src/lib/pattern-trie.js', import.meta.url).href) as Tries
 
 const mostUs = 10
 const matches = 20_000
@@ -38,20 +37,20 @@ function patternOf (numbers: Numbers): string {
 }
 
 export async function patterns (count: number): Promise<Row[]> {
-  const [{ PatternIndex }, { matchesPattern }] = await Promise.all([load<Index>('pattern-index'), load<Rules>('pattern-rules')])
+  const { PatternTrie, matchesPattern } = await load()
   const numbers = new Numbers(1)
   const all = new Set<string>()
   while (all.size < count) all.add(patternOf(numbers))
-  const index = new PatternIndex<string>()
-  for (const pattern of all) index.add(pattern, pattern)
+  const trie = new PatternTrie<string>()
+  for (const pattern of all) trie.set(pattern, pattern)
   const channels = Array.from({ length: matches }, () => channelOf(numbers).join('/'))
-  for (const channel of channels.slice(0, checked)) assertSame(index.match(channel).flatMap(set => [...set]), [...all].filter(pattern => matchesPattern(pattern, channel)), channel)
-  for (const channel of channels) index.match(channel)
+  for (const channel of channels.slice(0, checked)) assertSame(trie.match(channel), [...all].filter(pattern => matchesPattern(pattern, channel)), channel)
+  for (const channel of channels) trie.match(channel)
   const times: number[] = []
   let found = 0
   for (const channel of channels) {
     const started = performance.now()
-    found += index.match(channel).length
+    found += trie.match(channel).length
     times.push((performance.now() - started) * 1000)
   }
   const [p50, p99] = [percentile(times, 0.5), percentile(times, 0.99)]

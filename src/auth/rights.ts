@@ -1,7 +1,7 @@
 import { matchesPeerChannel } from './channel-grants.js'
 import type { Principal } from './principal.js'
 import type { Action, Grant } from '../protocol/schemas/messaging.js'
-import { isWithin, matchesPattern } from '../lib/pattern-rules.js'
+import { isWithin, matchesPattern } from '../lib/pattern-trie.js'
 
 const channelActions = ['subscribe', 'publish', 'presence', 'history'] as const
 

@@ -1,5 +1,5 @@
 import { problem } from '../errors.js'
-import { matchesPattern } from '../lib/pattern-rules.js'
+import { matchesPattern } from '../lib/pattern-trie.js'
 import type { Peer } from './peer.js'
 import type { PatternSubscription, Subscription } from './subscription.js'
 

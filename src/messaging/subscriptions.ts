@@ -1,7 +1,7 @@
 import type { Broker, Entry, Position } from '../storage/message-broker.js'
 import { Delivery } from './delivery.js'
 import { nameOfChannel } from '../storage/log-names.js'
-import { PatternIndex } from '../lib/pattern-index.js'
+import { PatternTrie } from '../lib/pattern-trie.js'
 import { Subscription, type Subscriber } from './subscription.js'
 
 const nobody: ReadonlyMap<object, Subscriber> = new Map()
@@ -10,7 +10,7 @@ const nobody: ReadonlyMap<object, Subscriber> = new Map()
 export class Subscriptions {
   readonly #broker: Broker
   readonly #named = new Map<string, Map<object, Subscriber>>()
-  readonly #patterns = new PatternIndex<Subscriber>()
+  readonly #patterns = new PatternTrie<Set<Subscriber>>()
 
   constructor (broker: Broker) {
     this.#broker = broker
@@ -32,12 +32,17 @@ export class Subscriptions {
 
   /** @throws storage-unavailable; the subscriber has to be deleted then too */
   addPattern (pattern: string, subscriber: Subscriber): Promise<void> {
-    this.#patterns.add(pattern, subscriber)
+    const known = this.#patterns.get(pattern)
+    if (known) known.add(subscriber)
+    else this.#patterns.set(pattern, new Set([subscriber]))
     return this.#broker.followPattern(pattern)
   }
 
   deletePattern (pattern: string, subscriber: Subscriber): void {
-    if (this.#patterns.delete(pattern, subscriber)) this.#broker.unfollowPattern(pattern)
+    const known = this.#patterns.get(pattern)
+    if (!known?.delete(subscriber) || known.size > 0) return
+    this.#patterns.delete(pattern)
+    this.#broker.unfollowPattern(pattern)
   }
 
   appended (channel: string, epoch: string, entry: Entry): void {

@@ -106,7 +106,7 @@ export interface Broker {
   /** From the position that this resolves with on, `appended` is told of every entry. Again: where it stands by now. */
   follow (log: string): Promise<Position>
   unfollow (log: string): void
-  /** The same for every log whose channel matches (see `Patterns`). `appended` is told once of an entry, however many match. */
+  /** The same for every log whose channel matches (see `PatternTrie`). `appended` is told once of an entry, however many match. */
   followPattern (pattern: string): Promise<void>
   unfollowPattern (pattern: string): void
 

@@ -6,7 +6,7 @@ import { defaultLimits, type AppendCommand, type Appended, type Broker, type Bro
 import { MemoryLogs, type LogsLimits } from './logs.js'
 import { MemoryPlaces } from './presence-sets.js'
 import { channelOf, sendingOf } from '../log-names.js'
-import { Patterns } from '../../lib/patterns.js'
+import { PatternTrie } from '../../lib/pattern-trie.js'
 
 export interface MemoryBrokerOptions {
   clock?: Clock
@@ -29,7 +29,7 @@ export class MemoryBroker implements Broker {
   readonly #places: MemoryPlaces
   readonly #sent: ExpiringMap<Position>
   readonly #followed = new Set<string>()
-  readonly #patterns = new Patterns()
+  readonly #patterns = new PatternTrie<true>()
   readonly #watched = new Set<string>()
   #news: News[] = []
   /** How many of the news were told. */
@@ -88,7 +88,7 @@ export class MemoryBroker implements Broker {
 
   async followPattern (pattern: string): Promise<void> {
     this.#checkOpen()
-    this.#patterns.add(pattern)
+    this.#patterns.set(pattern, true)
   }
 
   unfollowPattern (pattern: string): void {
@@ -131,7 +131,7 @@ export class MemoryBroker implements Broker {
   #isHeard (log: string): boolean {
     if (this.#followed.has(log)) return true
     const channel = channelOf(log)
-    return channel !== undefined && this.#patterns.matches(channel)
+    return channel !== undefined && this.#patterns.find(channel) !== undefined
   }
 
   #changed (place: string, change: PresenceChange | undefined) {

@@ -1,5 +1,5 @@
 import { nameOfChannel } from '../log-names.js'
-import { Patterns } from '../../lib/patterns.js'
+import { PatternTrie } from '../../lib/pattern-trie.js'
 import type { Subscriptions } from './subscriptions.js'
 import { globOf } from './texts.js'
 
@@ -13,8 +13,7 @@ const maxGlobs = 64
 export class PatternsFollowed {
   readonly #prefix: string
   readonly #subscriptions: Subscriptions
-  readonly #patterns = new Patterns()
-  readonly #followed = new Map<string, PatternFollowed>()
+  readonly #followed = new PatternTrie<PatternFollowed>()
   #turns = 0
 
   /** @param prefix begins the Redis channel of every log */
@@ -25,8 +24,7 @@ export class PatternsFollowed {
 
   /** One of those that let in a channel. */
   find (channel: string): PatternFollowed | undefined {
-    const pattern = this.#patterns.find(channel)
-    return pattern === undefined ? undefined : this.#followed.get(pattern)
+    return this.#followed.find(channel)
   }
 
   async follow (pattern: string): Promise<void> {
@@ -43,13 +41,11 @@ export class PatternsFollowed {
     const followed = this.#followed.get(pattern)
     if (!followed) return
     this.#followed.delete(pattern)
-    this.#patterns.delete(pattern)
     this.#subscriptions.leave(followed.glob)
     followed.until = this.#turns++
   }
 
   clear (): void {
-    this.#patterns.clear()
     this.#followed.clear()
   }
 
@@ -57,7 +53,6 @@ export class PatternsFollowed {
     const own = globOf(this.#prefix, pattern)
     const glob = this.#subscriptions.size < maxGlobs || this.#subscriptions.has(own) ? own : globOf(this.#prefix, '**')
     const followed = { glob, from: this.#turns++, until: Infinity, joined: this.#subscriptions.join(glob) }
-    this.#patterns.add(pattern)
     this.#followed.set(pattern, followed)
     return followed
   }

@@ -2,7 +2,6 @@ import t from 'tap'
 import type { Entry, Page, Position } from '../../../src/storage/message-broker.js'
 import { MemoryBroker } from '../../../src/storage/memory/message-broker.js'
 import { MemoryLogs, type LogsLimits } from '../../../src/storage/memory/logs.js'
-import { Patterns } from '../../../src/lib/patterns.js'
 import { Batch } from '../../../src/storage/redis/batch.js'
 import { globOf, keyOf, nameOf, packEntry, unpackEntry } from '../../../src/storage/redis/texts.js'
 import { Tracker } from '../../../src/storage/redis/tracker.js'
@@ -140,18 +139,6 @@ t.test('texts are as they were when they are read', t => {
   }
   t.equal(globOf('{ar:n}:c:', 'a/*/[x]/**'), '{ar:n}:c:a/*/\\[x\\]/*')
   t.equal(globOf('', '?"'), '\\?\\\\"')
-  t.end()
-})
-
-t.test('patterns are a set', t => {
-  const patterns = new Patterns()
-  for (const pattern of ['a/*', 'a/*', 'a/b/**', '**', '*']) patterns.add(pattern)
-  t.same([patterns.size, [...patterns], patterns.has('a/*'), patterns.has('a')], [4, ['a/*', 'a/b/**', '**', '*'], true, false])
-  t.equal(patterns.find('x'), '**')
-  for (const pattern of ['**', '*', '*']) patterns.delete(pattern)
-  t.same(['x', 'a/x', 'a/b', 'a/b/c', 'a'].map(channel => patterns.find(channel)), [undefined, 'a/*', 'a/*', 'a/b/**', undefined])
-  patterns.clear()
-  t.same([patterns.size, patterns.matches('a/x')], [0, false])
   t.end()
 })
 
