@@ -132,5 +132,6 @@ export async function compareWith (commit, bench, { rounds, fail, parts: named }
   console.log(`${comparisonTable(comparisons)}\n\n${legendOf(rounds)}`)
   for (const note of [...notes, ...measured.notes, ...measured.failures]) console.log(note)
   const worse = comparisons.filter(({ verdict }) => verdict === 'worse').length
-  if (fail && worse + measured.failures.length > 0) throw new Error(`${worse} rows are worse, ${measured.failures.length} parts were not measured`)
+  const failed = measured.failures.length
+  if (fail && worse + failed > 0) throw new Error(`${worse} rows are worse, ${failed} parts were not measured`)
 }

@@ -150,5 +150,9 @@ const files = sourceFiles(program)
 const imports = findImports(program, files)
 const faults = findFaults(files, imports, pending)
 for (const fault of faults) console.error(fault)
-if (faults.length > 0) process.exitCode = 1
-else for (const entry of pending) if (isSettled(entry, files, imports)) console.warn(`scripts/check-imports.js: '${entry}' need not be pending any longer`)
+if (faults.length > 0) {
+  process.exitCode = 1
+} else {
+  const settled = [...pending].filter(entry => isSettled(entry, files, imports))
+  for (const entry of settled) console.warn(`scripts/check-imports.js: '${entry}' is no longer pending`)
+}

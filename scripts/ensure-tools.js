@@ -46,6 +46,7 @@ function install (packages) {
 
 if (missing().length > 0 && canInstall()) install(missing().map(([, name]) => name))
 if (missing().length > 0) {
-  console.error(`Missing: ${missing().map(([program]) => program).join(', ')}. Tests that need them are skipped; install the packages ${missing().map(([, name]) => name).join(', ')}`)
+  const [programs, names] = [0, 1].map(column => missing().map(tool => tool[column]).join(', '))
+  console.error(`Missing: ${programs}. Tests that need them are skipped; install the packages ${names}`)
   if (process.env.CI === 'true') process.exitCode = 1
 }

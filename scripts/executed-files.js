@@ -31,7 +31,9 @@ async function post (base, path, body, token) {
   return response.json()
 }
 
-const requestToken = (base, id) => post(base, '/auth/agent/request_temp_token', { agent_id: id, agent_type: 'testing', agent_key: agentKey })
+function requestToken (base, id) {
+  return post(base, '/auth/agent/request_temp_token', { agent_id: id, agent_type: 'testing', agent_key: agentKey })
+}
 
 function register (base, id, token) {
   return post(base, '/agents/register', {

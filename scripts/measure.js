@@ -72,6 +72,8 @@ function measureSources () {
   const lines = new Map(files.map(({ path, source }) => [path, countLines(source.text)]))
   const paths = [...lines.keys()]
   const once = importedOnce(imports)
+  const small = paths.filter(path => lines.get(path) <= smallLines && !isIndex(path))
+  const short = paths.filter(path => lines.get(path) < shortLines && once.has(path))
   const total = [...lines.values()].reduce((sum, count) => sum + count, 0)
   const cycles = findCycles(graphOf(imports.map(({ from, to }) => [from, to])))
   const perThousand = places => 1000 * places.length / total
@@ -79,8 +81,8 @@ function measureSources () {
   const nonNulls = placesOf(files, ts.isNonNullExpression)
   return [
     listed('files', 220, paths, false),
-    listed(`files of ${smallLines} lines or fewer, index.ts apart`, 15, paths.filter(path => lines.get(path) <= smallLines && !isIndex(path))),
-    listed(`files shorter than ${shortLines} lines that one other file imports`, 20, paths.filter(path => lines.get(path) < shortLines && once.has(path))),
+    listed(`files of ${smallLines} lines or fewer, index.ts apart`, 15, small),
+    listed(`files shorter than ${shortLines} lines that one other file imports`, 20, short),
     listed('files in import cycles', 0, cycles.flat()),
     listed('pairs of folders that import each other', 0, mutualFolders(imports)),
     { name: '`as` casts per 1,000 lines', limit: 2, value: perThousand(casts), list: casts },
@@ -105,13 +107,18 @@ async function measureRuns () {
 
 const round = value => Math.round(value * 10) / 10
 
+function toRow ({ name, value, limit }) {
+  return `| ${name} | ${round(value).toLocaleString('en')} | ${limit} | ${value <= limit ? 'ok' : 'over'} |`
+}
+
 function toMarkdown (measures) {
-  const rows = measures.map(({ name, value, limit }) => `| ${name} | ${round(value).toLocaleString('en')} | ${limit} | ${value <= limit ? 'ok' : 'over'} |`)
+  const rows = measures.map(toRow)
   return ['| measure | value | limit | |', '| --- | ---: | ---: | --- |', ...rows].join('\n')
 }
 
 function toLists (measures) {
-  return measures.filter(({ list }) => list.length > 0).map(({ name, list }) => `\n${name}:\n${list.map(item => `  ${item}`).join('\n')}`).join('\n')
+  const indent = list => list.map(item => `  ${item}`).join('\n')
+  return measures.filter(({ list }) => list.length > 0).map(({ name, list }) => `\n${name}:\n${indent(list)}`).join('\n')
 }
 
 const { values: { json: isJson, list: isListing } } = parseArgs({ options: { json: { type: 'boolean' }, list: { type: 'boolean' } } })

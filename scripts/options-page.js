@@ -52,7 +52,10 @@ export function envExample () {
   ]
   for (const [title, settings] of allSections()) {
     parts.push('', `## ${title.replaceAll('`', '')}`)
-    for (const setting of settings) parts.push('', wrap(describeSetting(setting).replaceAll('`', '')), `#${setting.names[0]}=${asText(setting)}`)
+    for (const setting of settings) {
+      const description = wrap(describeSetting(setting).replaceAll('`', ''))
+      parts.push('', description, `#${setting.names[0]}=${asText(setting)}`)
+    }
   }
   parts.push('', '## Read when the variables named in each comment are not set')
   for (const [name, firsts] of fallbacks()) parts.push('', wrap(firsts.join(', ')), `#${name}=`)
@@ -96,7 +99,8 @@ const introduction = `Each option of the plugin, and the environment variable wi
 * Options count in the unit in parentheses at the end of their description. A variable marked (s) counts in seconds, (min) in minutes.
 * Lists in variables are separated by commas (\`AGENT_KEYS=key-one-long,key-two-long\`) or written in JSON, which also allows objects.
 * \`server:\` marks a default of the stand-alone server that differs from the plugin's. It uses \`redis\` as \`storage\` if \`REDIS_URL\`,
-  \`REDIS_HOST\`, \`REDIS_SENTINELS\` or \`REDIS_CLUSTER\` is set. With \`NODE_ENV=production\` it requires \`JWT_SECRET\` and \`ADMIN_PASSWORD\`.`
+  \`REDIS_HOST\`, \`REDIS_SENTINELS\` or \`REDIS_CLUSTER\` is set. With \`NODE_ENV=production\` it requires
+  \`JWT_SECRET\` and \`ADMIN_PASSWORD\`.`
 
 /** docs/options.md */
 export function optionsPage () {

@@ -5,7 +5,9 @@ import { join } from 'node:path'
 import { begin, makeFolder, ownStorage, root, run, script, startedLine, stop, waitForOutput } from './support.js'
 
 const wanted = /^package\/(package\.json|README\.md|LICENSE|CHANGELOG\.md|docs\/.+\.(md|svg)|dist\/(src|plugins|routes)\/.+\.(js|d\.ts))$/
-const required = ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'dist/src/index.js', 'dist/src/index.d.ts', 'dist/src/server/main.js']
+const required = [
+  'package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'dist/src/index.js', 'dist/src/index.d.ts', 'dist/src/server/main.js'
+]
 
 const useIt = `
 const app = fastify()
@@ -69,7 +71,15 @@ export async function register (registration: Registration): Promise<void> {
 }
 `,
   'tsconfig.json': JSON.stringify({
-    compilerOptions: { module: 'nodenext', target: 'es2023', lib: ['es2023'], strict: true, noEmit: true, types: ['node'], typeRoots: [join(root, 'node_modules/@types')] },
+    compilerOptions: {
+      module: 'nodenext',
+      target: 'es2023',
+      lib: ['es2023'],
+      strict: true,
+      noEmit: true,
+      types: ['node'],
+      typeRoots: [join(root, 'node_modules/@types')]
+    },
     files: ['types.ts']
   })
 }
@@ -98,7 +108,8 @@ async function install (tarball, folder, settings = []) {
   const version = versionIn(root, 'fastify')
   await run('npm', ['init', '-y'], { cwd: folder })
   await run('npm', ['pkg', 'set', 'type=module', ...settings], { cwd: folder })
-  await run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', tarball, `fastify@${version}`], { cwd: folder, timeoutMs: 300_000 })
+  const install = ['install', '--no-audit', '--no-fund', '--prefer-offline', tarball, `fastify@${version}`]
+  await run('npm', install, { cwd: folder, timeoutMs: 300_000 })
   for (const [name, text] of Object.entries(programs)) writeFileSync(join(folder, name), text)
 }
 

@@ -57,7 +57,8 @@ function exampleText ({ examples: [{ payload }] }) {
 }
 
 function examples (document, keys) {
-  const texts = keys.map(key => document.components.messages[key]).filter(({ examples: [{ payload }] }) => typeof payload !== 'string').map(exampleText)
+  const messages = keys.map(key => document.components.messages[key])
+  const texts = messages.filter(({ examples: [{ payload }] }) => typeof payload !== 'string').map(exampleText)
   return texts.length === 0 ? [] : [block('json', texts)]
 }
 
@@ -80,22 +81,30 @@ function sections (document) {
   const keys = Object.keys(document.components.messages)
   const isOf = tier => key => key.startsWith(`${tier}.`)
   const shared = keys.filter(key => !Object.keys(document.channels).some(tier => isOf(tier)(key)))
-  const tiers = Object.entries(document.channels).map(([tier, { address }]) => section(document, `Frames of ${code(address)}`, keys.filter(isOf(tier))))
+  const tiers = Object.entries(document.channels).map(function tierSection ([tier, { address }]) {
+    return section(document, `Frames of ${code(address)}`, keys.filter(isOf(tier)))
+  })
   return [...section(document, 'Frames of several tiers', shared), ...tiers.flat()]
+}
+
+function typeLine ([name, schema]) {
+  return `type ${name} = ${typeText(schema)}${schema.description ? `  // ${schema.description}` : ''}`
 }
 
 function types ({ components: { schemas } }) {
   const declared = Object.entries(schemas).filter(([, { oneOf }]) => !oneOf).sort(([a], [b]) => a < b ? -1 : 1)
-  return block('ts', declared.map(([name, schema]) => `type ${name} = ${typeText(schema)}${schema.description ? `  // ${schema.description}` : ''}`))
+  return block('ts', declared.map(typeLine))
 }
 
 function codes ({ oneOf }, show) {
-  return table(['code', 'meaning', 'what to do'], oneOf.map(({ const: value, description, 'x-advice': advice = '' }) => [show(value), description, advice]))
+  const rows = oneOf.map(({ const: value, description, 'x-advice': advice = '' }) => [show(value), description, advice])
+  return table(['code', 'meaning', 'what to do'], rows)
 }
 
 const page = parts => `${parts.join('\n\n')}\n`
 
-const framesIntroduction = `Every frame, from the schemas that the registry checks frames with. [websocket.md](websocket.md) describes when each one is sent.
+const framesIntroduction = `Every frame, from the schemas that the registry checks frames with.
+[websocket.md](websocket.md) describes when each one is sent.
 A registry serves the same information for programs at \`/asyncapi.json\` (option \`routes.docs\`).
 
 The server may reply to any frame of a client with \`error\`. \`text-ping\` and \`text-pong\` are the bare texts \`ping\` and \`pong\`,

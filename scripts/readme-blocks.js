@@ -24,10 +24,14 @@ import { blocksOf } from './markdown.js'
 import { adminPassword, agentKey, root, script, startRegistry } from './support.js'
 
 const secretKey = 'back-end:a-secret-of-the-scripts'
-const variables = new Set([OptionsSchema, ServerSettingsSchema].flatMap(schema => settingsOf(schema)).flatMap(({ names }) => names).concat('NODE_ENV', 'REGISTRY_URL', 'AGENT_KEY'))
+const settings = [OptionsSchema, ServerSettingsSchema].flatMap(schema => settingsOf(schema))
+const variables = new Set([...settings.flatMap(({ names }) => names), 'NODE_ENV', 'REGISTRY_URL', 'AGENT_KEY'])
 
 /** Pages that are being split into others, whose blocks have no marks. */
-const former = new Set(['README.md', 'docs/messaging.md', 'docs/protocol.md', 'docs/scaling.md', 'docs/level-store.md', 'docs/reliability.md', 'docs/benchmarks.md'])
+const former = new Set([
+  'README.md', 'docs/messaging.md', 'docs/protocol.md', 'docs/scaling.md', 'docs/level-store.md', 'docs/reliability.md',
+  'docs/benchmarks.md'
+])
 
 function pages () {
   const below = readdirSync(join(root, 'docs'), { recursive: true }).filter(name => name.endsWith('.md')).sort()

@@ -114,7 +114,8 @@ async function startProxy (url) {
 }
 
 async function echo (agent, { url }) {
-  const response = await fetch(`${url}/echo`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"hello":"agent"}' })
+  const headers = { 'content-type': 'application/json' }
+  const response = await fetch(`${url}/echo`, { method: 'POST', headers, body: '{"hello":"agent"}' })
   if (await response.text() !== '{"echo":{"hello":"agent"}}') throw new Error(`agent.ts did not echo\n${agent.output}`)
 }
 
@@ -145,7 +146,11 @@ async function runAgentAndWatch () {
   await said(/^registered, revision /m, /^connected$/m)
   await echo(agent, { url })
   proxy.mend()
-  await watched(/^resuming after \S+:0$/m, /^put echo-agent: new -> starting \(created\)/m, /^state echo-agent: starting -> alive \(first-sign\)/m)
+  await watched(
+    /^resuming after \S+:0$/m,
+    /^put echo-agent: new -> starting \(created\)/m,
+    /^state echo-agent: starting -> alive \(first-sign\)/m
+  )
   await said(/^token renewed$/m)
 
   for (const [index, sign] of [/^POST \/agents\/echo-agent\/heartbeat: 404 /m, /^disconnected: 4001 /m].entries()) {

@@ -81,7 +81,9 @@ export const ownStorage = { STORE: '', ARCP_DATA_DIR: '', REDIS_URL: '', REDIS_H
 
 /** Starts the built stand-alone server on a free port, in an empty folder, and gives its URL. `more` is its environment too. */
 export async function startRegistry (more = {}) {
-  const env = { HOST: '', ARCP_HOST: '', PORT: '0', ARCP_PORT: '', LOG_LEVEL: 'warn', NODE_ENV: '', ...ownStorage, AGENT_KEYS: agentKey, ADMIN_PASSWORD: adminPassword, ...more }
+  const address = { HOST: '', ARCP_HOST: '', PORT: '0', ARCP_PORT: '' }
+  const secrets = { AGENT_KEYS: agentKey, ADMIN_PASSWORD: adminPassword }
+  const env = { ...address, LOG_LEVEL: 'warn', NODE_ENV: '', ...ownStorage, ...secrets, ...more }
   const server = begin(process.execPath, [join(root, 'dist/src/server/main.js')], { cwd: makeFolder('registry'), env, timeoutMs: 600_000 })
   const [, url] = await waitForOutput(server, startedLine)
   return { url, stop: () => stop(server) }

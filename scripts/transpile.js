@@ -14,6 +14,8 @@ export const settings = readFileSync(new URL('../tsconfig.json', import.meta.url
 export function transpile (source, { fileName, ...more } = {}) {
   // Not before it is needed: it takes longer to load than most of what is loaded instead.
   const ts = require('typescript')
-  const { options } = ts.convertCompilerOptionsFromJson({ ...JSON.parse(settings).compilerOptions, module: 'esnext', moduleResolution: 'bundler', sourceMap: false, ...more })
+  const { compilerOptions } = JSON.parse(settings)
+  const modules = { module: 'esnext', moduleResolution: 'bundler' }
+  const { options } = ts.convertCompilerOptionsFromJson({ ...compilerOptions, ...modules, sourceMap: false, ...more })
   return ts.transpileModule(source, { fileName, compilerOptions: options }).outputText
 }

@@ -21,7 +21,8 @@ if (isMainThread) {
 
 function compiled (path) {
   const source = readFileSync(path, 'utf8')
-  const name = join(folder, createHash('sha256').update(JSON.stringify([version, settings, String(transpile), path, source])).digest('base64url'))
+  const inputs = JSON.stringify([version, settings, String(transpile), path, source])
+  const name = join(folder, createHash('sha256').update(inputs).digest('base64url'))
   if (existsSync(name)) return readFileSync(name, 'utf8')
   const output = transpile(source, { fileName: path, inlineSourceMap: true, inlineSources: true })
   // Another process may be writing the same.

@@ -2,10 +2,15 @@
 // body of a response it gives the variable its value. `…` in a response stands for anything.
 import { isDeepStrictEqual } from 'node:util'
 
+function parseHeader (line) {
+  const colon = line.indexOf(':')
+  return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()]
+}
+
 function parseMessage (text) {
   const [head, ...body] = text.split('\n\n')
   const [start, ...lines] = head.trim().split('\n')
-  const headers = Object.fromEntries(lines.map(line => [line.slice(0, line.indexOf(':')).toLowerCase(), line.slice(line.indexOf(':') + 1).trim()]))
+  const headers = Object.fromEntries(lines.map(parseHeader))
   return { start, headers, body: body.join('\n\n').trim() }
 }
 
@@ -14,6 +19,10 @@ function fillIn (text, variables) {
     if (!(name in variables)) throw new Error(`no value for {{${name}}}`)
     return variables[name]
   })
+}
+
+function escapeRegExp (text) {
+  return RegExp.escape?.(text) ?? text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
 }
 
 /** Compares what is written with what came; members that are not written may be there. */
@@ -25,7 +34,7 @@ function compare (expected, actual, variables, path = '') {
     return
   }
   if (typeof expected === 'string' && typeof actual === 'string') {
-    const pattern = fillIn(expected, variables).split('…').map(part => RegExp.escape?.(part) ?? part.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('[^]*')
+    const pattern = fillIn(expected, variables).split('…').map(escapeRegExp).join('[^]*')
     if (new RegExp(`^${pattern}$`).test(actual)) return
   }
   if (Array.isArray(expected) && Array.isArray(actual) && expected.length === actual.length) {
@@ -36,7 +45,8 @@ function compare (expected, actual, variables, path = '') {
     for (const [name, value] of Object.entries(expected)) compare(value, actual[name], variables, `${path}/${name}`)
     return
   }
-  if (!isDeepStrictEqual(expected, actual)) throw new Error(`${path || '/'}: expected ${JSON.stringify(expected)}, got ${JSON.stringify(actual)}`)
+  if (isDeepStrictEqual(expected, actual)) return
+  throw new Error(`${path || '/'}: expected ${JSON.stringify(expected)}, got ${JSON.stringify(actual)}`)
 }
 
 async function checkResponse (text, response, body, variables) {

@@ -59,7 +59,8 @@ export async function checkCommands (code, isSetting) {
     const words = text.split(/\s+/)
     const assignments = words.filter(word => /^[A-Z_]+=/.test(word)).map(word => word.split('=')[0])
     const unknown = assignments.filter(name => !isSetting(name))
-    const finding = unknown.length > 0 ? `${unknown.join(', ')}: no such setting` : complaintOf(words.slice(words[0] === 'export' ? 0 : assignments.length), assignments.length > 0)
+    const command = words.slice(words[0] === 'export' ? 0 : assignments.length)
+    const finding = unknown.length > 0 ? `${unknown.join(', ')}: no such setting` : complaintOf(command, assignments.length > 0)
     if (finding) throw new Error(`${text}: ${finding}`)
   }
 }
