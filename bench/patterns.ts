@@ -1,11 +1,7 @@
 // How long it takes to find who is subscribed to a channel, when very many patterns are subscribed to.
+import { matchesPattern, PatternTrie } from '../src/lib/pattern-trie.js'
 import { cost, type Row } from './rounds.js'
 import { percentile } from './statistics.js'
-
-type Tries = typeof import('../src/lib/pattern-trie.js')
-
-/** The package's entry does not export the trie. */
-const load = async () => await import(new URL('../dist/src/lib/pattern-trie.js', import.meta.url).href) as Tries
 
 const mostUs = 10
 const matches = 20_000
@@ -37,7 +33,6 @@ function patternOf (numbers: Numbers): string {
 }
 
 export async function patterns (count: number): Promise<Row[]> {
-  const { PatternTrie, matchesPattern } = await load()
   const numbers = new Numbers(1)
   const all = new Set<string>()
   while (all.size < count) all.add(patternOf(numbers))

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, realpathSync, symlinkSync } from 'node:fs'
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { makeFolder, root, run, transpileFolder } from './support.js'
+import { buildBench, makeFolder, root, run } from './support.js'
 
 const hour = 3_600_000
 
@@ -41,10 +41,11 @@ async function checkOut (commit) {
   return folder
 }
 
-function buildBench (from, folder, name) {
+/** Builds the bench files of a checkout for the build in `folder`. */
+function benchFor (folder, checkout, name) {
   const bench = join(folder, name)
   mkdirSync(bench)
-  transpileFolder(join(from, 'bench'), bench)
+  buildBench(checkout, bench)
   return bench
 }
 
@@ -56,11 +57,11 @@ function buildBench (from, folder, name) {
 async function prepareBase (commit) {
   const name = await git('rev-parse', '--short', `${commit}^{commit}`)
   const folder = await checkOut(name)
-  const own = { name, folder, bench: buildBench(folder, folder, '.bench') }
+  const own = { name, folder, bench: benchFor(folder, folder, '.bench') }
   try {
     return { base: own, parts: await runBench(own, '--list'), notes: [] }
   } catch {
-    const base = { ...own, bench: buildBench(root, folder, '.bench-current') }
+    const base = { ...own, bench: benchFor(folder, root, '.bench-current') }
     const parts = await runBench(base, '--list').catch(error => {
       throw new Error(`${name} has no --json, and the bench files of this checkout do not run on its build: ${error.message}`)
     })

@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { compareWith } from './bench-compare.js'
-import { makeFolder, root, script, transpileFolder } from './support.js'
+import { buildBench, makeFolder, root, script } from './support.js'
 
 const { values: options, positionals: parts } = parseArgs({
   allowPositionals: true,
@@ -28,7 +28,7 @@ function measure (built) {
 
 await script('bench', async function bench () {
   const built = makeFolder('bench', true)
-  transpileFolder(join(root, 'bench'), built)
+  buildBench(root, built)
   if (options.compare === undefined) measure(built)
   else await compareWith(options.compare, built, { rounds: Number(options.rounds), fail: options.fail, parts })
 })

@@ -93,9 +93,12 @@ export function transpileFile (from, to) {
   writeFileSync(to, transpile(readFileSync(from, 'utf8')))
 }
 
-/** Transpiles the TypeScript files of a folder (not those of folders in it) into another one. */
-export function transpileFolder (from, to) {
-  for (const name of readdirSync(from)) if (name.endsWith('.ts')) transpileFile(join(from, name), join(to, name.replace(/\.ts$/, '.js')))
+/** Transpiles bench/ of a checkout into a folder directly in it. Where it imports sources, the result imports their build in dist/. */
+export function buildBench (checkout, built) {
+  for (const name of readdirSync(join(checkout, 'bench'))) {
+    const code = transpile(readFileSync(join(checkout, 'bench', name), 'utf8')).replaceAll("'../src/", "'../dist/src/")
+    writeFileSync(join(built, name.replace(/\.ts$/, '.js')), code)
+  }
 }
 
 function cleanUp () {
