@@ -1,7 +1,7 @@
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyInstance } from 'fastify'
-import { asyncapiDocument } from '../src/protocol/asyncapi/document.js'
+import { asyncapiDocument } from '../src/protocol/asyncapi.js'
 import { implementation } from '../src/protocol/identity.js'
 import type { ResolvedOptions } from '../src/options.js'
 import type { Tier } from '../src/sockets/tiers.js'

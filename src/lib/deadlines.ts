@@ -1,5 +1,70 @@
 import type { Clock } from './clock.js'
-import { DueHeap, type Due } from './due-heap.js'
+
+/** Something with a time, and its place among others with theirs. */
+export interface Due { readonly at: number, index: number }
+
+/** A binary heap: the earliest is at hand, and anything can be taken out of it. */
+export class DueHeap<T extends Due> {
+  readonly #items: T[] = []
+
+  get size () { return this.#items.length }
+  get earliest (): T | undefined { return this.#items[0] }
+
+  add (item: T): void {
+    this.#items.push(item)
+    this.#rise(item, this.#items.length - 1)
+  }
+
+  /** @returns whether it was there */
+  delete (item: T): boolean {
+    const { index } = item
+    if (this.#items[index] !== item) return false
+    const last = this.#items.pop()!
+    item.index = -1
+    if (last === item) return true
+    this.#rise(last, index)
+    this.#sink(last, last.index)
+    return true
+  }
+
+  clear (): void {
+    this.#items.length = 0
+  }
+
+  #put (item: T, index: number) {
+    this.#items[index] = item
+    item.index = index
+  }
+
+  #rise (item: T, from: number) {
+    let index = from
+    while (index > 0) {
+      const parent = this.#items[(index - 1) >> 1]!
+      if (parent.at <= item.at) break
+      this.#put(parent, index)
+      index = (index - 1) >> 1
+    }
+    this.#put(item, index)
+  }
+
+  #sink (item: T, from: number) {
+    let index = from
+    for (;;) {
+      const child = this.#earlierChild(index)
+      if (!child || child.at >= item.at) break
+      const next = child.index
+      this.#put(child, index)
+      index = next
+    }
+    this.#put(item, index)
+  }
+
+  #earlierChild (index: number): T | undefined {
+    const left = this.#items[2 * index + 1]
+    const right = this.#items[2 * index + 2]
+    return right && left && right.at < left.at ? right : left
+  }
+}
 
 /** What happens at a time, unless it is cancelled before. */
 export interface Deadline extends Due { readonly expire: () => void }

@@ -1,5 +1,5 @@
 /** Values by key, several under one. Nearly all keys have one value: that takes no set of its own. */
-export class Grouped<K, V extends object> {
+export class Multimap<K, V extends object> {
   readonly #groups = new Map<K, V | Set<V>>()
 
   /** @returns whether it is the first under this key */

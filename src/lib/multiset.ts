@@ -1,5 +1,5 @@
 /** How many there are of each key; a key of which there are none is not kept. */
-export class KeyCounts {
+export class Multiset {
   readonly #counts = new Map<string, number>()
 
   of (key: string): number {

@@ -1,6 +1,6 @@
 import { addressKey } from '../lib/address.js'
 import type { ResolvedOptions } from '../options.js'
-import { KeyCounts } from '../lib/multiset.js'
+import { Multiset } from '../lib/multiset.js'
 import type { Tier, TierName } from '../sockets/tiers.js'
 
 /** What one socket takes from when its upgrade arrives until it is gone. */
@@ -15,7 +15,7 @@ export interface Place {
 interface TierCounts {
   known: number
   waiting: number
-  readonly waitingByAddress: KeyCounts
+  readonly waitingByAddress: Multiset
 }
 
 export interface PlacesOptions {
@@ -31,7 +31,7 @@ export interface PlacesOptions {
 export class Places {
   readonly #options: PlacesOptions
   readonly #tiers = new Map<TierName, TierCounts>()
-  readonly #byAddress = new KeyCounts()
+  readonly #byAddress = new Multiset()
 
   constructor (options: PlacesOptions) {
     this.#options = options
@@ -109,7 +109,7 @@ export class Places {
   #tier (name: TierName): TierCounts {
     const known = this.#tiers.get(name)
     if (known) return known
-    const counts: TierCounts = { known: 0, waiting: 0, waitingByAddress: new KeyCounts() }
+    const counts: TierCounts = { known: 0, waiting: 0, waitingByAddress: new Multiset() }
     this.#tiers.set(name, counts)
     return counts
   }

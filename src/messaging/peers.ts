@@ -1,9 +1,9 @@
-import { Grouped } from '../lib/multimap.js'
+import { Multimap } from '../lib/multimap.js'
 import type { Peer } from './peer.js'
 
 /** Who takes part through this process, by whatever connections. */
 export class Peers {
-  readonly #connections = new Grouped<string, Peer>()
+  readonly #connections = new Multimap<string, Peer>()
 
   /** @returns whether it is the first connection of this peer */
   add (peer: Peer): boolean {

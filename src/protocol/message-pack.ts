@@ -1,8 +1,8 @@
 import { DecodeError, Decoder, Encoder } from '@msgpack/msgpack'
 import sjson from 'secure-json-parse'
 import { isJson } from '../lib/json.js'
-import { assertWhole, memberOf, refuse } from './message-pack-walk.js'
 import { PoisonousFrame } from './parse.js'
+import { isUtf8 } from 'node:buffer'
 
 // How deep a text may be nested is decided where it comes in.
 const encoder = new Encoder({ maxDepth: Infinity })
@@ -51,4 +51,82 @@ function requestIdIn (data: Buffer): unknown {
 
 function isPoisonous (value: unknown): boolean {
   return typeof value === 'object' && value !== null && sjson.scan(value, { safe: true }) === null
+}
+
+/** Where one is in a frame of MessagePack that is looked at and not decoded. */
+interface Walk { readonly data: Buffer, at: number }
+
+/** Bytes that follow the first one of a number. */
+const numberBytes: Readonly<Record<number, number>> = { 0xca: 4, 0xcb: 8, 0xcc: 1, 0xcd: 2, 0xce: 4, 0xcf: 8, 0xd0: 1, 0xd1: 2, 0xd2: 4, 0xd3: 8 }
+/** Bytes of the length that follows, and how many values come for each one counted: of strings, arrays, maps. */
+const lengthBytes: Readonly<Record<number, readonly [bytes: 1 | 2 | 4, values: 0 | 1 | 2]>> = {
+  0xd9: [1, 0], 0xda: [2, 0], 0xdb: [4, 0], 0xdc: [2, 1], 0xdd: [4, 1], 0xde: [2, 2], 0xdf: [4, 2]
+}
+
+export function refuse (): never {
+  throw new RangeError('Not MessagePack of what JSON can say')
+}
+
+/**
+ * A decoder makes room for what a header announces, before it sees that there is less.
+ * @throws unless there are bytes for all that is announced, and they are of types that JSON knows
+ */
+export function assertWhole (data: Buffer): void {
+  const walk = { data, at: 0 }
+  for (let owed = 1; owed > 0; owed--) {
+    owed += enter(walk)
+    if (owed - 1 > data.length - walk.at) refuse()
+  }
+}
+
+/** The string under a key of a map that is whole, as it is packed. */
+export function memberOf (data: Buffer, packedKey: Buffer): Buffer | undefined {
+  const walk = { data, at: 0 }
+  let found: Buffer | undefined
+  for (let pairs = isMap(data[0]!) ? enter(walk) / 2 : 0; pairs > 0; pairs--) {
+    const isIt = pass(walk).equals(packedKey)
+    const value = pass(walk)
+    if (isIt && isText(value[0]!)) found = value
+  }
+  return found
+}
+
+const isMap = (first: number) => (first & 0xf0) === 0x80 || first === 0xde || first === 0xdf
+const isText = (first: number) => (first & 0xe0) === 0xa0 || (first >= 0xd9 && first <= 0xdb)
+
+/** Goes past a value with all that is in it. */
+function pass (walk: Walk): Buffer {
+  const { at } = walk
+  for (let owed = 1; owed > 0; owed--) owed += enter(walk)
+  return walk.data.subarray(at, walk.at)
+}
+
+/** Goes past a value or, of a container, past its header. @returns values that follow as its members */
+function enter (walk: Walk): number {
+  const first = walk.data[walk.at++] ?? refuse()
+  if (first <= 0x7f || first >= 0xe0 || first === 0xc0 || first === 0xc2 || first === 0xc3) return 0
+  if (first <= 0x8f) return 2 * (first & 0x0f)
+  if (first <= 0x9f) return first & 0x0f
+  if (first <= 0xbf) return passText(walk, first & 0x1f)
+  if (first in numberBytes) return passBytes(walk, numberBytes[first]!)
+  const [bytes, values] = lengthBytes[first] ?? refuse()
+  if (walk.at + bytes > walk.data.length) refuse()
+  const length = walk.data.readUIntBE(walk.at, bytes)
+  walk.at += bytes
+  return values === 0 ? passText(walk, length) : values * length
+}
+
+function passBytes (walk: Walk, bytes: number): 0 {
+  walk.at += bytes
+  return 0
+}
+
+/** In text frames ws refuses what is not UTF-8; the decoder would make something of it. */
+function passText (walk: Walk, bytes: number): 0 {
+  const { data, at } = walk
+  const end = at + bytes
+  let plain = at
+  while (plain < end && data[plain]! < 0x80) plain++
+  if (plain < end && !isUtf8(data.subarray(plain, end))) refuse()
+  return passBytes(walk, bytes)
 }

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Principal } from '../auth/principal.js'
-import type { ErrorCode } from '../protocol/codes.js'
-import { closeCodes } from '../protocol/codes.js'
+import { closeCodes, type ErrorCode, v1Code } from '../protocol/codes.js'
 import type { Dialect, Peer } from '../messaging/peer.js'
 import { peerIdOf, Rights } from '../auth/rights.js'
 import { InboundRate } from '../limits/inbound-rate.js'
@@ -14,7 +13,6 @@ import type { Place } from '../limits/connection-slots.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
 import type { Transport } from './transport.js'
-import { v1Code } from '../protocol/v1-codes.js'
 import type { Watcher } from './watcher.js'
 
 /** Room for the members around the `data` that a size limit is about. */

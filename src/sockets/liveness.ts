@@ -1,5 +1,5 @@
 import { isAway } from '../errors.js'
-import { Grouped } from '../lib/multimap.js'
+import { Multimap } from '../lib/multimap.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import type { SocketServices } from './services.js'
@@ -9,7 +9,7 @@ import type { SocketServices } from './services.js'
  * at most every max(1 s, lease/10), sooner only for leases that are shorter than that.
  */
 export class SocketLiveness {
-  readonly #byAgent = new Grouped<string, Connection>()
+  readonly #byAgent = new Multimap<string, Connection>()
   readonly #heard = new Map<string, number>()
   #services!: SocketServices
   #timer: NodeJS.Timeout | undefined

@@ -5,7 +5,7 @@ import { peerIdOf } from '../auth/rights.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import type { TierHandshake, UpgradeCredentials } from './handshake.js'
-import { KeyCounts } from '../lib/multiset.js'
+import { Multiset } from '../lib/multiset.js'
 import { reportRefusal } from './refusals.js'
 import type { SocketServices } from './services.js'
 
@@ -28,7 +28,7 @@ export interface V1Limits {
 export class V1Handshake implements TierHandshake {
   readonly #services: SocketServices
   readonly #limits: V1Limits
-  readonly #withKey = new KeyCounts()
+  readonly #withKey = new Multiset()
 
   constructor (services: SocketServices, limits: V1Limits) {
     this.#services = services

@@ -1,7 +1,6 @@
 import type { WebSocket, WebSocketServer } from 'ws'
 import type { Batch } from '../batch.js'
-import type { Encoding, Outgoing } from '../../protocol/encoded-message.js'
-import { opcodes } from '../../protocol/framing.js'
+import { type Encoding, opcodes, type Outgoing } from '../../protocol/encoded-message.js'
 import type { Traffic } from '../traffic.js'
 import type { Transport } from '../transport.js'
 import type { Log } from '../../foundation.js'

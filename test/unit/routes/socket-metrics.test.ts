@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
-import { headerSize } from '../../../src/protocol/framing.js'
+import { headerSize } from '../../../src/protocol/encoded-message.js'
 import { build, until, type Client, type Harness } from '../../support/harness.js'
 import { assertAlive } from '../sockets/helper.js'
 import { rawOf } from '../sockets/pairs.js'

@@ -5,8 +5,7 @@ import t from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
 import { rawSocketFault } from '../../../src/sockets/transport/raw.js'
 import { Batch } from '../../../src/sockets/batch.js'
-import { headerSize } from '../../../src/protocol/framing.js'
-import { Outgoing, protocolPing, textPing, textPong, type Encoding } from '../../../src/protocol/encoded-message.js'
+import { type Encoding, headerSize, Outgoing, protocolPing, textPing, textPong } from '../../../src/protocol/encoded-message.js'
 import { receives, street, rawOf } from './pairs.js'
 
 const encodings: Encoding[] = ['json', 'msgpack']
