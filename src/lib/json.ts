@@ -1,5 +1,7 @@
 /** An object with named members: neither null nor an array. */
-export const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
+export function isObject (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
 
 /** Whether `value` is nested at most `limit` levels deep. Never recurses deeper than `limit` itself. */
 export function isShallow (value: unknown, limit: number): boolean {

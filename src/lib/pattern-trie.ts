@@ -9,7 +9,9 @@ export function matchesPattern (pattern: string, channel: string): boolean {
 
 /** Whether `granted` matches every channel that `pattern` matches. */
 export function isWithin (granted: string, pattern: string): boolean {
-  return fits(granted.split('/'), pattern.split('/'), (wanted, segment) => segment !== restSegment && (wanted === wildcard || wanted === segment))
+  return fits(granted.split('/'), pattern.split('/'), function covers (wanted, segment) {
+    return segment !== restSegment && (wanted === wildcard || wanted === segment)
+  })
 }
 
 type SegmentTest = (wanted: string, segment: string | undefined) => boolean
