@@ -1,5 +1,5 @@
 // The registry by itself: sweeps, memory, search. Each measurement runs in a process of its own.
-import { MemoryStore } from 'fastify-agent-registry'
+import { MemoryAgentStore } from 'fastify-agent-registry'
 import { agents } from './corpus.js'
 import { cost, rounds, type Row } from './rounds.js'
 import { median } from './statistics.js'
@@ -7,7 +7,7 @@ import { median } from './statistics.js'
 /** A store with `population` live agents whose clock is ours to move. */
 async function storeWith (population: number) {
   let now = 1_000_000_000_000
-  const store = new MemoryStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock: () => now })
+  const store = new MemoryAgentStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock: () => now })
   await store.open({ changed () {}, touched () {}, reloaded () {}, availability () {} })
   for (const agent of agents(population, 1)) {
     const { agent_type: type, capabilities, agent_id: id } = agent

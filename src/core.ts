@@ -4,7 +4,7 @@ import { PasswordHasher } from './auth/passwords.js'
 import { PeerKeys, SecretKeys } from './auth/peer-keys.js'
 import { PeerTokens } from './auth/peer-tokens.js'
 import { Revocations } from './auth/revocations.js'
-import type { SharedState } from './storage/shared-state.js'
+import type { KeyValueReplica } from './storage/shared-state.js'
 import { Sessions } from './auth/sessions.js'
 import { SpentTokens } from './auth/one-time-tokens.js'
 import { Tickets } from './auth/tickets.js'
@@ -26,7 +26,7 @@ export interface Core {
   readonly options: ResolvedOptions
   readonly log: Log
   readonly storage: Storage
-  readonly state: SharedState
+  readonly state: KeyValueReplica
   readonly registry: Registry
   readonly membership: Membership
   readonly authority: Authority
@@ -58,7 +58,7 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
   const revocations = new Revocations({ state, maxTokenLifeMs: Math.max(jwt.expiresInMs, admin.sessionTimeoutMs, tempTokenLifeMs), now })
   const dashboard = new Dashboard({ options, registry, storageKind: storage.kind, now: monotonicClock(), log })
   const onError = (error: unknown) => log.error({ err: error }, 'search')
-  const attempts = new Attempts({ ...options.attempts, state: storage.state, now, onLockout: (target, retryAfterMs) => dashboard.lockedOut(target, retryAfterMs) })
+  const attempts = new Attempts({ ...options.attempts, state: storage.kv, now, onLockout: (target, retryAfterMs) => dashboard.lockedOut(target, retryAfterMs) })
   const authority = new Authority({
     tokens,
     keys,
@@ -74,7 +74,7 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
     currentIncarnation: id => registry.replica.get(id)?.record.incarnation
   })
   const onReplaced = (replacement: Replacement) => dashboard.replaced(replacement)
-  const membership = new Membership({ registry, tokens, keys, spent: new SpentTokens({ state: storage.state, now }), revocations, onReplaced })
+  const membership = new Membership({ registry, tokens, keys, spent: new SpentTokens({ state: storage.kv, now }), revocations, onReplaced })
   const search = new Search({
     replica: registry.replica,
     onDifference: listener => registry.onDifference(listener),
@@ -84,11 +84,11 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
     onError
   })
   const outgoing = new OutgoingCalls({ now: monotonicClock(), allowLoopback: listensOnLoopback })
-  const tickets = new Tickets({ state: storage.state, now })
+  const tickets = new Tickets({ state: storage.kv, now })
   const peerTokens = new PeerTokens({ tokens, now, maxLifeMs: jwt.expiresInMs, isRegistered: id => registry.replica.get(id) !== undefined })
   const peerKeys = new PeerKeys(options.peerKeys)
   const secretKeys = new SecretKeys(options.secretKeys, attempts)
-  const idempotency = new Idempotency({ state: storage.state, now })
+  const idempotency = new Idempotency({ state: storage.kv, now })
   const messaging = new Messaging({ broker: storage.broker, registry, options, onError: error => log.error({ err: error }, 'messaging') })
   return { options, log, storage, state, registry, membership, authority, tokens, tickets, peerTokens, peerKeys, secretKeys, idempotency, sessions, revocations, search, outgoing, dashboard, messaging, now }
 }

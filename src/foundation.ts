@@ -1,10 +1,10 @@
 import { KeptSecrets } from './auth/persisted-secrets.js'
 import { KeyRing } from './auth/keys.js'
-import { SharedState } from './storage/shared-state.js'
+import { KeyValueReplica } from './storage/shared-state.js'
 import type { ResolvedOptions } from './options.js'
 import { Registry } from './registry/registry.js'
 import { hideableFields } from './protocol/schemas/agent.js'
-import { storageOf } from './storage/open-storage.js'
+import { createStorage } from './storage/open-storage.js'
 import type { Storage } from './storage/storage.js'
 
 /** The part of a logger that is used here. */
@@ -20,7 +20,7 @@ export interface Foundation {
   readonly log: Log
   readonly storage: Storage
   readonly registry: Registry
-  readonly state: SharedState
+  readonly state: KeyValueReplica
   readonly keys: KeyRing
   /** With which tokens are signed; the first signs, all verify. */
   readonly tokenSecrets: readonly string[]
@@ -66,16 +66,16 @@ async function tokenSecretsOf ({ jwt: { secret } }: ResolvedOptions, kept: KeptS
  * @throws what a store throws that cannot be opened; nothing is left open then
  */
 export async function openFoundation (options: ResolvedOptions, log: Log): Promise<Foundation> {
-  const storage = await storageOf(options, error => log.error({ err: error }, 'storage'))
+  const storage = await createStorage(options, error => log.error({ err: error }, 'storage'))
   let keys: KeyRing | undefined
   const registry = createRegistry(options, storage, log, () => keys)
-  const state = new SharedState(storage.state)
+  const state = new KeyValueReplica(storage.kv)
   let closed: Promise<void> | undefined
   const close = () => (closed ??= storage.broker.close().finally(() => state.close()).finally(() => registry.close()))
   try {
     await registry.open()
     await state.open()
-    const kept = new KeptSecrets(storage.state)
+    const kept = new KeptSecrets(storage.kv)
     const tokenSecrets = await tokenSecretsOf(options, kept)
     keys = new KeyRing(options.agentKeys, await kept.agentKeys(tokenSecrets[0]!))
     state.onReload(() => { kept.restore().catch(error => log.error({ err: error }, 'secrets')) })

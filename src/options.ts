@@ -5,7 +5,7 @@ import { AlertRuleInput } from './dashboard/alert-rules.js'
 import { OptionsError } from './errors.js'
 import type { AgentRegistration } from './protocol/schemas/agent.js'
 import type { EmbedHook } from './search/embedder.js'
-import type { StateStore } from './storage/kv-store.js'
+import type { KeyValueStore } from './storage/kv-store.js'
 import type { AgentStore } from './storage/agent-store.js'
 import type { Principal } from './auth/principal.js'
 import { PeerChannels, PeerPermissions } from './protocol/schemas/peers.js'
@@ -234,7 +234,7 @@ export const OptionsSchema = Type.Object({
     client: Type.Optional(Type.Unsafe<Redis | Cluster>(Type.Object({}, { description: 'A client of ioredis that is used, duplicated and never closed, in place of all that' })))
   }, 'The Redis storage'),
   store: Type.Optional(Type.Unsafe<AgentStore>(Type.Object({}, { description: 'An AgentStore of your own, in place of `storage`' }))),
-  state: Type.Optional(Type.Unsafe<StateStore>(Type.Object({}, { description: 'A StateStore of your own beside `store`: sessions, revocations, tickets; default: in memory' }))),
+  state: Type.Optional(Type.Unsafe<KeyValueStore>(Type.Object({}, { description: 'A KeyValueStore of your own beside `store`: sessions, revocations, tickets; default: in memory' }))),
   onRegister: hook<OnRegisterHook>('Called before a registration is stored; a throw refuses it'),
   authenticate: hook<AuthenticateHook>('Tries bearer tokens that are not ours'),
   authorizePublish: hook<AuthorizePublishHook>('Called before a message is published to a channel; anything but `true` refuses it'),
@@ -251,7 +251,7 @@ type DeepPartial<T> = T extends ((...args: never[]) => unknown) | unknown[] ? T
 /** The options of the plugin: every member may be left out. */
 export type AgentRegistryOptions = DeepPartial<Omit<ResolvedOptions, 'store' | 'state' | 'redis' | 'agentKeys'>> & {
   store?: AgentStore
-  state?: StateStore
+  state?: KeyValueStore
   redis?: Partial<ResolvedOptions['redis']>
   agentKeys?: Array<string | (Omit<Static<typeof AgentKey>, 'exclusive'> & { exclusive?: boolean })>
 }

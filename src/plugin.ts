@@ -39,7 +39,7 @@ import { createApi, type AgentRegistry } from './api.js'
 import { openFoundation, type Foundation } from './foundation.js'
 import { resolveOptions, type AgentRegistryOptions, type ResolvedOptions } from './options.js'
 import { drainGraceMs } from './sockets/drain.js'
-import { MemoryState } from './storage/memory/kv-store.js'
+import { MemoryKeyValueStore } from './storage/memory/kv-store.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -49,7 +49,7 @@ declare module 'fastify' {
 }
 
 function warnOfOptions ({ jwt, admin, agentKeys, sockets: { drainMs } }: ResolvedOptions, { log, storage }: Core, pluginTimeout = 0) {
-  if (jwt.secret === undefined && storage.state instanceof MemoryState) log.warn({ option: 'jwt.secret' }, 'tokens are signed with a secret made for this run and end with it')
+  if (jwt.secret === undefined && storage.kv instanceof MemoryKeyValueStore) log.warn({ option: 'jwt.secret' }, 'tokens are signed with a secret made for this run and end with it')
   if (admin.password === undefined) log.info({ option: 'admin.password' }, 'nobody can log in as admin')
   if (agentKeys.length === 0) log.info({ option: 'agentKeys' }, 'agents can register only through the host or an admin')
   if (pluginTimeout > 0 && drainMs + drainGraceMs >= pluginTimeout) log.warn({ option: 'sockets.drainMs', pluginTimeout }, 'Fastify gives up the close before sockets are drained: give it a longer pluginTimeout')

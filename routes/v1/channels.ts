@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { Core } from '../../src/core.js'
 import { problem } from '../../src/errors.js'
-import type { Position } from '../../src/storage/message-broker.js'
+import type { LogPosition } from '../../src/storage/message-broker.js'
 import { channelNamed } from '../../src/protocol/channel-names.js'
 import { historyFrame } from '../../src/messaging/history.js'
 import { nameOfChannel } from '../../src/storage/log-names.js'
@@ -13,7 +13,7 @@ import { msgIdOf, once } from './once.js'
 
 const tags = ['v1']
 
-function positionOf ({ epoch, offset }: Static<typeof V1HistoryQuery>): Position | undefined {
+function positionOf ({ epoch, offset }: Static<typeof V1HistoryQuery>): LogPosition | undefined {
   if ((epoch === undefined) !== (offset === undefined)) throw problem('invalid-input', 'epoch and offset belong together')
   return epoch === undefined ? undefined : { epoch, offset: offset! }
 }

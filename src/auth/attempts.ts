@@ -3,10 +3,10 @@ import { isProblem, tooMany } from '../errors.js'
 import { TokenBuckets } from '../storage/memory/token-buckets.js'
 import { addressKey } from '../lib/address.js'
 import type { Clock } from '../lib/clock.js'
-import type { BucketSettings, StateStore } from '../storage/kv-store.js'
+import type { BucketSettings, KeyValueStore } from '../storage/kv-store.js'
 
 export interface AttemptsOptions extends BucketSettings {
-  state: StateStore
+  state: KeyValueStore
   /** Epoch milliseconds. */
   now: Clock
   /** Hears when an address or account has no tries left, and not again before it had one. */
@@ -40,7 +40,7 @@ function costs (error: unknown): boolean {
  * succeeded before has a bucket of its own for that account, so that strangers cannot lock its owner out.
  */
 export class Attempts {
-  readonly #state: StateStore
+  readonly #state: KeyValueStore
   readonly #settings: BucketSettings
   readonly #now: Clock
   readonly #own: TokenBuckets
@@ -63,15 +63,15 @@ export class Attempts {
    */
   async attempt<T> (target: AttemptTarget, check: () => T | Promise<T>): Promise<T> {
     const buckets = await this.#bucketsOf(target)
-    this.#pass(target, buckets, await this.#state.draw(buckets, this.#settings))
+    this.#pass(target, buckets, await this.#state.takeTokens(buckets, this.#settings))
     let value: T
     try {
       value = await check()
     } catch (error) {
-      if (!costs(error)) await this.#state.giveBack(buckets, this.#settings)
+      if (!costs(error)) await this.#state.returnTokens(buckets, this.#settings)
       throw error
     }
-    await this.#state.giveBack(buckets, this.#settings)
+    await this.#state.returnTokens(buckets, this.#settings)
     await this.#remember(target)
     return value
   }
@@ -97,7 +97,7 @@ export class Attempts {
   }
 
   async #share (target: AttemptTarget, buckets: readonly string[]): Promise<void> {
-    const wait = await this.#state.draw(buckets, this.#settings)
+    const wait = await this.#state.takeTokens(buckets, this.#settings)
     if (wait !== null) this.#own.drain(buckets, this.#settings, wait)
     this.#pass(target, buckets, wait)
   }

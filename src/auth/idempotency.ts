@@ -1,7 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { Clock } from '../lib/clock.js'
 import { problem } from '../errors.js'
-import type { StateStore } from '../storage/kv-store.js'
+import type { KeyValueStore } from '../storage/kv-store.js'
 
 /** A request that may come twice. */
 export interface OnceOnly {
@@ -30,10 +30,10 @@ const digestOf = (...texts: string[]) => createHash('sha256').update(JSON.string
  * (draft-ietf-httpapi-idempotency-key-header). What fails is not kept: it can be tried again under the same key.
  */
 export class Idempotency {
-  readonly #state: StateStore
+  readonly #state: KeyValueStore
   readonly #now: Clock
 
-  constructor ({ state, now }: { state: StateStore, now: Clock }) {
+  constructor ({ state, now }: { state: KeyValueStore, now: Clock }) {
     this.#state = state
     this.#now = now
   }

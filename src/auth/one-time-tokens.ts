@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { ExpiringMap } from '../lib/expiring-map.js'
 import { tokenInvalid } from './tokens.js'
 import type { Clock } from '../lib/clock.js'
-import type { StateStore } from '../storage/kv-store.js'
+import type { KeyValueStore } from '../storage/kv-store.js'
 
 /**
  * A request with a temporary token. `key` tells requests apart, such as a hash of method, path and body; `note` says
@@ -37,7 +37,7 @@ const ignore = () => {}
  * request did meets whoever repeats it: the registry decides then as if it were another token of the same key.
  */
 export class SpentTokens {
-  readonly #state: StateStore
+  readonly #state: KeyValueStore
   readonly #now: Clock
   readonly #waitMs: number
   readonly #self = randomUUID()
@@ -45,7 +45,7 @@ export class SpentTokens {
   readonly #done: ExpiringMap<Shared>
 
   /** @param options.waitMs how long a request waits for one that another process runs */
-  constructor ({ state, now, waitMs = 10_000 }: { state: StateStore, now: Clock, waitMs?: number }) {
+  constructor ({ state, now, waitMs = 10_000 }: { state: KeyValueStore, now: Clock, waitMs?: number }) {
     this.#state = state
     this.#now = now
     this.#waitMs = waitMs

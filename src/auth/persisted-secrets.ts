@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto'
-import { forever, type StateStore } from '../storage/kv-store.js'
+import { forever, type KeyValueStore } from '../storage/kv-store.js'
 import { keyRingSecret } from './keys.js'
 
 /** Secrets that last as long as the store and are the same in every process that shares it. */
 export class KeptSecrets {
-  readonly #state: StateStore
+  readonly #state: KeyValueStore
   readonly #known = new Map<string, string>()
 
-  constructor (state: StateStore) {
+  constructor (state: KeyValueStore) {
     this.#state = state
   }
 

@@ -1,7 +1,7 @@
 import { ExpiringMap } from '../lib/expiring-map.js'
 import type { Clock } from '../lib/clock.js'
 import type { Principal } from './principal.js'
-import type { SharedState } from '../storage/shared-state.js'
+import type { KeyValueReplica } from '../storage/shared-state.js'
 
 export interface AgentRevocation {
   agentId: string
@@ -14,7 +14,7 @@ export type Revoked = { jti: string } | AgentRevocation
 export type RevocationVerdict = 'ok' | 'register-only' | 'revoked'
 
 export interface RevocationsOptions {
-  state: SharedState
+  state: KeyValueReplica
   /** Milliseconds; no token outlives its issue by more, so no entry has to be kept longer. */
   maxTokenLifeMs: number
   now: Clock
@@ -49,7 +49,7 @@ function withMark (marks: Marks, { incarnation, mayRegister }: AgentRevocation, 
  * processes; each answers from its own copy, which never forgets what has ended before no token can tell any more.
  */
 export class Revocations {
-  readonly #state: SharedState
+  readonly #state: KeyValueReplica
   readonly #maxTokenLifeMs: number
   readonly #now: Clock
   readonly #tokens: ExpiringMap<true>

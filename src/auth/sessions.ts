@@ -1,7 +1,7 @@
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import { ExpiringMap } from '../lib/expiring-map.js'
 import type { Clock } from '../lib/clock.js'
-import type { SharedState } from '../storage/shared-state.js'
+import type { KeyValueReplica } from '../storage/shared-state.js'
 
 /** The session of an admin. `expiresAt` is in epoch milliseconds. */
 export interface Session {
@@ -18,7 +18,7 @@ export type SessionEnd = 'logout' | 'replaced' | 'expired' | 'ended'
 export type SessionEndListener = (session: Session, reason: SessionEnd) => void
 
 export interface SessionsOptions {
-  state: SharedState
+  state: KeyValueReplica
   timeoutMs: number
   /** Live sessions of one user; the oldest end when another is opened. */
   maxSessions: number
@@ -36,7 +36,7 @@ function isOlder (a: Session, b: Session): number {
 
 /** Sessions of admins, shared by all processes. Each answers from its own copy, and hears of every end. */
 export class Sessions {
-  readonly #state: SharedState
+  readonly #state: KeyValueReplica
   readonly #timeoutMs: number
   readonly #maxSessions: number
   readonly #now: Clock

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { problem } from '../errors.js'
 import type { Clock } from '../lib/clock.js'
-import type { StateStore } from '../storage/kv-store.js'
+import type { KeyValueStore } from '../storage/kv-store.js'
 import type { Principal } from './principal.js'
 
 export type TicketTier = 'public' | 'agents' | 'dashboard'
@@ -16,10 +16,10 @@ const keyOf = (ticket: string) => createHash('sha256').update(ticket).digest('ba
 
 /** Tickets open one socket of one tier within 30 s, at any process, so that no token has to stand in a URL. */
 export class Tickets {
-  readonly #state: StateStore
+  readonly #state: KeyValueStore
   readonly #now: Clock
 
-  constructor ({ state, now }: { state: StateStore, now: Clock }) {
+  constructor ({ state, now }: { state: KeyValueStore, now: Clock }) {
     this.#state = state
     this.#now = now
   }

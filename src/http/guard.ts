@@ -2,7 +2,7 @@ import type { FastifyRequest, preValidationAsyncHookHandler } from 'fastify'
 import { problem } from '../errors.js'
 import type { Authority, CheckOptions } from '../auth/authority.js'
 import type { Principal, TokenType } from '../auth/principal.js'
-import type { Sign } from '../storage/agent-store.js'
+import type { Heartbeat } from '../storage/agent-store.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -52,5 +52,5 @@ export function assertSelf ({ role, agentId }: Principal, id: string): void {
 }
 
 /** A sign of life by whoever asks: an agent's counts for its own instance, an admin's for any. */
-export const signOf = (id: string, { type, incarnation }: Principal): Sign =>
+export const signOf = (id: string, { type, incarnation }: Principal): Heartbeat =>
   ({ id, incarnation: type === 'agent' ? incarnation ?? undefined : undefined })

@@ -1,6 +1,6 @@
 import type { Outgoing } from '../protocol/encoded-message.js'
 import type { Access } from './access.js'
-import type { Appended, Entry, Position } from '../storage/message-broker.js'
+import type { Appended, LogEntry, LogPosition } from '../storage/message-broker.js'
 import { channelNamed, isPattern, patternNamed, tierPlace } from '../protocol/channel-names.js'
 import type { History } from './history.js'
 import { HostListener, type MessageListener } from './host-listener.js'
@@ -19,7 +19,7 @@ export interface PublishRequest {
   origin?: string | undefined
 }
 
-export interface HistoryRequest { channel: string, since?: Position | undefined, limit: number }
+export interface HistoryRequest { channel: string, since?: LogPosition | undefined, limit: number }
 
 export type ChannelsOptions = Omit<SubscribingOptions, 'subscriptions'> & { onError: (error: unknown) => void }
 
@@ -128,11 +128,11 @@ export class Channels {
     this.#subscribing.leave(peer)
   }
 
-  appended (channel: string, epoch: string, entry: Entry): void {
+  appended (channel: string, epoch: string, entry: LogEntry): void {
     this.#subscriptions.appended(channel, epoch, entry)
   }
 
-  lost (channel: string, position: Position): void {
+  lost (channel: string, position: LogPosition): void {
     this.#subscriptions.lost(channel, position)
   }
 

@@ -1,10 +1,10 @@
 import { Outgoing } from '../protocol/encoded-message.js'
-import type { Entry, Position } from '../storage/message-broker.js'
+import type { LogEntry, LogPosition } from '../storage/message-broker.js'
 import { shownName } from '../protocol/channel-names.js'
 import type { Dialect } from './peer.js'
 
 /** A message of a channel as JSON text without its type and channel; every answer and frame shows it so. */
-export function messageText ({ from, data, metadata, offset, at }: Entry, epoch: string, withMetadata: boolean): string {
+export function messageText ({ from, data, metadata, offset, at }: LogEntry, epoch: string, withMetadata: boolean): string {
   const known = withMetadata && metadata !== undefined ? `,"fromMetadata":${metadata}` : ''
   return `"from":${JSON.stringify(from)},"data":${data}${known},"epoch":${JSON.stringify(epoch)},"offset":${offset},"timestamp":${at / 1000}}`
 }
@@ -13,12 +13,12 @@ export function messageText ({ from, data, metadata, offset, at }: Entry, epoch:
 export class Delivery {
   readonly channel: string
   readonly epoch: string
-  readonly entry: Entry
+  readonly entry: LogEntry
   /** One for all subscriptions that are there by now. */
-  readonly position: Position
+  readonly position: LogPosition
   readonly #made = new Map<Dialect | `${Dialect}+`, Outgoing>()
 
-  constructor (channel: string, epoch: string, entry: Entry) {
+  constructor (channel: string, epoch: string, entry: LogEntry) {
     this.channel = channel
     this.epoch = epoch
     this.entry = entry
@@ -36,6 +36,6 @@ export class Delivery {
 }
 
 /** Says that messages of a channel are lost: it goes on after this position. */
-export function gapFrame (channel: string, { epoch, offset }: Position, dialect: Dialect): Outgoing {
+export function gapFrame (channel: string, { epoch, offset }: LogPosition, dialect: Dialect): Outgoing {
   return new Outgoing(JSON.stringify({ type: 'channel_gap', channel: shownName(channel, dialect), epoch, offset, recovered: false }))
 }

@@ -1,4 +1,4 @@
-import type { Entry, Page, Position } from '../storage/message-broker.js'
+import type { LogEntry, LogPage, LogPosition } from '../storage/message-broker.js'
 import { shownName } from '../protocol/channel-names.js'
 import { messageText } from './delivery.js'
 import type { Dialect } from './peer.js'
@@ -11,8 +11,8 @@ export interface History {
   /** As no dialect writes it. */
   readonly channel: string
   /** After which it was asked for. */
-  readonly since: Position | undefined
-  readonly page: Page
+  readonly since: LogPosition | undefined
+  readonly page: LogPage
 }
 
 /** A part of a history, as JSON texts of its messages. */
@@ -31,7 +31,7 @@ export function historyTexts ({ since, page: { entries, epoch } }: History): His
   return { messages: since ? texts : texts.reverse(), truncated: texts.length < entries.length }
 }
 
-const textOf = (entry: Entry, epoch: string) => `{${messageText(entry, epoch, true)}`
+const textOf = (entry: LogEntry, epoch: string) => `{${messageText(entry, epoch, true)}`
 
 /** The `history` frame. */
 export function historyFrame (history: History, dialect: Dialect, requestId: string | undefined): string {

@@ -1,4 +1,4 @@
-import type { Position } from '../storage/message-broker.js'
+import type { LogPosition } from '../storage/message-broker.js'
 import { shownName } from '../protocol/channel-names.js'
 import type { Delivery } from './delivery.js'
 import type { Metadata } from './presence/profile.js'
@@ -37,7 +37,7 @@ export class HostListener implements Subscriber {
   }
 
   /** The offsets say so. */
-  lost (_channel: string, _position: Position): void {}
+  lost (_channel: string, _position: LogPosition): void {}
 
   async #call (message: ChannelMessage) {
     await this.#listener(message)

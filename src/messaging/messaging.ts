@@ -2,7 +2,7 @@ import { monotonicClock } from '../lib/clock.js'
 import { Outgoing } from '../protocol/encoded-message.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Registry } from '../registry/registry.js'
-import type { Broker, BrokerListener, Entry, Position, PresenceChange, Roster } from '../storage/message-broker.js'
+import type { MessageBroker, BrokerListener, LogEntry, LogPosition, PresenceChange, Roster } from '../storage/message-broker.js'
 import { Access } from './access.js'
 import { tierPlace } from '../protocol/channel-names.js'
 import { Channels } from './channels.js'
@@ -20,7 +20,7 @@ import { Signals } from './signals.js'
 import { isUsersName } from './participation.js'
 
 export interface MessagingOptions {
-  broker: Broker
+  broker: MessageBroker
   registry: Registry
   options: ResolvedOptions
   onError: (error: unknown) => void
@@ -28,7 +28,7 @@ export interface MessagingOptions {
 
 /** What peers say to each other, in this process and, through the broker, in others. */
 export class Messaging implements BrokerListener {
-  readonly broker: Broker
+  readonly broker: MessageBroker
   readonly peers = new Peers()
   readonly signals: Signals
   readonly presence: Presence
@@ -97,29 +97,29 @@ export class Messaging implements BrokerListener {
     this.presence.leave(tierPlace, peer)
   }
 
-  appended (log: string, epoch: string, entry: Entry): void {
+  appended (log: string, epoch: string, entry: LogEntry): void {
     const channel = channelOf(log)
     if (channel === undefined) this.direct.appended(log, epoch, entry)
     else this.channels.appended(channel, epoch, entry)
   }
 
-  lost (log: string, position: Position): void {
+  logGap (log: string, position: LogPosition): void {
     const channel = channelOf(log)
     if (channel === undefined) this.direct.lost(log, position)
     else this.channels.lost(channel, position)
   }
 
-  present (place: string, change: PresenceChange): void {
+  presenceChanged (place: string, change: PresenceChange): void {
     this.presence.present(place, change)
     if (place === tierPlace && change.op === 'leave') this.requests.left([change.peerId])
   }
 
-  reloaded (place: string, roster: Roster): void {
+  presenceReloaded (place: string, roster: Roster): void {
     this.presence.reloaded(place, roster)
     if (place === tierPlace) this.requests.left()
   }
 
-  signalled (from: string, body: string): void {
+  processMessage (from: string, body: string): void {
     this.signals.received(from, body)
   }
 }

@@ -1,14 +1,14 @@
-import type { Broker } from '../storage/message-broker.js'
+import type { MessageBroker } from '../storage/message-broker.js'
 
 /** Hears what another process says about one topic. */
 export type SignalListener = (from: string, body: string) => void
 
 /** What processes say to each other, by topic. At most once, in order. */
 export class Signals {
-  readonly #broker: Broker
+  readonly #broker: MessageBroker
   readonly #listeners = new Map<string, SignalListener>()
 
-  constructor (broker: Broker) {
+  constructor (broker: MessageBroker) {
     this.#broker = broker
   }
 
@@ -18,7 +18,7 @@ export class Signals {
   }
 
   send (process: string, topic: string, body: string): void {
-    this.#broker.signal(process, `${topic}:${body}`)
+    this.#broker.sendToProcess(process, `${topic}:${body}`)
   }
 
   /** A topic that nobody knows is of a newer version. */

@@ -1,5 +1,5 @@
 import type { Access } from './access.js'
-import type { Broker, Page, Position } from '../storage/message-broker.js'
+import type { MessageBroker, LogPage, LogPosition } from '../storage/message-broker.js'
 import { channelNamed, isPattern, patternNamed, shownName, shownPattern, tierPlace } from '../protocol/channel-names.js'
 import type { Deadlines } from '../lib/deadlines.js'
 import { Holdings, type Holding } from './connection-subscriptions.js'
@@ -10,7 +10,7 @@ import { PatternSubscription, Subscription } from './subscription.js'
 import type { Subscriptions } from './subscriptions.js'
 
 export interface SubscribingOptions {
-  broker: Broker
+  broker: MessageBroker
   presence: Presence
   access: Access
   deadlines: Deadlines
@@ -22,13 +22,13 @@ export interface SubscribingOptions {
 export interface SubscribeRequest {
   /** As its dialect writes it; in that of agents also a pattern, or `$agents`. */
   channel: string
-  since?: Position | undefined
+  since?: LogPosition | undefined
   presence?: boolean | undefined
   includeSenderMetadata?: boolean | undefined
 }
 
 /** Where a subscription stands. Without a position it is one to several channels, or to presence alone. */
-export interface Subscribed extends Partial<Position> {
+export interface Subscribed extends Partial<LogPosition> {
   /** Nothing after `since` is lost. */
   readonly recovered: boolean
 }
@@ -106,14 +106,14 @@ export class Subscribing {
 
   async #anew (peer: Peer, channel: string, { since, presence, includeSenderMetadata: withMetadata = false }: SubscribeRequest, told: OnSubscribed) {
     const holding = this.#holdings.roomOf(peer)
-    const read = (position: Position) => this.#options.broker.read(nameOfChannel(channel), { since: position, limit: pageSize })
+    const read = (position: LogPosition) => this.#options.broker.read(nameOfChannel(channel), { since: position, limit: pageSize })
     const onStalled = (stalled: Subscription) => { this.#options.deadlines.after(retryMs, () => { stalled.goOn() }) }
     const subscription = new Subscription({ peer, channel, since, withMetadata, read, onStalled })
     if (holding.hears(channel)) subscription.share()
     holding.channels.set(channel, subscription)
     try {
       const [position] = await this.#enter(subscription, presence)
-      const page: Page | undefined = since && await read(since)
+      const page: LogPage | undefined = since && await read(since)
       // It may have gone, or been ended by a new token, in the meantime.
       if (holding.channels.get(channel) !== subscription) return
       subscription.open(position, page, (at, recovered) => { told({ ...at, recovered }) })

@@ -1,4 +1,4 @@
-import type { Page, Position } from '../storage/message-broker.js'
+import type { LogPage, LogPosition } from '../storage/message-broker.js'
 import { Delivery, gapFrame } from './delivery.js'
 import type { Peer } from './peer.js'
 
@@ -6,7 +6,7 @@ import type { Peer } from './peer.js'
 export interface Subscriber {
   readonly owner: object
   tell (delivery: Delivery): void
-  lost (channel: string, position: Position): void
+  lost (channel: string, position: LogPosition): void
 }
 
 /** What a connection hears by a pattern. */
@@ -25,7 +25,7 @@ export class PatternSubscription implements Subscriber {
     if (this.isOpen && delivery.entry.origin !== this.owner.id) this.owner.push(delivery.frame(this.owner.dialect, this.withMetadata))
   }
 
-  lost (channel: string, position: Position): void {
+  lost (channel: string, position: LogPosition): void {
     if (this.isOpen) this.owner.push(gapFrame(channel, position, this.owner.dialect))
   }
 }
@@ -36,9 +36,9 @@ export interface SubscriptionOptions {
   /** What is known of the sender stands in the message. */
   withMetadata: boolean
   /** The last position that the connection knows. */
-  since?: Position | undefined
+  since?: LogPosition | undefined
   /** Reads what follows a position. */
-  read: (since: Position) => Promise<Page>
+  read: (since: LogPosition) => Promise<LogPage>
   /** What could not be read has to be read later, by `goOn`. */
   onStalled: (subscription: Subscription) => void
 }
@@ -59,14 +59,14 @@ export class Subscription implements Subscriber {
   readonly #options: SubscriptionOptions
   #state: 'opening' | 'behind' | 'live' | 'ended' = 'opening'
   /** The last that was sent or, at first, the last that is not sent. */
-  #at: Position = { epoch: '', offset: 0 }
-  #start: Position = { epoch: '', offset: 0 }
+  #at: LogPosition = { epoch: '', offset: 0 }
+  #start: LogPosition = { epoch: '', offset: 0 }
   #page: Delivery[] = []
   #waiting: Delivery[] = []
   /** Where the channel stood when it was last read. */
   #end = 0
   /** The last that this process was told of, since it is subscribed. */
-  #newest: Position | null = null
+  #newest: LogPosition | null = null
   /** The last that a pattern of the same connection has told it; none does where this is the end of time. */
   #passed = Infinity
 
@@ -77,13 +77,13 @@ export class Subscription implements Subscriber {
     this.withMetadata = options.withMetadata
   }
 
-  get position (): Position { return this.#at }
+  get position (): LogPosition { return this.#at }
 
   /** Nothing else tells the connection of this channel: not even a pattern that it had before. */
   get isSole () { return this.#state !== 'opening' || this.#options.since !== undefined }
 
   /** Whether nothing after a position was withheld since it is subscribed. */
-  covers ({ epoch, offset }: Position): boolean {
+  covers ({ epoch, offset }: LogPosition): boolean {
     return epoch === this.#start.epoch && offset >= this.#start.offset
   }
 
@@ -91,7 +91,7 @@ export class Subscription implements Subscriber {
    * Begins after a position; `page` has what was missed.
    * @param told is called when the position is known, before anything is sent
    */
-  open (position: Position, page: Page | undefined, told: (position: Position, recovered: boolean) => void): void {
+  open (position: LogPosition, page: LogPage | undefined, told: (position: LogPosition, recovered: boolean) => void): void {
     if (this.#state !== 'opening') return
     this.#state = 'behind'
     const { since } = this.#options
@@ -119,7 +119,7 @@ export class Subscription implements Subscriber {
     this.#passed = delivery?.entry.offset ?? 0
   }
 
-  lost (channel: string, position: Position): void {
+  lost (channel: string, position: LogPosition): void {
     this.#newest = position
     this.#waiting = []
     if (this.#state !== 'live') return
@@ -133,7 +133,7 @@ export class Subscription implements Subscriber {
     this.#options.read(this.#at).then(page => { this.#goOnWith(page) }, () => { this.#options.onStalled(this) })
   }
 
-  #goOnWith (page: Page) {
+  #goOnWith (page: LogPage) {
     if (this.#state !== 'behind') return
     if (!page.recovered) this.#skip(page)
     this.#take(page)
@@ -141,12 +141,12 @@ export class Subscription implements Subscriber {
   }
 
   /** What follows cannot be had: the connection is told from where it goes on. */
-  #skip ({ epoch, offset, entries: [first] }: Page) {
+  #skip ({ epoch, offset, entries: [first] }: LogPage) {
     this.#at = this.#start = { epoch, offset: first ? first.offset - 1 : offset }
     this.owner.push(gapFrame(this.channel, this.#at, this.owner.dialect))
   }
 
-  #take ({ epoch, offset: end, entries }: Page) {
+  #take ({ epoch, offset: end, entries }: LogPage) {
     this.#end = end
     this.#page = entries.filter(({ offset }) => offset > this.#at.offset).map(entry => new Delivery(this.channel, epoch, entry))
   }
@@ -203,12 +203,12 @@ export class Subscription implements Subscriber {
 }
 
 /** Whether whoever is at a position has that other one behind it. */
-function isKnown ({ epoch, offset }: Position, at: Position): boolean {
+function isKnown ({ epoch, offset }: LogPosition, at: LogPosition): boolean {
   return epoch === at.epoch && offset <= at.offset
 }
 
 /** After which offset somebody is told that knows a position; a page that does not follow it has what is left. */
-function lastKnown ({ epoch, offset }: Position, { epoch: now, offset: end, recovered, entries: [first] }: Page): number {
+function lastKnown ({ epoch, offset }: LogPosition, { epoch: now, offset: end, recovered, entries: [first] }: LogPage): number {
   if (recovered || (epoch === now && offset > end)) return Math.min(offset, end)
   return first ? first.offset - 1 : end
 }

@@ -1,4 +1,4 @@
-import type { Broker, Entry, Position } from '../storage/message-broker.js'
+import type { MessageBroker, LogEntry, LogPosition } from '../storage/message-broker.js'
 import { Delivery } from './delivery.js'
 import { nameOfChannel } from '../storage/log-names.js'
 import { PatternTrie } from '../lib/pattern-trie.js'
@@ -8,16 +8,16 @@ const nobody: ReadonlyMap<object, Subscriber> = new Map()
 
 /** Who hears of what in this process; the broker is told what that takes. */
 export class Subscriptions {
-  readonly #broker: Broker
+  readonly #broker: MessageBroker
   readonly #named = new Map<string, Map<object, Subscriber>>()
   readonly #patterns = new PatternTrie<Set<Subscriber>>()
 
-  constructor (broker: Broker) {
+  constructor (broker: MessageBroker) {
     this.#broker = broker
   }
 
   /** @throws storage-unavailable; the subscriber has to be deleted then too */
-  add (channel: string, subscriber: Subscriber): Promise<Position> {
+  add (channel: string, subscriber: Subscriber): Promise<LogPosition> {
     const known = this.#named.get(channel) ?? new Map<object, Subscriber>()
     this.#named.set(channel, known.set(subscriber.owner, subscriber))
     return this.#broker.follow(nameOfChannel(channel))
@@ -45,7 +45,7 @@ export class Subscriptions {
     this.#broker.unfollowPattern(pattern)
   }
 
-  appended (channel: string, epoch: string, entry: Entry): void {
+  appended (channel: string, epoch: string, entry: LogEntry): void {
     const delivery = new Delivery(channel, epoch, entry)
     const named = this.#named.get(channel) ?? nobody
     for (const subscriber of named.values()) subscriber.tell(delivery)
@@ -57,7 +57,7 @@ export class Subscriptions {
     }
   }
 
-  lost (channel: string, position: Position): void {
+  lost (channel: string, position: LogPosition): void {
     const named = this.#named.get(channel) ?? nobody
     for (const subscriber of named.values()) subscriber.lost(channel, position)
     for (const subscriber of this.#byPattern(channel)) if (!isSole(named.get(subscriber.owner))) subscriber.lost(channel, position)

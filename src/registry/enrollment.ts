@@ -10,7 +10,7 @@ import type { ParsedRegistration } from './registration.js'
 import { revisionText } from './render.js'
 import type { Registry } from './registry.js'
 import type { RegistrationResponse } from '../protocol/schemas/agent.js'
-import type { Claim, Sign } from '../storage/agent-store.js'
+import type { Claim, Heartbeat } from '../storage/agent-store.js'
 
 export interface MembershipOptions {
   registry: Registry
@@ -80,7 +80,7 @@ export class Membership {
    * An agent goes by itself: it may come back with the same token, and do nothing else with it.
    * @param gone called as soon as it is unregistered, before its tokens end
    */
-  async leave (sign: Sign, gone: () => void = () => {}): Promise<void> {
+  async leave (sign: Heartbeat, gone: () => void = () => {}): Promise<void> {
     const { incarnation } = await this.#options.registry.unregister(sign, 'left')
     gone()
     await this.#options.revocations.revokeAgent({ agentId: sign.id, incarnation, mayRegister: true })

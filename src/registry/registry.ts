@@ -3,7 +3,7 @@ import { callHook } from '../protocol/hooks.js'
 import type { Principal } from '../auth/principal.js'
 import type { OnRegisterHook, PublicViewHook } from '../options.js'
 import type { AgentInfo, AgentRegistration } from '../protocol/schemas/agent.js'
-import type { AgentRecord, AgentStore, Change, Claim, Difference, Outcome, RecordContent, ReportCommand, Sign, StateCommand, StoreSnapshot } from '../storage/agent-store.js'
+import type { AgentRecord, AgentStore, Change, Claim, Difference, Outcome, RecordContent, ReportCommand, Heartbeat, StateCommand, StoreSnapshot } from '../storage/agent-store.js'
 import { ChangeRing } from './changes.js'
 import { RegistryEmitter, type RegistryEvent } from './events.js'
 import { mergePatch } from '../lib/json.js'
@@ -186,18 +186,18 @@ export class Registry {
    * @param sign with `ownerKey`, only if the agent was registered with that key
    * @throws agent-not-found, stale-incarnation, insufficient-permissions
    */
-  async unregister (sign: Sign & { ownerKey?: string }, reason: string): Promise<AgentRecord> {
+  async unregister (sign: Heartbeat & { ownerKey?: string }, reason: string): Promise<AgentRecord> {
     return this.#settle(sign.id, await this.#store.remove({ ...sign, reason }))
   }
 
   /** A sign of life. @throws agent-not-found, stale-incarnation */
-  async heartbeat (sign: Sign): Promise<AgentRecord> {
+  async heartbeat (sign: Heartbeat): Promise<AgentRecord> {
     const [outcome] = await this.renew([sign])
     return this.#settle(sign.id, outcome!)
   }
 
   /** Signs of life of many agents; never throws for one of them. */
-  async renew (signs: readonly Sign[]): Promise<Outcome[]> {
+  async renew (signs: readonly Heartbeat[]): Promise<Outcome[]> {
     const outcomes = await this.#store.renew(signs)
     for (const outcome of outcomes) {
       if (outcome.ok) this.replica.touch(outcome.record)

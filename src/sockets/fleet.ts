@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto'
-import type { SharedState, StateCopy } from '../storage/shared-state.js'
+import type { KeyValueReplica, KeyValueCopy } from '../storage/shared-state.js'
 import type { Clock } from '../lib/clock.js'
 import { isAway } from '../errors.js'
-import type { StateEntry } from '../storage/kv-store.js'
+import type { KeyValueEntry } from '../storage/kv-store.js'
 import type { TierName } from './tiers.js'
 
 export interface FleetSocketsOptions {
-  state: SharedState
+  state: KeyValueReplica
   now: Clock
   /** Sockets of this process that count against the limit of their tier. */
   countOf: (tier: TierName) => number
@@ -25,7 +25,7 @@ const names: readonly TierName[] = ['public', 'agents', 'dashboard', 'v1']
  * How many sockets the processes of a registry have together. Each says how many it has, twice a second when that has
  * changed, so that a limit for all of them is kept as far as that goes.
  */
-export class FleetSockets implements StateCopy {
+export class FleetSockets implements KeyValueCopy {
   readonly #options: FleetSocketsOptions
   readonly #process = randomUUID()
   readonly #others = new Map<string, { counts: Counts, until: number }>()
@@ -54,7 +54,7 @@ export class FleetSockets implements StateCopy {
     clearInterval(this.#timer)
   }
 
-  put ({ key, value, until }: StateEntry & { value: string }): void {
+  put ({ key, value, until }: KeyValueEntry & { value: string }): void {
     if (key !== this.#process) this.#others.set(key, { counts: JSON.parse(value) as Counts, until })
   }
 

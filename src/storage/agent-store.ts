@@ -77,15 +77,15 @@ export interface UpdateCommand {
 }
 
 /** A sign of life; without an incarnation it counts for whichever is registered. */
-export interface Sign { readonly id: string, readonly incarnation?: number }
+export interface Heartbeat { readonly id: string, readonly incarnation?: number }
 
-export interface StateCommand extends Sign {
+export interface StateCommand extends Heartbeat {
   readonly state: 'alive' | 'suspect' | 'draining' | 'maintenance'
   readonly reason: string
 }
 
 /** A report of metrics, which is a sign of life too. */
-export interface ReportCommand extends Sign {
+export interface ReportCommand extends Heartbeat {
   readonly update: MetricsUpdate
 }
 
@@ -97,8 +97,8 @@ export interface RemoveCommand {
   readonly ownerKey?: string
 }
 
-export type Refusal = { readonly ok: false, readonly reason: 'not-found' | 'stale-incarnation' | 'not-owner' | 'conflict' }
-export type Outcome = { readonly ok: true, readonly record: AgentRecord } | Refusal
+export type Rejection = { readonly ok: false, readonly reason: 'not-found' | 'stale-incarnation' | 'not-owner' | 'conflict' }
+export type Outcome = { readonly ok: true, readonly record: AgentRecord } | Rejection
 
 export interface StoreSnapshot {
   /** Changes whenever the numbers of changes are not known to continue. */
@@ -137,7 +137,7 @@ export interface AgentStore {
   remove (command: RemoveCommand): Promise<Outcome>
   setState (command: StateCommand): Promise<Outcome>
   /** Renews leases; the outcomes are in the order of the signs. */
-  renew (signs: readonly Sign[]): Promise<Outcome[]>
+  renew (signs: readonly Heartbeat[]): Promise<Outcome[]>
   /** Applies a report to what the store holds at that moment, so that none is lost; not a change, nobody is told. */
   report (command: ReportCommand): Promise<Outcome>
   /** Takes leases that have ended and, with `cleanup`, removes what is past its retention. Resolves with how many. */

@@ -1,10 +1,10 @@
 import type { Clock } from '../lib/clock.js'
 
 /** Where a log stands. Offsets of one epoch grow by one; another epoch means that what was counted before is not known. */
-export interface Position { readonly epoch: string, readonly offset: number }
+export interface LogPosition { readonly epoch: string, readonly offset: number }
 
 /** A message that has its place in a log. */
-export interface Entry {
+export interface LogEntry {
   readonly offset: number
   /** Who sent it, as authenticated. */
   readonly from: string
@@ -18,26 +18,26 @@ export interface Entry {
   readonly at: number
 }
 
-export interface AppendCommand extends Pick<Entry, 'from' | 'data' | 'metadata' | 'origin'> {
+export interface AppendCommand extends Pick<LogEntry, 'from' | 'data' | 'metadata' | 'origin'> {
   readonly log: string
   /** The same of the same sender within five minutes is stored once. */
   readonly msgId?: string | undefined
 }
 
-export interface Appended extends Position {
+export interface Appended extends LogPosition {
   /** It was there before: the position is that of the first. */
   readonly duplicate: boolean
 }
 
 /** Entries of a log, the oldest first, and where the log stands. */
-export interface Page extends Position {
-  readonly entries: readonly Entry[]
+export interface LogPage extends LogPosition {
+  readonly entries: readonly LogEntry[]
   /** Whether everything after `since` is in here or, when the page is full, follows it. Otherwise these are what is left. */
   readonly recovered: boolean
 }
 
 /** Somebody in a place, by one process. */
-export interface Member {
+export interface PresenceMember {
   readonly peerId: string
   readonly process: string
   /** JSON text. */
@@ -45,7 +45,7 @@ export interface Member {
 }
 
 /** How a place changed. */
-export interface PresenceChange extends Member {
+export interface PresenceChange extends PresenceMember {
   readonly op: 'enter' | 'update' | 'leave'
   /** In no other process before an enter, or after a leave: the peer itself joined or left. */
   readonly isWhole: boolean
@@ -54,19 +54,19 @@ export interface PresenceChange extends Member {
 }
 
 /** Who is in a place. Its next change has a greater revision. */
-export interface Roster { readonly revision: number, readonly members: readonly Member[] }
+export interface Roster { readonly revision: number, readonly members: readonly PresenceMember[] }
 
 /** What happens elsewhere, in order and never from inside a call of the broker. */
 export interface BrokerListener {
   /** The next entry of a log that is followed: in order, each once. */
-  appended (log: string, epoch: string, entry: Entry): void
+  appended (log: string, epoch: string, entry: LogEntry): void
   /** Entries of a followed log cannot be had any more; it goes on after this position. */
-  lost (log: string, position: Position): void
-  present (place: string, change: PresenceChange): void
+  logGap (log: string, position: LogPosition): void
+  presenceChanged (place: string, change: PresenceChange): void
   /** Changes of a followed place may have been missed: this is how it stands. */
-  reloaded (place: string, roster: Roster): void
+  presenceReloaded (place: string, roster: Roster): void
   /** A process said something to this one. */
-  signalled (from: string, body: string): void
+  processMessage (from: string, body: string): void
 }
 
 /** How much is kept; the oldest goes first. */
@@ -81,14 +81,14 @@ export interface BrokerLimits {
   msgIdMs: number
 }
 
-export const defaultLimits: BrokerLimits = { entries: 1000, bytes: 4 * 1024 * 1024, ageMs: 3_600_000, msgIdMs: 300_000 }
+export const defaultBrokerLimits: BrokerLimits = { entries: 1000, bytes: 4 * 1024 * 1024, ageMs: 3_600_000, msgIdMs: 300_000 }
 
 /**
  * What peers share, in one process or many: logs of messages (channels `c:<channel>`, inboxes `i:<peerId>`), who is in
  * which place, and words between processes. All promises reject with `storage-unavailable` when what is shared cannot be
  * reached, or this is not open; what was entered, followed and watched comes back by itself.
  */
-export interface Broker {
+export interface MessageBroker {
   /** This process among those that share a broker; unguessable. */
   readonly process: string
   readonly now: Clock
@@ -102,9 +102,9 @@ export interface Broker {
    */
   append (command: AppendCommand): Promise<Appended>
   /** At most `limit` entries: the oldest of those after `since` (all, where that is of another epoch), without it the newest. */
-  read (log: string, query: { since?: Position | undefined, limit: number }): Promise<Page>
+  read (log: string, query: { since?: LogPosition | undefined, limit: number }): Promise<LogPage>
   /** From the position that this resolves with on, `appended` is told of every entry. Again: where it stands by now. */
-  follow (log: string): Promise<Position>
+  follow (log: string): Promise<LogPosition>
   unfollow (log: string): void
   /** The same for every log whose channel matches (see `PatternTrie`). `appended` is told once of an entry, however many match. */
   followPattern (pattern: string): Promise<void>
@@ -121,5 +121,5 @@ export interface Broker {
   unwatch (place: string): void
 
   /** Says something to a process, at most once, in order; whether it is there is not known. */
-  signal (process: string, body: string): void
+  sendToProcess (process: string, body: string): void
 }

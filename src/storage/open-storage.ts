@@ -1,7 +1,7 @@
 import { OptionsError } from '../errors.js'
-import { MemoryBroker } from './memory/message-broker.js'
+import { MemoryMessageBroker } from './memory/message-broker.js'
 import type { ResolvedOptions } from '../options.js'
-import { MemoryState } from './memory/kv-store.js'
+import { MemoryKeyValueStore } from './memory/kv-store.js'
 import type { RedisConnection } from './redis/connections.js'
 import { MemoryStorage, type Storage } from './storage.js'
 
@@ -29,12 +29,12 @@ function messagingOf ({ messaging: { historyEntries: entries, historyBytes: byte
  * Where the options say that the registry keeps what it must not forget; not opened yet. What is not used is not loaded.
  * @param onError hears of what goes wrong behind the calls
  */
-export async function storageOf (options: ResolvedOptions, onError: (error: unknown) => void): Promise<Storage> {
+export async function createStorage (options: ResolvedOptions, onError: (error: unknown) => void): Promise<Storage> {
   const { lease, store, state, storage, level, redis, namespace, feed } = options
   const messaging = messagingOf(options)
   if (store) {
     const clock = () => store.now()
-    return { kind: 'custom', agents: store, state: state ?? new MemoryState({ clock }), broker: new MemoryBroker({ limits: messaging.limits, clock }) }
+    return { kind: 'custom', agents: store, kv: state ?? new MemoryKeyValueStore({ clock }), broker: new MemoryMessageBroker({ limits: messaging.limits, clock }) }
   }
   const settings = { leaseMs: lease.durationMs, retentionMs: lease.retentionMs, preservation: lease.preservation, messaging }
   if (storage === 'memory') return new MemoryStorage(settings)

@@ -1,28 +1,28 @@
-import type { StateEntry, StateKind, StateListener, StateStore } from './kv-store.js'
+import type { KeyValueEntry, KeyValueKind, KeyValueListener, KeyValueStore } from './kv-store.js'
 
 /** This process's copy of the entries of one replicated kind. */
-export interface StateCopy {
+export interface KeyValueCopy {
   /** An entry that is new or was changed, or one that is as it was. */
-  put (entry: StateEntry & { value: string }): void
+  put (entry: KeyValueEntry & { value: string }): void
   /** An entry that has gone; perhaps one that is not in the copy. */
   removed (key: string): void
   /** Which entries go when they are not among all there are. */
   keys (): Iterable<string>
 }
 
-function hasValue (entry: StateEntry): entry is StateEntry & { value: string } {
+function hasValue (entry: KeyValueEntry): entry is KeyValueEntry & { value: string } {
   return entry.value !== null
 }
 
 /** A store of shared facts, and the copies that this process keeps of what is replicated. */
-export class SharedState implements StateListener {
-  readonly store: StateStore
-  readonly #copies = new Map<StateKind, StateCopy>()
+export class KeyValueReplica implements KeyValueListener {
+  readonly store: KeyValueStore
+  readonly #copies = new Map<KeyValueKind, KeyValueCopy>()
   readonly #listeners = new Set<() => void>()
   /** What was told of kinds that nobody has a copy of yet. */
-  #pending: StateEntry[] = []
+  #pending: KeyValueEntry[] = []
 
-  constructor (store: StateStore) {
+  constructor (store: KeyValueStore) {
     this.store = store
   }
 
@@ -35,7 +35,7 @@ export class SharedState implements StateListener {
   }
 
   /** Keeps a copy up to date from now on, beginning with what there is. */
-  attach (kind: StateKind, copy: StateCopy): void {
+  attach (kind: KeyValueKind, copy: KeyValueCopy): void {
     this.#copies.set(kind, copy)
     const entries = this.#pending.filter(entry => entry.kind === kind)
     this.#pending = this.#pending.filter(entry => entry.kind !== kind)
@@ -47,14 +47,14 @@ export class SharedState implements StateListener {
     this.#listeners.add(listener)
   }
 
-  changed (entry: StateEntry): void {
+  changed (entry: KeyValueEntry): void {
     const copy = this.#copies.get(entry.kind)
     if (!copy) this.#pending.push(entry)
     else if (hasValue(entry)) copy.put(entry)
     else copy.removed(entry.key)
   }
 
-  reloaded (entries: readonly StateEntry[]): void {
+  reloaded (entries: readonly KeyValueEntry[]): void {
     this.#pending = []
     for (const [kind, copy] of this.#copies) {
       const kept = new Set(entries.filter(entry => entry.kind === kind).map(({ key }) => key))

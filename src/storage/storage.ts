@@ -1,9 +1,9 @@
 import { monotonicClock } from '../lib/clock.js'
-import type { Broker, BrokerLimits } from './message-broker.js'
-import { MemoryBroker } from './memory/message-broker.js'
-import { MemoryState } from './memory/kv-store.js'
-import { MemoryStore, type MemoryStoreOptions } from './memory/agent-store.js'
-import type { StateStore } from './kv-store.js'
+import type { MessageBroker, BrokerLimits } from './message-broker.js'
+import { MemoryMessageBroker } from './memory/message-broker.js'
+import { MemoryKeyValueStore } from './memory/kv-store.js'
+import { MemoryAgentStore, type MemoryAgentStoreOptions } from './memory/agent-store.js'
+import type { KeyValueStore } from './kv-store.js'
 import type { AgentStore } from './agent-store.js'
 
 /** `custom` is somebody's own store. */
@@ -16,12 +16,12 @@ export type StorageKind = 'memory' | 'level' | 'redis' | 'custom'
 export interface Storage {
   readonly kind: StorageKind
   readonly agents: AgentStore
-  readonly state: StateStore
+  readonly kv: KeyValueStore
   /** What its peers say to each other, and where they are. */
-  readonly broker: Broker
+  readonly broker: MessageBroker
 }
 
-export interface MemoryStorageOptions extends MemoryStoreOptions {
+export interface MemoryStorageOptions extends MemoryAgentStoreOptions {
   /** How much of what peers say is kept. */
   messaging?: { limits?: Partial<BrokerLimits> }
 }
@@ -29,13 +29,13 @@ export interface MemoryStorageOptions extends MemoryStoreOptions {
 /** All of it in this process: nothing survives it. */
 export class MemoryStorage implements Storage {
   readonly kind = 'memory'
-  readonly agents: MemoryStore
-  readonly state: MemoryState
-  readonly broker: MemoryBroker
+  readonly agents: MemoryAgentStore
+  readonly kv: MemoryKeyValueStore
+  readonly broker: MemoryMessageBroker
 
   constructor ({ clock = monotonicClock(), messaging, ...options }: MemoryStorageOptions) {
-    this.agents = new MemoryStore({ ...options, clock })
-    this.state = new MemoryState({ clock })
-    this.broker = new MemoryBroker({ ...messaging, clock })
+    this.agents = new MemoryAgentStore({ ...options, clock })
+    this.kv = new MemoryKeyValueStore({ clock })
+    this.broker = new MemoryMessageBroker({ ...messaging, clock })
   }
 }

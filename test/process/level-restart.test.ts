@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { createMark, readMark } from '../../src/storage/level/mark.js'
 import type { LevelStorage } from '../../src/storage/level/storage.js'
-import { forever, type StateListener } from '../../src/storage/kv-store.js'
+import { forever, type KeyValueListener } from '../../src/storage/kv-store.js'
 import { manualClock } from '../unit/auth/helper.js'
 import { until } from '../support/harness.js'
 import { byId, crashed, leases, open, register, registerMany } from '../unit/storage/level-helper.js'
@@ -11,7 +11,7 @@ import { byId, crashed, leases, open, register, registerMany } from '../unit/sto
 const root = t.testdir()
 let folders = 0
 const newFolder = () => join(root, `folder-${folders++}`)
-const deaf: StateListener = { changed () {}, reloaded () {} }
+const deaf: KeyValueListener = { changed () {}, reloaded () {} }
 const renew = async ({ agents }: LevelStorage, id: string) => (await agents.renew([{ id }]))[0]!
 
 /** Agents in every state, with every kind of change in the feed. */
@@ -35,17 +35,17 @@ for (const clean of [true, false]) {
     const clock = manualClock()
     const folder = newFolder()
     const { storage, ear, snapshot: { epoch } } = await open(folder, { clock })
-    await storage.state.open(deaf)
+    await storage.kv.open(deaf)
     await live(storage)
-    await storage.state.put({ kind: 'session', key: 'one', value: 'of an admin', until: forever })
-    await storage.state.put({ kind: 'session', key: 'two', value: 'of another', until: clock() + 1000 })
-    await storage.state.put({ kind: 'ticket', key: 'one', value: 'taken', until: forever })
-    await storage.state.take('ticket', 'one')
+    await storage.kv.put({ kind: 'session', key: 'one', value: 'of an admin', until: forever })
+    await storage.kv.put({ kind: 'session', key: 'two', value: 'of another', until: clock() + 1000 })
+    await storage.kv.put({ kind: 'ticket', key: 'one', value: 'taken', until: forever })
+    await storage.kv.take('ticket', 'one')
     const { agents: before } = await snapshotOf(storage)
     const copy = newFolder()
     await settle(storage)
     crashed(folder, copy)
-    await storage.state.close()
+    await storage.kv.close()
     await storage.agents.close()
 
     clock.advance(5000)
@@ -57,21 +57,21 @@ for (const clean of [true, false]) {
     t.same(last.map(change => [change.n, change.event, change.id, change.reason]), ear.changes.map(change => [change.n, change.event, change.id, change.reason]))
     t.same(last.map(({ after }) => after && { ...after, metrics: null }), ear.changes.map(({ after }) => after && { ...after, metrics: null }))
     t.same(last.map(change => change.before?.body), ear.changes.map(change => change.before?.body))
-    t.same(await again.storage.state.open(deaf), [{ kind: 'session', key: 'one', value: 'of an admin', until: forever }])
-    t.equal(await again.storage.state.get('ticket', 'one'), undefined)
+    t.same(await again.storage.kv.open(deaf), [{ kind: 'session', key: 'one', value: 'of an admin', until: forever }])
+    t.equal(await again.storage.kv.get('ticket', 'one'), undefined)
 
     const outcome = await register(again.storage, 'agent-9')
     t.match(outcome, { ok: true, record: { revision: again.snapshot.revision + 1 } })
     t.ok(outcome.ok && byId(before).every(({ incarnation }) => incarnation < outcome.record.incarnation), 'incarnations go on')
-    await again.storage.state.close()
+    await again.storage.kv.close()
     await again.storage.agents.close()
   })
 }
 
 /** After a tick of a second signs of life go with every batch, a thousand at a time. */
-async function settle ({ agents, state }: LevelStorage): Promise<void> {
+async function settle ({ agents, kv }: LevelStorage): Promise<void> {
   agents.tick()
-  for (let slice = 0; slice < 4; slice++) await state.put({ kind: 'known', key: 'settled', value: 'x', until: forever })
+  for (let slice = 0; slice < 4; slice++) await kv.put({ kind: 'known', key: 'settled', value: 'x', until: forever })
 }
 
 /** What a store holds: it says so when it is opened. */
@@ -184,14 +184,14 @@ t.test('what was not known to be on the disk when the machine ended begins anoth
 t.test('what has ended by itself is dropped from the disk', async t => {
   const clock = manualClock()
   const folder = newFolder()
-  const { storage: { agents, state } } = await open(folder, { clock })
-  await state.open(deaf)
-  for (const key of ['a', 'b']) await state.put({ kind: 'ticket', key, value: 'x', until: clock() + (key === 'a' ? 1000 : hour) })
+  const { storage: { agents, kv } } = await open(folder, { clock })
+  await kv.open(deaf)
+  for (const key of ['a', 'b']) await kv.put({ kind: 'ticket', key, value: 'x', until: clock() + (key === 'a' ? 1000 : hour) })
   clock.advance(1000)
-  for (let ticks = 0; ticks < 60; ticks++) state.tick()
-  t.equal(state.collect().length, 1)
-  state.written()
-  await state.close()
+  for (let ticks = 0; ticks < 60; ticks++) kv.tick()
+  t.equal(kv.collect().length, 1)
+  kv.written()
+  await kv.close()
   await agents.close()
 })
 
@@ -207,20 +207,20 @@ t.test('on a full disk nothing is acknowledged or told, and all that was decided
   const clock = manualClock()
   const folder = newFolder()
   const { storage, ear } = await open(folder, { clock })
-  const { agents, state } = storage
-  await state.open(deaf)
+  const { agents, kv } = storage
+  await kv.open(deaf)
   await registerMany(storage, 3)
   t.teardown(() => limitFiles(null))
   limitFiles(1)
   const unavailable = { code: 'AGENT_REGISTRY_STORAGE_UNAVAILABLE', headers: { 'retry-after': '2' } }
-  const lost: Array<Promise<unknown>> = [register(storage, 'late-0'), register(storage, 'late-1'), state.put({ kind: 'session', key: 'late', value: 'x', until: forever })]
+  const lost: Array<Promise<unknown>> = [register(storage, 'late-0'), register(storage, 'late-1'), kv.put({ kind: 'session', key: 'late', value: 'x', until: forever })]
   for (const call of lost) await t.rejects(call, unavailable)
   t.equal(ear.changes.length, 3, 'nothing that is not written is told')
   t.match(ear.faults, [/./])
   await t.rejects(register(storage, 'refused'), unavailable)
   await t.rejects(renew(storage, 'agent-0'), unavailable)
   await t.rejects(agents.expire({ cleanup: true }), unavailable)
-  await t.rejects(state.take('session', 'late'), unavailable)
+  await t.rejects(kv.take('session', 'late'), unavailable)
   await agents.extend(1000)
   await new Promise(resolve => { setTimeout(resolve, 1500) })
   t.equal(ear.changes.length, 3, 'it is tried again in vain')
@@ -229,9 +229,9 @@ t.test('on a full disk nothing is acknowledged or told, and all that was decided
   await until(() => ear.faults.length === 2, 20_000)
   t.equal(ear.faults[1], null)
   t.same(ear.changes.map(({ n, id }) => [n, id]).slice(3), [[4, 'late-0'], [5, 'late-1']])
-  t.equal(await state.get('session', 'late'), 'x')
+  t.equal(await kv.get('session', 'late'), 'x')
   t.match(await register(storage, 'late-2'), { ok: true, record: { revision: 6 } })
-  await state.close()
+  await kv.close()
   await agents.close()
   const again = await open(folder, { clock })
   t.same(byId(again.snapshot.agents).map(({ id }) => id), ['agent-0', 'agent-1', 'agent-2', 'late-0', 'late-1', 'late-2'])
@@ -256,7 +256,7 @@ t.test('a store that is closed while its disk is full may be opened again, witho
 
 t.test('what is not open is closed without effect', async t => {
   const { storage } = await open(newFolder())
-  await storage.state.close()
+  await storage.kv.close()
   await storage.agents.close()
   await storage.agents.close()
   t.pass()
@@ -266,7 +266,7 @@ t.test('signs of life of thousands are written a slice at a time', async t => {
   const clock = manualClock()
   const folder = newFolder()
   const { storage } = await open(folder, { clock })
-  await storage.state.open(deaf)
+  await storage.kv.open(deaf)
   await registerMany(storage, 2500)
   clock.advance(1000)
   for (const outcome of await storage.agents.renew(Array.from({ length: 2500 }, (_, n) => ({ id: `agent-${n}` })))) if (!outcome.ok) t.fail(outcome.reason)
@@ -277,6 +277,6 @@ t.test('signs of life of thousands are written a slice at a time', async t => {
   const again = await open(crashed(folder, newFolder()), { clock })
   t.ok(again.snapshot.agents.every(({ lastSeen }) => lastSeen > seen))
   await again.storage.agents.close()
-  await storage.state.close()
+  await storage.kv.close()
   await storage.agents.close()
 })

@@ -2,33 +2,33 @@ import { execFileSync } from 'node:child_process'
 import fastify from 'fastify'
 import { Redis } from 'ioredis'
 import t from 'tap'
-import { MemoryBroker } from '../../src/storage/memory/message-broker.js'
-import agentRegistry, { MemoryState, MemoryStore } from '../../src/index.js'
+import { MemoryMessageBroker } from '../../src/storage/memory/message-broker.js'
+import agentRegistry, { MemoryKeyValueStore, MemoryAgentStore } from '../../src/index.js'
 import { resolveOptions, type AgentRegistryOptions } from '../../src/options.js'
-import { connectionOf, storageOf } from '../../src/storage/open-storage.js'
+import { connectionOf, createStorage } from '../../src/storage/open-storage.js'
 import { builtServer } from '../support/server-process.js'
 
 const built = builtServer(t)
-const storage = (options: AgentRegistryOptions) => storageOf(resolveOptions(options), error => { throw error })
+const storage = (options: AgentRegistryOptions) => createStorage(resolveOptions(options), error => { throw error })
 const connection = (redis: AgentRegistryOptions['redis']) => connectionOf(resolveOptions({ redis }).redis)
 
 t.test('the options say where data is kept', async t => {
-  const agents = new MemoryStore({ leaseMs: 1000, retentionMs: 1000 })
-  const state = new MemoryState()
+  const agents = new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 })
+  const state = new MemoryKeyValueStore()
   t.equal((await storage({})).kind, 'memory')
   t.equal((await storage({ storage: 'level', level: { path: t.testdir() } })).kind, 'level')
   t.equal((await storage({ storage: 'redis' })).kind, 'redis')
-  t.match(await storage({ store: agents, state, storage: 'level' }), { kind: 'custom', agents, state, broker: MemoryBroker })
+  t.match(await storage({ store: agents, state, storage: 'level' }), { kind: 'custom', agents, state, broker: MemoryMessageBroker })
 })
 
 t.test('a store of the host has facts in memory beside it, by its own clock', async t => {
   let now = 1_000_000
-  const { kind, state } = await storage({ store: new MemoryStore({ leaseMs: 1000, retentionMs: 1000, clock: () => now }) })
+  const { kind, kv } = await storage({ store: new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000, clock: () => now }) })
   t.equal(kind, 'custom')
-  await state.put({ kind: 'ticket', key: 'one', value: 'x', until: now + 1000 })
-  t.equal(await state.get('ticket', 'one'), 'x')
+  await kv.put({ kind: 'ticket', key: 'one', value: 'x', until: now + 1000 })
+  t.equal(await kv.get('ticket', 'one'), 'x')
   now += 1000
-  t.equal(await state.get('ticket', 'one'), undefined)
+  t.equal(await kv.get('ticket', 'one'), undefined)
 })
 
 t.test('Redis is where its options say', async t => {

@@ -171,16 +171,16 @@ t.test('time that one process stood still is given to what it looks after', asyn
 
 t.test('namespaces in one Redis do not know of each other', async t => {
   const [[a], [b]] = await Promise.all([peers(t, 1), peers(t, 1)]) as unknown as [[Peer], [Peer]]
-  await a.storage.state.open({ changed () {}, reloaded () {} })
+  await a.storage.kv.open({ changed () {}, reloaded () {} })
   const heard: unknown[] = []
-  await b.storage.state.open({ changed: entry => { heard.push(entry) }, reloaded () {} })
+  await b.storage.kv.open({ changed: entry => { heard.push(entry) }, reloaded () {} })
   await a.store.register(registration('one'))
-  await a.storage.state.put({ kind: 'session', key: 's', value: 'v', until: Date.now() + 60_000 })
-  await a.storage.state.draw(['x'], { burst: 1, windowMs: 60_000 })
+  await a.storage.kv.put({ kind: 'session', key: 's', value: 'v', until: Date.now() + 60_000 })
+  await a.storage.kv.takeTokens(['x'], { burst: 1, windowMs: 60_000 })
   await b.store.register(registration('two'))
   t.same([[...a.agents.keys()], [...b.agents.keys()]], [['one'], ['two']])
   t.same(await b.store.renew([{ id: 'one' }]), [{ ok: false, reason: 'not-found' }])
-  t.same([await b.storage.state.get('session', 's'), await b.storage.state.draw(['x'], { burst: 1, windowMs: 60_000 }), heard], [undefined, null, []])
+  t.same([await b.storage.kv.get('session', 's'), await b.storage.kv.takeTokens(['x'], { burst: 1, windowMs: 60_000 }), heard], [undefined, null, []])
 })
 
 t.test('a process that comes later knows the newest changes, as they were told', async t => {

@@ -176,7 +176,7 @@ t.test('while Redis stands still all is refused, in time, and nothing of it happ
   for (const fault of await Promise.all(calls().map(faultOf))) t.match(fault, unavailable)
   await away(a, b)
   for (const fault of await Promise.all(calls().map(faultOf))) t.match(fault, unavailable)
-  a.broker.signal(b.broker.process, 'lost')
+  a.broker.sendToProcess(b.broker.process, 'lost')
   t.ok(Date.now() - begun < 20_000)
   server.thaw()
   await back(a, b)

@@ -45,7 +45,7 @@ contract('agents in Redis keep the contract by the clock of Redis', buildWithIts
 
 async function buildState ({ clock }: StateContractSettings) {
   const make = family({ clock })
-  return { store: make().state, reopen: async () => make().state, another: async () => make().state }
+  return { store: make().kv, reopen: async () => make().kv, another: async () => make().kv }
 }
 
 t.test('shared facts in Redis keep the contract', async t => {

@@ -69,7 +69,7 @@ t.test('what could not be written is refused soon, and is not written later', as
   t.match(await faultOf(a.store.register(registration('away'))), unavailable)
   t.match(await faultOf(a.store.renew([{ id: 'before' }])), unavailable)
   t.match(await faultOf(a.store.report({ id: 'before', update: { values: {} } })), unavailable)
-  t.match(await faultOf(a.storage.state.get('session', 'x')), unavailable)
+  t.match(await faultOf(a.storage.kv.get('session', 'x')), unavailable)
   t.ok(Date.now() - began < 5000)
   await sleep(1000)
   server.thaw()
@@ -236,11 +236,11 @@ t.test('shared facts are read anew when messages may have been missed', async t 
   const [a, b] = [await open(t, server), await open(t, server)]
   const reloads: unknown[] = []
   const told: unknown[] = []
-  await a.storage.state.open({ changed () {}, reloaded () {} })
-  await b.storage.state.open({ changed: entry => { told.push(entry) }, reloaded: entries => { reloads.push(entries) } })
+  await a.storage.kv.open({ changed () {}, reloaded () {} })
+  await b.storage.kv.open({ changed: entry => { told.push(entry) }, reloaded: entries => { reloads.push(entries) } })
   const entry = { kind: 'session', key: 's', value: 'v', until: Date.now() + 60_000 } as const
   await server.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
-  await b.storage.state.put(entry)
+  await b.storage.kv.put(entry)
   t.match(told, [entry])
   await eventually('it is read anew', () => reloads.length > 0)
   t.match(reloads.at(-1), [entry])
@@ -250,7 +250,7 @@ t.test('without a Redis nothing opens, and the message says where it was looked 
   const storage = new RedisStorage({ connection: { path: '/nowhere/redis.sock' }, namespace: 'n', leaseMs: 1000, retentionMs: 1000, onError: () => {} })
   await t.rejects(storage.agents.open(new Peer({ path: '' } as RedisServer, { namespace: 'n' })), { message: /^Redis cannot be reached: connect ENOENT \/nowhere\/redis.sock\. Start it/ })
   await storage.agents.close()
-  await storage.state.close()
+  await storage.kv.close()
 })
 
 t.test('who could not open can when Redis is there', async t => {

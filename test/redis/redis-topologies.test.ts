@@ -43,14 +43,14 @@ const knowTheSame = (...peers: [Peer, Peer]) => eventually('both know the same',
 /** Two peers hear of each other's agents, signs of life and sessions, and come back when their connections are cut. */
 async function shares (t: Test, server: RedisServer, a: Peer, b: Peer) {
   const sessions: unknown[] = []
-  await a.storage.state.open({ changed () {}, reloaded () {} })
-  await b.storage.state.open({ changed: ({ key }) => { sessions.push(key) }, reloaded () {} })
+  await a.storage.kv.open({ changed () {}, reloaded () {} })
+  await b.storage.kv.open({ changed: ({ key }) => { sessions.push(key) }, reloaded () {} })
   await a.store.register(registration('one'))
   await b.store.setState({ id: 'one', state: 'draining', reason: 'asked' })
   await eventually('a heard', () => a.agents.get('one')?.state === 'draining')
   const [outcome] = await a.store.renew([{ id: 'one' }])
   await eventually('b heard of the sign', () => b.agents.get('one')!.lastSeen === (outcome as { record: { lastSeen: number } }).record.lastSeen)
-  await a.storage.state.put({ kind: 'session', key: 's', value: 'v', until: Date.now() + 60_000 })
+  await a.storage.kv.put({ kind: 'session', key: 's', value: 'v', until: Date.now() + 60_000 })
   await eventually('b heard of the session', () => sessions.includes('s'))
   await server.client.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
   await eventually('both are back', async () => {

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Idempotency } from '../../src/auth/idempotency.js'
-import { MemoryState } from '../../src/storage/memory/kv-store.js'
+import { MemoryKeyValueStore } from '../../src/storage/memory/kv-store.js'
 import { manualClock, refusal } from '../unit/auth/helper.js'
 import { until, type Answer, type Harness } from '../support/harness.js'
 import { openPairs } from '../support/messaging.js'
@@ -115,7 +115,7 @@ for (const [name, open] of await openPairs(t)) {
 
 t.test('a process that is gone without an answer leaves its key to others after the time that it had', async t => {
   const now = manualClock()
-  const idempotency = new Idempotency({ state: new MemoryState({ clock: now }), now })
+  const idempotency = new Idempotency({ state: new MemoryKeyValueStore({ clock: now }), now })
   const order = { caller: 'a', key: 'k', request: 'r', withinMs: 10_000 }
   const abandoned = idempotency.once(order, () => new Promise<string>(() => {}))
   t.match(await refusal(() => idempotency.once(order, async () => 'second')), { type: 'request-in-progress' })
@@ -128,10 +128,10 @@ t.test('a process that is gone without an answer leaves its key to others after 
 })
 
 t.test('an answer is given also when it cannot be kept', async t => {
-  class Forgetful extends MemoryState {
+  class Forgetful extends MemoryKeyValueStore {
     isAway = false
 
-    override async put (...[entry, onlyIf]: Parameters<MemoryState['put']>): Promise<boolean> {
+    override async put (...[entry, onlyIf]: Parameters<MemoryKeyValueStore['put']>): Promise<boolean> {
       if (this.isAway) throw new Error('away')
       return super.put(entry, onlyIf)
     }

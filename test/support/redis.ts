@@ -63,7 +63,7 @@ export class Peer implements StoreListener {
   }
 
   async close (): Promise<void> {
-    await this.storage.state.close()
+    await this.storage.kv.close()
     await this.storage.agents.close()
   }
 

@@ -3,7 +3,7 @@ import { expect, test } from 'tstyche'
 import { optionsFromEnv } from '../../src/server/env.js'
 import type { AgentRegistryOptions } from '../../src/options.js'
 import type { ServerSettings } from '../../src/server/server-settings.js'
-import type { StateStore } from '../../src/storage/kv-store.js'
+import type { KeyValueStore } from '../../src/storage/kv-store.js'
 import type { AgentStore } from '../../src/storage/agent-store.js'
 
 test('every option may be left out', () => {
@@ -20,7 +20,7 @@ test('agent keys are strings or objects', () => {
 test('a storage is one of three, a client or a store of the host', () => {
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ storage: 'level' as const, level: { path: './data', durability: 'sync' as const } })
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ storage: 'redis' as const, redis: { client: {} as Redis | Cluster } })
-  expect<AgentRegistryOptions>().type.toBeAssignableFrom({ store: {} as AgentStore, state: {} as StateStore })
+  expect<AgentRegistryOptions>().type.toBeAssignableFrom({ store: {} as AgentStore, state: {} as KeyValueStore })
   expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ storage: 'disk' as const })
   expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ redis: { client: {} } })
 })

@@ -1,7 +1,7 @@
 import fastify, { type FastifyInstance } from 'fastify'
 import { describe, expect, test } from 'tstyche'
 import agentRegistry, {
-  agentRegistry as named, MemoryStore, problemTypes, type AgentFilter, type AgentInfo, type AgentRegistration, type AgentRegistry,
+  agentRegistry as named, MemoryAgentStore, problemTypes, type AgentFilter, type AgentInfo, type AgentRegistration, type AgentRegistry,
   type AgentRegistryOptions, type AgentState, type AgentStore, type AuthenticateHook, type AuthorizePublishHook, type AuthorizeSubscribeHook,
   type ChannelMessage, type HostReply, type MessageListener, type PresentPeer, type Published, type Sent, type OnRegisterHook, type Principal, type ProblemType,
   type PublicViewHook, type RegisterHookContext, type RegistrationBody, type RegistrationResponse, type RegistryEvent, type RegistryEvents, type RegistryStatistics
@@ -136,7 +136,7 @@ describe('records, stores and problems', () => {
   })
 
   test('the memory store is a store, and one of the host can be given', () => {
-    expect<AgentStore>().type.toBeAssignableFrom(new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: true }))
+    expect<AgentStore>().type.toBeAssignableFrom(new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: true }))
     expect<AgentRegistryOptions['store']>().type.toBe<AgentStore | undefined>()
   })
 

@@ -1,5 +1,5 @@
 import { problem } from '../../errors.js'
-import type { Broker, Entry, Position } from '../../storage/message-broker.js'
+import type { MessageBroker, LogEntry, LogPosition } from '../../storage/message-broker.js'
 import type { Deadlines } from '../../lib/deadlines.js'
 import { DirectFrames, tagged, type Manner } from './frames.js'
 import { FollowedLogs } from './followed-logs.js'
@@ -12,7 +12,7 @@ import type { Signals } from '../signals.js'
 import { assertMay } from '../participation.js'
 
 export interface DirectOptions {
-  broker: Broker
+  broker: MessageBroker
   signals: Signals
   deadlines: Deadlines
   peers: Peers
@@ -105,11 +105,11 @@ export class Direct {
   }
 
   /** What a peer missed, on one of its connections. @throws storage-unavailable */
-  replay (peer: Peer, since: Position | undefined): Promise<Replay> {
+  replay (peer: Peer, since: LogPosition | undefined): Promise<Replay> {
     return this.#readerOf(peer).replay(since)
   }
 
-  appended (log: string, epoch: string, entry: Entry): void {
+  appended (log: string, epoch: string, entry: LogEntry): void {
     if (log === broadcastLog) return this.#giveToAll(epoch, entry)
     const peerId = log.slice(inboxPrefix.length)
     const frames = new DirectFrames(peerId, epoch, entry)
@@ -118,7 +118,7 @@ export class Direct {
     if (isGiven) this.#confirm(entry)
   }
 
-  lost (log: string, position: Position): void {
+  lost (log: string, position: LogPosition): void {
     for (const peer of this.#options.peers.of(log.slice(inboxPrefix.length))) this.#readerOf(peer).lost(position)
   }
 
@@ -126,7 +126,7 @@ export class Direct {
     return payloadText(data, this.#options.maxDataBytes)
   }
 
-  async #deliver (command: Parameters<Broker['append']>[0]): Promise<Sent> {
+  async #deliver (command: Parameters<MessageBroker['append']>[0]): Promise<Sent> {
     const receipt = this.#receipts.open()
     try {
       const { offset, duplicate } = await this.#options.broker.append({ ...command, origin: receipt.address })
@@ -138,12 +138,12 @@ export class Direct {
     }
   }
 
-  #giveToAll (epoch: string, entry: Entry) {
+  #giveToAll (epoch: string, entry: LogEntry) {
     const frames = new DirectFrames(null, epoch, entry)
     for (const peer of this.#options.peers.all()) if (peer.id !== entry.origin) peer.push(frames.in(peer.dialect))
   }
 
-  #confirm ({ origin }: Entry) {
+  #confirm ({ origin }: LogEntry) {
     if (origin !== undefined) this.#receipts.send(origin)
   }
 

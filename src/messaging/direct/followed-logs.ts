@@ -1,8 +1,8 @@
 import { isAway } from '../../errors.js'
-import type { Broker } from '../../storage/message-broker.js'
+import type { MessageBroker } from '../../storage/message-broker.js'
 import type { Deadlines } from '../../lib/deadlines.js'
 
-export interface FollowedLogsOptions { broker: Broker, deadlines: Deadlines, onError: (error: unknown) => void }
+export interface FollowedLogsOptions { broker: MessageBroker, deadlines: Deadlines, onError: (error: unknown) => void }
 
 const retryMs = 1000
 

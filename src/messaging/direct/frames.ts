@@ -1,5 +1,5 @@
 import { Outgoing } from '../../protocol/encoded-message.js'
-import type { Entry, Position } from '../../storage/message-broker.js'
+import type { LogEntry, LogPosition } from '../../storage/message-broker.js'
 import type { Dialect } from '../peer.js'
 
 /** How a message was said: as `direct`, or in the small dialect, whose frames have other members. */
@@ -16,12 +16,12 @@ export function tagged (manner: Manner, json: string): string {
 export class DirectFrames {
   readonly #to: string | null
   readonly #epoch: string
-  readonly #entry: Entry
+  readonly #entry: LogEntry
   #small: Outgoing | undefined
   #direct: Outgoing | undefined
 
   /** @param to null for everybody */
-  constructor (to: string | null, epoch: string, entry: Entry) {
+  constructor (to: string | null, epoch: string, entry: LogEntry) {
     this.#to = to
     this.#epoch = epoch
     this.#entry = entry
@@ -46,6 +46,6 @@ export class DirectFrames {
 }
 
 /** Messages of an inbox cannot be had any more; it goes on after this position. */
-export function inboxGap ({ epoch, offset }: Position): Outgoing {
+export function inboxGap ({ epoch, offset }: LogPosition): Outgoing {
   return new Outgoing(JSON.stringify({ type: 'inbox_gap', epoch, offset, recovered: false }))
 }

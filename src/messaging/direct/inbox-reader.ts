@@ -1,5 +1,5 @@
 import { isAway } from '../../errors.js'
-import type { Broker, Entry, Page, Position } from '../../storage/message-broker.js'
+import type { MessageBroker, LogEntry, LogPage, LogPosition } from '../../storage/message-broker.js'
 import type { Deadlines } from '../../lib/deadlines.js'
 import { DirectFrames, inboxGap } from './frames.js'
 import type { Peer } from '../peer.js'
@@ -7,17 +7,17 @@ import type { Peer } from '../peer.js'
 export interface InboxReaderOptions {
   peer: Peer
   log: string
-  broker: Broker
+  broker: MessageBroker
   deadlines: Deadlines
   /** Whether a message that was kept is for whoever has this name now. */
-  isFor: (entry: Entry) => boolean
+  isFor: (entry: LogEntry) => boolean
   /** A message that was read was given to the connection. */
-  onGiven: (entry: Entry) => void
+  onGiven: (entry: LogEntry) => void
   onError: (error: unknown) => void
 }
 
 /** What was missed, about to be sent. */
-export interface Replay extends Position {
+export interface Replay extends LogPosition {
   readonly recovered: boolean
   /** Sends it, and then what comes; call it once whoever asked has its answer. */
   start (): void
@@ -27,7 +27,7 @@ const pageSize = 100
 /** So much is sent before it has to have left. */
 const sliceLength = 262_144
 const retryMs = 1000
-const beginning: Position = { epoch: '', offset: 0 }
+const beginning: LogPosition = { epoch: '', offset: 0 }
 
 /** What one connection has had of the inbox of its peer: each message once, in order, whether it came live or was read. */
 export class InboxReader {
@@ -52,14 +52,14 @@ export class InboxReader {
   }
 
   /** A live message. @returns whether the connection was given it: if not, it is read with what came before it */
-  give (epoch: string, entry: Entry, frames: DirectFrames): boolean {
+  give (epoch: string, entry: LogEntry, frames: DirectFrames): boolean {
     if (this.#isReading) return this.#wait(() => { this.give(epoch, entry, frames) })
     if (!this.#has(epoch, entry)) this.#push(epoch, entry, frames)
     return true
   }
 
   /** Messages up to this position cannot be had any more. */
-  lost (position: Position): void {
+  lost (position: LogPosition): void {
     if (this.#isReading) this.#wait(() => { this.lost(position) })
     else this.#options.peer.push(inboxGap(position))
   }
@@ -68,7 +68,7 @@ export class InboxReader {
    * Reads what came after a position, or all that is kept. Messages that come meanwhile are sent after that.
    * @throws storage-unavailable; then it is as if nobody had asked
    */
-  async replay (since: Position | undefined): Promise<Replay> {
+  async replay (since: LogPosition | undefined): Promise<Replay> {
     await this.#running
     this.#isReading = true
     this.#lowest = Infinity
@@ -98,7 +98,7 @@ export class InboxReader {
     for (const give of held) give()
   }
 
-  #start (page: Page) {
+  #start (page: LogPage) {
     this.#running = this.#run(page).catch(error => { this.#failed(error) })
   }
 
@@ -109,7 +109,7 @@ export class InboxReader {
     this.#options.onError(error)
   }
 
-  async #run (first: Page): Promise<void> {
+  async #run (first: LogPage): Promise<void> {
     let position = await this.#send(first)
     while (this.#options.peer.isOpen && (this.#isBehind || position.isPart)) {
       this.#isBehind = false
@@ -121,12 +121,12 @@ export class InboxReader {
     this.#isReading = false
   }
 
-  #read (since: Position): Promise<Page> {
+  #read (since: LogPosition): Promise<LogPage> {
     return this.#options.broker.read(this.#options.log, { since, limit: pageSize })
   }
 
   /** A broker that is away for a while only makes this slower. */
-  async #readOn (since: Position): Promise<Page> {
+  async #readOn (since: LogPosition): Promise<LogPage> {
     for (;;) {
       try {
         return await this.#read(since)
@@ -138,7 +138,7 @@ export class InboxReader {
   }
 
   /** @returns how far this came, and whether there is more to be read */
-  async #send (page: Page): Promise<Position & { isPart: boolean }> {
+  async #send (page: LogPage): Promise<LogPosition & { isPart: boolean }> {
     const { epoch, entries } = page
     this.#stands = { epoch, offset: page.offset }
     let length = 0
@@ -160,11 +160,11 @@ export class InboxReader {
     return new Promise(resolve => { this.#options.peer.whenSent('inbox', resolve) })
   }
 
-  #has (epoch: string, { offset }: Entry): boolean {
+  #has (epoch: string, { offset }: LogEntry): boolean {
     return epoch === this.#epoch && offset >= this.#first && offset <= this.#last
   }
 
-  #push (epoch: string, entry: Entry, frames: DirectFrames) {
+  #push (epoch: string, entry: LogEntry, frames: DirectFrames) {
     const { peer } = this.#options
     this.#note(epoch, entry.offset)
     peer.push(frames.in(peer.dialect))
@@ -181,6 +181,6 @@ export class InboxReader {
   }
 }
 
-function before ({ epoch, offset, entries: [first] }: Page): Position {
+function before ({ epoch, offset, entries: [first] }: LogPage): LogPosition {
   return { epoch, offset: first ? first.offset - 1 : offset }
 }

@@ -1,5 +1,5 @@
 import type { Principal } from '../../auth/principal.js'
-import type { Broker } from '../../storage/message-broker.js'
+import type { MessageBroker } from '../../storage/message-broker.js'
 import type { Deadline, Deadlines } from '../../lib/deadlines.js'
 import type { Peer } from '../peer.js'
 import type { Metadata } from './profile.js'
@@ -16,7 +16,7 @@ interface Local {
 }
 
 export interface OccupancyOptions {
-  broker: Broker
+  broker: MessageBroker
   deadlines: Deadlines
   /** What others learn of a peer. */
   profile: (bearer: Principal, said: Metadata) => Metadata

@@ -1,6 +1,6 @@
 import { tooMany } from '../../errors.js'
 import type { Outgoing } from '../../protocol/encoded-message.js'
-import type { Broker, PresenceChange, Roster } from '../../storage/message-broker.js'
+import type { MessageBroker, PresenceChange, Roster } from '../../storage/message-broker.js'
 import { tierPlace } from '../../protocol/channel-names.js'
 import { Occupancy, type OccupancyOptions } from './occupancy.js'
 import type { Dialect, Peer } from '../peer.js'
@@ -21,7 +21,7 @@ const saidEveryMs = 1000
 
 /** Who is where: peers that are subscribed to a channel by name, and all who take part. */
 export class Presence {
-  readonly #broker: Broker
+  readonly #broker: MessageBroker
   readonly #signals: Signals
   readonly #occupancy: Occupancy
   readonly #watched = new Map<string, Watched>()

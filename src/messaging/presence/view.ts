@@ -1,4 +1,4 @@
-import type { Member, PresenceChange, Roster } from '../../storage/message-broker.js'
+import type { PresenceMember, PresenceChange, Roster } from '../../storage/message-broker.js'
 
 /** Somebody who is in a place, by whatever processes. `metadata` is JSON text. */
 export interface Present { readonly peerId: string, readonly metadata: string }
@@ -7,7 +7,7 @@ export interface Present { readonly peerId: string, readonly metadata: string }
 export interface PlaceDelta { readonly revision: number, readonly joined: readonly Present[], readonly left: readonly Present[] }
 
 /** By which processes a peer is there, the one that said something last at the end: nearly always one. */
-type Occupant = readonly Member[]
+type Occupant = readonly PresenceMember[]
 
 /** Who is in a place, as far as this process was told. */
 export class PlaceView {
@@ -75,7 +75,7 @@ export class PlaceView {
     if (!this.#before.has(peerId)) this.#before.set(peerId, this.metadataOf(peerId))
   }
 
-  #put ({ peerId, process, metadata }: Member) {
+  #put ({ peerId, process, metadata }: PresenceMember) {
     this.#note(peerId)
     this.#occupants.set(peerId, [...this.#without(peerId, process), { peerId, process, metadata }])
   }

@@ -1,4 +1,4 @@
-import type { Broker } from '../../storage/message-broker.js'
+import type { MessageBroker } from '../../storage/message-broker.js'
 import type { Signals } from '../signals.js'
 
 /** What the process of the one who asks says of an offer, which `rid` names, to that of the one who is asked. */
@@ -28,12 +28,12 @@ const topics = { errand: 'ask', word: 'answer' } as const
 
 /** Between those who ask and those who are asked, in one process or in two: at most once, in order, and never from inside a call. */
 export class RequestLine {
-  readonly #broker: Broker
+  readonly #broker: MessageBroker
   readonly #signals: Signals
   #onErrand: LineListener<Errand> | undefined
   #onWord: LineListener<Word> | undefined
 
-  constructor (broker: Broker, signals: Signals) {
+  constructor (broker: MessageBroker, signals: Signals) {
     this.#broker = broker
     this.#signals = signals
     signals.on(topics.errand, (from, body) => { hear(from, body, this.#onErrand) })

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { problem, tooMany } from '../../errors.js'
 import type { Replica } from '../../registry/replica.js'
 import { maxTimeoutMs } from '../../protocol/frames/direct.js'
-import type { Broker } from '../../storage/message-broker.js'
+import type { MessageBroker } from '../../storage/message-broker.js'
 import { Candidates } from './candidates.js'
 import type { Deadline, Deadlines } from '../../lib/deadlines.js'
 import { newRequest, type Asker, type Offer, type OpenRequest, type Reply, type RequestOrder } from './open-request.js'
@@ -13,7 +13,7 @@ import type { Answer, RequestLine, Word } from './request-channel.js'
 import { assertMay } from '../participation.js'
 
 export interface RequestsOptions {
-  broker: Broker
+  broker: MessageBroker
   line: RequestLine
   deadlines: Deadlines
   replica: Replica

@@ -33,7 +33,7 @@ async function runCase ([, run]: StateCase, { build, flags: { injectedClock = tr
 }
 
 /**
- * Declares one test for each promise that a `StateStore` makes. Each builds a store of its own.
+ * Declares one test for each promise that a `KeyValueStore` makes. Each builds a store of its own.
  *
  *     import test from 'node:test'
  *     stateContract({ test, build: async ({ clock }) => ({ store: new MyState(…) }) })

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { forever, replicatedKinds, type StateKind } from '../kv-store.js'
+import { forever, replicatedKinds, type KeyValueKind } from '../kv-store.js'
 import type { StateCase, StateSide } from './state-scene.js'
 
-const kinds: readonly StateKind[] = ['session', 'revoked-token', 'revoked-agent', 'ticket', 'spent', 'known', 'sockets', 'secret']
+const kinds: readonly KeyValueKind[] = ['session', 'revoked-token', 'revoked-agent', 'ticket', 'spent', 'known', 'sockets', 'secret']
 const odd = ['', ' ', 'a:b', '{x}', '*', '__proto__', 'é ☃ 𝄞', 'line\nline', 'nul\0nul', 'x'.repeat(2000)]
 const range = (length: number) => Array.from({ length }, (_, index) => index)
 

@@ -1,19 +1,19 @@
 import assert from 'node:assert/strict'
 import type { Clock } from '../../lib/clock.js'
-import type { StateEntry, StateKind, StateStore } from '../kv-store.js'
+import type { KeyValueEntry, KeyValueKind, KeyValueStore } from '../kv-store.js'
 
 /** What a store is to be made with: time as the suite lets it pass, for stores that can use a clock of the caller. */
 export interface StateContractSettings { clock: Clock }
 
 export interface StateContractStore {
   /** New, empty and not opened. */
-  store: StateStore
+  store: KeyValueStore
   /** Milliseconds since the epoch by the clock of the store; default: the clock it was made with. */
   now?: Clock
   /** Of a store that is shared: another one on the same entries, not opened. */
-  another?: () => Promise<StateStore>
+  another?: () => Promise<KeyValueStore>
   /** Of a persistent store: another one on the same entries, after the first was closed. */
-  reopen?: () => Promise<StateStore>
+  reopen?: () => Promise<KeyValueStore>
   /** Cleans up after all were closed. */
   close?: () => Promise<void>
 }
@@ -24,11 +24,11 @@ export interface StateNeeds { exact?: boolean, persistent?: boolean, shared?: bo
 
 /** What one process holds: the store that it opened, and what it was told. */
 export class StateSide {
-  readonly store: StateStore
-  readonly told: StateEntry[] = []
-  opened: readonly StateEntry[] = []
+  readonly store: KeyValueStore
+  readonly told: KeyValueEntry[] = []
+  opened: readonly KeyValueEntry[] = []
 
-  constructor (store: StateStore) {
+  constructor (store: KeyValueStore) {
     this.store = store
   }
 
@@ -62,7 +62,7 @@ export class StateScene {
     this.side = new StateSide(built.store)
   }
 
-  get store (): StateStore { return this.side.store }
+  get store (): KeyValueStore { return this.side.store }
 
   async open (): Promise<void> {
     this.#sides.push(await this.side.open())
@@ -75,7 +75,7 @@ export class StateScene {
     return side
   }
 
-  async reopen (): Promise<readonly StateEntry[]> {
+  async reopen (): Promise<readonly KeyValueEntry[]> {
     await this.store.close()
     this.side = new StateSide(await this.#built.reopen!())
     await this.open()
@@ -93,7 +93,7 @@ export class StateScene {
   }
 
   /** Puts an entry that ends in `ms`. */
-  put (kind: StateKind, key: string, value: string, { ms = 60_000, onlyIf, store = this.store }: { ms?: number, onlyIf?: string | null, store?: StateStore } = {}): Promise<boolean> {
+  put (kind: KeyValueKind, key: string, value: string, { ms = 60_000, onlyIf, store = this.store }: { ms?: number, onlyIf?: string | null, store?: KeyValueStore } = {}): Promise<boolean> {
     return store.put({ kind, key, value, until: this.at(ms) }, onlyIf)
   }
 }

@@ -1,7 +1,7 @@
 import type { Clock } from '../../lib/clock.js'
-import { MemoryStore, newEpoch, type MemoryStoreOptions, type TimedRecord } from '../memory/agent-store.js'
+import { MemoryAgentStore, newEpoch, type MemoryAgentStoreOptions, type TimedRecord } from '../memory/agent-store.js'
 import type {
-  AgentRecord, AgentStore, Change, Outcome, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand, Sign, StateCommand,
+  AgentRecord, AgentStore, Change, Outcome, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand, Heartbeat, StateCommand,
   StoreListener, StoreSnapshot, UpdateCommand
 } from '../agent-store.js'
 import { changesContent, changesKey, contentKey, contentOf, headKey, headOf, metaKey, storedChange, type Meta, type StoredHead } from './codec.js'
@@ -10,7 +10,7 @@ import { ignore, type Journal, type Writer } from './journal.js'
 import type { ChangeBatch, Stored, StoredAgent } from './load.js'
 import type { SharedDatabase } from './shared.js'
 
-export interface LevelAgentsOptions extends Omit<MemoryStoreOptions, 'restored' | 'clock'> {
+export interface LevelAgentStoreOptions extends Omit<MemoryAgentStoreOptions, 'restored' | 'clock'> {
   clock: Clock
   /** How many of the newest changes are kept. */
   changes: number
@@ -31,12 +31,12 @@ const shiftOf = ({ record }: Pick<StoredAgent, 'record'>, { leaseShift, graveShi
  * Agents that outlive their process. All is decided in memory, and nothing of it is acknowledged or told before it is
  * written. Signs of life and reports are written once a second: a crash loses the last of them.
  */
-export class LevelAgents implements AgentStore, Writer {
+export class LevelAgentStore implements AgentStore, Writer {
   readonly now: Clock
   readonly #shared: SharedDatabase
   readonly #journal: Journal
-  readonly #options: LevelAgentsOptions
-  #memory: MemoryStore
+  readonly #options: LevelAgentStoreOptions
+  #memory: MemoryAgentStore
   #listener: StoreListener | undefined
   #epoch = ''
   #shifts: Shifts = { leaseShift: 0, graveShift: 0 }
@@ -52,12 +52,12 @@ export class LevelAgents implements AgentStore, Writer {
   /** How the changes are stored, oldest first. */
   #batches: ChangeBatch[] = []
 
-  constructor (shared: SharedDatabase, options: LevelAgentsOptions) {
+  constructor (shared: SharedDatabase, options: LevelAgentStoreOptions) {
     this.now = options.clock
     this.#shared = shared
     this.#journal = shared.journal
     this.#options = options
-    this.#memory = new MemoryStore(options)
+    this.#memory = new MemoryAgentStore(options)
   }
 
   async open (listener: StoreListener): Promise<StoreSnapshot> {
@@ -93,7 +93,7 @@ export class LevelAgents implements AgentStore, Writer {
     return this.#decide(() => this.#memory.setState(command), [command])
   }
 
-  renew (signs: readonly Sign[]): Promise<Outcome[]> {
+  renew (signs: readonly Heartbeat[]): Promise<Outcome[]> {
     return this.#decide(() => this.#memory.renew(signs), signs)
   }
 
@@ -145,7 +145,7 @@ export class LevelAgents implements AgentStore, Writer {
   }
 
   /** @param signs of whom this may be a sign of life */
-  async #decide<T> (decide: () => Promise<T>, signs: readonly Sign[] = []): Promise<T> {
+  async #decide<T> (decide: () => Promise<T>, signs: readonly Heartbeat[] = []): Promise<T> {
     this.#journal.assertWritable()
     const outcome = decide()
     for (const { id } of signs) this.#touched.add(id)
@@ -172,7 +172,7 @@ export class LevelAgents implements AgentStore, Writer {
     this.#batches = continues ? [...batches] : []
     this.#cleaning = continues ? [] : batches.map(({ first }) => remove(changesKey(first)))
     const restored = { epoch: this.#epoch, revision: meta?.revision ?? 0, incarnation: meta?.incarnation ?? 0, agents: agents.map(agent => this.#timed(agent, now)) }
-    this.#memory = new MemoryStore({ ...this.#options, restored })
+    this.#memory = new MemoryAgentStore({ ...this.#options, restored })
     return kept
   }
 

@@ -1,5 +1,5 @@
 import type { TSchema, Static } from '@sinclair/typebox'
-import type { StateEntry, StateKind } from '../kv-store.js'
+import type { KeyValueEntry, KeyValueKind } from '../kv-store.js'
 import type { AgentRecord, Change, RecordContent } from '../agent-store.js'
 import { Content, Meta, metaKey, parseStored, StoredChanges, StoredEntry, StoredHead, type Head, type StoredChange } from './codec.js'
 import type { LevelDatabase } from './database.js'
@@ -19,7 +19,7 @@ export interface Stored {
   readonly changes: readonly Change[]
   /** How the changes are stored. */
   readonly batches: readonly ChangeBatch[]
-  readonly entries: ReadonlyArray<StateEntry & { value: string }>
+  readonly entries: ReadonlyArray<KeyValueEntry & { value: string }>
 }
 
 class Loader {
@@ -28,7 +28,7 @@ class Loader {
   readonly #contents = new Map<string, RecordContent>()
   readonly #changes: Array<StoredChange & { n: number }> = []
   readonly #batches: ChangeBatch[] = []
-  readonly #entries: Array<StateEntry & { value: string }> = []
+  readonly #entries: Array<KeyValueEntry & { value: string }> = []
   #meta: Meta | null = null
 
   constructor (folder: string) {
@@ -57,7 +57,7 @@ class Loader {
   }
 
   #takeEntry ([kind, ...key]: string[], entry: StoredEntry) {
-    this.#entries.push({ kind: kind as StateKind, key: key.join('!'), ...entry })
+    this.#entries.push({ kind: kind as KeyValueKind, key: key.join('!'), ...entry })
   }
 
   #agents (): StoredAgent[] {

@@ -1,11 +1,11 @@
 import { monotonicClock, type Clock } from '../../lib/clock.js'
 import type { BrokerLimits } from '../message-broker.js'
-import { MemoryBroker } from '../memory/message-broker.js'
+import { MemoryMessageBroker } from '../memory/message-broker.js'
 import type { Storage } from '../storage.js'
-import { LevelAgents } from './agent-store.js'
+import { LevelAgentStore } from './agent-store.js'
 import type { Durability } from './database.js'
 import { SharedDatabase } from './shared.js'
-import { LevelState } from './kv-store.js'
+import { LevelKeyValueStore } from './kv-store.js'
 
 export interface LevelStorageOptions {
   /** Folder of the store; made when it is not there. */
@@ -26,15 +26,15 @@ export interface LevelStorageOptions {
 export class LevelStorage implements Storage {
   readonly kind = 'level'
   readonly folder: string
-  readonly agents: LevelAgents
-  readonly state: LevelState
-  readonly broker: MemoryBroker
+  readonly agents: LevelAgentStore
+  readonly kv: LevelKeyValueStore
+  readonly broker: MemoryMessageBroker
 
   constructor ({ path, durability = 'commit', changes = 10_000, clock = monotonicClock(), messaging, ...options }: LevelStorageOptions) {
     this.folder = path
     const shared = new SharedDatabase(path, durability)
-    this.agents = new LevelAgents(shared, { ...options, changes, clock })
-    this.state = new LevelState(shared, clock)
-    this.broker = new MemoryBroker({ ...messaging, clock })
+    this.agents = new LevelAgentStore(shared, { ...options, changes, clock })
+    this.kv = new LevelKeyValueStore(shared, clock)
+    this.broker = new MemoryMessageBroker({ ...messaging, clock })
   }
 }

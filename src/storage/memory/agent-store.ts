@@ -5,11 +5,11 @@ import { LeaseQueue } from './lease-queue.js'
 import { Preservation } from './preservation.js'
 import { afterCommand, afterSign, isAnnounced, isStale, mayReplace, nextIncarnation, signReason } from './transitions.js'
 import type {
-  AgentRecord, AgentStore, ChangeEvent, Outcome, Refusal, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand,
-  Sign, StateCommand, StoreListener, StoreSnapshot, UpdateCommand
+  AgentRecord, AgentStore, ChangeEvent, Outcome, Rejection, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand,
+  Heartbeat, StateCommand, StoreListener, StoreSnapshot, UpdateCommand
 } from '../agent-store.js'
 
-export interface MemoryStoreOptions {
+export interface MemoryAgentStoreOptions {
   leaseMs: number
   retentionMs: number
   preservation?: boolean
@@ -31,13 +31,13 @@ export interface Restored {
 
 export const newEpoch = (): string => randomBytes(6).toString('base64url')
 
-const notFound: Refusal = { ok: false, reason: 'not-found' }
-const stale: Refusal = { ok: false, reason: 'stale-incarnation' }
-const notOwner: Refusal = { ok: false, reason: 'not-owner' }
-const conflict: Refusal = { ok: false, reason: 'conflict' }
+const notFound: Rejection = { ok: false, reason: 'not-found' }
+const stale: Rejection = { ok: false, reason: 'stale-incarnation' }
+const notOwner: Rejection = { ok: false, reason: 'not-owner' }
+const conflict: Rejection = { ok: false, reason: 'conflict' }
 
 /** Keeps agents in this process; nothing survives it. */
-export class MemoryStore implements AgentStore {
+export class MemoryAgentStore implements AgentStore {
   readonly now: Clock
   readonly #leaseMs: number
   readonly #retentionMs: number
@@ -51,7 +51,7 @@ export class MemoryStore implements AgentStore {
   #revision = 0
   #incarnation = 0
 
-  constructor ({ leaseMs, retentionMs, preservation = true, clock = monotonicClock(), restored }: MemoryStoreOptions) {
+  constructor ({ leaseMs, retentionMs, preservation = true, clock = monotonicClock(), restored }: MemoryAgentStoreOptions) {
     this.now = clock
     this.#leaseMs = leaseMs
     this.#retentionMs = retentionMs
@@ -150,7 +150,7 @@ export class MemoryStore implements AgentStore {
     return this.#change(state === 'alive' ? 'alive' : 'state', before, { state, lastSeen, held: false }, command.reason)
   }
 
-  async renew (signs: readonly Sign[]): Promise<Outcome[]> {
+  async renew (signs: readonly Heartbeat[]): Promise<Outcome[]> {
     return signs.map(sign => this.#renew(sign))
   }
 
@@ -201,7 +201,7 @@ export class MemoryStore implements AgentStore {
     else this.#perKey.delete(key)
   }
 
-  #renew (sign: Sign): Outcome {
+  #renew (sign: Heartbeat): Outcome {
     const before = this.#agents.get(sign.id)
     if (!before) return notFound
     if (isStale(before, sign)) return stale

@@ -1,27 +1,27 @@
 import { monotonicClock, type Clock } from '../../lib/clock.js'
 import { ExpiringMap } from '../../lib/expiring-map.js'
-import { replicatedKinds, type BucketSettings, type StateEntry, type StateKind, type StateListener, type StateStore } from '../kv-store.js'
+import { replicatedKinds, type BucketSettings, type KeyValueEntry, type KeyValueKind, type KeyValueListener, type KeyValueStore } from '../kv-store.js'
 import { TokenBuckets } from './token-buckets.js'
 
-export interface MemoryStateOptions {
+export interface MemoryKeyValueStoreOptions {
   clock?: Clock
   /** How many entries of a kind are kept; over it the oldest go. */
-  limits?: Partial<Record<StateKind, number>>
+  limits?: Partial<Record<KeyValueKind, number>>
   /** How many buckets are kept; over it the fullest go. */
   maxBuckets?: number
 }
 
-const defaultLimits: Partial<Record<StateKind, number>> = { ticket: 10_000, known: 1_000 }
+const defaultLimits: Partial<Record<KeyValueKind, number>> = { ticket: 10_000, known: 1_000 }
 
 /** Keeps shared facts in this process; nothing survives it. Whoever opens it hears of what the others put. */
-export class MemoryState implements StateStore {
+export class MemoryKeyValueStore implements KeyValueStore {
   readonly #clock: Clock
-  readonly #limits: Partial<Record<StateKind, number>>
-  readonly #kinds = new Map<StateKind, ExpiringMap<string>>()
+  readonly #limits: Partial<Record<KeyValueKind, number>>
+  readonly #kinds = new Map<KeyValueKind, ExpiringMap<string>>()
   readonly #buckets: TokenBuckets
-  readonly #listeners = new Set<StateListener>()
+  readonly #listeners = new Set<KeyValueListener>()
 
-  constructor ({ clock = monotonicClock(), limits, maxBuckets }: MemoryStateOptions = {}) {
+  constructor ({ clock = monotonicClock(), limits, maxBuckets }: MemoryKeyValueStoreOptions = {}) {
     this.#clock = clock
     this.#limits = { ...defaultLimits, ...limits }
     this.#buckets = new TokenBuckets(clock, maxBuckets)
@@ -30,7 +30,7 @@ export class MemoryState implements StateStore {
   /** Number of buckets that are not full. */
   get bucketCount () { return this.#buckets.size }
 
-  async open (listener: StateListener): Promise<readonly StateEntry[]> {
+  async open (listener: KeyValueListener): Promise<readonly KeyValueEntry[]> {
     this.#listeners.add(listener)
     return [...replicatedKinds].flatMap(kind => this.#entries(kind))
   }
@@ -39,11 +39,11 @@ export class MemoryState implements StateStore {
     this.#listeners.clear()
   }
 
-  async get (kind: StateKind, key: string): Promise<string | undefined> {
+  async get (kind: KeyValueKind, key: string): Promise<string | undefined> {
     return this.#map(kind).get(key)
   }
 
-  async put ({ kind, key, value, until }: StateEntry & { value: string }, onlyIf?: string | null): Promise<boolean> {
+  async put ({ kind, key, value, until }: KeyValueEntry & { value: string }, onlyIf?: string | null): Promise<boolean> {
     const map = this.#map(kind)
     if (onlyIf !== undefined && (map.get(key) ?? null) !== onlyIf) return false
     if (until <= this.#clock()) this.#remove(kind, key)
@@ -54,39 +54,39 @@ export class MemoryState implements StateStore {
     return true
   }
 
-  async take (kind: StateKind, key: string): Promise<string | undefined> {
+  async take (kind: KeyValueKind, key: string): Promise<string | undefined> {
     return this.#remove(kind, key)
   }
 
-  async list (kind: StateKind): Promise<readonly StateEntry[]> {
+  async list (kind: KeyValueKind): Promise<readonly KeyValueEntry[]> {
     return this.#entries(kind)
   }
 
-  async draw (buckets: readonly string[], settings: BucketSettings): Promise<number | null> {
+  async takeTokens (buckets: readonly string[], settings: BucketSettings): Promise<number | null> {
     return this.#buckets.draw(buckets, settings)
   }
 
-  async giveBack (buckets: readonly string[], settings: BucketSettings): Promise<void> {
+  async returnTokens (buckets: readonly string[], settings: BucketSettings): Promise<void> {
     this.#buckets.giveBack(buckets, settings)
   }
 
-  #remove (kind: StateKind, key: string): string | undefined {
+  #remove (kind: KeyValueKind, key: string): string | undefined {
     const value = this.#map(kind).take(key)
     if (value !== undefined) this.#tell({ kind, key, value: null, until: this.#clock() })
     return value
   }
 
-  #tell (entry: StateEntry) {
+  #tell (entry: KeyValueEntry) {
     if (!replicatedKinds.has(entry.kind)) return
     for (const listener of this.#listeners) listener.changed(entry)
   }
 
-  #entries (kind: StateKind): StateEntry[] {
+  #entries (kind: KeyValueKind): KeyValueEntry[] {
     const entries = Array.from(this.#map(kind).entries(), ([key, { value, until }]) => ({ kind, key, value, until }))
     return entries.sort((a, b) => a.until - b.until)
   }
 
-  #map (kind: StateKind): ExpiringMap<string> {
+  #map (kind: KeyValueKind): ExpiringMap<string> {
     const known = this.#kinds.get(kind)
     if (known) return known
     const map = new ExpiringMap<string>(this.#clock, this.#limits[kind])

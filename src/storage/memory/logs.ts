@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../../lib/clock.js'
-import type { BrokerLimits, Entry, Page, Position } from '../message-broker.js'
+import type { BrokerLimits, LogEntry, LogPage, LogPosition } from '../message-broker.js'
 import { Ring } from './ring.js'
 
 export interface LogsLimits extends BrokerLimits {
@@ -32,7 +32,7 @@ export class MemoryLogs {
   get count () { return this.#rings.size }
   get size () { return this.#size }
 
-  append (name: string, entry: Omit<Entry, 'offset'>): Position & { entry: Entry } {
+  append (name: string, entry: Omit<LogEntry, 'offset'>): LogPosition & { entry: LogEntry } {
     const ring = this.#used(name)
     const before = ring.size
     const stored = ring.push(entry, this.#limits)
@@ -42,13 +42,13 @@ export class MemoryLogs {
   }
 
   /** Where a log stands, which from now on there is. */
-  position (name: string): Position {
+  position (name: string): LogPosition {
     const { epoch, offset } = this.#used(name)
     this.#makeRoom(name)
     return { epoch, offset }
   }
 
-  read (name: string, { since, limit }: { since?: Position | undefined, limit: number }): Page {
+  read (name: string, { since, limit }: { since?: LogPosition | undefined, limit: number }): LogPage {
     const ring = this.#rings.get(name) ?? new Ring(this.#newEpoch())
     this.#expire(ring)
     const { epoch, offset } = ring

@@ -2,32 +2,32 @@ import { randomBytes } from 'node:crypto'
 import { monotonicClock, type Clock } from '../../lib/clock.js'
 import { problem } from '../../errors.js'
 import { ExpiringMap } from '../../lib/expiring-map.js'
-import { defaultLimits, type AppendCommand, type Appended, type Broker, type BrokerLimits, type BrokerListener, type Entry, type Page, type Position, type PresenceChange, type Roster } from '../message-broker.js'
+import { defaultBrokerLimits, type AppendCommand, type Appended, type MessageBroker, type BrokerLimits, type BrokerListener, type LogEntry, type LogPage, type LogPosition, type PresenceChange, type Roster } from '../message-broker.js'
 import { MemoryLogs, type LogsLimits } from './logs.js'
 import { MemoryPlaces } from './presence-sets.js'
 import { channelOf, sendingOf } from '../log-names.js'
 import { PatternTrie } from '../../lib/pattern-trie.js'
 
-export interface MemoryBrokerOptions {
+export interface MemoryMessageBrokerOptions {
   clock?: Clock
   limits?: Partial<LogsLimits & { msgIds: number }>
 }
 
 type News =
-  | { log: string, epoch: string, entry: Entry }
+  | { log: string, epoch: string, entry: LogEntry }
   | { place: string, change: PresenceChange }
   | { from: string, body: string }
 
-const memoryLimits = { ...defaultLimits, logs: 100_000, totalBytes: 256 * 1024 * 1024, msgIds: 100_000 }
+const memoryLimits = { ...defaultBrokerLimits, logs: 100_000, totalBytes: 256 * 1024 * 1024, msgIds: 100_000 }
 
 /** Lets peers of one process talk; nothing survives it. */
-export class MemoryBroker implements Broker {
+export class MemoryMessageBroker implements MessageBroker {
   readonly process = randomBytes(9).toString('base64url')
   readonly now: Clock
   readonly #limits: BrokerLimits & { msgIds: number }
   readonly #logs: MemoryLogs
   readonly #places: MemoryPlaces
-  readonly #sent: ExpiringMap<Position>
+  readonly #sent: ExpiringMap<LogPosition>
   readonly #followed = new Set<string>()
   readonly #patterns = new PatternTrie<true>()
   readonly #watched = new Set<string>()
@@ -37,7 +37,7 @@ export class MemoryBroker implements Broker {
   #isTelling = false
   #listener: BrokerListener | undefined
 
-  constructor ({ clock = monotonicClock(), limits }: MemoryBrokerOptions = {}) {
+  constructor ({ clock = monotonicClock(), limits }: MemoryMessageBrokerOptions = {}) {
     const all = { ...memoryLimits, ...limits }
     this.now = clock
     this.#limits = all
@@ -71,12 +71,12 @@ export class MemoryBroker implements Broker {
     return { epoch, offset, duplicate: false }
   }
 
-  async read (log: string, query: { since?: Position | undefined, limit: number }): Promise<Page> {
+  async read (log: string, query: { since?: LogPosition | undefined, limit: number }): Promise<LogPage> {
     this.#checkOpen()
     return this.#logs.read(log, query)
   }
 
-  async follow (log: string): Promise<Position> {
+  async follow (log: string): Promise<LogPosition> {
     this.#checkOpen()
     this.#followed.add(log)
     return this.#logs.position(log)
@@ -120,7 +120,7 @@ export class MemoryBroker implements Broker {
     this.#watched.delete(place)
   }
 
-  signal (process: string, body: string): void {
+  sendToProcess (process: string, body: string): void {
     if (this.#listener && process === this.process) this.#tell({ from: process, body })
   }
 
@@ -160,7 +160,7 @@ export class MemoryBroker implements Broker {
     if ('log' in news) {
       if (this.#isHeard(news.log)) this.#listener?.appended(news.log, news.epoch, news.entry)
     } else if ('place' in news) {
-      if (this.#watched.has(news.place)) this.#listener?.present(news.place, news.change)
-    } else this.#listener?.signalled(news.from, news.body)
+      if (this.#watched.has(news.place)) this.#listener?.presenceChanged(news.place, news.change)
+    } else this.#listener?.processMessage(news.from, news.body)
   }
 }

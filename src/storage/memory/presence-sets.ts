@@ -1,4 +1,4 @@
-import type { Member, PresenceChange, Roster } from '../message-broker.js'
+import type { PresenceMember, PresenceChange, Roster } from '../message-broker.js'
 
 /** Who is where, through one process: every peer that enters a place or leaves it does so as a whole. */
 export class MemoryPlaces {
@@ -39,7 +39,7 @@ export class MemoryPlaces {
     this.#places.clear()
   }
 
-  #member (peerId: string, metadata: string): Member {
+  #member (peerId: string, metadata: string): PresenceMember {
     return { peerId, process: this.#process, metadata }
   }
 }

@@ -1,11 +1,11 @@
-import type { BrokerLimits, Entry } from '../message-broker.js'
+import type { BrokerLimits, LogEntry } from '../message-broker.js'
 
-const lengthOf = ({ from, data, metadata = '', origin = '' }: Omit<Entry, 'offset'>) => from.length + data.length + metadata.length + origin.length
+const lengthOf = ({ from, data, metadata = '', origin = '' }: Omit<LogEntry, 'offset'>) => from.length + data.length + metadata.length + origin.length
 
 /** The newest entries of a log, bounded by number, size and age. Offsets begin at 1. */
 export class Ring {
   readonly epoch: string
-  #entries: Entry[] = []
+  #entries: LogEntry[] = []
   /** Index of the oldest that is kept. */
   #first = 0
   #size = 0
@@ -21,7 +21,7 @@ export class Ring {
   /** Offset of the oldest that is kept, or of the next one. */
   get oldest () { return this.#offset + 1 - (this.#entries.length - this.#first) }
 
-  push (entry: Omit<Entry, 'offset'>, limits: Pick<BrokerLimits, 'entries' | 'bytes' | 'ageMs'>): Entry {
+  push (entry: Omit<LogEntry, 'offset'>, limits: Pick<BrokerLimits, 'entries' | 'bytes' | 'ageMs'>): LogEntry {
     const stored = { offset: ++this.#offset, ...entry }
     this.#entries.push(stored)
     this.#size += lengthOf(stored)
@@ -41,11 +41,11 @@ export class Ring {
     this.#size = 0
   }
 
-  newest (limit: number): Entry[] {
+  newest (limit: number): LogEntry[] {
     return this.#entries.slice(Math.max(this.#first, this.#entries.length - limit))
   }
 
-  after (offset: number, limit: number): Entry[] {
+  after (offset: number, limit: number): LogEntry[] {
     const start = this.#first + Math.max(0, offset + 1 - this.oldest)
     return this.#entries.slice(start, start + limit)
   }

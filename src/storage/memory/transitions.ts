@@ -1,5 +1,5 @@
 import type { AgentState } from '../../protocol/schemas/common.js'
-import type { AgentRecord, Claim, Sign, StateCommand } from '../agent-store.js'
+import type { AgentRecord, Claim, Heartbeat, StateCommand } from '../agent-store.js'
 
 /** Rules that every store follows. They are pure: the store does them atomically, wherever it keeps its agents. */
 
@@ -9,7 +9,7 @@ export function mayReplace (existing: AgentRecord, claim: Claim): boolean {
   return existing.state === 'suspect' && existing.ownerKey === claim.digest
 }
 
-export function isStale (record: AgentRecord, sign: Sign): boolean {
+export function isStale (record: AgentRecord, sign: Heartbeat): boolean {
   return sign.incarnation !== undefined && sign.incarnation < record.incarnation
 }
 

@@ -1,8 +1,8 @@
-import type { AgentRecord, AgentStore, Outcome, Refusal, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand, Sign, StateCommand, StoreListener, StoreSnapshot, UpdateCommand } from '../agent-store.js'
+import type { AgentRecord, AgentStore, Outcome, Rejection, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand, Heartbeat, StateCommand, StoreListener, StoreSnapshot, UpdateCommand } from '../agent-store.js'
 import type { Commands, Reply } from './commands.js'
 import { unavailable, type Connections, type LinkName } from './connections.js'
 import { Feed, type Touch } from './feed.js'
-import { metricsText, packContent, readTold, resultOf, type Entry } from './records.js'
+import { metricsText, packContent, readTold, resultOf, type ChangeEntry } from './records.js'
 import { Reports, type Reported } from './reports.js'
 import type { AgentScript } from './scripts/index.js'
 import { Signs, type Renewed } from './heartbeats.js'
@@ -11,7 +11,7 @@ import { Tail } from './tail.js'
 import { Touches } from './touches.js'
 import { Watchdog } from './watchdog.js'
 
-export interface RedisAgentsOptions {
+export interface RedisAgentStoreOptions {
   leaseMs: number
   /** How many changes are kept, and remembered at the start. */
   changes: number
@@ -19,16 +19,16 @@ export interface RedisAgentsOptions {
   onError: (error: unknown) => void
 }
 
-const refusals: Record<number, Refusal> = { [-1]: { ok: false, reason: 'not-found' }, [-2]: { ok: false, reason: 'stale-incarnation' } }
+const refusals: Record<number, Rejection> = { [-1]: { ok: false, reason: 'not-found' }, [-2]: { ok: false, reason: 'stale-incarnation' } }
 const takenPerSweep = 500
 const idsPerExtension = 2000
 /** After a longer outage agents get a whole lease, not just that time. */
 const shortOutageMs = 1000
 
 /** Keeps agents in Redis, where every process of a namespace finds them. */
-export class RedisAgents implements AgentStore {
+export class RedisAgentStore implements AgentStore {
   readonly #connections: Connections
-  readonly #options: RedisAgentsOptions
+  readonly #options: RedisAgentStoreOptions
   readonly #commands: Commands
   readonly #feed: Feed
   readonly #tail: Tail
@@ -39,7 +39,7 @@ export class RedisAgents implements AgentStore {
   #listener: StoreListener | undefined
   #reloading: Promise<void> | undefined
 
-  constructor (connections: Connections, commands: Commands, options: RedisAgentsOptions) {
+  constructor (connections: Connections, commands: Commands, options: RedisAgentStoreOptions) {
     this.#connections = connections
     this.#options = options
     this.#commands = commands
@@ -125,7 +125,7 @@ export class RedisAgents implements AgentStore {
     return this.#touched({ id, seen: reply.now, n })
   }
 
-  async renew (signs: readonly Sign[]): Promise<Outcome[]> {
+  async renew (signs: readonly Heartbeat[]): Promise<Outcome[]> {
     const renewed = await Promise.all(signs.map(sign => this.#signs.add(sign)))
     return renewed.map(({ n, seen }, index) => refusals[n] ?? this.#touched({ id: signs[index]!.id, seen, n }))
   }
@@ -157,7 +157,7 @@ export class RedisAgents implements AgentStore {
     }
   }
 
-  async #renew (signs: readonly Sign[]): Promise<Renewed[]> {
+  async #renew (signs: readonly Heartbeat[]): Promise<Renewed[]> {
     const reply = await this.#ask('renew', signs.flatMap(({ id, incarnation }) => [id, incarnation ?? '']))
     const results = reply.extra as number[]
     await this.#reached(reply, Math.max(...results))
@@ -215,7 +215,7 @@ export class RedisAgents implements AgentStore {
   }
 
   /** Resolves when the changes of a reply, and all up to a number, have been told. */
-  async #reached ({ epoch, told }: Reply, n: number, entries: readonly Entry[] = told.map(entry => readTold(entry))): Promise<void> {
+  async #reached ({ epoch, told }: Reply, n: number, entries: readonly ChangeEntry[] = told.map(entry => readTold(entry))): Promise<void> {
     if (epoch === this.#feed.epoch) this.#feed.offer(entries)
     const waiting = this.#feed.reached(epoch, n)
     if (this.#watchdog.isStalled) this.#feed.fail(unavailable(this.#watchdog.fault))
@@ -278,8 +278,8 @@ function snapshotOf ({ epoch, revision, records, changes }: Loaded): StoreSnapsh
   return { epoch, revision, agents: [...records.values()], changes }
 }
 
-function refusalOf ({ status }: Reply): Refusal {
-  return { ok: false, reason: status as Refusal['reason'] }
+function refusalOf ({ status }: Reply): Rejection {
+  return { ok: false, reason: status as Rejection['reason'] }
 }
 
 function asStartFault (error: Error): Error {

@@ -1,5 +1,5 @@
 import type { AgentRecord, Change } from '../agent-store.js'
-import { changeOf, metricsText, readMetrics, type Entry } from './records.js'
+import { changeOf, metricsText, readMetrics, type ChangeEntry } from './records.js'
 
 /** A sign of life: when, at which revision of the agent, and what it reported with it. */
 export interface Touch { readonly id: string, readonly seen: number, readonly n: number, readonly metrics?: string }
@@ -12,7 +12,7 @@ export interface FeedListener {
 }
 
 /** All agents at one revision. */
-export interface Position { readonly epoch: string, readonly revision: number, readonly mark: string, readonly records: Map<string, AgentRecord> }
+export interface FeedPosition { readonly epoch: string, readonly revision: number, readonly mark: string, readonly records: Map<string, AgentRecord> }
 
 interface Waiter { resolve: () => void, reject: (error: Error) => void }
 
@@ -33,7 +33,7 @@ export class Feed {
   #mark = ''
   #records = new Map<string, AgentRecord>()
   #following = false
-  readonly #pending = new Map<number, Entry>()
+  readonly #pending = new Map<number, ChangeEntry>()
   readonly #waiting = new Map<string, Waiter[]>()
   /** Signs of life of what is still to come. */
   #early: Touch[] = []
@@ -57,7 +57,7 @@ export class Feed {
   }
 
   /** Takes the place of everything that was known. */
-  load ({ epoch, revision, mark, records }: Position): void {
+  load ({ epoch, revision, mark, records }: FeedPosition): void {
     this.#epoch = epoch
     this.#n = revision
     this.#mark = mark
@@ -83,7 +83,7 @@ export class Feed {
   }
 
   /** Entries from wherever, in whichever order. */
-  offer (entries: readonly Entry[]): void {
+  offer (entries: readonly ChangeEntry[]): void {
     for (const entry of entries) {
       if (entry.epoch !== this.#epoch) return this.#lose()
       if (entry.n > this.#n) this.#pending.set(entry.n, entry)
@@ -163,11 +163,11 @@ export class Feed {
     this.#catchUp()
   }
 
-  #next (): Entry | undefined {
+  #next (): ChangeEntry | undefined {
     return this.#pending.get(this.#n + 1)
   }
 
-  #apply (entry: Entry, { id, after }: Change) {
+  #apply (entry: ChangeEntry, { id, after }: Change) {
     this.#n = entry.n
     this.#mark = entry.mark
     this.#pending.delete(entry.n)

@@ -1,6 +1,6 @@
-import type { Sign } from '../agent-store.js'
+import type { Heartbeat } from '../agent-store.js'
 
-interface Waiting { sign: Sign, resolve: (renewed: Renewed) => void, reject: (error: unknown) => void }
+interface Waiting { sign: Heartbeat, resolve: (renewed: Renewed) => void, reject: (error: unknown) => void }
 
 /** The revision of the agent and when it was seen, or why not. */
 export interface Renewed { readonly n: number, readonly seen: number }
@@ -12,15 +12,15 @@ const signsPerCall = 1000
  * process is, the less a sign of life costs it and Redis.
  */
 export class Signs {
-  readonly #send: (signs: readonly Sign[]) => Promise<readonly Renewed[]>
+  readonly #send: (signs: readonly Heartbeat[]) => Promise<readonly Renewed[]>
   #waiting: Waiting[] = []
   #isBusy = false
 
-  constructor (send: (signs: readonly Sign[]) => Promise<readonly Renewed[]>) {
+  constructor (send: (signs: readonly Heartbeat[]) => Promise<readonly Renewed[]>) {
     this.#send = send
   }
 
-  add (sign: Sign): Promise<Renewed> {
+  add (sign: Heartbeat): Promise<Renewed> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ sign, resolve, reject })
       if (!this.#isBusy) this.#begin()

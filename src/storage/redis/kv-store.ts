@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import { replicatedKinds, type BucketSettings, type StateEntry, type StateKind, type StateListener, type StateStore } from '../kv-store.js'
+import { replicatedKinds, type BucketSettings, type KeyValueEntry, type KeyValueKind, type KeyValueListener, type KeyValueStore } from '../kv-store.js'
 import type { Clock } from '../../lib/clock.js'
 import { unavailable, type Connections, type LinkListener, type LinkName, type Message } from './connections.js'
 import type { StateScript } from './scripts/index.js'
 
-export interface RedisStateOptions {
+export interface RedisKeyValueStoreOptions {
   /** Until when a command that is sent now may begin, by the clock of Redis; '' for ever. */
   latest: () => string
   onError: (error: unknown) => void
@@ -13,7 +13,7 @@ export interface RedisStateOptions {
 }
 
 /** How many entries of a kind are kept; over it those go that end first. */
-const limits: Partial<Record<StateKind, number>> = { ticket: 10_000, known: 1_000 }
+const limits: Partial<Record<KeyValueKind, number>> = { ticket: 10_000, known: 1_000 }
 
 /** Whether it was told, and what it came to. */
 type Answer = [isTold: number, result: string | null]
@@ -23,22 +23,22 @@ type Listed = Array<[key: string, value: string, until: string]>
  * Keeps shared facts in Redis. Changes of replicated kinds are told as messages, which come in the same order to every
  * process: a call waits for its own.
  */
-export class RedisState implements StateStore, LinkListener {
+export class RedisKeyValueStore implements KeyValueStore, LinkListener {
   readonly #connections: Connections
-  readonly #options: RedisStateOptions
+  readonly #options: RedisKeyValueStoreOptions
   readonly #process = randomBytes(6).toString('base64url')
   /** Calls that wait for their own message. */
   readonly #waiting = new Map<string, (isHeard: boolean) => void>()
-  #listener: StateListener | undefined
+  #listener: KeyValueListener | undefined
   #calls = 0
 
-  constructor (connections: Connections, options: RedisStateOptions) {
+  constructor (connections: Connections, options: RedisKeyValueStoreOptions) {
     this.#connections = connections
     this.#options = options
     connections.read('state', message => { this.#hear(message) })
   }
 
-  async open (listener: StateListener): Promise<readonly StateEntry[]> {
+  async open (listener: KeyValueListener): Promise<readonly KeyValueEntry[]> {
     await this.#connections.open()
     this.#connections.listen(this)
     const entries = await this.#replicated()
@@ -53,31 +53,31 @@ export class RedisState implements StateStore, LinkListener {
     this.#connections.close()
   }
 
-  async get (kind: StateKind, key: string): Promise<string | undefined> {
+  async get (kind: KeyValueKind, key: string): Promise<string | undefined> {
     return await this.#ask('stateGet', [kind, key]) as string | null ?? undefined
   }
 
-  async put ({ kind, key, value, until }: StateEntry & { value: string }, onlyIf?: string | null): Promise<boolean> {
+  async put ({ kind, key, value, until }: KeyValueEntry & { value: string }, onlyIf?: string | null): Promise<boolean> {
     const condition = onlyIf === undefined ? '' : onlyIf === null ? 'none' : 'is'
     const args = [kind, key, value, until, condition, onlyIf ?? '', limits[kind] ?? '', replicatedKinds.has(kind) ? 1 : 0]
     return await this.#tell('statePut', args, { kind, key, value, until }) !== 'refused'
   }
 
-  async take (kind: StateKind, key: string): Promise<string | undefined> {
+  async take (kind: KeyValueKind, key: string): Promise<string | undefined> {
     const args = [kind, key, replicatedKinds.has(kind) ? 1 : 0]
     return await this.#tell('stateTake', args, { kind, key, value: null, until: Date.now() }) as string | null ?? undefined
   }
 
-  async list (kind: StateKind): Promise<readonly StateEntry[]> {
+  async list (kind: KeyValueKind): Promise<readonly KeyValueEntry[]> {
     return this.#list([kind])
   }
 
-  async draw (buckets: readonly string[], { burst, windowMs }: BucketSettings): Promise<number | null> {
+  async takeTokens (buckets: readonly string[], { burst, windowMs }: BucketSettings): Promise<number | null> {
     const wait = await this.#ask('bucketsDraw', [burst, windowMs, ...buckets]) as string | null
     return wait === null ? null : Number(wait)
   }
 
-  async giveBack (buckets: readonly string[], { burst, windowMs }: BucketSettings): Promise<void> {
+  async returnTokens (buckets: readonly string[], { burst, windowMs }: BucketSettings): Promise<void> {
     await this.#ask('bucketsGiveBack', [burst, windowMs, ...buckets])
   }
 
@@ -95,11 +95,11 @@ export class RedisState implements StateStore, LinkListener {
     this.#listener?.reloaded(entries)
   }
 
-  #replicated (): Promise<StateEntry[]> {
+  #replicated (): Promise<KeyValueEntry[]> {
     return this.#list([...replicatedKinds])
   }
 
-  async #list (kinds: readonly StateKind[]): Promise<StateEntry[]> {
+  async #list (kinds: readonly KeyValueKind[]): Promise<KeyValueEntry[]> {
     const lists = await this.#ask('stateList', kinds) as Listed[]
     return lists.flatMap((list, index) => list.map(([key, value, until]) => ({ kind: kinds[index]!, key, value, until: Number(until) })))
   }
@@ -113,7 +113,7 @@ export class RedisState implements StateStore, LinkListener {
   }
 
   /** Runs what may change an entry, and waits until that has been told where it is of a replicated kind. */
-  async #tell (script: StateScript, args: ReadonlyArray<string | number>, entry: StateEntry): Promise<unknown> {
+  async #tell (script: StateScript, args: ReadonlyArray<string | number>, entry: KeyValueEntry): Promise<unknown> {
     if (!replicatedKinds.has(entry.kind)) return (await this.#ask(script, args) as Answer)[1]
     const call = `${this.#process}:${++this.#calls}`
     const told = new Promise<boolean>(resolve => { this.#waiting.set(call, resolve) })
@@ -137,7 +137,7 @@ export class RedisState implements StateStore, LinkListener {
   }
 
   #hear ({ call, entry }: Message) {
-    this.#listener?.changed(entry as StateEntry)
+    this.#listener?.changed(entry as KeyValueEntry)
     this.#waiting.get(call as string)?.(true)
   }
 }

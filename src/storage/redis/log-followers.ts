@@ -1,4 +1,4 @@
-import type { BrokerListener, Position } from '../message-broker.js'
+import type { BrokerListener, LogPosition } from '../message-broker.js'
 import type { PatternFollowed, PatternsFollowed } from './pattern-followers.js'
 import type { RedisLogs } from './logs.js'
 import type { Subscriptions } from './subscriptions.js'
@@ -11,7 +11,7 @@ export interface FollowingOptions {
   logs: RedisLogs
   names: Subscriptions
   patterns: PatternsFollowed
-  listener: () => Pick<BrokerListener, 'appended' | 'lost'> | undefined
+  listener: () => Pick<BrokerListener, 'appended' | 'logGap'> | undefined
   /** Something could not be read: `verify` is to be called when that may work. */
   behind: () => void
 }
@@ -35,7 +35,7 @@ export class Following {
     this.#trackerOptions = {
       read: (log, since, limit) => logs.read(log, { since, limit }, true),
       tell: (log, epoch, entry) => { listener()?.appended(log, epoch, entry) },
-      lost: (log, position) => { listener()?.lost(log, position) },
+      lost: (log, position) => { listener()?.logGap(log, position) },
       behind
     }
   }
@@ -44,7 +44,7 @@ export class Following {
     this.#route(name, readLive(text))
   }
 
-  async follow (log: string): Promise<Position> {
+  async follow (log: string): Promise<LogPosition> {
     const name = this.#options.prefix + keyOf(log)
     const followed = this.#followed.get(name) ?? this.#add(name, log)
     await (followed.joined ??= this.#join(name, followed))

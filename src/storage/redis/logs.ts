@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { AppendCommand, Appended, BrokerLimits, Entry, Page, Position } from '../message-broker.js'
+import type { AppendCommand, Appended, BrokerLimits, LogEntry, LogPage, LogPosition } from '../message-broker.js'
 import { sendingOf } from '../log-names.js'
 import { Batch } from './batch.js'
 import { closed, type Calls } from './calls.js'
@@ -8,12 +8,12 @@ import { keyOf, packEntry, readPosition, unpackEntry } from './texts.js'
 type RawEntry = [id: string, fields: [string, at: string, string, text: string]]
 type RawPage = [epoch: string, offset: number, oldest: number, entries: RawEntry[]]
 
-interface Known extends Position { readonly log: string }
+interface Known extends LogPosition { readonly log: string }
 
 const appendsPerCall = 500
 const logsPerCall = 1000
 
-function entryOf ([id, [, at, , text]]: RawEntry): Entry {
+function entryOf ([id, [, at, , text]]: RawEntry): LogEntry {
   return unpackEntry(Number.parseInt(id, 10), Number(at), text)
 }
 
@@ -29,7 +29,7 @@ export class RedisLogs {
   readonly #nonce = randomBytes(6).toString('base64url')
   #epochs = 0
   readonly #appends = new Batch<AppendCommand, Appended>(appendsPerCall, commands => this.#append(commands))
-  readonly #lookups = new Batch<Known, Position>(logsPerCall, known => this.#locate(known))
+  readonly #lookups = new Batch<Known, LogPosition>(logsPerCall, known => this.#locate(known))
 
   constructor (calls: Calls, limits: BrokerLimits) {
     this.#calls = calls
@@ -41,7 +41,7 @@ export class RedisLogs {
   }
 
   /** @param isTail whether of another epoch only that is wanted which nobody can have been told */
-  async read (log: string, { since, limit }: { since?: Position | undefined, limit: number }, isTail = false): Promise<Page> {
+  async read (log: string, { since, limit }: { since?: LogPosition | undefined, limit: number }, isTail = false): Promise<LogPage> {
     const args = [...this.#context(), keyOf(log), since ? since.epoch || '-' : '', since?.offset ?? 0, limit, isTail ? 1 : 0]
     const [epoch, offset, oldest, raw] = await this.#calls.run('logsRead', args) as RawPage
     const entries = raw.map(entryOf)
@@ -50,7 +50,7 @@ export class RedisLogs {
   }
 
   /** Where a log stands, which stays for a while. What is asked for in one tick goes in one call. */
-  locate (known: Known): Promise<Position> {
+  locate (known: Known): Promise<LogPosition> {
     return this.#lookups.add(known)
   }
 
@@ -64,7 +64,7 @@ export class RedisLogs {
     return results.map(readPosition)
   }
 
-  async #locate (known: readonly Known[]): Promise<Position[]> {
+  async #locate (known: readonly Known[]): Promise<LogPosition[]> {
     const results = await this.#calls.run('logsLocate', [...this.#context(), ...known.flatMap(({ log, epoch, offset }) => [keyOf(log), epoch, offset])]) as string[]
     return results.map(readPosition)
   }

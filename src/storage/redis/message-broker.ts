@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../../lib/clock.js'
 import type { Connections, LinkListener, LinkName } from './connections.js'
-import { defaultLimits, type AppendCommand, type Appended, type Broker, type BrokerLimits, type BrokerListener, type Page, type Position, type Roster } from '../message-broker.js'
+import { defaultBrokerLimits, type AppendCommand, type Appended, type MessageBroker, type BrokerLimits, type BrokerListener, type LogPage, type LogPosition, type Roster } from '../message-broker.js'
 import { Calls } from './calls.js'
 import { Following } from './log-followers.js'
 import { PatternsFollowed } from './pattern-followers.js'
@@ -12,7 +12,7 @@ import { Signals } from './signals.js'
 import { Subscriptions } from './subscriptions.js'
 import { Watching } from './presence-watchers.js'
 
-export interface RedisBrokerOptions {
+export interface RedisMessageBrokerOptions {
   /** By the clock of Redis. */
   now: Clock
   /** Until when a command that is sent now may begin, by the clock of Redis; '' for ever. */
@@ -27,7 +27,7 @@ export interface RedisBrokerOptions {
 const maxIdleMs = 600_000
 
 /** Lets peers of all processes of a namespace talk, over Redis. */
-export class RedisBroker implements Broker, LinkListener {
+export class RedisMessageBroker implements MessageBroker, LinkListener {
   readonly process = randomBytes(9).toString('base64url')
   readonly now: Clock
   readonly #connections: Connections
@@ -53,9 +53,9 @@ export class RedisBroker implements Broker, LinkListener {
   #isCut = false
   #resuming: Promise<void> | undefined
 
-  constructor (connections: Connections, { now, latest, onError, limits, presenceTtlMs = 15_000 }: RedisBrokerOptions) {
+  constructor (connections: Connections, { now, latest, onError, limits, presenceTtlMs = 15_000 }: RedisMessageBrokerOptions) {
     const { base, links: { messages } } = connections
-    const allLimits = { ...defaultLimits, ...limits }
+    const allLimits = { ...defaultBrokerLimits, ...limits }
     const prefix = `${base}log:`
     const listener = () => this.#listener
     const behind = () => { this.#isStale = true }
@@ -71,7 +71,7 @@ export class RedisBroker implements Broker, LinkListener {
     // Whoever has ended is missed after two thirds of the time at the latest, and found a sixth later.
     this.#presence = new Presence({ process: this.process, calls: this.#calls, leaseMs: Math.floor(presenceTtlMs * 2 / 3), doubted: () => { this.#resume() } })
     this.#watching = new Watching({ prefix: `${base}place:`, subscriptions: this.#names, roster: place => this.#presence.roster(place), listener })
-    this.#signals = new Signals(connections, this.process, (from, body) => { this.#listener?.signalled(from, body) })
+    this.#signals = new Signals(connections, this.process, (from, body) => { this.#listener?.processMessage(from, body) })
     this.#logPrefix = prefix
     this.#verifyMs = Math.min(allLimits.ageMs, maxIdleMs) / 4
     this.#beatMs = Math.min(presenceTtlMs / 6, this.#verifyMs)
@@ -114,12 +114,12 @@ export class RedisBroker implements Broker, LinkListener {
     return this.#logs.append(command)
   }
 
-  async read (log: string, query: { since?: Position | undefined, limit: number }): Promise<Page> {
+  async read (log: string, query: { since?: LogPosition | undefined, limit: number }): Promise<LogPage> {
     this.#calls.checkOpen()
     return this.#logs.read(log, query)
   }
 
-  async follow (log: string): Promise<Position> {
+  async follow (log: string): Promise<LogPosition> {
     this.#calls.checkOpen()
     return this.#following.follow(log)
   }
@@ -161,7 +161,7 @@ export class RedisBroker implements Broker, LinkListener {
     this.#watching.unwatch(place)
   }
 
-  signal (process: string, body: string): void {
+  sendToProcess (process: string, body: string): void {
     if (this.#calls.isOpen) this.#signals.send(process, body)
   }
 

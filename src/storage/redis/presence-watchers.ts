@@ -7,7 +7,7 @@ export interface WatchingOptions {
   prefix: string
   subscriptions: Subscriptions
   roster: (place: string) => Promise<Roster>
-  listener: () => Pick<BrokerListener, 'present' | 'reloaded'> | undefined
+  listener: () => Pick<BrokerListener, 'presenceChanged' | 'presenceReloaded'> | undefined
 }
 
 interface Watched {
@@ -53,7 +53,7 @@ export class Watching {
   /** Tells of every place how it stands. */
   async reload (): Promise<void> {
     await Promise.all(Array.from(this.#watched.values(), watched => this.#load(watched, roster => {
-      this.#options.listener()?.reloaded(watched.place, roster)
+      this.#options.listener()?.presenceReloaded(watched.place, roster)
     })))
   }
 
@@ -97,7 +97,7 @@ export class Watching {
     if (watched.waiting) watched.waiting.push(change)
     else if (change.revision > watched.revision) {
       watched.revision = change.revision
-      this.#options.listener()?.present(watched.place, change)
+      this.#options.listener()?.presenceChanged(watched.place, change)
     }
   }
 }

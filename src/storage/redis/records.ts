@@ -14,7 +14,7 @@ export interface Head {
 }
 
 /** An entry of the stream of changes. */
-export interface Entry {
+export interface ChangeEntry {
   readonly n: number
   readonly epoch: string
   /** Tells it from another change that had this number before it was lost. */
@@ -82,7 +82,7 @@ export function compose (id: string, { content, head, seen, metrics }: Parts): A
  * @param known the record just before it, as far as it is known
  * @returns undefined when the content is not known
  */
-export function changeOf (entry: Entry, known: AgentRecord | undefined): Change | undefined {
+export function changeOf (entry: ChangeEntry, known: AgentRecord | undefined): Change | undefined {
   const { n, event, id, reason, was, wasSeen = 0, head, seen } = entry
   const former = entry.formerly === undefined ? known : unpackContent(entry.formerly)
   const content = entry.content === undefined ? former : unpackContent(entry.content)
@@ -94,22 +94,22 @@ export function changeOf (entry: Entry, known: AgentRecord | undefined): Change 
 }
 
 /** The record that an entry with its content made, or took away. */
-export function resultOf ({ id, content, formerly, head, was, seen, metrics }: Entry): AgentRecord {
+export function resultOf ({ id, content, formerly, head, was, seen, metrics }: ChangeEntry): AgentRecord {
   return compose(id, { content: unpackContent((content ?? formerly)!), head: (head ?? was)!, seen, metrics: metrics === undefined ? null : readMetrics(metrics) })
 }
 
 /** An entry as a read of the stream returns it. */
-export function readEntry ([position, fields]: [string, string[]]): Entry {
+export function readEntry ([position, fields]: [string, string[]]): ChangeEntry {
   const texts: Record<string, string> = {}
   for (let index = 0; index < fields.length; index += 2) texts[fields[index]!] = fields[index + 1]!
   const { change, ...rest } = texts
-  return { ...JSON.parse(change!) as Entry, ...rest, n: Number.parseInt(position, 10) }
+  return { ...JSON.parse(change!) as ChangeEntry, ...rest, n: Number.parseInt(position, 10) }
 }
 
 /** What a script says that it has told. */
 export type Told = [n: string, change: string, metrics: string | null, formerly: string | null]
 
-export function readTold ([n, change, metrics, formerly]: Told, content?: string): Entry {
-  const entry = { ...JSON.parse(change) as Entry, n: Number(n) }
+export function readTold ([n, change, metrics, formerly]: Told, content?: string): ChangeEntry {
+  const entry = { ...JSON.parse(change) as ChangeEntry, n: Number(n) }
   return { ...entry, ...(metrics !== null && { metrics }), ...(formerly !== null && { formerly }), ...(content !== undefined && { content }) }
 }

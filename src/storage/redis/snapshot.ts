@@ -1,13 +1,13 @@
 import type { AgentRecord, Change } from '../agent-store.js'
-import { changeOf, compose, readEntry, readMetrics, unpackContent, type Entry, type Head } from './records.js'
-import type { Position } from './feed.js'
+import { changeOf, compose, readEntry, readMetrics, unpackContent, type ChangeEntry, type Head } from './records.js'
+import type { FeedPosition } from './feed.js'
 import type { Connections } from './connections.js'
 import type { Commands, Reply } from './commands.js'
 
 type Column = ReadonlyArray<string | null>
 type Page = readonly [ids: Column, heads: Column, contents: Column, seen: Column, reports: Column]
 
-export interface Loaded extends Position { readonly changes: readonly Change[] }
+export interface Loaded extends FeedPosition { readonly changes: readonly Change[] }
 
 const maxTries = 5
 const entriesPerRead = 2000
@@ -40,8 +40,8 @@ export async function * readPages (commands: Commands): AsyncGenerator<{ epoch: 
 }
 
 /** The entries of the stream after `from`, without a gap. */
-async function readEntries ({ links, base }: Connections, from: number): Promise<Entry[]> {
-  const entries: Entry[] = []
+async function readEntries ({ links, base }: Connections, from: number): Promise<ChangeEntry[]> {
+  const entries: ChangeEntry[] = []
   let after = from
   for (;;) {
     const read = await links.commands.client.xrange(`${base}changes`, `(${after}-0`, '+', 'COUNT', entriesPerRead)
@@ -52,14 +52,14 @@ async function readEntries ({ links, base }: Connections, from: number): Promise
 }
 
 /** The newest entries of one epoch that follow each other. */
-function unbroken (entries: readonly Entry[], epoch: string): Entry[] {
+function unbroken (entries: readonly ChangeEntry[], epoch: string): ChangeEntry[] {
   let first = entries.length
   while (first > 0 && entries[first - 1]!.epoch === epoch && (first === entries.length || entries[first - 1]!.n + 1 === entries[first]!.n)) first--
   return entries.slice(first)
 }
 
 /** Brings records, each of some revision, to that of the last entry. */
-function catchUp (records: Map<string, AgentRecord>, entries: readonly Entry[]) {
+function catchUp (records: Map<string, AgentRecord>, entries: readonly ChangeEntry[]) {
   for (const entry of entries) {
     const known = records.get(entry.id)
     if (known && known.revision >= entry.n) continue
@@ -71,7 +71,7 @@ function catchUp (records: Map<string, AgentRecord>, entries: readonly Entry[]) 
 }
 
 /** What the entries changed, told backwards from the records that they led to. */
-function changesBefore (records: ReadonlyMap<string, AgentRecord>, entries: readonly Entry[]): Change[] {
+function changesBefore (records: ReadonlyMap<string, AgentRecord>, entries: readonly ChangeEntry[]): Change[] {
   const known = new Map<string, AgentRecord | null>()
   const changes: Change[] = []
   for (const entry of [...entries].reverse()) {

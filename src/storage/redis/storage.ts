@@ -1,10 +1,10 @@
 import type { Clock } from '../../lib/clock.js'
-import { RedisBroker, type RedisBrokerOptions } from './message-broker.js'
+import { RedisMessageBroker, type RedisMessageBrokerOptions } from './message-broker.js'
 import type { Storage } from '../storage.js'
 import { Commands } from './commands.js'
 import { Connections, type RedisConnection } from './connections.js'
-import { RedisAgents } from './agent-store.js'
-import { RedisState } from './kv-store.js'
+import { RedisAgentStore } from './agent-store.js'
+import { RedisKeyValueStore } from './kv-store.js'
 
 export interface RedisStorageOptions {
   connection: RedisConnection
@@ -20,7 +20,7 @@ export interface RedisStorageOptions {
   /** How long Redis may take to answer before it counts as away (ms). */
   commandTimeoutMs?: number
   /** How much of what peers say is kept, and how soon those of a dead process leave. */
-  messaging?: Pick<RedisBrokerOptions, 'limits' | 'presenceTtlMs'>
+  messaging?: Pick<RedisMessageBrokerOptions, 'limits' | 'presenceTtlMs'>
   /** Hears of what goes wrong behind the calls. */
   onError: (error: unknown) => void
   /** Time of leases instead of that of Redis, the same for all who share it; for tests. */
@@ -30,16 +30,16 @@ export interface RedisStorageOptions {
 /** Agents, shared facts and messages in Redis: stand-alone, behind Sentinels or in a Cluster. */
 export class RedisStorage implements Storage {
   readonly kind = 'redis'
-  readonly agents: RedisAgents
-  readonly state: RedisState
-  readonly broker: RedisBroker
+  readonly agents: RedisAgentStore
+  readonly kv: RedisKeyValueStore
+  readonly broker: RedisMessageBroker
 
   constructor ({ connection, namespace, leaseMs, retentionMs, preservation = true, changes = 10_000, probeIntervalMs = 2000, commandTimeoutMs = 1500, messaging, onError, clock }: RedisStorageOptions) {
     const connections = new Connections({ connection, namespace, commandTimeoutMs, blockMs: probeIntervalMs })
     const commands = new Commands(connections, { leaseMs, retentionMs, preservation, changes, clock })
     const latest = () => commands.latest()
-    this.agents = new RedisAgents(connections, commands, { leaseMs, changes, probeIntervalMs, onError })
-    this.state = new RedisState(connections, { latest, onError, clock })
-    this.broker = new RedisBroker(connections, { ...messaging, now: () => Math.floor(commands.redisTime() ?? Date.now()), latest, onError })
+    this.agents = new RedisAgentStore(connections, commands, { leaseMs, changes, probeIntervalMs, onError })
+    this.kv = new RedisKeyValueStore(connections, { latest, onError, clock })
+    this.broker = new RedisMessageBroker(connections, { ...messaging, now: () => Math.floor(commands.redisTime() ?? Date.now()), latest, onError })
   }
 }

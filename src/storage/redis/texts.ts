@@ -1,7 +1,7 @@
-import type { AppendCommand, Entry, Member, Position, PresenceChange } from '../message-broker.js'
+import type { AppendCommand, LogEntry, PresenceMember, LogPosition, PresenceChange } from '../message-broker.js'
 
 /** An entry as it is published. */
-export interface Live { readonly epoch: string, readonly entry: Entry }
+export interface Live { readonly epoch: string, readonly entry: LogEntry }
 
 /** Any text as one that is the same in UTF-8, in one line, for each another one. */
 export function keyOf (name: string): string {
@@ -17,7 +17,7 @@ export function packEntry ({ from, data, metadata, origin }: AppendCommand): str
   return `${JSON.stringify([from, metadata?.length ?? -1, origin])}\n${metadata ?? ''}${data}`
 }
 
-export function unpackEntry (offset: number, at: number, text: string, start = 0): Entry {
+export function unpackEntry (offset: number, at: number, text: string, start = 0): LogEntry {
   const line = text.indexOf('\n', start)
   const [from, length, origin] = JSON.parse(text.slice(start, line)) as [string, number, string | null]
   const end = line + 1 + Math.max(0, length)
@@ -32,7 +32,7 @@ export function readLive (text: string): Live {
 }
 
 /** `<epoch> <offset>`, and ` 1` when it was there before. */
-export function readPosition (text: string): Position & { duplicate: boolean } {
+export function readPosition (text: string): LogPosition & { duplicate: boolean } {
   const [epoch, offset, duplicate] = text.split(' ') as [string, string, string?]
   return { epoch, offset: Number(offset), duplicate: duplicate === '1' }
 }
@@ -45,8 +45,8 @@ export function readChange (text: string): PresenceChange {
 }
 
 /** The members of a place among its fields and values. */
-export function readMembers (facts: readonly string[]): Member[] {
-  const members: Member[] = []
+export function readMembers (facts: readonly string[]): PresenceMember[] {
+  const members: PresenceMember[] = []
   for (let index = 0; index < facts.length; index += 2) {
     const field = facts[index]!
     const space = field.indexOf(' ')

@@ -1,12 +1,12 @@
-import type { Entry, Page, Position } from '../message-broker.js'
+import type { LogEntry, LogPage, LogPosition } from '../message-broker.js'
 import { channelOf } from '../log-names.js'
 import type { Live } from './texts.js'
 
 export interface TrackerOptions {
   /** Entries after a position; of another epoch those that nobody can have been told. */
-  read: (log: string, since: Position, limit: number) => Promise<Page>
-  tell: (log: string, epoch: string, entry: Entry) => void
-  lost: (log: string, position: Position) => void
+  read: (log: string, since: LogPosition, limit: number) => Promise<LogPage>
+  tell: (log: string, epoch: string, entry: LogEntry) => void
+  lost: (log: string, position: LogPosition) => void
   /** Something could not be read: it is to be located again when that may work. */
   behind: () => void
 }
@@ -56,20 +56,20 @@ export class Tracker {
   }
 
   /** The log stands there now. */
-  async locate (position: Position): Promise<void> {
+  async locate (position: LogPosition): Promise<void> {
     if (!this.isLocated) this.#settle(position)
     else if (!this.#waiting && (position.epoch !== this.#epoch || position.offset > this.#offset)) await this.#fill()
   }
 
   /** What came since it was subscribed to is told too. */
-  #settle ({ epoch, offset }: Position) {
+  #settle ({ epoch, offset }: LogPosition) {
     const [first] = this.#waiting!
     this.#epoch = epoch
     this.#offset = first?.epoch === epoch ? Math.min(offset, first.entry.offset - 1) : offset
     this.#goOn()
   }
 
-  #tell (entry: Entry) {
+  #tell (entry: LogEntry) {
     this.#offset = entry.offset
     if (!this.#isEnded) this.#options.tell(this.log, this.#epoch, entry)
   }
@@ -99,7 +99,7 @@ export class Tracker {
     return entries.length === entriesPerRead
   }
 
-  #lose (position: Position) {
+  #lose (position: LogPosition) {
     this.#epoch = position.epoch
     this.#offset = position.offset
     if (!this.#isEnded) this.#options.lost(this.log, position)

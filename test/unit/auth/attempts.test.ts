@@ -2,7 +2,7 @@ import t from 'tap'
 import { problem } from '../../../src/errors.js'
 import { addressKey } from '../../../src/lib/address.js'
 import { Attempts, type AttemptTarget, type AttemptsOptions } from '../../../src/auth/attempts.js'
-import { MemoryState, type MemoryStateOptions } from '../../../src/storage/memory/kv-store.js'
+import { MemoryKeyValueStore, type MemoryKeyValueStoreOptions } from '../../../src/storage/memory/kv-store.js'
 import { manualClock, refusal } from './helper.js'
 
 const home: AttemptTarget = { address: '192.0.2.1', account: 'root', kind: 'login' }
@@ -10,9 +10,9 @@ const client: AttemptTarget = { address: '192.0.2.1', kind: 'key' }
 const wrong = async () => { throw problem('authentication-failed', 'no') }
 const right = async () => 'yes'
 
-function build ({ limits, ...options }: Partial<AttemptsOptions> & Pick<MemoryStateOptions, 'limits'> = {}) {
+function build ({ limits, ...options }: Partial<AttemptsOptions> & Pick<MemoryKeyValueStoreOptions, 'limits'> = {}) {
   const now = manualClock()
-  const state = new MemoryState({ clock: now, limits })
+  const state = new MemoryKeyValueStore({ clock: now, limits })
   return { now, state, attempts: new Attempts({ state, burst: 5, windowMs: 50_000, now, ...options }) }
 }
 

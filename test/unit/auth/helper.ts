@@ -6,11 +6,11 @@ import { KeyRing } from '../../../src/auth/keys.js'
 import { PasswordHasher } from '../../../src/auth/passwords.js'
 import { Revocations } from '../../../src/auth/revocations.js'
 import { Sessions } from '../../../src/auth/sessions.js'
-import { SharedState } from '../../../src/storage/shared-state.js'
+import { KeyValueReplica } from '../../../src/storage/shared-state.js'
 import { Tokens, type Signer } from '../../../src/auth/tokens.js'
 import type { Clock } from '../../../src/lib/clock.js'
-import { MemoryState } from '../../../src/storage/memory/kv-store.js'
-import type { StateStore } from '../../../src/storage/kv-store.js'
+import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
+import type { KeyValueStore } from '../../../src/storage/kv-store.js'
 import type { Principal } from '../../../src/auth/principal.js'
 
 export const start = Date.UTC(2030, 0, 1) + 250
@@ -23,8 +23,8 @@ export function manualClock (at = start) {
 }
 
 /** Shared facts as one process sees them; two of one `store` are two processes. */
-export function shared (clock: Clock, store: StateStore = new MemoryState({ clock })): SharedState {
-  const state = new SharedState(store)
+export function shared (clock: Clock, store: KeyValueStore = new MemoryKeyValueStore({ clock })): KeyValueReplica {
+  const state = new KeyValueReplica(store)
   state.open().catch(error => { throw error })
   return state
 }

@@ -3,8 +3,8 @@ import { Attempts, type AttemptTarget } from '../../../src/auth/attempts.js'
 import { KeptSecrets } from '../../../src/auth/persisted-secrets.js'
 import { Revocations, type Revoked } from '../../../src/auth/revocations.js'
 import { Sessions } from '../../../src/auth/sessions.js'
-import { SharedState } from '../../../src/storage/shared-state.js'
-import { MemoryState } from '../../../src/storage/memory/kv-store.js'
+import { KeyValueReplica } from '../../../src/storage/shared-state.js'
+import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
 import { forever } from '../../../src/storage/kv-store.js'
 import { problem } from '../../../src/errors.js'
 import { manualClock, principal, refusal, shared } from './helper.js'
@@ -15,7 +15,7 @@ const root = { username: 'root', fingerprint: 'browser-1', address: '192.0.2.1' 
 /** Two processes on the same store, and what each of them hears. */
 function build () {
   const now = manualClock()
-  const store = new MemoryState({ clock: now })
+  const store = new MemoryKeyValueStore({ clock: now })
   const process = () => {
     const state = shared(now, store)
     const sessions = new Sessions({ state, timeoutMs: 60_000, maxSessions: 2, now })
@@ -83,7 +83,7 @@ t.test('a session that is ended while it gets a PIN is not found', async t => {
 })
 
 /** The store as a process sees it to which nobody tells anything. */
-function deafTo (store: MemoryState): MemoryState {
+function deafTo (store: MemoryKeyValueStore): MemoryKeyValueStore {
   return new Proxy(store, { get: (target, name) => name === 'open' ? async () => [] : target[name as 'get'].bind(target) })
 }
 
@@ -126,7 +126,7 @@ t.test('what one process revokes ends in all, and each is told once', async t =>
   t.same([one.revoked, two.revoked], [expected, expected])
   t.equal(two.revocations.check(principal({ tokenId: 'token-1' })), 'revoked')
   t.equal(two.revocations.check(principal({ tokenId: 'token-3' })), 'register-only')
-  const state = new SharedState(store)
+  const state = new KeyValueReplica(store)
   await state.open()
   const late = new Revocations({ state, maxTokenLifeMs: hour, now })
   late.onRevoke(() => t.fail('what was before is not told'))
@@ -159,7 +159,7 @@ const wrong = () => { throw problem('authentication-failed', 'no') }
 /** Attempts of two processes, with those that were locked out. */
 function buildAttempts () {
   const now = manualClock()
-  const state = new MemoryState({ clock: now })
+  const state = new MemoryKeyValueStore({ clock: now })
   const locked: string[] = []
   const make = (name: string) => new Attempts({ state, burst: 5, windowMs: 50_000, now, onLockout: ({ kind }) => { locked.push(`${name} ${kind}`) } })
   return { now, locked, one: make('one'), two: make('two') }
@@ -194,14 +194,14 @@ t.test('what is no guess costs a key nothing', async t => {
 })
 
 t.test('secrets are made once, and put back where a store has lost them', async t => {
-  const store = new MemoryState()
+  const store = new MemoryKeyValueStore()
   const [one, two] = [new KeptSecrets(store), new KeptSecrets(store)]
   const [a, b] = await Promise.all([one.tokens(), two.tokens()])
   t.equal(a, b)
   t.match(a, /^[\w-]{64}$/)
   const digest = await one.agentKeys('the first secret of the tokens')
   t.same(await two.agentKeys('another secret'), digest, 'a rotation changes no owner')
-  const empty = new MemoryState()
+  const empty = new MemoryKeyValueStore()
   t.not((await new KeptSecrets(empty).agentKeys('another secret')).toString('hex'), digest.toString('hex'))
   for (const { key } of await store.list('secret')) await store.take('secret', key)
   await one.restore()
@@ -211,7 +211,7 @@ t.test('secrets are made once, and put back where a store has lost them', async 
 })
 
 t.test('a secret that is lost while it is asked for is made anew', async t => {
-  const store = new MemoryState()
+  const store = new MemoryKeyValueStore()
   let losses = 1
   const losing = new Proxy(store, {
     get: (target, name) => name === 'put' && losses-- > 0 ? async () => false : target[name as 'get'].bind(target)

@@ -1,12 +1,12 @@
 import t from 'tap'
 import { SpentTokens, type SpendingRequest } from '../../../src/auth/one-time-tokens.js'
 import { Tickets } from '../../../src/auth/tickets.js'
-import { MemoryState, type MemoryStateOptions } from '../../../src/storage/memory/kv-store.js'
+import { MemoryKeyValueStore, type MemoryKeyValueStoreOptions } from '../../../src/storage/memory/kv-store.js'
 import { manualClock, principal, refusal } from './helper.js'
 
-function build (options: MemoryStateOptions = {}) {
+function build (options: MemoryKeyValueStoreOptions = {}) {
   const now = manualClock()
-  const state = new MemoryState({ clock: now, ...options })
+  const state = new MemoryKeyValueStore({ clock: now, ...options })
   return { now, state, tickets: new Tickets({ state, now }), spent: new SpentTokens({ state, now }) }
 }
 
@@ -162,7 +162,7 @@ t.test('whoever waits too long for another process is refused', async t => {
 })
 
 t.test('a store that goes away while a request runs takes back neither its result nor its failure', async t => {
-  const state = new MemoryState()
+  const state = new MemoryKeyValueStore()
   let isAway = false
   const flaky = new Proxy(state, {
     get: (target, name) => name === 'put' && isAway ? async () => { throw new Error('away') } : target[name as 'get'].bind(target)

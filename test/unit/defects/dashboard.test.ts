@@ -1,6 +1,6 @@
 import t from 'tap'
 import { buildApp } from '../../../src/server/app.js'
-import { MemoryStore } from '../../../src/index.js'
+import { MemoryAgentStore } from '../../../src/index.js'
 import { build, fingerprint, Harness, keys, registration, silentServer, sleep, until, withDefaults, type Client, type Json } from '../../support/harness.js'
 import { assertAlive, nextWhere, refusalOf } from '../sockets/helper.js'
 import { countingStore, timed } from './helper.js'
@@ -70,7 +70,7 @@ t.test('markup that strangers send is text in a frame, whole and not escaped, an
 })
 
 t.test('no report and no record of one agent takes the fleet off the dashboards', async t => {
-  const store = new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000 })
+  const store = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const before = await build(t, { store })
   await before.join('agent-old', { agent_type: 'networking' })
   await before.app.close()

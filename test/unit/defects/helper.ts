@@ -1,9 +1,9 @@
-import { MemoryStore, type AgentStore } from '../../../src/index.js'
+import { MemoryAgentStore, type AgentStore } from '../../../src/index.js'
 
 /** A store that notes the name of everything that it is asked for. */
 export function countingStore () {
   const calls: string[] = []
-  const store = new Proxy(new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000 }), {
+  const store = new Proxy(new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 }), {
     get (target, name) {
       const member: unknown = Reflect.get(target, name)
       if (typeof member !== 'function') return member

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { Writable } from 'node:stream'
 import t from 'tap'
-import { MemoryStore } from '../../../src/index.js'
+import { MemoryAgentStore } from '../../../src/index.js'
 import { build, sleep, until, type Client, type Harness } from '../../support/harness.js'
 import { assertAlive, expired, forge, nextWhere, refusalOf } from '../sockets/helper.js'
 
@@ -58,7 +58,7 @@ t.test("a forged token with the name of the admin ends nobody's session", async 
 })
 
 t.test('a stored agent whose type is not allowed any more breaks no tier', async t => {
-  const store = new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000 })
+  const store = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
   await build(t, { store }).then(async registry => {
     await registry.join('agent-old', { agent_type: 'networking' })
     await registry.app.close()

@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
 import type { Clock } from '../../../src/lib/clock.js'
-import type { Broker, BrokerLimits } from '../../../src/storage/message-broker.js'
+import type { MessageBroker, BrokerLimits } from '../../../src/storage/message-broker.js'
 import { timeOf } from '../../../src/storage/contract/time.js'
 import { logs, sendings } from './broker-logs.js'
 import { patterns } from './broker-patterns.js'
@@ -11,7 +11,7 @@ import { Side } from './broker-side.js'
 export interface BrokerSettings { clock: Clock, limits: Partial<BrokerLimits> }
 
 /** Makes brokers, not opened, that share what they know. */
-export type Family = () => Broker
+export type Family = () => MessageBroker
 
 export interface BrokerContractOptions {
   /** A family that shares with no other one. */

@@ -1,20 +1,20 @@
 import t from 'tap'
-import type { Entry, Page, Position } from '../../../src/storage/message-broker.js'
-import { MemoryBroker } from '../../../src/storage/memory/message-broker.js'
+import type { LogEntry, LogPage, LogPosition } from '../../../src/storage/message-broker.js'
+import { MemoryMessageBroker } from '../../../src/storage/memory/message-broker.js'
 import { MemoryLogs, type LogsLimits } from '../../../src/storage/memory/logs.js'
 import { Batch } from '../../../src/storage/redis/batch.js'
 import { globOf, keyOf, nameOf, packEntry, unpackEntry } from '../../../src/storage/redis/texts.js'
 import { Tracker } from '../../../src/storage/redis/tracker.js'
 import { numbers, Side } from './broker-side.js'
 
-const entryOf = (offset: number): Entry => ({ offset, from: 'a', data: String(offset), metadata: undefined, origin: undefined, at: 1 })
+const entryOf = (offset: number): LogEntry => ({ offset, from: 'a', data: String(offset), metadata: undefined, origin: undefined, at: 1 })
 const live = (offset: number, epoch = 'e') => ({ epoch, entry: entryOf(offset) })
 const entries = (from: number, to: number) => numbers(to - from + 1, from).map(n => entryOf(Number(n)))
 
 /** A tracker, what it tells, and the pages that it is given one after the other. */
 function trackerOf () {
   const told: string[] = []
-  const reads: Array<Position & { give: (page: Page) => Promise<void>, fail: () => Promise<void> }> = []
+  const reads: Array<LogPosition & { give: (page: LogPage) => Promise<void>, fail: () => Promise<void> }> = []
   const settled = () => new Promise<void>(resolve => { setImmediate(resolve) })
   const tracker = new Tracker('c:x', {
     read: (_log, since) => new Promise((resolve, reject) => {
@@ -27,7 +27,7 @@ function trackerOf () {
   return { tracker, told, reads }
 }
 
-const page = (from: number, to: number, more: Partial<Page> = {}): Page => ({ epoch: 'e', offset: to, entries: entries(from, to), recovered: true, ...more })
+const page = (from: number, to: number, more: Partial<LogPage> = {}): LogPage => ({ epoch: 'e', offset: to, entries: entries(from, to), recovered: true, ...more })
 
 t.test('what comes before it is known where a log stands is told, in order and once', async t => {
   const { tracker, told } = trackerOf()
@@ -189,7 +189,7 @@ t.test('a ring that turned often holds what it should', t => {
 })
 
 t.test('who throws when it is told something keeps others from nothing', async t => {
-  const broker = new MemoryBroker()
+  const broker = new MemoryMessageBroker()
   const side = await new Side(broker).open()
   await broker.follow('c:x')
   const thrown = new Promise(resolve => { process.once('uncaughtException', resolve) })
@@ -201,7 +201,7 @@ t.test('who throws when it is told something keeps others from nothing', async t
 })
 
 t.test('what was not told when it was unfollowed, unwatched or closed is not told', async t => {
-  const broker = new MemoryBroker()
+  const broker = new MemoryMessageBroker()
   const side = await new Side(broker).open()
   await Promise.all([broker.follow('c:x'), broker.watch('c:x')])
   side.say('c:x', '1')

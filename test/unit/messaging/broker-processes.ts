@@ -5,9 +5,9 @@ const refused = { type: 'storage-unavailable', statusCode: 503 }
 
 export const processes: Case[] = [
   ['a process hears what it says to itself, in order, and not what is said to none', async (t, { side, broker }) => {
-    for (const word of numbers(100)) broker.signal(broker.process, word)
-    broker.signal('nobody', 'x')
-    broker.signal(broker.process, 'last')
+    for (const word of numbers(100)) broker.sendToProcess(broker.process, word)
+    broker.sendToProcess('nobody', 'x')
+    broker.sendToProcess(broker.process, 'last')
     await side.waits(() => side.signals.length === 101)
     t.same(side.signals, [...numbers(100), 'last'].map(word => [broker.process, word]))
   }],
@@ -20,7 +20,7 @@ export const processes: Case[] = [
     broker.unfollow(log)
     broker.unfollowPattern('a')
     broker.unwatch(place)
-    broker.signal(broker.process, 'x')
+    broker.sendToProcess(broker.process, 'x')
     t.same([side.told, side.signals], [[], []])
   }],
   ['who is told of something may close', async (t, { side, broker }) => {
@@ -81,9 +81,9 @@ export const several: Case[] = [
   }],
   ['processes speak to each other, in order', async (t, { side, another }) => {
     const [b, c] = [await another(), await another()]
-    for (const word of numbers(300)) for (const to of [b, c]) side.broker.signal(to.broker.process, `${word}"☃`)
+    for (const word of numbers(300)) for (const to of [b, c]) side.broker.sendToProcess(to.broker.process, `${word}"☃`)
     await new Promise(resolve => setImmediate(resolve))
-    for (const word of numbers(300, 300)) for (const to of [b, c]) side.broker.signal(to.broker.process, `${word}"☃`)
+    for (const word of numbers(300, 300)) for (const to of [b, c]) side.broker.sendToProcess(to.broker.process, `${word}"☃`)
     for (const to of [b, c]) {
       await to.waits(() => to.signals.length >= 600)
       t.same(to.signals, numbers(600).map(word => [side.broker.process, `${word}"☃`]))

@@ -1,10 +1,10 @@
 import type { Test } from 'tap'
-import type { Broker, BrokerLimits } from '../../../src/storage/message-broker.js'
+import type { MessageBroker, BrokerLimits } from '../../../src/storage/message-broker.js'
 import type { Side } from './broker-side.js'
 
 export interface Scene {
   readonly side: Side
-  readonly broker: Broker
+  readonly broker: MessageBroker
   another: () => Promise<Side>
   /** Lets time pass, in the broker's own measure. */
   pass: (ms: number) => Promise<void>

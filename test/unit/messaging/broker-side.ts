@@ -1,20 +1,20 @@
-import type { AppendCommand, Appended, Broker, BrokerListener, Entry, Position, PresenceChange, Roster } from '../../../src/storage/message-broker.js'
+import type { AppendCommand, Appended, MessageBroker, BrokerListener, LogEntry, LogPosition, PresenceChange, Roster } from '../../../src/storage/message-broker.js'
 import { until } from '../../support/harness.js'
 
-export interface Told extends Entry { readonly log: string, readonly epoch: string }
+export interface Told extends LogEntry { readonly log: string, readonly epoch: string }
 
 /** What one process holds: the broker that it opened, and what it was told. */
 export class Side implements BrokerListener {
-  readonly broker: Broker
+  readonly broker: MessageBroker
   readonly told: Told[] = []
-  readonly losses: Array<Position & { log: string, after: number }> = []
+  readonly losses: Array<LogPosition & { log: string, after: number }> = []
   readonly changes: Array<PresenceChange & { place: string }> = []
   readonly reloads: Array<Roster & { place: string }> = []
   readonly signals: Array<[from: string, body: string]> = []
   /** Does something more with what is told. */
   onEntry: (told: Told) => void = () => {}
 
-  constructor (broker: Broker) {
+  constructor (broker: MessageBroker) {
     this.broker = broker
   }
 
@@ -23,25 +23,25 @@ export class Side implements BrokerListener {
     return this
   }
 
-  appended (log: string, epoch: string, entry: Entry): void {
+  appended (log: string, epoch: string, entry: LogEntry): void {
     const told = { log, epoch, ...entry }
     this.told.push(told)
     this.onEntry(told)
   }
 
-  lost (log: string, position: Position): void {
+  logGap (log: string, position: LogPosition): void {
     this.losses.push({ log, ...position, after: this.told.length })
   }
 
-  present (place: string, change: PresenceChange): void {
+  presenceChanged (place: string, change: PresenceChange): void {
     this.changes.push({ place, ...change })
   }
 
-  reloaded (place: string, roster: Roster): void {
+  presenceReloaded (place: string, roster: Roster): void {
     this.reloads.push({ place, ...roster })
   }
 
-  signalled (from: string, body: string): void {
+  processMessage (from: string, body: string): void {
     this.signals.push([from, body])
   }
 

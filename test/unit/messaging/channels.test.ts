@@ -1,7 +1,7 @@
 import t from 'tap'
-import type { Entry, Page, Position } from '../../../src/storage/message-broker.js'
+import type { LogEntry, LogPage, LogPosition } from '../../../src/storage/message-broker.js'
 import { Delivery } from '../../../src/messaging/delivery.js'
-import { MemoryBroker } from '../../../src/storage/memory/message-broker.js'
+import { MemoryMessageBroker } from '../../../src/storage/memory/message-broker.js'
 import type { Peer } from '../../../src/messaging/peer.js'
 import { Rights } from '../../../src/auth/rights.js'
 import { PatternSubscription, Subscription } from '../../../src/messaging/subscription.js'
@@ -41,14 +41,14 @@ class Listener implements Peer {
   }
 }
 
-const entry = (offset: number): Entry => ({ offset, from: 'two', data: '1', at: 1 })
+const entry = (offset: number): LogEntry => ({ offset, from: 'two', data: '1', at: 1 })
 const delivery = (offset: number, of = epoch) => new Delivery(channel, of, entry(offset))
-const page = (from: number, to: number, end: number, recovered = true, of = epoch): Page => ({ epoch: of, offset: end, recovered, entries: Array.from({ length: to - from + 1 }, (_, n) => entry(from + n)) })
+const page = (from: number, to: number, end: number, recovered = true, of = epoch): LogPage => ({ epoch: of, offset: end, recovered, entries: Array.from({ length: to - from + 1 }, (_, n) => entry(from + n)) })
 
-function subscribe (since?: Position, pages: Page[] = []) {
+function subscribe (since?: LogPosition, pages: LogPage[] = []) {
   const peer = new Listener()
   const stalled: Subscription[] = []
-  const asked: Position[] = []
+  const asked: LogPosition[] = []
   const subscription = new Subscription({
     peer,
     channel,
@@ -130,7 +130,7 @@ t.test('what cannot be read is read later, and not for who has gone', async t =>
 })
 
 t.test('a position says what is covered', async t => {
-  const wanted: Array<[since: Position, page: Page, heard: number[]]> = [
+  const wanted: Array<[since: LogPosition, page: LogPage, heard: number[]]> = [
     [{ epoch, offset: 9 }, page(1, 5, 5, false), []],
     [{ epoch, offset: 1 }, page(4, 5, 5, false), [4, 5]],
     [{ epoch: 'old', offset: 7 }, page(1, 2, 2, false), [1, 2]],
@@ -163,8 +163,8 @@ t.test('a name that comes to a pattern of the same connection neither loses nor 
 })
 
 t.test('a pattern tells its connection until the name does, and nothing before it has its answer', async t => {
-  const broker = new MemoryBroker()
-  await broker.open({ appended () {}, lost () {}, present () {}, reloaded () {}, signalled () {} })
+  const broker = new MemoryMessageBroker()
+  await broker.open({ appended () {}, logGap () {}, presenceChanged () {}, presenceReloaded () {}, processMessage () {} })
   const subscriptions = new Subscriptions(broker)
   const { peer, subscription } = subscribe()
   const pattern = new PatternSubscription(peer)

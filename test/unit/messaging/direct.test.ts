@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { monotonicClock } from '../../../src/lib/clock.js'
-import type { MemoryBrokerOptions } from '../../../src/storage/memory/message-broker.js'
+import type { MemoryMessageBrokerOptions } from '../../../src/storage/memory/message-broker.js'
 import { Deadlines } from '../../../src/lib/deadlines.js'
 import { Direct } from '../../../src/messaging/direct/direct.js'
 import { Peers } from '../../../src/messaging/peers.js'
@@ -18,7 +18,7 @@ interface Scene {
 }
 
 /** Direct messages without sockets: who has joined is connected, everybody whose name begins with `agent` is registered. */
-async function open (t: Test, { faults = 0, ...options }: MemoryBrokerOptions & { faults?: number } = {}): Promise<Scene> {
+async function open (t: Test, { faults = 0, ...options }: MemoryMessageBrokerOptions & { faults?: number } = {}): Promise<Scene> {
   const broker = new Faulty(options)
   const signals = new Signals(broker)
   const deadlines = new Deadlines(monotonicClock())
@@ -37,10 +37,10 @@ async function open (t: Test, { faults = 0, ...options }: MemoryBrokerOptions & 
   })
   await broker.open({
     appended: (log, epoch, entry) => { direct.appended(log, epoch, entry) },
-    lost: (log, position) => { direct.lost(log, position) },
-    present () {},
-    reloaded () {},
-    signalled: (from, body) => { signals.received(from, body) }
+    logGap: (log, position) => { direct.lost(log, position) },
+    presenceChanged () {},
+    presenceReloaded () {},
+    processMessage: (from, body) => { signals.received(from, body) }
   })
   broker.faults = faults
   await direct.open()
@@ -147,7 +147,7 @@ t.test('a connection that cannot be read for is as if it had not asked', async t
   scene.broker.faults = 1
   const asked = scene.direct.replay(two, undefined)
   scene.broker.listener.appended('i:agent-two', 'other', { offset: 1, from: 'x', data: 'd2', at: 0 })
-  scene.broker.listener.lost('i:agent-two', { epoch: 'other', offset: 5 })
+  scene.broker.listener.logGap('i:agent-two', { epoch: 'other', offset: 5 })
   await t.rejects(asked, away)
   t.strictSame(two.data, [1, 2], 'what came meanwhile has come')
   t.match(two.frames.at(-1), { type: 'inbox_gap', epoch: 'other', offset: 5, recovered: false })
@@ -218,7 +218,7 @@ t.test('of an inbox that is known no more nothing is said twice, and the gap is 
   const { epoch } = await replay(scene, two, undefined)
   await scene.post(1)
   await until(() => two.data.length === 1)
-  scene.broker.listener.lost('i:agent-two', { epoch: 'next', offset: 7 })
+  scene.broker.listener.logGap('i:agent-two', { epoch: 'next', offset: 7 })
   scene.broker.listener.appended('i:agent-two', 'next', { offset: 8, from: 'x', data: 'd8', at: 0 })
   scene.broker.listener.appended('i:agent-two', 'next', { offset: 8, from: 'x', data: 'd8', at: 0 })
   t.strictSame(two.frames.map(({ type, offset }) => [type, offset]), [['direct', 1], ['inbox_gap', 7], ['direct', 8]])

@@ -1,7 +1,7 @@
 import type { Principal } from '../../../src/auth/principal.js'
 import { problem } from '../../../src/errors.js'
-import type { AppendCommand, Appended, BrokerListener, Page, Position } from '../../../src/storage/message-broker.js'
-import { MemoryBroker } from '../../../src/storage/memory/message-broker.js'
+import type { AppendCommand, Appended, BrokerListener, LogPage, LogPosition } from '../../../src/storage/message-broker.js'
+import { MemoryMessageBroker } from '../../../src/storage/memory/message-broker.js'
 import type { Dialect, Peer } from '../../../src/messaging/peer.js'
 import { Rights } from '../../../src/auth/rights.js'
 import type { Outgoing } from '../../../src/protocol/encoded-message.js'
@@ -52,7 +52,7 @@ export class Listener implements Peer {
 }
 
 /** A broker that cannot be reached, or fails, as often as the test says; it can forget and lose. */
-export class Faulty extends MemoryBroker {
+export class Faulty extends MemoryMessageBroker {
   listener!: BrokerListener
   /** Calls that fail, and how. */
   faults = 0
@@ -68,12 +68,12 @@ export class Faulty extends MemoryBroker {
     return super.append(command)
   }
 
-  override async read (log: string, query: { since?: Position | undefined, limit: number }): Promise<Page> {
+  override async read (log: string, query: { since?: LogPosition | undefined, limit: number }): Promise<LogPage> {
     this.#check()
     return super.read(log, query)
   }
 
-  override async follow (log: string): Promise<Position> {
+  override async follow (log: string): Promise<LogPosition> {
     this.#check()
     return super.follow(log)
   }

@@ -40,7 +40,7 @@ async function open (t: Test, { processesOf, ...options }: Partial<RequestsOptio
     ...options
   })
   const serving = new Serving({ ...common, verdictMs: 50 })
-  await broker.open({ appended () {}, lost () {}, present () {}, reloaded () {}, signalled: (from, body) => { signals.received(from, body) } })
+  await broker.open({ appended () {}, logGap () {}, presenceChanged () {}, presenceReloaded () {}, processMessage: (from, body) => { signals.received(from, body) } })
   const alive = setInterval(() => {}, 1000)
   t.teardown(async () => {
     clearInterval(alive)
@@ -81,7 +81,7 @@ t.test('whoever waits for a reply hears that this process goes, and so does who 
 t.test('a peer that one of its processes does not serve is asked through the next, this one first', async t => {
   const asked: string[] = []
   const scene = await open(t, { processesOf: () => ['elsewhere', scene.broker.process] })
-  scene.broker.signal = process => { asked.push(process) }
+  scene.broker.sendToProcess = process => { asked.push(process) }
   const asking = scene.ask({ timeoutMs: 100 })
   await t.rejects(asking, code('DEADLINE_EXCEEDED'))
   t.strictSame(asked, ['elsewhere'], 'where nobody was in this one')

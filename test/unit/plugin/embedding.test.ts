@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import fastify from 'fastify'
 import t, { type Test } from 'tap'
-import agentRegistry, { MemoryStore, problemTypes, type AgentStore, type OnRegisterHook, type Principal, type RegistryEvent } from '../../../src/index.js'
+import agentRegistry, { MemoryAgentStore, problemTypes, type AgentStore, type OnRegisterHook, type Principal, type RegistryEvent } from '../../../src/index.js'
 import { build, defaults, problemOf, registration, until, type Harness } from '../../support/harness.js'
 
 const alive = ['starting', 'alive']
@@ -183,7 +183,7 @@ t.test('publicView shows another registration, hides it, or refuses when it cann
 /** A store that does what the memory store does, and notes what it is asked for. */
 function notingStore (): { store: AgentStore, calls: string[] } {
   const calls: string[] = []
-  const memory = new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: true })
+  const memory = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: true })
   const store = new Proxy(memory, {
     get (target, name) {
       const member: unknown = Reflect.get(target, name)

@@ -4,7 +4,7 @@ import type { RegistryEvent } from '../../../src/registry/events.js'
 import { count, slice, type AgentFilter } from '../../../src/registry/query.js'
 import { Registry, type RegistryOptions } from '../../../src/registry/registry.js'
 import type { AgentRegistration } from '../../../src/protocol/schemas/agent.js'
-import { MemoryStore } from '../../../src/storage/memory/agent-store.js'
+import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import type { Claim } from '../../../src/storage/agent-store.js'
 import { registration } from '../../support/harness.js'
 import { principal, rules } from './helper.js'
@@ -17,7 +17,7 @@ interface Setup extends Partial<RegistryOptions> { clock?: () => number }
 /** An open registry, with what its hooks and listeners went wrong with. */
 async function open (t: Test, { clock, ...options }: Setup = {}) {
   const errors: unknown[] = []
-  const store = options.store ?? new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000, ...(clock && { clock }) })
+  const store = options.store ?? new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000, ...(clock && { clock }) })
   const registry = new Registry({
     ...rules,
     store,
@@ -343,7 +343,7 @@ t.test('a revision is a position while its changes are kept, else it is none', a
 })
 
 t.test('a registry that opens a store with agents in it has them', async t => {
-  const store = new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000 })
+  const store = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const first = await open(t, { store })
   await first.register('agent-one')
   await first.register('agent-two')

@@ -1,11 +1,11 @@
 import t, { type Test } from 'tap'
-import { MemoryStore } from '../../../src/storage/memory/agent-store.js'
+import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import type { StoreListener, StoreSnapshot } from '../../../src/storage/agent-store.js'
 import { build, registration, type Harness } from '../../support/harness.js'
 import { record } from './helper.js'
 
 /** A store of which other processes could tell: what is told is said by the test. */
-class TellingStore extends MemoryStore {
+class TellingStore extends MemoryAgentStore {
   listener!: StoreListener
 
   override async open (listener: StoreListener): Promise<StoreSnapshot> {

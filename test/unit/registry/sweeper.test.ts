@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import { problem } from '../../../src/errors.js'
 import { Registry } from '../../../src/registry/registry.js'
 import { Sweeper } from '../../../src/registry/lease-monitor.js'
-import { MemoryStore, type MemoryStoreOptions } from '../../../src/storage/memory/agent-store.js'
+import { MemoryAgentStore, type MemoryAgentStoreOptions } from '../../../src/storage/memory/agent-store.js'
 import { registration, sleep, until } from '../../support/harness.js'
 import { rules } from './helper.js'
 
@@ -14,11 +14,11 @@ function block (ms: number) {
   while (performance.now() < end);
 }
 
-async function open (t: Test, { retentionMs = 60_000, cleanupIntervalMs = 60_000, store }: { retentionMs?: number, cleanupIntervalMs?: number, store?: MemoryStore } = {}) {
+async function open (t: Test, { retentionMs = 60_000, cleanupIntervalMs = 60_000, store }: { retentionMs?: number, cleanupIntervalMs?: number, store?: MemoryAgentStore } = {}) {
   const errors: unknown[] = []
   const registry = new Registry({
     ...rules,
-    store: store ?? new MemoryStore({ leaseMs, retentionMs }),
+    store: store ?? new MemoryAgentStore({ leaseMs, retentionMs }),
     leaseMs,
     cleanupIntervalMs,
     maxAgents: 1000,
@@ -93,7 +93,7 @@ t.test('a closed registry sweeps no more', async t => {
 })
 
 t.test('agents that are held go when that is asked for', async t => {
-  const { registry, register } = await open(t, { store: new MemoryStore({ leaseMs, retentionMs: 60_000 }) })
+  const { registry, register } = await open(t, { store: new MemoryAgentStore({ leaseMs, retentionMs: 60_000 }) })
   const reasons: string[] = []
   registry.events.on('change', ({ reason }) => reasons.push(reason))
   // So many that some are held even if a slow machine lets the first of them end one by one.
@@ -105,13 +105,13 @@ t.test('agents that are held go when that is asked for', async t => {
 })
 
 /** A store whose sweeps can be made to fail or to wait. */
-class SlowStore extends MemoryStore {
+class SlowStore extends MemoryAgentStore {
   readonly extended: number[] = []
   sweeps = 0
   gate: Promise<unknown> = Promise.resolve()
   extensionFault: Error | undefined
 
-  constructor (options: Partial<MemoryStoreOptions> = {}) {
+  constructor (options: Partial<MemoryAgentStoreOptions> = {}) {
     super({ leaseMs, retentionMs: 60_000, ...options })
   }
 

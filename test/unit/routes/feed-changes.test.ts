@@ -5,7 +5,7 @@ import { Place } from '../../../src/registry/feed/position.js'
 import { FeedSource } from '../../../src/registry/feed/source.js'
 import type { FeedScope } from '../../../src/registry/feed/change-log.js'
 import { Registry } from '../../../src/registry/registry.js'
-import { MemoryStore } from '../../../src/storage/memory/agent-store.js'
+import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import { answerChecker, build, problemOf, registration, sleep, until, type Answer, type Harness, type Json } from '../../support/harness.js'
 import { rules } from '../registry/helper.js'
 
@@ -65,7 +65,7 @@ t.test('a poll waits for a change that it wants, and its revision moves on over 
 })
 
 t.test('what cannot be continued is told so at once, also to a poll that waits', async t => {
-  const store = Object.assign(new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000 }), {})
+  const store = Object.assign(new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 }), {})
   const registry = await build(t, { store, feed: { ringSize: 3 } }, answers)
   const token = await registry.join('agent-0')
   for (let i = 1; i < 9; i++) await registry.join(`agent-${i}`)
@@ -114,7 +114,7 @@ t.test('a poll ends with the right to read, and one that is hung up on leaves no
 })
 
 t.test('one change is looked at once for all who see the same, and wakes nobody who waits for another', async t => {
-  const store = new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000 })
+  const store = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const registry = new Registry({ ...rules, store, leaseMs: 60_000, cleanupIntervalMs: 60_000, maxAgents: 100, ringSize: 100, hookTimeoutMs: 1000, hiddenFields: [], onError: error => { throw error } })
   await registry.open()
   t.teardown(() => registry.close())

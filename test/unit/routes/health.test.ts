@@ -1,6 +1,6 @@
 import t from 'tap'
 import { embeddedStorage, storageHealth } from '../../../src/dashboard/health.js'
-import { MemoryStore } from '../../../src/storage/memory/agent-store.js'
+import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import { createCore, type Core } from '../../../src/core.js'
 import { openFoundation } from '../../../src/foundation.js'
 import { resolveOptions } from '../../../src/options.js'
@@ -56,8 +56,8 @@ t.test('in detail, what is there and what is not', async t => {
 })
 
 t.test('with vectors and a store of the host, they are what is there', async t => {
-  const memory = new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000 })
-  const store = new Proxy({} as MemoryStore, { get: (_target, name) => { const value = Reflect.get(memory, name); return typeof value === 'function' ? value.bind(memory) : value } })
+  const memory = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
+  const store = new Proxy({} as MemoryAgentStore, { get: (_target, name) => { const value = Reflect.get(memory, name); return typeof value === 'function' ? value.bind(memory) : value } })
   const registry = await build(t, { embed, store }, answers)
   const admin = await registry.admin()
   t.match((await registry.get('/health/azure', admin)).body, { status: 'available', details: { status: 'available' } })

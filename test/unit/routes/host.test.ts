@@ -3,7 +3,7 @@ import t from 'tap'
 import { createCore } from '../../../src/core.js'
 import { isProblem } from '../../../src/errors.js'
 import { openFoundation } from '../../../src/foundation.js'
-import agentRegistry, { MemoryState, MemoryStore, type AgentRegistryOptions, type Principal } from '../../../src/index.js'
+import agentRegistry, { MemoryKeyValueStore, MemoryAgentStore, type AgentRegistryOptions, type Principal } from '../../../src/index.js'
 import { resolveOptions } from '../../../src/options.js'
 import type { RegistrationBody } from '../../../src/protocol/schemas/agent.js'
 import { hmacSigner } from '../auth/helper.js'
@@ -76,7 +76,7 @@ t.test('who takes the place of another is logged with both addresses', async t =
 })
 
 /** Opens, and then fails as a disk does. */
-class BrokenStore extends MemoryStore {
+class BrokenStore extends MemoryAgentStore {
   override async register (): Promise<never> { throw new Error('the disk at /var/secret is gone') }
   override async expire (): Promise<never> { throw new Error('the disk at /var/secret is gone') }
 }
@@ -108,7 +108,7 @@ t.test('without a secret one is made, and kept as long as the storage', async t 
   t.equal(one.length, 1)
   t.ok(one[0]!.length >= 32)
   t.not(one[0], two[0], 'nothing lasts in memory')
-  const kept = { store: new MemoryStore({ leaseMs: 1000, retentionMs: 1000 }), state: new MemoryState() }
+  const kept = { store: new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 }), state: new MemoryKeyValueStore() }
   t.same(await secretsOf(kept), await secretsOf(kept))
   t.same(await secretsOf({ jwt: { secret: 'x'.repeat(32) } }), ['x'.repeat(32)])
   t.same(await secretsOf({ jwt: { secret: ['x'.repeat(32), 'y'.repeat(32)] } }), ['x'.repeat(32), 'y'.repeat(32)])

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { problem } from '../../../src/errors.js'
-import { MemoryState } from '../../../src/storage/memory/kv-store.js'
-import { MemoryStore } from '../../../src/storage/memory/agent-store.js'
+import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
+import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import type { StoreListener, StoreSnapshot } from '../../../src/storage/agent-store.js'
 import { build, password, problemOf, registration, sleep, until, type Answer, type Harness } from '../../support/harness.js'
 import { forge, nextWhere } from '../sockets/helper.js'
@@ -25,17 +25,17 @@ function guard<T extends object> (target: T, names: ReadonlyArray<keyof T & stri
 }
 
 /** A store that can be away: then it says so, and every call of it fails. */
-class LeavingStore extends MemoryStore {
-  readonly state: MemoryState
+class LeavingStore extends MemoryAgentStore {
+  readonly state: MemoryKeyValueStore
   listener!: StoreListener
   isAway = false
   readonly calls: string[] = []
 
   constructor (lease = 60_000) {
     super({ leaseMs: lease, retentionMs: 60_000 })
-    this.state = new MemoryState({ clock: this.now })
+    this.state = new MemoryKeyValueStore({ clock: this.now })
     guard(this as LeavingStore, ['register', 'update', 'remove', 'setState', 'renew', 'report', 'expire', 'release', 'extend'], () => this.isAway, name => this.calls.push(name))
-    guard(this.state, ['get', 'put', 'take', 'list', 'draw', 'giveBack'], () => this.isAway)
+    guard(this.state, ['get', 'put', 'take', 'list', 'takeTokens', 'returnTokens'], () => this.isAway)
   }
 
   override async open (listener: StoreListener): Promise<StoreSnapshot> {

@@ -3,7 +3,7 @@ import { Writable } from 'node:stream'
 import { Value } from '@sinclair/typebox/value'
 import fastify from 'fastify'
 import t, { type Test } from 'tap'
-import agentRegistry, { MemoryState, MemoryStore } from '../../../src/index.js'
+import agentRegistry, { MemoryKeyValueStore, MemoryAgentStore } from '../../../src/index.js'
 import { problem } from '../../../src/errors.js'
 import { V1Error } from '../../../src/protocol/schemas/peers.js'
 import { answerChecker, build, until, type Answer, type Harness } from '../../support/harness.js'
@@ -271,7 +271,7 @@ t.test('usage', async t => {
 })
 
 /** A store of shared facts that cannot keep what was answered. */
-class FaultyState extends MemoryState {
+class FaultyState extends MemoryKeyValueStore {
   readonly #fault: () => Error
 
   constructor (fault: () => Error) {
@@ -279,7 +279,7 @@ class FaultyState extends MemoryState {
     this.#fault = fault
   }
 
-  override put (...[entry, onlyIf]: Parameters<MemoryState['put']>): Promise<boolean> {
+  override put (...[entry, onlyIf]: Parameters<MemoryKeyValueStore['put']>): Promise<boolean> {
     if (entry.kind === 'idempotency') throw this.#fault()
     return super.put(entry, onlyIf)
   }
@@ -287,7 +287,7 @@ class FaultyState extends MemoryState {
 
 t.test('what goes wrong behind the registry', async t => {
   async function mintWith (fault: () => Error) {
-    const registry = await buildV1(t, { store: new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000 }), state: new FaultyState(fault) })
+    const registry = await buildV1(t, { store: new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 }), state: new FaultyState(fault) })
     return registry.post('/v1/tokens', { token, body: { peerId: 'a', channels: [] }, headers: { 'idempotency-key': 'k' } })
   }
 

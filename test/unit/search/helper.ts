@@ -1,5 +1,5 @@
 import { Registry } from '../../../src/registry/registry.js'
-import { MemoryStore } from '../../../src/storage/memory/agent-store.js'
+import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import type { AgentRegistration } from '../../../src/protocol/schemas/agent.js'
 import type { Fields } from '../../../src/search/fields.js'
 import { registration } from '../../support/harness.js'
@@ -12,7 +12,7 @@ export const fields = (some: Partial<Fields>): Fields => ({ ...empty, ...some })
 /** A registry without HTTP around it. */
 export async function openRegistry (more: { hiddenFields?: string[], publicView?: (shown: AgentRegistration) => AgentRegistration | null } = {}) {
   const registry = new Registry({
-    store: new MemoryStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: false }),
+    store: new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: false }),
     leaseMs: 60_000,
     cleanupIntervalMs: 60_000,
     maxAgents: 100_000,

@@ -1,7 +1,7 @@
 import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { MemoryStore, type AgentRegistryOptions, type Principal } from '../../../src/index.js'
+import { MemoryAgentStore, type AgentRegistryOptions, type Principal } from '../../../src/index.js'
 import { problem } from '../../../src/errors.js'
 import { closeCodes, errorCodes, type ErrorCode } from '../../../src/protocol/codes.js'
 import { build, sleep, type Client, type Harness } from '../../support/harness.js'
@@ -12,7 +12,7 @@ import { expired, openers, rawOf, refusalOf, sendTogether } from './helper.js'
 const stranger: Principal = { type: 'agent', role: 'agent', subject: 'nobody', agentId: 'nobody', incarnation: null, tokenId: 'h', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
 
 /** A store that cannot change states any more. */
-class BrokenStore extends MemoryStore {
+class BrokenStore extends MemoryAgentStore {
   readonly #error: () => Error
   readonly #isLate: boolean
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { MemoryStore } from '../../../src/storage/memory/agent-store.js'
+import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import type { StoredMetrics } from '../../../src/storage/agent-metrics.js'
 import type { Outcome, ReportCommand } from '../../../src/storage/agent-store.js'
 import { build, until, type Client, type Json } from '../../support/harness.js'
@@ -106,7 +106,7 @@ t.test('a refresh sends everything in order, also while paused, and takes nothin
 })
 
 /** Holds what agents report, and cannot be looked at when it says so. */
-class FragileStore extends MemoryStore {
+class FragileStore extends MemoryAgentStore {
   isBroken = false
 
   override async report (command: ReportCommand): Promise<Outcome> {

@@ -2,7 +2,7 @@ import { Writable } from 'node:stream'
 import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { MemoryStore } from '../../../src/index.js'
+import { MemoryAgentStore } from '../../../src/index.js'
 import { build, sleep, until, type Client } from '../../support/harness.js'
 import { dashboard } from './dashboard-helper.js'
 import { rawOf, sendTogether } from './helper.js'
@@ -13,10 +13,10 @@ const goingAway = { code: 1001, reason: 'Going away' }
 const slotOf = ({ all }: Client): number => all.find(({ type }) => type === 'going_away').retryAfterMs
 
 /** A store that takes its time over states, and counts them. */
-class SlowStore extends MemoryStore {
+class SlowStore extends MemoryAgentStore {
   waitMs = 50
   done = 0
-  override async setState (command: Parameters<MemoryStore['setState']>[0]) {
+  override async setState (command: Parameters<MemoryAgentStore['setState']>[0]) {
     await sleep(this.waitMs)
     const result = await super.setState(command)
     this.done++

@@ -1,17 +1,17 @@
 import t, { type Test } from 'tap'
-import { SharedState } from '../../../src/storage/shared-state.js'
+import { KeyValueReplica } from '../../../src/storage/shared-state.js'
 import { problem } from '../../../src/errors.js'
 import { FleetSockets } from '../../../src/sockets/fleet.js'
 import type { TierName } from '../../../src/sockets/tiers.js'
-import { MemoryState } from '../../../src/storage/memory/kv-store.js'
+import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
 import { build, until } from '../../support/harness.js'
 
-interface Process { sockets: FleetSockets, counts: Record<TierName, number>, errors: unknown[], state: MemoryState }
+interface Process { sockets: FleetSockets, counts: Record<TierName, number>, errors: unknown[], state: MemoryKeyValueStore }
 
 /** The sockets of a process, said in a store of its own; what is said there is passed on by the test. */
 async function open (t: Test, now = Date.now): Promise<Process> {
-  const state = new MemoryState({ clock: now })
-  const shared = new SharedState(state)
+  const state = new MemoryKeyValueStore({ clock: now })
+  const shared = new KeyValueReplica(state)
   await shared.open()
   const counts = { public: 0, agents: 0, dashboard: 0, v1: 0 }
   const errors: unknown[] = []

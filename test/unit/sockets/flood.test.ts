@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import fastifyWebsocket from '@fastify/websocket'
 import t from 'tap'
-import { MemoryStore, type AgentRegistryOptions } from '../../../src/index.js'
+import { MemoryAgentStore, type AgentRegistryOptions } from '../../../src/index.js'
 import { manualClock } from '../auth/helper.js'
 import { build, sleep, until, type Client, type Json } from '../../support/harness.js'
 import { assertAlive, nextWhere, rawOf, sendTogether } from './helper.js'
@@ -12,7 +12,7 @@ const pings = (count: number, name = 'r') => Array.from({ length: count }, (_, i
 /** Options of a registry whose time a test moves. */
 function timed (options: AgentRegistryOptions) {
   const clock = manualClock(Date.now())
-  return { clock, options: { ...options, store: new MemoryStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock }) } }
+  return { clock, options: { ...options, store: new MemoryAgentStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock }) } }
 }
 
 /** The answer to one ping: `pong`, or the error that refuses it. */

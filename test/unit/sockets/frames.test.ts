@@ -1,5 +1,5 @@
 import t from 'tap'
-import { MemoryStore } from '../../../src/index.js'
+import { MemoryAgentStore } from '../../../src/index.js'
 import { build } from '../../support/harness.js'
 import { assertAlive, openers, refusalOf, strangeFrames } from './helper.js'
 
@@ -75,8 +75,8 @@ for (const tier of tiers) {
 
 t.test('a frame that the store fails on is an error of ours, and the socket lives', async t => {
   let failure: Error | undefined
-  class FailingStore extends MemoryStore {
-    override async setState (command: Parameters<MemoryStore['setState']>[0]) {
+  class FailingStore extends MemoryAgentStore {
+    override async setState (command: Parameters<MemoryAgentStore['setState']>[0]) {
       if (failure) throw failure
       return super.setState(command)
     }
@@ -95,8 +95,8 @@ t.test('a frame that the store fails on is an error of ours, and the socket live
 })
 
 t.test('a record that cannot be shown is an error of ours for who asks, and for nobody else', async t => {
-  class OddStore extends MemoryStore {
-    override async register (command: Parameters<MemoryStore['register']>[0]) {
+  class OddStore extends MemoryAgentStore {
+    override async register (command: Parameters<MemoryAgentStore['register']>[0]) {
       return super.register(command.id === 'agent-odd' ? { ...command, content: { ...command.content, body: '{"odd":}' } } : command)
     }
   }
@@ -109,8 +109,8 @@ t.test('a record that cannot be shown is an error of ours for who asks, and for 
 
 t.test('a requestId that waits for its answer cannot be used for another frame', async t => {
   let release = () => {}
-  class SlowStore extends MemoryStore {
-    override async setState (command: Parameters<MemoryStore['setState']>[0]) {
+  class SlowStore extends MemoryAgentStore {
+    override async setState (command: Parameters<MemoryAgentStore['setState']>[0]) {
       await new Promise<void>(resolve => { release = resolve })
       return super.setState(command)
     }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { MemoryStore } from '../../../src/index.js'
+import { MemoryAgentStore } from '../../../src/index.js'
 import { build, registration, sleep, until, type Harness } from '../../support/harness.js'
 import { assertAlive, nextWhere, rawOf, sendTogether } from './helper.js'
 
@@ -51,9 +51,9 @@ t.test('more frames than may wait for one that takes its time end the connection
 })
 
 /** A store that takes its time over states. */
-class SlowStore extends MemoryStore {
+class SlowStore extends MemoryAgentStore {
   waiting = 0
-  override async setState (command: Parameters<MemoryStore['setState']>[0]) {
+  override async setState (command: Parameters<MemoryAgentStore['setState']>[0]) {
     this.waiting++
     await sleep(200)
     return super.setState(command)

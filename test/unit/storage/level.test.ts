@@ -15,7 +15,7 @@ async function buildAgents (settings: ContractSettings, more: Partial<LevelStora
 
 async function buildState ({ clock }: StateContractSettings) {
   const path = newFolder()
-  const make = () => new LevelStorage({ path, leaseMs: 1000, retentionMs: 1000, clock }).state
+  const make = () => new LevelStorage({ path, leaseMs: 1000, retentionMs: 1000, clock }).kv
   return { store: make(), reopen: async () => make() }
 }
 

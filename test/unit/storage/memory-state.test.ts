@@ -1,12 +1,12 @@
 import t from 'tap'
 import { stateContract, type StateContractFlags, type StateContractSettings } from '../../../src/storage/contract/index.js'
-import { MemoryState } from '../../../src/storage/memory/kv-store.js'
+import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
 import { TokenBuckets } from '../../../src/storage/memory/token-buckets.js'
-import { forever, type StateListener } from '../../../src/storage/kv-store.js'
+import { forever, type KeyValueListener } from '../../../src/storage/kv-store.js'
 import { manualClock } from '../auth/helper.js'
 
 async function build ({ clock }: StateContractSettings) {
-  const store = new MemoryState({ clock })
+  const store = new MemoryKeyValueStore({ clock })
   return { store, another: async () => store, reopen: async () => store }
 }
 
@@ -35,9 +35,9 @@ t.test('a suite of its own may leave out the flags', async t => {
 })
 
 t.test('what is closed tells nobody', async t => {
-  const state = new MemoryState()
+  const state = new MemoryKeyValueStore()
   let heard = 0
-  const listener: StateListener = { changed () { heard++ }, reloaded () {} }
+  const listener: KeyValueListener = { changed () { heard++ }, reloaded () {} }
   await state.open(listener)
   await state.put({ kind: 'session', key: 'one', value: 'x', until: forever })
   await state.close()
@@ -46,7 +46,7 @@ t.test('what is closed tells nobody', async t => {
 })
 
 t.test('of a kind with a limit the oldest make room', async t => {
-  const state = new MemoryState({ limits: { ticket: 2 } })
+  const state = new MemoryKeyValueStore({ limits: { ticket: 2 } })
   for (const key of ['a', 'b', 'c']) await state.put({ kind: 'ticket', key, value: key, until: forever })
   t.same((await state.list('ticket')).map(({ key }) => key), ['b', 'c'])
 })

@@ -1,15 +1,15 @@
 import t from 'tap'
 import { storeContract, type ContractFlags, type ContractSettings } from '../../../src/storage/contract/index.js'
 import type { StoreListener } from '../../../src/storage/agent-store.js'
-import { MemoryStore } from '../../../src/storage/memory/agent-store.js'
+import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 
 async function build (settings: ContractSettings) {
-  const store = new MemoryStore(settings)
+  const store = new MemoryAgentStore(settings)
   return { store, reopen: async () => store }
 }
 
 async function buildWithItsClock ({ leaseMs, retentionMs, preservation }: ContractSettings) {
-  return { store: new MemoryStore({ leaseMs, retentionMs, preservation }) }
+  return { store: new MemoryAgentStore({ leaseMs, retentionMs, preservation }) }
 }
 
 /** Runs the contract inside a subtest, whose tests `declare` collects. */
@@ -39,7 +39,7 @@ t.test('a suite of its own may leave out the flags', async t => {
 const deaf: StoreListener = { changed () {}, touched () {}, reloaded () {}, availability () {} }
 
 t.test('a closed memory store tells nobody of its changes', async t => {
-  const store = new MemoryStore({ leaseMs: 1000, retentionMs: 1000 })
+  const store = new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 })
   let heard = 0
   await store.open({ ...deaf, changed: changes => { heard += changes.length } })
   const command = { content: { body: '{}', type: 'testing', capabilities: [] }, claim: { kind: 'owner' } as const, maxAgents: 10 }
@@ -50,12 +50,12 @@ t.test('a closed memory store tells nobody of its changes', async t => {
 })
 
 t.test('two memory stores have different epochs', async t => {
-  const epochs = await Promise.all([1, 2].map(() => new MemoryStore({ leaseMs: 1000, retentionMs: 1000 }).open(deaf)))
+  const epochs = await Promise.all([1, 2].map(() => new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 }).open(deaf)))
   t.not(epochs[0]!.epoch, epochs[1]!.epoch)
 })
 
 t.test('changes of a store that nobody opened harm nothing', async t => {
-  const store = new MemoryStore({ leaseMs: 1000, retentionMs: 1000 })
+  const store = new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 })
   const command = { id: 'one', content: { body: '{}', type: 'testing', capabilities: [] }, claim: { kind: 'owner' } as const, maxAgents: 10 }
   t.match(await store.register(command), { ok: true, created: true })
   t.match(await store.open(deaf), { revision: 1, agents: [{ id: 'one' }] })

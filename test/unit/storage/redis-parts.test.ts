@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Feed, type FeedListener, type Touch } from '../../../src/storage/redis/feed.js'
-import { compose, packContent, readMetrics, unpackContent, type Entry, type Head } from '../../../src/storage/redis/records.js'
+import { compose, packContent, readMetrics, unpackContent, type ChangeEntry, type Head } from '../../../src/storage/redis/records.js'
 import { Reports } from '../../../src/storage/redis/reports.js'
 import { Signs } from '../../../src/storage/redis/heartbeats.js'
 import type { AgentRecord, Change } from '../../../src/storage/agent-store.js'
@@ -22,7 +22,7 @@ function feedOf (more: Partial<FeedListener> = {}) {
   return { feed, told, records }
 }
 
-function entryOf (n: number, more: Partial<Entry> = {}): Entry {
+function entryOf (n: number, more: Partial<ChangeEntry> = {}): ChangeEntry {
   return { n, epoch: 'e', mark: `m${n}`, after: `m${n - 1}`, by: 'other', event: 'alive', id: 'one', reason: 'r', was: head, wasSeen: 10, head: { ...head, state: 'alive', revision: n }, seen: 20, ...more }
 }
 
