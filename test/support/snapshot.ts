@@ -20,16 +20,17 @@ export function isObject (value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-function compareText (a: string, b: string): number {
-  if (a === b) return 0
-  return a < b ? -1 : 1
+/** `type` first, so that a diff shows of which frame a line is; the others in alphabetical order. */
+function compareKeys (a: string, b: string): number {
+  if (a === b || a === 'type') return a === b ? 0 : -1
+  return b === 'type' || a > b ? 1 : -1
 }
 
-/** A copy of `value` with the keys of each object in alphabetical order. */
+/** A copy of `value` in which the order of keys depends on their names alone. */
 export function sortKeys (value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sortKeys)
   if (!isObject(value)) return value
-  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => compareText(a, b)).map(([key, child]) => [key, sortKeys(child)]))
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => compareKeys(a, b)).map(([key, child]) => [key, sortKeys(child)]))
 }
 
 function inline (value: unknown): string {

@@ -3,23 +3,30 @@ import { build } from '../support/harness.js'
 import { seriesOf, stripDocument } from '../support/documents.js'
 import { exportedNames } from '../support/exported-names.js'
 import { environmentTable, optionTable } from '../support/settings.js'
+import { recordAgents } from '../support/frame-scripts/agents.js'
+import { recordDashboard } from '../support/frame-scripts/dashboard.js'
+import { recordPublic } from '../support/frame-scripts/public.js'
+import { recordV1 } from '../support/frame-scripts/v1.js'
 import { matchJson, matchText } from '../support/snapshot.js'
 
 const scrapeToken = 'a-token-for-prometheus'
+// The sessions wait now and then.
+t.jobs = 4
+
 const everything = { routes: { root: true, docs: true, v1: true }, metricsScrapeToken: scrapeToken }
 
-t.test('snapshot: exported names and the members of app.agentRegistry', async t => {
+t.test('snapshot: exported names and the members of app.agentRegistry', { buffered: true }, async t => {
   const { app } = await build(t)
   const { entries, members } = await exportedNames()
   matchJson(t, 'exports.json', { entries, agentRegistry: { type: members, value: Object.keys(app.agentRegistry).sort() } })
 })
 
-t.test('snapshot: options and environment variables', async t => {
+t.test('snapshot: options and environment variables', { buffered: true }, async t => {
   matchJson(t, 'options.json', optionTable())
   matchJson(t, 'environment.json', environmentTable())
 })
 
-t.test('snapshot: metrics after one use of each kind of message', async t => {
+t.test('snapshot: metrics after one use of each kind of message', { buffered: true }, async t => {
   const registry = await build(t, everything)
   const [one, two] = [await registry.agentSocket(await registry.agent('agent-one')), await registry.agentSocket(await registry.agent('agent-two'))]
   one.send({ type: 'subscribe', requestId: '1', channel: 'public/a' })
@@ -38,7 +45,23 @@ t.test('snapshot: metrics after one use of each kind of message', async t => {
   matchText(t, 'metrics.txt', seriesOf(text))
 })
 
-t.test('snapshot: OpenAPI and AsyncAPI documents', async t => {
+t.test('snapshot: OpenAPI and AsyncAPI documents', { buffered: true }, async t => {
   const registry = await build(t, everything)
   for (const name of ['openapi.json', 'asyncapi.json']) matchJson(t, name, stripDocument((await registry.get(`/${name}`)).body))
+})
+
+t.test('snapshot: frames of the public tier', { buffered: true }, async t => {
+  matchJson(t, 'frames-public.json', await recordPublic(t))
+})
+
+t.test('snapshot: frames of the agents tier', { buffered: true }, async t => {
+  matchJson(t, 'frames-agents.json', await recordAgents(t))
+})
+
+t.test('snapshot: frames of the dashboard tier', { buffered: true }, async t => {
+  matchJson(t, 'frames-dashboard.json', await recordDashboard(t))
+})
+
+t.test('snapshot: frames of /v1', { buffered: true }, async t => {
+  matchJson(t, 'frames-v1.json', await recordV1(t))
 })
