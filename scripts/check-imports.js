@@ -50,7 +50,6 @@ const pending = new Set([
   'options.ts → search',
   'options.ts → storage',
   'protocol → messaging',
-  'protocol → protocol',
   'protocol → sockets',
   'sockets → sockets'
 ])
