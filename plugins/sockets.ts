@@ -18,7 +18,7 @@ import { createFrameRates } from '../src/limits/frame-rate.js'
 import { Hub } from '../src/sockets/hub.js'
 import { ListUpdates } from '../src/sockets/agent-lists.js'
 import { SocketLiveness } from '../src/sockets/liveness.js'
-import { Outgoing } from '../src/protocol/encoded-message.js'
+import { EncodedMessage } from '../src/protocol/encoded-message.js'
 import { Places } from '../src/limits/connection-slots.js'
 import type { SocketServices } from '../src/sockets/services.js'
 import { Throttle } from '../src/sockets/throttle.js'
@@ -119,7 +119,7 @@ const pausable: ReadonlySet<DataFrameType> = new Set(['monitoring', 'health', 'a
 
 /** Sends one data frame to all dashboards; of each kind only the newest waits for one that reads slowly, alerts apart. */
 function broadcast (hub: Hub, type: DataFrameType, text: string) {
-  const message = new Outgoing(text)
+  const message = new EncodedMessage(text)
   for (const connection of hub.connections('dashboard')) {
     const isHeldBack = () => connection.isPaused && pausable.has(type)
     if (!connection.isAuthenticated || isHeldBack()) continue

@@ -1,4 +1,4 @@
-import type { Outgoing } from '../protocol/encoded-message.js'
+import type { EncodedMessage } from '../protocol/encoded-message.js'
 import type { Access } from './access.js'
 import type { Appended, LogEntry, LogPosition } from '../storage/message-broker.js'
 import { channelNamed, isPattern, patternNamed, tierPlace } from '../protocol/channel-names.js'
@@ -92,7 +92,7 @@ export class Channels {
   }
 
   /** Who is there now, as one frame. @throws as `publish` does */
-  async presence (sender: Sender, text: string, requestId?: string): Promise<Outgoing> {
+  async presence (sender: Sender, text: string, requestId?: string): Promise<EncodedMessage> {
     return await this.#options.presence.frame(this.placeFor(sender, text), sender.dialect, requestId)
   }
 

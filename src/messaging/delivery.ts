@@ -1,4 +1,4 @@
-import { Outgoing } from '../protocol/encoded-message.js'
+import { EncodedMessage } from '../protocol/encoded-message.js'
 import type { LogEntry, LogPosition } from '../storage/message-broker.js'
 import { shownName } from '../protocol/channel-names.js'
 import type { Dialect } from './peer.js'
@@ -16,7 +16,7 @@ export class Delivery {
   readonly entry: LogEntry
   /** One for all subscriptions that are there by now. */
   readonly position: LogPosition
-  readonly #made = new Map<Dialect | `${Dialect}+`, Outgoing>()
+  readonly #made = new Map<Dialect | `${Dialect}+`, EncodedMessage>()
 
   constructor (channel: string, epoch: string, entry: LogEntry) {
     this.channel = channel
@@ -25,17 +25,17 @@ export class Delivery {
     this.position = { epoch, offset: entry.offset }
   }
 
-  frame (dialect: Dialect, withMetadata: boolean): Outgoing {
+  frame (dialect: Dialect, withMetadata: boolean): EncodedMessage {
     const kind = withMetadata ? `${dialect}+` as const : dialect
     const known = this.#made.get(kind)
     if (known) return known
-    const frame = new Outgoing(`{"type":"message","channel":${JSON.stringify(shownName(this.channel, dialect))},${messageText(this.entry, this.epoch, withMetadata)}`)
+    const frame = new EncodedMessage(`{"type":"message","channel":${JSON.stringify(shownName(this.channel, dialect))},${messageText(this.entry, this.epoch, withMetadata)}`)
     this.#made.set(kind, frame)
     return frame
   }
 }
 
 /** Says that messages of a channel are lost: it goes on after this position. */
-export function gapFrame (channel: string, { epoch, offset }: LogPosition, dialect: Dialect): Outgoing {
-  return new Outgoing(JSON.stringify({ type: 'channel_gap', channel: shownName(channel, dialect), epoch, offset, recovered: false }))
+export function gapFrame (channel: string, { epoch, offset }: LogPosition, dialect: Dialect): EncodedMessage {
+  return new EncodedMessage(JSON.stringify({ type: 'channel_gap', channel: shownName(channel, dialect), epoch, offset, recovered: false }))
 }

@@ -1,5 +1,5 @@
 import { monotonicClock } from '../lib/clock.js'
-import { Outgoing } from '../protocol/encoded-message.js'
+import { EncodedMessage } from '../protocol/encoded-message.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Registry } from '../registry/registry.js'
 import type { MessageBroker, BrokerListener, LogEntry, LogPosition, PresenceChange, Roster } from '../storage/message-broker.js'
@@ -125,6 +125,6 @@ export class Messaging implements BrokerListener {
 }
 
 /** A subscription that has ended, since the token that a connection has now does not allow it. */
-function endedFrame (channel: string): Outgoing {
-  return new Outgoing(JSON.stringify({ type: 'error', code: 'channel_not_authorized', message: `The token does not allow ${channel} any more`, channel }))
+function endedFrame (channel: string): EncodedMessage {
+  return new EncodedMessage(JSON.stringify({ type: 'error', code: 'channel_not_authorized', message: `The token does not allow ${channel} any more`, channel }))
 }

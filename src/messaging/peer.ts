@@ -1,5 +1,5 @@
 import type { Principal } from '../auth/principal.js'
-import type { Outgoing } from '../protocol/encoded-message.js'
+import type { EncodedMessage } from '../protocol/encoded-message.js'
 import type { Rights } from '../auth/rights.js'
 
 /** How a connection speaks: names of channels and a few frames differ. */
@@ -20,7 +20,7 @@ export interface Peer extends Sender {
   readonly isOpen: boolean
   /** It only looks on: it is asked nothing. */
   readonly observes: boolean
-  push (message: Outgoing): void
+  push (message: EncodedMessage): void
   /** Calls back once what was sent so far has left, a tick later at the earliest; of a kind only the last counts. */
   whenSent (kind: string, go: () => void): void
 }

@@ -35,7 +35,7 @@ export type Encoding = 'json' | 'msgpack'
 const isObject = (text: string) => text.charCodeAt(0) === 0x7b || text.charCodeAt(0) === 0x5b
 
 /** A message for one socket or for many; what is made of it is made once. */
-export class Outgoing {
+export class EncodedMessage {
   readonly text: string
   readonly opcode: Opcode
   #bytes = -1
@@ -97,8 +97,8 @@ export class Outgoing {
 }
 
 /** Messages that are the same every time. */
-export const textPing = new Outgoing('ping')
-export const textPong = new Outgoing('pong')
-export const protocolPing = new Outgoing('', opcodes.ping)
+export const textPing = new EncodedMessage('ping')
+export const textPong = new EncodedMessage('pong')
+export const protocolPing = new EncodedMessage('', opcodes.ping)
 /** Told from the other by what its answer carries. */
-export const fencePing = new Outgoing('fence', opcodes.ping)
+export const fencePing = new EncodedMessage('fence', opcodes.ping)

@@ -4,7 +4,7 @@ import type { View } from '../registry/query.js'
 import { statusOf } from '../protocol/schemas/agent.js'
 import type { ChangeEvent, Difference } from '../storage/agent-store.js'
 import type { Connection } from './connection.js'
-import { Outgoing } from '../protocol/encoded-message.js'
+import { EncodedMessage } from '../protocol/encoded-message.js'
 import type { SocketServices } from './services.js'
 import type { Tier, TierName } from './tiers.js'
 
@@ -18,7 +18,7 @@ interface TierUpdates {
   spacingMs: number
   timer: NodeJS.Timeout | undefined
   /** What the last newcomer got. */
-  first?: { readonly messages: readonly Outgoing[], readonly version: number, readonly madeAt: number }
+  first?: { readonly messages: readonly EncodedMessage[], readonly version: number, readonly madeAt: number }
 }
 
 interface List { agents: string[], total: number, truncated: boolean }
@@ -77,7 +77,7 @@ export class ListUpdates {
   }
 
   /** Many who come at once get one list, as long as it is the newest. */
-  #newcomersList (updates: TierUpdates): readonly Outgoing[] {
+  #newcomersList (updates: TierUpdates): readonly EncodedMessage[] {
     const { registry: { replica }, now } = this.#services
     const { first } = updates
     if (first && first.version === replica.version && now() - first.madeAt < sharedMs) return first.messages
@@ -98,7 +98,7 @@ export class ListUpdates {
 
   #broadcast (updates: TierUpdates, changed: string[]) {
     let revision = -1
-    let messages: Outgoing[] = []
+    let messages: EncodedMessage[] = []
     const make = () => {
       if (revision !== this.#services.registry.replica.revision) messages = this.#frames(updates, changed)
       revision = this.#services.registry.replica.revision
@@ -110,8 +110,8 @@ export class ListUpdates {
     }
   }
 
-  #frames ({ tier }: TierUpdates, changed: readonly string[]): Outgoing[] {
-    return this.#texts(tier, changed).map(text => new Outgoing(text))
+  #frames ({ tier }: TierUpdates, changed: readonly string[]): EncodedMessage[] {
+    return this.#texts(tier, changed).map(text => new EncodedMessage(text))
   }
 
   #texts (tier: Tier, changed: readonly string[]): string[] {

@@ -1,25 +1,25 @@
-import type { Encoding, Outgoing } from '../protocol/encoded-message.js'
+import type { Encoding, EncodedMessage } from '../protocol/encoded-message.js'
 
 /**
  * Messages in the order in which they are owed. Sockets that are owed the same within a tick come to the same batch, one
  * message after the other, and share the bytes that are made of it.
  */
 export class Batch {
-  readonly last: Outgoing
+  readonly last: EncodedMessage
   readonly before: Batch | null
   readonly count: number
   #next: Batch | undefined
   #text: Buffer | undefined
   #packed: Buffer | undefined
 
-  constructor (last: Outgoing, before: Batch | null) {
+  constructor (last: EncodedMessage, before: Batch | null) {
     this.last = last
     this.before = before
     this.count = before === null ? 1 : before.count + 1
   }
 
   /** This batch and one message more. */
-  and (message: Outgoing): Batch {
+  and (message: EncodedMessage): Batch {
     if (this.#next?.last !== message) this.#next = new Batch(message, this)
     return this.#next
   }
@@ -32,7 +32,7 @@ export class Batch {
   }
 
   /** One message after the other. */
-  messages (): Outgoing[] {
+  messages (): EncodedMessage[] {
     return [...this.#backwards()].reverse()
   }
 
@@ -47,7 +47,7 @@ export class Batch {
     return joined
   }
 
-  * #backwards (): Generator<Outgoing> {
+  * #backwards (): Generator<EncodedMessage> {
     yield this.last
     for (let batch = this.before; batch !== null; batch = batch.before) yield batch.last
   }

@@ -1,7 +1,7 @@
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import { expiryNoticeSeconds } from './handshake.js'
-import { Outgoing } from '../protocol/encoded-message.js'
+import { EncodedMessage } from '../protocol/encoded-message.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
 
@@ -91,13 +91,13 @@ export class Ticker {
 
   /** Made when the first socket is due, and the same for all of them. */
   #statistics (now: number) {
-    let message: Outgoing | undefined
+    let message: EncodedMessage | undefined
     return () => {
       if (message) return message
       const { agent_types: types, ...counts } = this.#services.registry.stats()
       const available = Object.keys(types)
       const data = { ...counts, agent_types_count: available.length, available_types: available, system_status: 'operational' }
-      message = new Outgoing(JSON.stringify({ type: 'stats_update', timestamp: now / 1000, data }))
+      message = new EncodedMessage(JSON.stringify({ type: 'stats_update', timestamp: now / 1000, data }))
       return message
     }
   }
@@ -129,7 +129,7 @@ function checkExpiry (connection: Connection, now: number) {
   }
 }
 
-function sendStatistics (connection: Connection, now: number, statistics: () => Outgoing) {
+function sendStatistics (connection: Connection, now: number, statistics: () => EncodedMessage) {
   if (now < connection.nextStatsAt) return
   connection.nextStatsAt = now + connection.tier.options.intervalMs
   connection.sendLatest('stats', () => [statistics()])

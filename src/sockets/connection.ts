@@ -7,7 +7,7 @@ import { InboundRate } from '../limits/inbound-rate.js'
 import { Inbox } from './inbox.js'
 import { unpack } from '../protocol/message-pack.js'
 import { Outbox } from './outbox.js'
-import { fencePing, Outgoing, protocolPing, textPing, textPong, type Encoding } from '../protocol/encoded-message.js'
+import { fencePing, EncodedMessage, protocolPing, textPing, textPong, type Encoding } from '../protocol/encoded-message.js'
 import { isKeepAliveFrame, parse, requestIdOf, type Frame } from '../protocol/parse.js'
 import type { Place } from '../limits/connection-slots.js'
 import type { SocketServices } from './services.js'
@@ -143,7 +143,7 @@ export class Connection implements Peer {
 
   /** Says something to this connection alone. */
   send (text: string): void {
-    this.push(new Outgoing(text))
+    this.push(new EncodedMessage(text))
   }
 
   sendFrame (frame: object): void {
@@ -151,7 +151,7 @@ export class Connection implements Peer {
   }
 
   /** Sends what others may get too, so that it is made once. */
-  push (message: Outgoing): void {
+  push (message: EncodedMessage): void {
     if (this.isOpen) this.#outbox.push(message)
   }
 
@@ -187,7 +187,7 @@ export class Connection implements Peer {
   }
 
   /** Sends frames of which only the newest count: while the connection is behind, the newest of a kind waits for it. */
-  sendLatest (kind: string, make: () => readonly Outgoing[]): void {
+  sendLatest (kind: string, make: () => readonly EncodedMessage[]): void {
     if (this.isBehind) this.whenSent(kind, () => { this.sendLatest(kind, make) })
     else for (const message of make()) this.push(message)
   }

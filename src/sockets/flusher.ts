@@ -1,6 +1,6 @@
 import { Batch } from './batch.js'
 import type { Outbox } from './outbox.js'
-import type { Outgoing } from '../protocol/encoded-message.js'
+import type { EncodedMessage } from '../protocol/encoded-message.js'
 
 /** Writes, at the end of a tick, what all sockets of a registry are owed: each of them once. */
 export class Flusher {
@@ -14,7 +14,7 @@ export class Flusher {
   }
 
   /** The batch of those that are owed this message first. */
-  begin (message: Outgoing): Batch {
+  begin (message: EncodedMessage): Batch {
     if (this.#first?.last !== message) this.#first = new Batch(message, null)
     return this.#first
   }

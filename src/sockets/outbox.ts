@@ -1,6 +1,6 @@
 import type { Batch } from './batch.js'
 import type { Flusher } from './flusher.js'
-import type { Encoding, Outgoing } from '../protocol/encoded-message.js'
+import type { Encoding, EncodedMessage } from '../protocol/encoded-message.js'
 import type { Traffic } from './traffic.js'
 import type { Transport } from './transport.js'
 
@@ -47,7 +47,7 @@ export class Outbox {
   /** Bytes that wait, here and in the socket. */
   get depth () { return this.#owed + this.#transport.bufferedAmount }
 
-  push (message: Outgoing): void {
+  push (message: EncodedMessage): void {
     if (this.#isClosed) return
     if (this.#batch !== null) this.#batch = this.#batch.and(message)
     else this.#begin(message)
@@ -91,7 +91,7 @@ export class Outbox {
     this.#owed = 0
   }
 
-  #begin (message: Outgoing) {
+  #begin (message: EncodedMessage) {
     this.#batch = this.#flusher.begin(message)
     if (!this.#isBlocked) this.#flusher.add(this)
   }

@@ -1,15 +1,15 @@
 import type { Cursor } from '../registry/feed/cursor.js'
 import type { Follower, Readers } from '../registry/feed/subscribers.js'
 import type { Connection } from './connection.js'
-import type { Outgoing } from '../protocol/encoded-message.js'
+import type { EncodedMessage } from '../protocol/encoded-message.js'
 
 /** A connection that follows the feed. It pulls: while it is behind nothing is made for it, and one page goes out at a time. */
-export class Watcher implements Follower<Outgoing> {
-  readonly cursor: Cursor<Outgoing>
+export class Watcher implements Follower<EncodedMessage> {
+  readonly cursor: Cursor<EncodedMessage>
   readonly #connection: Connection
   readonly #readers: Readers
 
-  constructor ({ connection, cursor, readers }: { connection: Connection, cursor: Cursor<Outgoing>, readers: Readers }) {
+  constructor ({ connection, cursor, readers }: { connection: Connection, cursor: Cursor<EncodedMessage>, readers: Readers }) {
     this.cursor = cursor
     this.#connection = connection
     this.#readers = readers
@@ -28,7 +28,7 @@ export class Watcher implements Follower<Outgoing> {
     else this.#goOnLater()
   }
 
-  tell (bookmark: Outgoing): void {
+  tell (bookmark: EncodedMessage): void {
     if (this.#isCurrent()) this.#connection.push(bookmark)
   }
 

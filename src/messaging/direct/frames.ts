@@ -1,4 +1,4 @@
-import { Outgoing } from '../../protocol/encoded-message.js'
+import { EncodedMessage } from '../../protocol/encoded-message.js'
 import type { LogEntry, LogPosition } from '../../storage/message-broker.js'
 import type { Dialect } from '../peer.js'
 
@@ -17,8 +17,8 @@ export class DirectFrames {
   readonly #to: string | null
   readonly #epoch: string
   readonly #entry: LogEntry
-  #small: Outgoing | undefined
-  #direct: Outgoing | undefined
+  #small: EncodedMessage | undefined
+  #direct: EncodedMessage | undefined
 
   /** @param to null for everybody */
   constructor (to: string | null, epoch: string, entry: LogEntry) {
@@ -27,25 +27,25 @@ export class DirectFrames {
     this.#entry = entry
   }
 
-  in (dialect: Dialect): Outgoing {
+  in (dialect: Dialect): EncodedMessage {
     if (dialect === 'agents' && this.#entry.data.startsWith(tags.small)) return (this.#small ??= this.#makeSmall())
     return (this.#direct ??= this.#makeDirect())
   }
 
-  #makeSmall (): Outgoing {
+  #makeSmall (): EncodedMessage {
     const { from, data, at } = this.#entry
-    return new Outgoing(`{"type":"message","from":${JSON.stringify(from)},"to":${JSON.stringify(this.#to)},"content":${data.slice(1)},"timestamp":${at / 1000}}`)
+    return new EncodedMessage(`{"type":"message","from":${JSON.stringify(from)},"to":${JSON.stringify(this.#to)},"content":${data.slice(1)},"timestamp":${at / 1000}}`)
   }
 
-  #makeDirect (): Outgoing {
+  #makeDirect (): EncodedMessage {
     const { from, data, metadata, offset, at } = this.#entry
     const known = metadata === undefined ? '' : `,"fromMetadata":${metadata}`
     const place = `,"epoch":${JSON.stringify(this.#epoch)},"offset":${offset},"timestamp":${at / 1000}`
-    return new Outgoing(`{"type":"direct","from":${JSON.stringify(from)},"data":${data.slice(1)}${known}${place}}`)
+    return new EncodedMessage(`{"type":"direct","from":${JSON.stringify(from)},"data":${data.slice(1)}${known}${place}}`)
   }
 }
 
 /** Messages of an inbox cannot be had any more; it goes on after this position. */
-export function inboxGap ({ epoch, offset }: LogPosition): Outgoing {
-  return new Outgoing(JSON.stringify({ type: 'inbox_gap', epoch, offset, recovered: false }))
+export function inboxGap ({ epoch, offset }: LogPosition): EncodedMessage {
+  return new EncodedMessage(JSON.stringify({ type: 'inbox_gap', epoch, offset, recovered: false }))
 }

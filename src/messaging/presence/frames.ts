@@ -1,4 +1,4 @@
-import { Outgoing } from '../../protocol/encoded-message.js'
+import { EncodedMessage } from '../../protocol/encoded-message.js'
 import { shownName, tierPlace } from '../../protocol/channel-names.js'
 import { channelOf } from '../../storage/log-names.js'
 import type { Dialect } from '../peer.js'
@@ -47,15 +47,15 @@ export interface PresenceFrame {
 }
 
 /** `presence` frames that tell of a change, as many as it takes. */
-export function deltaFrames (place: string, { revision, joined, left }: PlaceDelta, dialect: Dialect): Outgoing[] {
+export function deltaFrames (place: string, { revision, joined, left }: PlaceDelta, dialect: Dialect): EncodedMessage[] {
   const head = `{"type":"presence","channel":${JSON.stringify(nameOf(place, dialect))},"revision":${revision}`
   const come = runsOf(joined.map(present => joinedText(place, present)))
   const gone = runsOf(left.map(present => leftText(place, present)))
-  return Array.from({ length: Math.max(come.length, gone.length) }, (_, index) => new Outgoing(`${head},"joined":[${come[index] ?? ''}],"left":[${gone[index] ?? ''}]}`))
+  return Array.from({ length: Math.max(come.length, gone.length) }, (_, index) => new EncodedMessage(`${head},"joined":[${come[index] ?? ''}],"left":[${gone[index] ?? ''}]}`))
 }
 
 export interface Snapshot {
-  readonly frame: Outgoing
+  readonly frame: EncodedMessage
   /** How many of those who were given are in it. */
   readonly shown: number
 }
@@ -66,5 +66,5 @@ export function snapshotFrame ({ place, revision, joined }: PresenceFrame, diale
   const cut = run.length < joined.length ? `,"truncated":true,"total_count":${joined.length}` : ''
   const id = requestId === undefined ? '' : `,"requestId":${JSON.stringify(requestId)}`
   const text = `{"type":"presence"${id},"channel":${JSON.stringify(nameOf(place, dialect))},"revision":${revision},"snapshot":true${cut},"joined":[${run}],"left":[]}`
-  return { frame: new Outgoing(text), shown: run.length }
+  return { frame: new EncodedMessage(text), shown: run.length }
 }

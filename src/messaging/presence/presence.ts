@@ -1,5 +1,5 @@
 import { tooMany } from '../../errors.js'
-import type { Outgoing } from '../../protocol/encoded-message.js'
+import type { EncodedMessage } from '../../protocol/encoded-message.js'
 import type { MessageBroker, PresenceChange, Roster } from '../../storage/message-broker.js'
 import { tierPlace } from '../../protocol/channel-names.js'
 import { Occupancy, type OccupancyOptions } from './occupancy.js'
@@ -80,7 +80,7 @@ export class Presence {
   }
 
   /** Who is in a place now, as one frame. @throws storage-unavailable */
-  async frame (place: string, dialect: Dialect, requestId?: string): Promise<Outgoing> {
+  async frame (place: string, dialect: Dialect, requestId?: string): Promise<EncodedMessage> {
     const { revision, members } = await this.roster(place)
     return snapshotFrame({ place, revision, joined: members }, dialect, requestId).frame
   }
@@ -185,8 +185,8 @@ function membersOf (view: PlaceView, peerIds: readonly string[] = view.peerIds()
 }
 
 /** Frames that all who speak the same share. */
-function framesByDialect (place: string, delta: PlaceDelta): (dialect: Dialect) => Outgoing[] {
-  const made = new Map<Dialect, Outgoing[]>()
+function framesByDialect (place: string, delta: PlaceDelta): (dialect: Dialect) => EncodedMessage[] {
+  const made = new Map<Dialect, EncodedMessage[]>()
   return dialect => {
     const frames = made.get(dialect) ?? deltaFrames(place, delta, dialect)
     made.set(dialect, frames)

@@ -1,5 +1,5 @@
 import { problem } from '../../errors.js'
-import { Outgoing } from '../../protocol/encoded-message.js'
+import { EncodedMessage } from '../../protocol/encoded-message.js'
 import type { Deadlines } from '../../lib/deadlines.js'
 import { payloadText } from '../../protocol/payload.js'
 import type { Peer } from '../peer.js'
@@ -73,12 +73,12 @@ export class Serving {
   #offered (asking: string, { rid, to, from, deadline }: Offer, data: string) {
     const peer = this.#serversOf(to).at(-1)
     if (!peer) return this.#options.line.answer(asking, { op: 'declined', rid })
-    peer.push(new Outgoing(`{"type":"request","rid":"${rid}","from":${JSON.stringify(from)},"data":${data},"deadline":${deadline}}`))
+    peer.push(new EncodedMessage(`{"type":"request","rid":"${rid}","from":${JSON.stringify(from)},"data":${data},"deadline":${deadline}}`))
   }
 
   /** On all connections: the agent may go on with what it had begun on another. */
   #withdrawn ({ rid, to }: { rid: string, to: string }) {
-    const frame = new Outgoing(JSON.stringify({ type: 'request_cancelled', rid }))
+    const frame = new EncodedMessage(JSON.stringify({ type: 'request_cancelled', rid }))
     for (const peer of this.#serversOf(to)) peer.push(frame)
   }
 

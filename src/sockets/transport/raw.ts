@@ -1,7 +1,7 @@
 import { Duplex } from 'node:stream'
 import type { WebSocket, WebSocketServer } from 'ws'
 import { Batch } from '../batch.js'
-import { fencePing, Outgoing, protocolPing, type Encoding } from '../../protocol/encoded-message.js'
+import { fencePing, EncodedMessage, protocolPing, type Encoding } from '../../protocol/encoded-message.js'
 
 interface Sender { readonly _bufferedBytes?: number }
 /** The parts of a WebSocket of `ws` that have no public name. */
@@ -63,9 +63,9 @@ function attach (server: WebSocketServer): { socket: WebSocket, recorder: Record
   return { socket, recorder }
 }
 
-const samples: ReadonlyArray<{ message: Outgoing, encoding: Encoding, send: (socket: WebSocket) => void }> = [
-  ...lengths.map(length => 'é'.repeat(length >> 1).padEnd(length - (length >> 1), 'e')).map(text => ({ message: new Outgoing(text), encoding: 'json' as const, send: (socket: WebSocket) => socket.send(text) })),
-  ...lengths.map(length => new Outgoing(JSON.stringify(['x'.repeat(length)]))).map(message => ({ message, encoding: 'msgpack' as const, send: (socket: WebSocket) => socket.send(message.packed) })),
+const samples: ReadonlyArray<{ message: EncodedMessage, encoding: Encoding, send: (socket: WebSocket) => void }> = [
+  ...lengths.map(length => 'é'.repeat(length >> 1).padEnd(length - (length >> 1), 'e')).map(text => ({ message: new EncodedMessage(text), encoding: 'json' as const, send: (socket: WebSocket) => socket.send(text) })),
+  ...lengths.map(length => new EncodedMessage(JSON.stringify(['x'.repeat(length)]))).map(message => ({ message, encoding: 'msgpack' as const, send: (socket: WebSocket) => socket.send(message.packed) })),
   { message: protocolPing, encoding: 'json', send: socket => socket.ping() },
   { message: fencePing, encoding: 'json', send: socket => socket.ping(fencePing.text) }
 ]

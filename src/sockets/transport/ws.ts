@@ -1,6 +1,6 @@
 import type { WebSocket, WebSocketServer } from 'ws'
 import type { Batch } from '../batch.js'
-import { type Encoding, opcodes, type Outgoing } from '../../protocol/encoded-message.js'
+import { type Encoding, opcodes, type EncodedMessage } from '../../protocol/encoded-message.js'
 import type { Traffic } from '../traffic.js'
 import type { Transport } from '../transport.js'
 import type { Log } from '../../foundation.js'
@@ -42,7 +42,7 @@ export class WebSocketTransport implements Transport {
   pause (): void { this.socket.pause() }
   resume (): void { this.socket.resume() }
 
-  #send (message: Outgoing, encoding: Encoding) {
+  #send (message: EncodedMessage, encoding: Encoding) {
     this.#onTheWay++
     const sent = (error?: Error | null) => { this.#sent(error) }
     if (message.opcode === opcodes.ping) this.socket.ping(message.text, undefined, sent)

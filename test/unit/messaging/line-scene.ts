@@ -4,7 +4,7 @@ import type { AppendCommand, Appended, BrokerListener, LogPage, LogPosition } fr
 import { MemoryMessageBroker } from '../../../src/storage/memory/message-broker.js'
 import type { Dialect, Peer } from '../../../src/messaging/peer.js'
 import { Rights } from '../../../src/auth/rights.js'
-import type { Outgoing } from '../../../src/protocol/encoded-message.js'
+import type { EncodedMessage } from '../../../src/protocol/encoded-message.js'
 import { until, type Json } from '../../support/harness.js'
 
 export function principal (agentId: string, more: Partial<Principal> = {}): Principal {
@@ -30,7 +30,7 @@ export class Listener implements Peer {
     this.dialect = dialect
   }
 
-  push ({ text }: Outgoing): void {
+  push ({ text }: EncodedMessage): void {
     this.frames.push(JSON.parse(text))
   }
 

@@ -5,7 +5,7 @@ import t from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
 import { rawSocketFault } from '../../../src/sockets/transport/raw.js'
 import { Batch } from '../../../src/sockets/batch.js'
-import { type Encoding, headerSize, Outgoing, protocolPing, textPing, textPong } from '../../../src/protocol/encoded-message.js'
+import { type Encoding, headerSize, EncodedMessage, protocolPing, textPing, textPong } from '../../../src/protocol/encoded-message.js'
 import { receives, street, rawOf } from './pairs.js'
 
 const encodings: Encoding[] = ['json', 'msgpack']
@@ -15,12 +15,12 @@ const sizes = [2, 125, 126, 127, 65_535, 65_536, 65_537, 300_000]
 /** JSON of so many bytes, not all of them one character. */
 const textOf = (size: number) => size < 5 ? '[]' : JSON.stringify([`é${'x'.repeat(size - 6)}`])
 
-const batchOf = (messages: readonly Outgoing[]): Batch => messages.slice(1).reduce((batch, message) => batch.and(message), new Batch(messages[0]!, null))
+const batchOf = (messages: readonly EncodedMessage[]): Batch => messages.slice(1).reduce((batch, message) => batch.and(message), new Batch(messages[0]!, null))
 
 t.test('frames of every length of header are read by a client as they were meant, alone and joined', async t => {
   const { open } = await street(t)
   const pair = await open()
-  const messages = sizes.map(size => new Outgoing(textOf(size)))
+  const messages = sizes.map(size => new EncodedMessage(textOf(size)))
   t.strictSame(messages.map(message => message.size('json')), sizes.map(size => headerSize(size) + size))
   for (const encoding of encodings) {
     for (const message of messages) rawOf(pair.server).write(message.frame(encoding))
@@ -33,7 +33,7 @@ t.test('frames of every length of header are read by a client as they were meant
 })
 
 t.test('a message is made once in each encoding, and bare words are text in both', async t => {
-  const message = new Outgoing('{"type":"x"}')
+  const message = new EncodedMessage('{"type":"x"}')
   for (const encoding of encodings) {
     t.equal(message.frame(encoding), message.frame(encoding))
     t.equal(message.frame(encoding).length, message.size(encoding))
@@ -44,7 +44,7 @@ t.test('a message is made once in each encoding, and bare words are text in both
 })
 
 t.test('sockets that are owed the same come to the same bytes, whichever way they came there', async t => {
-  const [a, b, c] = ['[1]', '[2]', '[3]'].map(text => new Outgoing(text)) as [Outgoing, Outgoing, Outgoing]
+  const [a, b, c] = ['[1]', '[2]', '[3]'].map(text => new EncodedMessage(text)) as [EncodedMessage, EncodedMessage, EncodedMessage]
   const first = new Batch(a, null)
   const [one, two, other] = [first.and(b).and(c), first.and(b).and(c), first.and(c)]
   t.equal(one, two)
@@ -54,10 +54,10 @@ t.test('sockets that are owed the same come to the same bytes, whichever way the
 })
 
 t.test('a batch is its frames one after the other, whatever they are', async () => {
-  const message = fc.oneof(fc.jsonValue().map(value => new Outgoing(JSON.stringify([value]))), fc.constantFrom(protocolPing, textPing))
+  const message = fc.oneof(fc.jsonValue().map(value => new EncodedMessage(JSON.stringify([value]))), fc.constantFrom(protocolPing, textPing))
   fc.assert(fc.property(fc.array(message, { minLength: 1, maxLength: 20 }), fc.constantFrom(...encodings), (messages, encoding) => {
     const joined = batchOf(messages).bytes(encoding)
-    return joined.equals(Buffer.concat(messages.map(message => new Outgoing(message.text, message.opcode).frame(encoding))))
+    return joined.equals(Buffer.concat(messages.map(message => new EncodedMessage(message.text, message.opcode).frame(encoding))))
   }))
 })
 

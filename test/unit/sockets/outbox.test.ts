@@ -1,15 +1,15 @@
 import { decode } from '@msgpack/msgpack'
 import t from 'tap'
 import { RawTransport, WebSocketTransport } from '../../../src/sockets/transport/ws.js'
-import { Outgoing, protocolPing, textPing, type Encoding } from '../../../src/protocol/encoded-message.js'
+import { EncodedMessage, protocolPing, textPing, type Encoding } from '../../../src/protocol/encoded-message.js'
 import { sleep, until } from '../../support/harness.js'
 import { rawOf, receives, street, type Message, type Pair } from './pairs.js'
 
 const encodings: Encoding[] = ['json', 'msgpack']
 /** Texts from two bytes to more than the longest header says in 16 bits. */
 const texts = [2, 100, 125, 126, 1_000, 65_535, 65_536, 100_000].map(size => JSON.stringify('x'.repeat(Math.max(0, size - 4))).replace(/^.*$/, '[$&]'))
-const large = (n: number) => new Outgoing(JSON.stringify({ n, pad: 'p'.repeat(1_000_000) }))
-const small = (n: number) => new Outgoing(`{"n":${n}}`)
+const large = (n: number) => new EncodedMessage(JSON.stringify({ n, pad: 'p'.repeat(1_000_000) }))
+const small = (n: number) => new EncodedMessage(`{"n":${n}}`)
 
 const numberIn = (message: Message): number => (typeof message === 'string' ? JSON.parse(message) : decode(message)).n
 const numbersOf = ({ received }: Pair) => received.map(numberIn)
@@ -22,7 +22,7 @@ for (const tls of [false, true]) {
     t.test(`everything of a tick leaves in one write, in order, as ${encoding}${tls ? ' over TLS' : ''}`, async t => {
       const { open, traffic } = await street(t, { tls })
       const pair = await open({ encoding })
-      const messages = [protocolPing, textPing, ...texts.map(text => new Outgoing(text))]
+      const messages = [protocolPing, textPing, ...texts.map(text => new EncodedMessage(text))]
       for (const message of messages) pair.outbox.push(message)
       t.equal(pair.writes.length, 0, 'not before the end of the tick')
       const received = await receives(pair, messages.length - 1)

@@ -21,7 +21,7 @@ async function listen (t: Test, server: Server): Promise<string> {
 
 const serve = (t: Test, listener: RequestListener) => listen(t, createServer(listener))
 
-/** Outgoing calls that may reach this machine. */
+/** EncodedMessage calls that may reach this machine. */
 function callsFor (t: Test, options: Partial<OutgoingOptions> = {}) {
   const calls = new OutgoingCalls({ now: manualClock(), allowLoopback: () => true, ...options })
   t.teardown(() => calls.close())
