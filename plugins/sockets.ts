@@ -9,8 +9,6 @@ import { Visitors } from '../src/limits/long-requests.js'
 import { closeCodes } from '../src/protocol/codes.js'
 import { Disconnects } from '../src/sockets/disconnects.js'
 import { DashboardHandshake } from '../src/sockets/dashboard-handshake.js'
-import { agentsHandlers, dashboardHandlers, publicHandlers } from '../src/sockets/handlers/index.js'
-import { v1Handlers } from '../src/sockets/handlers/v1/index.js'
 import { Handshake } from '../src/sockets/handshake.js'
 import { FleetSockets } from '../src/sockets/fleet.js'
 import { Flusher } from '../src/sockets/flusher.js'
@@ -23,7 +21,7 @@ import { Places } from '../src/limits/connection-slots.js'
 import type { SocketServices } from '../src/sockets/services.js'
 import { Throttle } from '../src/sockets/throttle.js'
 import { Ticker } from '../src/sockets/broadcasts.js'
-import type { Tier } from '../src/sockets/tiers.js'
+import { tierHandlers, type Tier } from '../src/sockets/tiers.js'
 import { Traffic } from '../src/sockets/traffic.js'
 import { V1Handshake } from '../src/sockets/v1-handshake.js'
 
@@ -42,7 +40,7 @@ function createTiers ({ options, registry, peerKeys }: Core, services: SocketSer
       name: 'public',
       options: publicWs,
       view: 'public',
-      handlers: publicHandlers,
+      handlers: tierHandlers.public,
       handshake: null,
       timeoutCode: closeCodes.policyViolation,
       takesQueryToken: false,
@@ -52,7 +50,7 @@ function createTiers ({ options, registry, peerKeys }: Core, services: SocketSer
       name: 'agents',
       options: agentsWs,
       view: 'full',
-      handlers: agentsHandlers,
+      handlers: tierHandlers.agents,
       handshake: new Handshake(services),
       timeoutCode: closeCodes.policyViolation,
       takesQueryToken: true,
@@ -63,7 +61,7 @@ function createTiers ({ options, registry, peerKeys }: Core, services: SocketSer
       name: 'dashboard',
       options: dashboardWs,
       view: 'full',
-      handlers: dashboardHandlers,
+      handlers: tierHandlers.dashboard,
       handshake: new DashboardHandshake(services),
       timeoutCode: closeCodes.tokenInvalid,
       // The page of existing clients sends it there too, without the fingerprint: its first frame decides.
@@ -75,7 +73,7 @@ function createTiers ({ options, registry, peerKeys }: Core, services: SocketSer
       // Nothing is sent at intervals here.
       options: { ...v1Ws, intervalMs: v1Ws.pingIntervalMs },
       view: 'public',
-      handlers: v1Handlers,
+      handlers: tierHandlers.v1,
       handshake: new V1Handshake(services, { maxPerPeer, maxWithKey: digest => peerKeys.limitOf(digest) }),
       timeoutCode: closeCodes.tokenInvalid,
       takesQueryToken: true,

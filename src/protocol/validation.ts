@@ -44,6 +44,11 @@ export function fieldErrors (schema: TSchema, value: unknown): FieldError[] {
   return [...byPath].map(([path, message]) => ({ path, message }))
 }
 
+/** Whether `value` matches a schema. */
+export function matches<T extends TSchema> (schema: T, value: unknown): value is Static<T> {
+  return checkerOf(schema).Check(value)
+}
+
 /** @throws validation-failed with one entry per wrong field */
 export function assertValid<T extends TSchema> (schema: T, value: unknown): asserts value is Static<T> {
   const errors = fieldErrors(schema, value)

@@ -1,3 +1,5 @@
+import type { Dashboard } from '../dashboard/dashboard.js'
+import type { DataFrameType } from '../dashboard/frame.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import { expiryNoticeSeconds } from './handshake.js'
@@ -133,4 +135,21 @@ function sendStatistics (connection: Connection, now: number, statistics: () => 
   if (now < connection.nextStatsAt) return
   connection.nextStatsAt = now + connection.tier.options.intervalMs
   connection.sendLatest('stats', () => [statistics()])
+}
+
+/** The data frames of a dashboard, in the order in which a new dashboard receives them. */
+export const dataFrameTypes: readonly DataFrameType[] = ['monitoring', 'health', 'agents', 'logs', 'alert']
+
+/**
+ * Sends current data frames to one dashboard, without an effect on the others.
+ * @returns the types of the frames that could not be made
+ */
+export function sendDataFrames (connection: Connection, dashboard: Dashboard, types: readonly DataFrameType[]): DataFrameType[] {
+  const failed: DataFrameType[] = []
+  for (const type of types) {
+    const text = dashboard.frame(type)
+    if (text === undefined) failed.push(type)
+    else if (text !== null) connection.send(text)
+  }
+  return failed
 }

@@ -177,7 +177,7 @@ export class Connection implements Peer {
   }
 
   /** Says what became of a frame: only to those who asked. */
-  ack ({ requestId }: Frame, outcome: object = {}): void {
+  ack ({ requestId }: { requestId?: string }, outcome: object = {}): void {
     if (requestId !== undefined) this.sendFrame({ type: 'ack', requestId, ...outcome })
   }
 

@@ -5,7 +5,7 @@ import type { DashboardAuthFrame } from '../protocol/frames/dashboard.js'
 import type { Connection } from './connection.js'
 import { isFrameLike } from '../protocol/parse.js'
 import { pongFor, type TierHandshake, type UpgradeCredentials } from './handshake.js'
-import { sendFrames } from './handlers/dashboard/send-frames.js'
+import { dataFrameTypes, sendDataFrames } from './broadcasts.js'
 import { reportRefusal } from './refusals.js'
 import type { SocketServices } from './services.js'
 
@@ -85,6 +85,6 @@ export class DashboardHandshake implements TierHandshake {
     if (hub.isFull(connection.tier)) return connection.close(closeCodes.tryAgainLater, 'Too many connections')
     hub.identify(connection, verdict.principal)
     dashboard.logs.add({ level: 'INFO', message: `New connection (${hub.countOf('dashboard')} total)`, source: 'dashboard', user_id: verdict.principal.subject })
-    sendFrames(connection, dashboard, ['monitoring', 'health', 'agents', 'logs', 'alert'])
+    sendDataFrames(connection, dashboard, dataFrameTypes)
   }
 }

@@ -1,12 +1,11 @@
 import { isProblem } from '../errors.js'
-import { fieldErrors } from '../protocol/validation.js'
 import { closeCodes, errorOf } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import { FrameQueue, type QueuedFrame } from './frame-queue.js'
 import { isFrameLike, PoisonousFrame, requestIdOf, typeText, type Frame } from '../protocol/parse.js'
 import { reportRefusal } from './refusals.js'
 import type { SocketServices } from './services.js'
-import type { FrameHandler } from './tiers.js'
+import type { FrameHandler } from './handlers/define.js'
 
 const maxQueued = 1000
 /** While a frame is handled the socket is not read: more than the network brought along until then comes only out of compressed frames. */
@@ -129,10 +128,8 @@ export class Inbox {
     if (!isFrameLike(frame)) return connection.fail('malformed_message', 'Expected a JSON object')
     const handler = this.#handlerOf(frame)
     if (!handler) return connection.fail('unknown_type', `Unknown message type: ${typeText(frame.type)}`, frame)
-    const [error] = fieldErrors(handler.schema, frame)
-    if (error) return connection.fail(handler.codes?.[error.path] ?? 'invalid_frame', handler.invalid ?? `${error.path}: ${error.message}`, frame)
-    const handling = handler.handle(connection, frame as Frame, this.#services)
-    return handling && handler.answersLater ? this.#owe(handling, frame as Frame) : handling
+    const handling = handler.handle(connection, frame, this.#services)
+    return handling && handler.answersLater ? this.#owe(handling, requestIdOf(frame)) : handling
   }
 
   #handlerOf (frame: unknown): FrameHandler | undefined {
@@ -140,7 +137,7 @@ export class Inbox {
   }
 
   /** The next frames do not wait for this answer, unless too many are owed. */
-  #owe (handling: Promise<void>, { requestId }: Frame): Promise<void> | void {
+  #owe (handling: Promise<void>, requestId: string | undefined): Promise<void> | void {
     if (requestId !== undefined) (this.#owedIds ??= new Set()).add(requestId)
     this.#owed++
     const answered = handling.catch(error => this.#report(error, { requestId })).then(() => {

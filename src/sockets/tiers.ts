@@ -1,24 +1,13 @@
-import type { TSchema } from '@sinclair/typebox'
 import type { ResolvedOptions } from '../options.js'
 import type { View } from '../registry/query.js'
-import type { ErrorCode } from '../protocol/codes.js'
-import type { Connection } from './connection.js'
+import { channelHandlers } from './handlers/channels.js'
+import { accountHandlers, commonHandlers, discoveryHandlers } from './handlers/common.js'
+import { dashboardHandlers } from './handlers/dashboard.js'
+import { handlersByType, type FrameHandler } from './handlers/define.js'
+import { directHandlers } from './handlers/direct.js'
+import { requestHandlers } from './handlers/requests.js'
+import { v1Handlers } from './handlers/v1.js'
 import type { TierHandshake } from './handshake.js'
-import type { Frame } from '../protocol/parse.js'
-import type { SocketServices } from './services.js'
-
-export interface FrameHandler {
-  schema: TSchema
-  /** What a frame that breaks the schema is answered with, where clients know a text. */
-  invalid?: string
-  /** Codes for members that break the schema, by their paths; else it is `invalid_frame`. */
-  codes?: Readonly<Record<string, ErrorCode>>
-  /** The answer may take long, and the next frames do not wait for it. */
-  answersLater?: true
-  /** Its requestId is that of an earlier frame which has no answer yet. */
-  namesOpen?: true
-  handle (connection: Connection, frame: Frame, services: SocketServices): Promise<void> | void
-}
 
 export type TierName = 'public' | 'agents' | 'dashboard' | 'v1'
 
@@ -36,4 +25,12 @@ export interface Tier {
   handlers: ReadonlyMap<string, FrameHandler>
   /** Silence after which the server sends a protocol ping (ms). */
   protocolPingMs: number
+}
+
+/** The frames that clients of each tier may send, by `type`. */
+export const tierHandlers: Readonly<Record<TierName, ReadonlyMap<string, FrameHandler>>> = {
+  public: handlersByType({ ...commonHandlers, ...discoveryHandlers }),
+  agents: handlersByType({ ...commonHandlers, ...channelHandlers, ...directHandlers, ...requestHandlers, ...accountHandlers }),
+  dashboard: handlersByType({ ...commonHandlers, ...dashboardHandlers }),
+  v1: handlersByType({ ...v1Handlers, ping: commonHandlers.ping })
 }

@@ -6,13 +6,10 @@ import { exampleOf } from '../../../src/protocol/asyncapi.js'
 import agentRegistry from '../../../src/index.js'
 import { catalogues } from '../../../src/protocol/frames/catalogues.js'
 import { closeCodes, closeMeanings, errorCodes, errorMeanings } from '../../../src/protocol/codes.js'
-import { agentsHandlers, dashboardHandlers, publicHandlers } from '../../../src/sockets/handlers/index.js'
-import { v1Handlers } from '../../../src/sockets/handlers/v1/index.js'
-import type { FrameHandler, TierName } from '../../../src/sockets/tiers.js'
+import { tierHandlers as handlers, type TierName } from '../../../src/sockets/tiers.js'
 import { build, until, withDefaults, type Client, type Harness, type Json } from '../../support/harness.js'
 import { dashboard } from '../sockets/dashboard-helper.js'
 
-const handlers: Record<TierName, ReadonlyMap<string, FrameHandler>> = { public: publicHandlers, agents: agentsHandlers, dashboard: dashboardHandlers, v1: v1Handlers }
 const tiers = Object.keys(handlers) as TierName[]
 
 const documentOf = async (registry: Harness): Promise<Json> => (await registry.get('/asyncapi.json')).body

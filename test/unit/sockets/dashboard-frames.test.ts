@@ -134,7 +134,7 @@ t.test('what a refresh or an agents request cannot bring is told in its ack and 
   await registry.post('/agents/agent-one/metrics', { token, body: { total_requests: 5 } })
   store.isBroken = true
   t.strictSame(await ask('refresh_request'), { types: ['health', 'refresh_ack'], ack: { status: 'error', message: 'Refresh failed: no monitoring, agents' } })
-  t.strictSame(await ask('agents_request'), { types: ['agents_ack'], ack: { status: 'error', message: 'Failed to send agents data: they cannot be shown' } })
+  t.strictSame(await ask('agents_request'), { types: ['agents_ack'], ack: { status: 'error', message: 'Failed to send agents data: they cannot be rendered' } })
   t.match(await entryOf(client, /^No agents frame/), { level: 'ERR', source: 'monitoring' })
   store.isBroken = false
   t.match(await ask('agents_request'), { types: ['agents', 'agents_ack'], ack: { status: 'completed' } })
