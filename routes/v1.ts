@@ -4,7 +4,7 @@ import { collectMethods } from '../src/http/methods.js'
 import type { Sockets } from '../plugins/sockets.js'
 import type { Core } from '../src/core.js'
 import { PeerTokenAnswer, PeerTokenBody, v1Answers, V1Usage, IdempotencyHeaders } from '../src/protocol/schemas/peers.js'
-import { assertTakesPart } from '../src/messaging/participation.js'
+import { assertParticipates } from '../src/messaging/access.js'
 import { assertOperator, callerOf, identifyCaller } from './v1/caller.js'
 import channelRoutes from './v1/channels.js'
 import { createErrorHandler } from './v1/errors.js'
@@ -40,7 +40,7 @@ const v1Routes: FastifyPluginAsyncTypebox<V1Services> = async function v1Routes 
     schema: { tags, summary: 'A token for a peer, with rights that whoever asks has', headers: IdempotencyHeaders, body: PeerTokenBody, response: v1Answers(PeerTokenAnswer) }
   }, async function mintPeerToken (request) {
     const caller = callerOf(request)
-    assertTakesPart(caller)
+    assertParticipates(caller)
     return once(core, request, async () => {
       const { token, expiresAt } = peerTokens.mint(caller, request.body)
       return { token, expiresAt }

@@ -1,10 +1,9 @@
 import { problem } from '../errors.js'
 import { channelNamed } from '../protocol/channel-names.js'
-import type { Sender } from '../messaging/peer.js'
-import { isUsersName } from '../messaging/participation.js'
 import type { PeerTokenBody } from '../protocol/schemas/peers.js'
 import type { Clock } from '../lib/clock.js'
-import { mayGrant } from './channel-grants.js'
+import type { Principal } from './principal.js'
+import { isUserName, type Rights } from './rights.js'
 import type { IssuedToken, Tokens } from './tokens.js'
 
 export interface PeerTokensOptions {
@@ -14,6 +13,9 @@ export interface PeerTokensOptions {
   maxLifeMs: number
   isRegistered: (agentId: string) => boolean
 }
+
+/** The caller that asks for a token. */
+interface Minter { readonly peerId: string, readonly bearer: Principal, readonly rights: Rights }
 
 const maxMetadataBytes = 8192
 const maxPeerMetadataBytes = 4096
@@ -32,7 +34,7 @@ export class PeerTokens {
    * A token with rights that the minter has, which does not outlive the minter's own.
    * @throws invalid-channel, channel-reserved; channel-not-authorized, insufficient-permissions; name-taken; request-too-large
    */
-  mint (minter: Sender, { expiresInSec, ...request }: PeerTokenBody): IssuedToken {
+  mint (minter: Minter, { expiresInSec, ...request }: PeerTokenBody): IssuedToken {
     this.assertName(minter, request.peerId)
     this.#assertRights(minter, request)
     assertSize('metadata', request.metadata, maxMetadataBytes)
@@ -46,16 +48,16 @@ export class PeerTokens {
   }
 
   /** Nobody appears under the name of an agent or a user but these themselves. @throws name-taken */
-  assertName (sender: Sender, peerId: string): void {
-    if (sender.peerId === peerId) return
-    if (peerId.startsWith('$') || isUsersName(peerId) || this.#options.isRegistered(peerId)) throw problem('name-taken', `The name '${peerId}' is somebody else's`)
+  assertName (minter: Minter, peerId: string): void {
+    if (minter.peerId === peerId) return
+    if (peerId.startsWith('$') || isUserName(peerId) || this.#options.isRegistered(peerId)) throw problem('name-taken', `The name '${peerId}' is somebody else's`)
   }
 
-  #assertRights ({ rights }: Sender, { channels, permissions }: Pick<PeerTokenBody, 'channels' | 'permissions'>) {
+  #assertRights ({ rights }: Minter, { channels, permissions }: Pick<PeerTokenBody, 'channels' | 'permissions'>) {
     for (const channel of channels) channelNamed(channel, 'v1')
     for (const action of permissions) {
       if (!rights.mayAnywhere(action)) throw problem('insufficient-permissions', `Your own token does not allow to ${action}`)
-      const beyond = action === 'send' ? undefined : channels.find(channel => !mayGrant(rights, action, channel))
+      const beyond = action === 'send' ? undefined : channels.find(channel => !rights.mayGrant(action, channel))
       if (beyond !== undefined) throw problem('channel-not-authorized', `Your own token does not allow to ${action} in ${beyond}`)
     }
   }

@@ -1,10 +1,9 @@
-import { callHook } from '../protocol/hooks.js'
 import { HookTimeoutError, problem, type ProblemError } from '../errors.js'
 import type { AuthorizePublishHook, AuthorizeSubscribeHook } from '../options.js'
-import type { Action } from '../protocol/schemas/messaging.js'
 import { shownName, shownPattern } from '../protocol/channel-names.js'
+import { callHook } from '../protocol/hooks.js'
+import type { Action } from '../protocol/schemas/messaging.js'
 import type { Sender } from './peer.js'
-import { assertTakesPart } from './participation.js'
 
 export interface AccessOptions {
   authorizePublish?: AuthorizePublishHook | undefined
@@ -15,18 +14,27 @@ export interface AccessOptions {
 
 type ChannelAction = Extract<Action, 'subscribe' | 'publish' | 'presence' | 'history'>
 
+const verbs: Readonly<Record<ChannelAction, string>> = {
+  subscribe: 'subscribe to',
+  publish: 'publish to',
+  presence: 'list the peers of',
+  history: 'read the history of'
+}
 const actions: readonly ChannelAction[] = ['subscribe', 'publish', 'presence', 'history']
 
-function notAllowed ({ rights, dialect }: Sender, action: ChannelAction, channel: string): ProblemError {
-  const isKnown = actions.some(other => rights.may(other, channel))
-  const name = shownName(channel, dialect)
-  return isKnown ? problem('insufficient-permissions', `The token does not allow to ${verbs[action]} ${name}`) : problem('channel-not-authorized', `The token does not allow the channel ${name}`)
+/** @throws insufficient-permissions */
+export function assertParticipates ({ rights }: Sender): void {
+  if (!rights.mayParticipate) throw problem('insufficient-permissions', 'Names that begin with user- are reserved for users')
 }
 
-const verbs: Readonly<Record<ChannelAction, string>> = { subscribe: 'subscribe to', publish: 'publish to', presence: 'see who is in', history: 'read the history of' }
+/** For actions that concern no channel. @throws insufficient-permissions */
+export function assertMay (sender: Sender, action: Action): void {
+  assertParticipates(sender)
+  if (!sender.rights.mayAnywhere(action)) throw problem('insufficient-permissions', `This token may not ${action}`)
+}
 
-/** What somebody may do with a channel, by token and by the host. */
-export class Access {
+/** Decides by the grants of a token, and by the hooks of the host application, what a sender may do in a channel. */
+export class ChannelAccess {
   readonly #options: AccessOptions
 
   constructor (options: AccessOptions) {
@@ -35,41 +43,47 @@ export class Access {
 
   /** @throws insufficient-permissions; channel-not-authorized */
   assertMay (sender: Sender, action: ChannelAction, channel: string): void {
-    assertTakesPart(sender)
+    assertParticipates(sender)
     if (!sender.rights.may(action, channel)) throw notAllowed(sender, action, channel)
   }
 
-  /** For all channels that a pattern matches. @throws insufficient-permissions; channel-not-authorized */
-  assertMayAll (sender: Sender, pattern: string): void {
-    assertTakesPart(sender)
-    if (!sender.rights.mayAll('subscribe', pattern)) throw problem('channel-not-authorized', `The token does not allow all of ${shownPattern(pattern)}`)
+  /** For a subscription to every channel that a pattern matches. @throws insufficient-permissions; channel-not-authorized */
+  assertMaySubscribeAll (sender: Sender, pattern: string): void {
+    assertParticipates(sender)
+    if (sender.rights.mayAll('subscribe', pattern)) return
+    throw problem('channel-not-authorized', `This token may not subscribe to all channels that ${shownPattern(pattern)} matches`)
   }
 
-  /** Who takes part is seen by everybody who may see who is in any channel. @throws insufficient-permissions */
-  assertSeesTier (sender: Sender): void {
-    assertTakesPart(sender)
-    if (!sender.rights.mayAnywhere('presence')) throw problem('insufficient-permissions', 'The token does not allow to see who is there')
+  /** The presence of the whole tier is open to senders with the right `presence` in any channel. @throws insufficient-permissions */
+  assertMaySeeTier (sender: Sender): void {
+    assertParticipates(sender)
+    if (!sender.rights.mayAnywhere('presence')) throw problem('insufficient-permissions', 'This token may not list the connected peers')
   }
 
-  /** Nothing when no hook is asked. @param channel as the sender writes it @throws channel-not-authorized when the host refuses; hook-failed when it does not answer */
-  askToPublish (sender: Sender, channel: string, data: string): Promise<void> | undefined {
+  /**
+   * Calls the hook `authorizePublish`.
+   * @param channel as the sender writes it
+   * @returns nothing where the host has no hook
+   * @throws channel-not-authorized when the hook refuses or fails; hook-failed when it does not answer in time
+   */
+  authorizePublish (sender: Sender, channel: string, data: string): Promise<void> | undefined {
     const { authorizePublish: hook } = this.#options
-    return hook && this.#ask('authorizePublish', () => hook({ ...contextOf(sender, channel), data }))
+    return hook && this.#authorize('authorizePublish', () => hook({ ...contextOf(sender, channel), data }))
   }
 
-  /** The same before a subscription. */
-  askToSubscribe (sender: Sender, channel: string): Promise<void> | undefined {
+  /** Calls the hook `authorizeSubscribe`, as `authorizePublish` does. */
+  authorizeSubscribe (sender: Sender, channel: string): Promise<void> | undefined {
     const { authorizeSubscribe: hook } = this.#options
-    return hook && this.#ask('authorizeSubscribe', () => hook(contextOf(sender, channel)))
+    return hook && this.#authorize('authorizeSubscribe', () => hook(contextOf(sender, channel)))
   }
 
-  async #ask (name: string, hook: () => unknown): Promise<void> {
-    const answer = await this.#answer(name, hook)
-    if (answer !== true) throw problem('channel-not-authorized', 'Refused by the host')
+  async #authorize (name: string, hook: () => unknown): Promise<void> {
+    const result = await this.#call(name, hook)
+    if (result !== true) throw problem('channel-not-authorized', 'Refused by the host')
   }
 
-  /** What goes wrong in a hook is for the host to know, and a refusal for the client. */
-  async #answer (name: string, hook: () => unknown): Promise<unknown> {
+  /** The error of a hook is reported to the host; for the client it is a refusal. */
+  async #call (name: string, hook: () => unknown): Promise<unknown> {
     try {
       return await callHook(name, this.#options.hookTimeoutMs, hook)
     } catch (error) {
@@ -80,4 +94,14 @@ export class Access {
   }
 }
 
-const contextOf = ({ peerId, bearer }: Sender, channel: string) => ({ channel, peerId, principal: bearer })
+function notAllowed ({ rights, dialect }: Sender, action: ChannelAction, channel: string): ProblemError {
+  const name = shownName(channel, dialect)
+  const hasOtherRight = actions.some(other => rights.may(other, channel))
+  return hasOtherRight
+    ? problem('insufficient-permissions', `This token may not ${verbs[action]} ${name}`)
+    : problem('channel-not-authorized', `This token may not use the channel ${name}`)
+}
+
+function contextOf ({ peerId, bearer }: Sender, channel: string) {
+  return { channel, peerId, principal: bearer }
+}

@@ -1,5 +1,5 @@
 import type { EncodedMessage } from '../protocol/encoded-message.js'
-import type { Access } from './access.js'
+import type { ChannelAccess } from './access.js'
 import type { Appended, LogEntry, LogPosition } from '../storage/message-broker.js'
 import { channelNamed, isPattern, patternNamed, tierPlace } from '../protocol/channel-names.js'
 import type { History } from './history.js'
@@ -26,7 +26,7 @@ export type ChannelsOptions = Omit<SubscribingOptions, 'subscriptions'> & { onEr
 /** Channels: who is subscribed to them, what is published in them, and what was. */
 export class Channels {
   readonly #options: ChannelsOptions
-  readonly #access: Access
+  readonly #access: ChannelAccess
   readonly #subscriptions: Subscriptions
   readonly #subscribing: Subscribing
   /** Where the host is asked, the last that each sender wanted to publish. */
@@ -62,7 +62,7 @@ export class Channels {
   async publish (sender: Sender, { channel: text, data, msgId, origin }: PublishRequest): Promise<Appended> {
     const channel = channelNamed(text, sender.dialect)
     this.#access.assertMay(sender, 'publish', channel)
-    const asked = this.#access.askToPublish(sender, text, data)
+    const asked = this.#access.authorizePublish(sender, text, data)
     if (asked) await this.#inTurn(sender, asked)
     return this.append(channel, { from: sender.peerId, data, msgId, origin })
   }
@@ -83,7 +83,7 @@ export class Channels {
   /** The place where those are who are subscribed to a channel, for somebody who may see them. @throws as `publish` does */
   placeFor (sender: Sender, text: string): string {
     if (sender.dialect === 'agents' && text === tierPlace) {
-      this.#access.assertSeesTier(sender)
+      this.#access.assertMaySeeTier(sender)
       return tierPlace
     }
     const channel = channelNamed(text, sender.dialect)

@@ -1,7 +1,7 @@
 import { EncodedMessage } from '../protocol/encoded-message.js'
 import type { LogEntry, LogPosition } from '../storage/message-broker.js'
 import { shownName } from '../protocol/channel-names.js'
-import type { Dialect } from './peer.js'
+import type { Dialect } from '../protocol/channel-names.js'
 
 /** A message of a channel as JSON text without its type and channel; every answer and frame shows it so. */
 export function messageText ({ from, data, metadata, offset, at }: LogEntry, epoch: string, withMetadata: boolean): string {

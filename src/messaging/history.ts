@@ -1,7 +1,7 @@
 import type { LogEntry, LogPage, LogPosition } from '../storage/message-broker.js'
 import { shownName } from '../protocol/channel-names.js'
 import { messageText } from './delivery.js'
-import type { Dialect } from './peer.js'
+import type { Dialect } from '../protocol/channel-names.js'
 
 /** Leaves room for the rest of a frame, which common clients limit to 1 MiB. */
 const maxBytes = 900_000

@@ -3,21 +3,21 @@ import { EncodedMessage } from '../protocol/encoded-message.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Registry } from '../registry/registry.js'
 import type { MessageBroker, BrokerListener, LogEntry, LogPosition, PresenceChange, Roster } from '../storage/message-broker.js'
-import { Access } from './access.js'
+import { ChannelAccess } from './access.js'
 import { tierPlace } from '../protocol/channel-names.js'
 import { Channels } from './channels.js'
 import { Deadlines } from '../lib/deadlines.js'
 import { Direct } from './direct/direct.js'
 import { channelOf } from '../storage/log-names.js'
 import type { Peer } from './peer.js'
-import { Peers } from './peers.js'
+import { Peers } from './peer.js'
 import { Presence } from './presence/presence.js'
 import { profileOf } from './presence/profile.js'
 import { RequestLine } from './requests/request-channel.js'
 import { Requests } from './requests/requests.js'
 import { Serving } from './requests/responder.js'
 import { Signals } from './signals.js'
-import { isUsersName } from './participation.js'
+import { isUserName } from '../auth/rights.js'
 
 export interface MessagingOptions {
   broker: MessageBroker
@@ -44,12 +44,12 @@ export class Messaging implements BrokerListener {
     this.signals = new Signals(broker)
     this.presence = new Presence({ broker, signals: this.signals, deadlines: this.#deadlines, profile: (bearer, said) => profileOf(bearer, registry.replica.get(bearer.agentId ?? '')?.record, said) })
     const { signals, peers, presence } = this
-    const access = new Access({ ...options, hookTimeoutMs: options.limits.hookTimeoutMs, onError })
+    const access = new ChannelAccess({ ...options, hookTimeoutMs: options.limits.hookTimeoutMs, onError })
     this.channels = new Channels({ broker, presence, access, deadlines: this.#deadlines, maxSubscriptions: options.messaging.maxSubscriptions, onError })
     const { agentsWs: { maxMessageSize: maxDataBytes }, messaging: { maxRequests: maxPerConnection, maxRequestsPerProcess: maxRequests } } = options
     const line = new RequestLine(broker, signals)
     const common = { broker, signals, line, peers, deadlines: this.#deadlines, replica: registry.replica, maxDataBytes, onError }
-    const registeredAt = (id: string) => isUsersName(id) ? undefined : registry.replica.get(id)?.record.registeredAt
+    const registeredAt = (id: string) => isUserName(id) ? undefined : registry.replica.get(id)?.record.registeredAt
     this.direct = new Direct({ ...common, registeredAt, metadataOf: id => presence.metadataOf(id) })
     this.requests = new Requests({ ...common, maxPerConnection, maxRequests, processesOf: id => presence.processesOf(id) })
     this.serving = new Serving(common)

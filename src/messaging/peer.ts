@@ -1,11 +1,10 @@
 import type { Principal } from '../auth/principal.js'
-import type { EncodedMessage } from '../protocol/encoded-message.js'
 import type { Rights } from '../auth/rights.js'
+import { Multimap } from '../lib/multimap.js'
+import type { Dialect } from '../protocol/channel-names.js'
+import type { EncodedMessage } from '../protocol/encoded-message.js'
 
-/** How a connection speaks: names of channels and a few frames differ. */
-export type Dialect = 'agents' | 'v1'
-
-/** Somebody who says something, by a connection or without one. */
+/** The sender of a message: a connection, or a caller of the REST API. */
 export interface Sender {
   readonly peerId: string
   readonly dialect: Dialect
@@ -13,14 +12,37 @@ export interface Sender {
   readonly bearer: Principal
 }
 
-/** Somebody who takes part, through one connection. */
+/** A connection that takes part in messaging. A peer may have several. */
 export interface Peer extends Sender {
-  /** Of the connection. */
+  /** The id of the connection. */
   readonly id: string
   readonly isOpen: boolean
-  /** It only looks on: it is asked nothing. */
+  /** An observer receives messages, but no requests. */
   readonly observes: boolean
   push (message: EncodedMessage): void
-  /** Calls back once what was sent so far has left, a tick later at the earliest; of a kind only the last counts. */
-  whenSent (kind: string, go: () => void): void
+  /** Calls back when everything sent so far has left, at the earliest in the next tick. A later call of the same kind replaces an earlier one. */
+  whenSent (kind: string, callback: () => void): void
+}
+
+/** The connections of this process by peer id. */
+export class Peers {
+  readonly #connections = new Multimap<string, Peer>()
+
+  /** @returns whether this is the first connection of its peer */
+  add (peer: Peer): boolean {
+    return this.#connections.add(peer.peerId, peer)
+  }
+
+  /** @returns whether this was the last connection of its peer */
+  delete (peer: Peer): boolean {
+    return this.#connections.delete(peer.peerId, peer)
+  }
+
+  of (peerId: string): readonly Peer[] {
+    return this.#connections.of(peerId)
+  }
+
+  all (): Generator<Peer> {
+    return this.#connections.values()
+  }
 }

@@ -1,4 +1,4 @@
-import type { Access } from './access.js'
+import type { ChannelAccess } from './access.js'
 import type { MessageBroker, LogPage, LogPosition } from '../storage/message-broker.js'
 import { channelNamed, isPattern, patternNamed, shownName, shownPattern, tierPlace } from '../protocol/channel-names.js'
 import type { Deadlines } from '../lib/deadlines.js'
@@ -12,7 +12,7 @@ import type { Subscriptions } from './subscriptions.js'
 export interface SubscribingOptions {
   broker: MessageBroker
   presence: Presence
-  access: Access
+  access: ChannelAccess
   deadlines: Deadlines
   subscriptions: Subscriptions
   /** Of a connection. */
@@ -97,7 +97,7 @@ export class Subscribing {
     const { access } = this.#options
     access.assertMay(peer, 'subscribe', channel)
     if (request.presence) access.assertMay(peer, 'presence', channel)
-    await access.askToSubscribe(peer, request.channel)
+    await access.authorizeSubscribe(peer, request.channel)
     if (!peer.isOpen) return
     const known = this.#holdings.of(peer)?.channels.get(channel)
     if (known) await this.#again(known, request, told)
@@ -149,8 +149,8 @@ export class Subscribing {
 
   async #toPattern (peer: Peer, pattern: string, { channel, since, includeSenderMetadata: withMetadata = false }: SubscribeRequest, told: OnSubscribed) {
     const { access, subscriptions } = this.#options
-    access.assertMayAll(peer, pattern)
-    await access.askToSubscribe(peer, channel)
+    access.assertMaySubscribeAll(peer, pattern)
+    await access.authorizeSubscribe(peer, channel)
     if (!peer.isOpen) return
     const known = this.#holdings.of(peer)?.patterns.get(pattern)
     const subscription = known ?? new PatternSubscription(peer)
@@ -171,8 +171,8 @@ export class Subscribing {
   /** Presence alone: nothing is published there. */
   async #toTier (peer: Peer, { since }: SubscribeRequest, told: OnSubscribed) {
     const { access, presence } = this.#options
-    access.assertSeesTier(peer)
-    await access.askToSubscribe(peer, tierPlace)
+    access.assertMaySeeTier(peer)
+    await access.authorizeSubscribe(peer, tierPlace)
     if (!peer.isOpen) return
     const known = this.#holdings.of(peer)
     if (!known?.seesTier) this.#holdings.roomOf(peer).seesTier = true

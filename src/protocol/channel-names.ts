@@ -1,6 +1,8 @@
 import { problem } from '../errors.js'
 import { isPoisonousKey } from './schemas/common.js'
-import type { Dialect } from '../messaging/peer.js'
+
+/** The protocol of a connection. Names of channels and a few frames differ. */
+export type Dialect = 'agents' | 'v1'
 
 /** The place that everybody is in who takes part, and the channel by which that is seen. */
 export const tierPlace = '$agents'

@@ -2,7 +2,6 @@ import { isProblem } from '../errors.js'
 import type { Principal } from '../auth/principal.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
-import { mayTakePart } from '../messaging/participation.js'
 import { isFrameLike, PoisonousFrame, type Frame } from '../protocol/parse.js'
 import type { AuthFrame } from '../protocol/frames/agents.js'
 import { reportRefusal } from './refusals.js'
@@ -94,7 +93,7 @@ export class Handshake implements TierHandshake {
     this.#services.hub.identify(connection, principal)
     connection.sendFrame(this.#success(connection, requestId))
     this.#services.lists.sendTo(connection)
-    connection.isPeer = mayTakePart(connection)
+    connection.isPeer = connection.rights.mayParticipate
     if (connection.isPeer) this.#services.messaging.join(connection)
     connection.releaseHeld()
   }

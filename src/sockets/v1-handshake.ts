@@ -1,7 +1,6 @@
-import { mayTakePart } from '../messaging/participation.js'
 import { isImpostor } from '../auth/peer-names.js'
 import type { Principal } from '../auth/principal.js'
-import { peerIdOf } from '../auth/rights.js'
+import { mayParticipate, peerIdOf } from '../auth/rights.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import type { TierHandshake, UpgradeCredentials } from './handshake.js'
@@ -55,9 +54,8 @@ export class V1Handshake implements TierHandshake {
 
   #objection (principal: Principal): Refusal | undefined {
     const { registry, messaging } = this.#services
-    const bearer = { bearer: principal, peerId: peerIdOf(principal) }
-    if (!mayTakePart(bearer) || isImpostor(principal, id => registry.get(id) !== undefined)) return refusals['not-allowed']
-    const own = [...messaging.peers.of(bearer.peerId)].filter(({ dialect }) => dialect === 'v1')
+    if (!mayParticipate(principal) || isImpostor(principal, id => registry.get(id) !== undefined)) return refusals['not-allowed']
+    const own = [...messaging.peers.of(peerIdOf(principal))].filter(({ dialect }) => dialect === 'v1')
     if (own.length >= this.#limits.maxPerPeer) return [closeCodes.overQuota, 'Too many connections of this peer']
     const key = keyOf(principal)
     if (key !== null && this.#withKey.of(key) >= this.#limits.maxWithKey(key)) return [closeCodes.overQuota, 'Too many connections with this key']

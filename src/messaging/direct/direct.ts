@@ -6,10 +6,10 @@ import { FollowedLogs } from './followed-logs.js'
 import { InboxReader, type Replay } from './inbox-reader.js'
 import { payloadText } from '../../protocol/payload.js'
 import type { Peer, Sender } from '../peer.js'
-import type { Peers } from '../peers.js'
+import type { Peers } from '../peer.js'
 import { Receipts } from './receipts.js'
 import type { Signals } from '../signals.js'
-import { assertMay } from '../participation.js'
+import { assertMay } from '../access.js'
 
 export interface DirectOptions {
   broker: MessageBroker

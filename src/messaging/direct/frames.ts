@@ -1,6 +1,6 @@
 import { EncodedMessage } from '../../protocol/encoded-message.js'
 import type { LogEntry, LogPosition } from '../../storage/message-broker.js'
-import type { Dialect } from '../peer.js'
+import type { Dialect } from '../../protocol/channel-names.js'
 
 /** How a message was said: as `direct`, or in the small dialect, whose frames have other members. */
 export type Manner = 'direct' | 'small'

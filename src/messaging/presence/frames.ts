@@ -1,7 +1,7 @@
 import { EncodedMessage } from '../../protocol/encoded-message.js'
 import { shownName, tierPlace } from '../../protocol/channel-names.js'
 import { channelOf } from '../../storage/log-names.js'
-import type { Dialect } from '../peer.js'
+import type { Dialect } from '../../protocol/channel-names.js'
 import type { PlaceDelta, Present } from './view.js'
 
 /** Leaves room for the rest of a frame, which common clients limit to 1 MiB. */

@@ -2,7 +2,7 @@ import { isDiscoverable } from '../../protocol/schemas/agent.js'
 import type { Replica } from '../../registry/replica.js'
 import type { Difference } from '../../storage/agent-store.js'
 import type { OpenRequest } from './open-request.js'
-import { isUsersName } from '../participation.js'
+import { isUserName } from '../../auth/rights.js'
 
 export interface CandidatesOptions {
   replica: Replica
@@ -34,7 +34,7 @@ export class Candidates {
    */
   placesOf (peerId: string): string[] {
     const entry = this.#options.replica.get(peerId)
-    if (entry && !isUsersName(peerId) && !isDiscoverable(entry.record.state)) return []
+    if (entry && !isUserName(peerId) && !isDiscoverable(entry.record.state)) return []
     const { processesOf, process: own } = this.#options
     return processesOf(peerId).sort((a, b) => Number(b === own) - Number(a === own))
   }
@@ -81,7 +81,7 @@ export class Candidates {
     const known = this.#circles.get(capability)
     if (known) return known
     const ids = Array.from(this.#options.replica.withCapability(capability), ({ record }) => record.id)
-    const circle = { ids: ids.filter(id => !isUsersName(id)), next: 0 }
+    const circle = { ids: ids.filter(id => !isUserName(id)), next: 0 }
     // What nobody can do is not worth remembering: anybody may ask for anything.
     if (ids.length > 0) this.#circles.set(capability, circle)
     return circle

@@ -10,7 +10,7 @@ import { OpenRequests } from './open-requests.js'
 import { payloadText } from '../../protocol/payload.js'
 import type { Peer, Sender } from '../peer.js'
 import type { Answer, RequestLine, Word } from './request-channel.js'
-import { assertMay } from '../participation.js'
+import { assertMay } from '../access.js'
 
 export interface RequestsOptions {
   broker: MessageBroker

@@ -3,7 +3,7 @@ import { EncodedMessage } from '../../protocol/encoded-message.js'
 import type { Deadlines } from '../../lib/deadlines.js'
 import { payloadText } from '../../protocol/payload.js'
 import type { Peer } from '../peer.js'
-import type { Peers } from '../peers.js'
+import type { Peers } from '../peer.js'
 import type { Content, Errand, RequestLine } from './request-channel.js'
 
 export interface ServingOptions {

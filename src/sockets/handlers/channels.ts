@@ -1,6 +1,6 @@
 import { problem } from '../../errors.js'
 import { historyFrame } from '../../messaging/history.js'
-import { assertTakesPart } from '../../messaging/participation.js'
+import { assertParticipates } from '../../messaging/access.js'
 import { payloadText } from '../../protocol/payload.js'
 import {
   HistoryFrame, PresenceFrame, PresenceUpdateFrame, PublishFrame, SubscribeFrame, UnsubscribeFrame
@@ -47,7 +47,7 @@ const presence = defineHandler(PresenceFrame, async function presence (connectio
 
 /** Replaces the metadata that the peer shows to others. */
 const presenceUpdate = defineHandler(PresenceUpdateFrame, async function presenceUpdate (connection, frame, { messaging }) {
-  assertTakesPart(connection)
+  assertParticipates(connection)
   payloadText(frame.metadata, maxPresenceBytes)
   await messaging.presence.say(connection, frame.metadata)
   connection.ack(frame)

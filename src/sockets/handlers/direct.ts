@@ -1,4 +1,4 @@
-import { assertTakesPart } from '../../messaging/participation.js'
+import { assertParticipates } from '../../messaging/access.js'
 import { InboxFrame, MessageFrame, SendFrame } from '../../protocol/frames/direct.js'
 import { defineHandler } from './define.js'
 
@@ -11,7 +11,7 @@ const send = defineHandler(SendFrame, async function send (connection, frame, { 
 
 /** Sends the messages in the peer's inbox that follow `since`, after the ack. */
 const inbox = defineHandler(InboxFrame, async function inbox (connection, frame, { messaging }) {
-  assertTakesPart(connection)
+  assertParticipates(connection)
   const { requestId, since } = frame
   const { epoch, offset, recovered, start } = await messaging.direct.replay(connection, since)
   connection.sendFrame({ type: 'ack', requestId, epoch, offset, recovered })
