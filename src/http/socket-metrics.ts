@@ -1,7 +1,7 @@
 import type prom from '@platformatic/prom-client'
 import type { SocketServices } from '../sockets/services.js'
 import type { TierName } from '../sockets/tiers.js'
-import type { Traffic } from '../sockets/traffic.js'
+import type { Traffic } from '../sockets/outbound.js'
 import { counter, gauge } from './series.js'
 
 type Sources = Pick<SocketServices, 'hub' | 'traffic'>

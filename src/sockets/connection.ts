@@ -7,13 +7,12 @@ import { peerIdOf, Rights } from '../auth/rights.js'
 import { InboundRate } from '../limits/inbound-rate.js'
 import { Inbox } from './inbox.js'
 import { unpack } from '../protocol/message-pack.js'
-import { Outbox } from './outbox.js'
+import { OutboundQueue, type Transport } from './outbound.js'
 import { fencePing, EncodedMessage, protocolPing, textPing, textPong, type Encoding } from '../protocol/encoded-message.js'
 import { isKeepAliveFrame, parse, requestIdOf, type Frame } from '../protocol/parse.js'
 import type { Place } from '../limits/connection-slots.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
-import type { Transport } from './transport.js'
 import type { Watcher } from './watcher.js'
 
 /** Room for the members around the `data` that a size limit is about. */
@@ -55,7 +54,7 @@ export class Connection implements Peer {
   /** These have come. */
   #isFenced = false
   readonly #inbox: Inbox
-  readonly #outbox: Outbox
+  readonly #outbound: OutboundQueue
   readonly #services: SocketServices
   #rights: Rights | null = null
 
@@ -71,7 +70,7 @@ export class Connection implements Peer {
     this.nextStatsAt = this.openedAt + tier.options.intervalMs
     this.rate = new InboundRate(services.rates, { perSecond: tier.options.messagesPerSecond, burst: tier.options.burst }, { addressKey: place.addressKey, now: this.openedAt })
     this.#inbox = new Inbox(this, services)
-    this.#outbox = new Outbox(this, services.flusher)
+    this.#outbound = new OutboundQueue(this, services.flusher)
   }
 
   get isOpen () { return this.closingAt === null && this.transport.isOpen }
@@ -81,9 +80,9 @@ export class Connection implements Peer {
   get peerId () { return peerIdOf(this.bearer) }
   get rights () { return (this.#rights ??= new Rights(this.bearer)) }
   /** It has not taken yet what was sent in an earlier tick. */
-  get isBehind () { return this.#outbox.isBlocked }
+  get isBehind () { return this.#outbound.isBlocked }
   /** Bytes that wait to be sent. */
-  get depth () { return this.#outbox.depth }
+  get depth () { return this.#outbound.depth }
   /** All that the client sent before it heard that the server goes has its answer. */
   get isSettled () { return this.#isFenced && this.#inbox.isSettled }
 
@@ -153,7 +152,7 @@ export class Connection implements Peer {
 
   /** Sends what others may get too, so that it is made once. */
   push (message: EncodedMessage): void {
-    if (this.isOpen) this.#outbox.push(message)
+    if (this.isOpen) this.#outbound.push(message)
   }
 
   ping (now: number): void {
@@ -195,7 +194,7 @@ export class Connection implements Peer {
 
   /** Calls back once what was sent so far has left; of a kind only the last counts. */
   whenSent (kind: string, go: () => void): void {
-    if (this.isOpen) this.#outbox.whenSent(kind, go)
+    if (this.isOpen) this.#outbound.whenSent(kind, go)
   }
 
   /** @param reason at most 123 bytes */
@@ -205,7 +204,7 @@ export class Connection implements Peer {
     this.#inbox.clear()
     // The answer to the close frame has to be read, also while another frame is being handled.
     this.transport.resume()
-    this.#outbox.close(code, reason, code === closeCodes.slowConsumer)
+    this.#outbound.close(code, reason, code === closeCodes.slowConsumer)
   }
 
   /** Keeps a frame that came before the token. @returns whether there was room */

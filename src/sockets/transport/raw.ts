@@ -1,6 +1,6 @@
 import { Duplex } from 'node:stream'
 import type { WebSocket, WebSocketServer } from 'ws'
-import { Batch } from '../batch.js'
+import { FrameBatch } from '../outbound.js'
 import { fencePing, EncodedMessage, protocolPing, type Encoding } from '../../protocol/encoded-message.js'
 
 interface Sender { readonly _bufferedBytes?: number }
@@ -72,7 +72,7 @@ const samples: ReadonlyArray<{ message: EncodedMessage, encoding: Encoding, send
 
 /** Whether a frame of ours is what ws sends for the same message, byte for byte, and ws knows while it waits. */
 function isSame (socket: WebSocket, recorder: Recorder, { message, encoding, send }: typeof samples[number]): boolean {
-  const frame = new Batch(message, null).bytes(encoding)
+  const frame = new FrameBatch(message, null).bytes(encoding)
   send(socket)
   const theirs = recorder.taken()
   recorder.cork()

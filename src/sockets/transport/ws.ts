@@ -1,8 +1,6 @@
 import type { WebSocket, WebSocketServer } from 'ws'
-import type { Batch } from '../batch.js'
+import type { FrameBatch, Traffic, Transport } from '../outbound.js'
 import { type Encoding, opcodes, type EncodedMessage } from '../../protocol/encoded-message.js'
-import type { Traffic } from '../traffic.js'
-import type { Transport } from '../transport.js'
 import type { Log } from '../../foundation.js'
 import { RawSocket, rawSocketFault } from './raw.js'
 
@@ -24,7 +22,7 @@ export class WebSocketTransport implements Transport {
   get bufferedAmount () { return this.socket.bufferedAmount }
   get isOpen () { return this.socket.readyState === open }
 
-  write (batch: Batch, encoding: Encoding, traffic: Traffic): void {
+  write (batch: FrameBatch, encoding: Encoding, traffic: Traffic): void {
     for (const message of batch.messages()) {
       this.#send(message, encoding)
       traffic.wrote(1, message.size(encoding))
@@ -69,7 +67,7 @@ export class RawTransport extends WebSocketTransport {
 
   override get bufferedAmount () { return this.#raw?.isFree ? this.#raw.stream.writableLength : super.bufferedAmount }
 
-  override write (batch: Batch, encoding: Encoding, traffic: Traffic): void {
+  override write (batch: FrameBatch, encoding: Encoding, traffic: Traffic): void {
     if (!this.#raw?.isFree) return super.write(batch, encoding, traffic)
     const bytes = batch.bytes(encoding)
     this.#raw.stream.write(bytes)

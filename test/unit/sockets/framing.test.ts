@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
 import { rawSocketFault } from '../../../src/sockets/transport/raw.js'
-import { Batch } from '../../../src/sockets/batch.js'
+import { FrameBatch } from '../../../src/sockets/outbound.js'
 import { type Encoding, headerSize, EncodedMessage, protocolPing, textPing, textPong } from '../../../src/protocol/encoded-message.js'
 import { receives, street, rawOf } from './pairs.js'
 
@@ -15,7 +15,7 @@ const sizes = [2, 125, 126, 127, 65_535, 65_536, 65_537, 300_000]
 /** JSON of so many bytes, not all of them one character. */
 const textOf = (size: number) => size < 5 ? '[]' : JSON.stringify([`é${'x'.repeat(size - 6)}`])
 
-const batchOf = (messages: readonly EncodedMessage[]): Batch => messages.slice(1).reduce((batch, message) => batch.and(message), new Batch(messages[0]!, null))
+const batchOf = (messages: readonly EncodedMessage[]): FrameBatch => messages.slice(1).reduce((batch, message) => batch.and(message), new FrameBatch(messages[0]!, null))
 
 t.test('frames of every length of header are read by a client as they were meant, alone and joined', async t => {
   const { open } = await street(t)
@@ -37,7 +37,7 @@ t.test('a message is made once in each encoding, and bare words are text in both
   for (const encoding of encodings) {
     t.equal(message.frame(encoding), message.frame(encoding))
     t.equal(message.frame(encoding).length, message.size(encoding))
-    t.equal(new Batch(message, null).bytes(encoding), message.frame(encoding), 'alone it is its own batch')
+    t.equal(new FrameBatch(message, null).bytes(encoding), message.frame(encoding), 'alone it is its own batch')
   }
   t.not(message.frame('json'), message.frame('msgpack'))
   for (const word of [textPing, textPong, protocolPing]) t.equal(word.frame('msgpack'), word.frame('json'))
@@ -45,7 +45,7 @@ t.test('a message is made once in each encoding, and bare words are text in both
 
 t.test('sockets that are owed the same come to the same bytes, whichever way they came there', async t => {
   const [a, b, c] = ['[1]', '[2]', '[3]'].map(text => new EncodedMessage(text)) as [EncodedMessage, EncodedMessage, EncodedMessage]
-  const first = new Batch(a, null)
+  const first = new FrameBatch(a, null)
   const [one, two, other] = [first.and(b).and(c), first.and(b).and(c), first.and(c)]
   t.equal(one, two)
   for (const encoding of encodings) t.equal(one.bytes(encoding), two.bytes(encoding))

@@ -5,10 +5,8 @@ import type { AddressInfo, Socket } from 'node:net'
 import type { Test } from 'tap'
 import { WebSocket, WebSocketServer, type ClientOptions, type ServerOptions } from 'ws'
 import { RawTransport, type TransportClass } from '../../../src/sockets/transport/ws.js'
-import { Flusher } from '../../../src/sockets/flusher.js'
-import { Outbox } from '../../../src/sockets/outbox.js'
+import { Flusher, OutboundQueue, Traffic } from '../../../src/sockets/outbound.js'
 import type { Encoding } from '../../../src/protocol/encoded-message.js'
-import { Traffic } from '../../../src/sockets/traffic.js'
 import { until } from '../../support/harness.js'
 
 /** A secret that both sides know stands for certificates, which would have to be made first. */
@@ -29,7 +27,7 @@ export interface Pair {
   pings: number
   closed: Promise<{ code: number, reason: string }>
   server: WebSocket
-  outbox: Outbox
+  outbound: OutboundQueue
   /** What was written to the network since the socket was opened, write by write. */
   writes: Buffer[]
   overflows: number
@@ -92,8 +90,8 @@ export async function street (t: Test, { Transport = RawTransport, tls = false, 
   async function open ({ encoding = 'json', limit = 4_194_304, client }: Parameters<Street['open']>[0] = {}): Promise<Pair> {
     const { side, server } = await connect(client)
     server.on('error', () => {})
-    const outbox = new Outbox({ transport: new Transport(server), encoding, traffic, limit, closeSlow: () => { pair.overflows++ } }, flusher)
-    const pair: Pair = Object.assign(side, { server, outbox, writes: watchWrites(rawOf(server)), overflows: 0 })
+    const outbound = new OutboundQueue({ transport: new Transport(server), encoding, traffic, limit, closeSlow: () => { pair.overflows++ } }, flusher)
+    const pair: Pair = Object.assign(side, { server, outbound, writes: watchWrites(rawOf(server)), overflows: 0 })
     return pair
   }
   return { flusher, traffic, errors, open }

@@ -23,7 +23,7 @@ for (const tls of [false, true]) {
       const { open, traffic } = await street(t, { tls })
       const pair = await open({ encoding })
       const messages = [protocolPing, textPing, ...texts.map(text => new EncodedMessage(text))]
-      for (const message of messages) pair.outbox.push(message)
+      for (const message of messages) pair.outbound.push(message)
       t.equal(pair.writes.length, 0, 'not before the end of the tick')
       const received = await receives(pair, messages.length - 1)
       t.strictSame(received.map(data => typeof data === 'string' ? data : JSON.stringify(decode(data))), ['ping', ...texts])
@@ -40,7 +40,7 @@ t.test('a lone message leaves at the end of its tick, and ticks are written one 
   const { open, traffic } = await street(t)
   const pair = await open()
   for (const n of count(5)) {
-    pair.outbox.push(small(n))
+    pair.outbound.push(small(n))
     await tick()
     t.equal(pair.writes.length, n + 1)
   }
@@ -52,7 +52,7 @@ t.test('through ws each message is a write of its own, and the order is the same
   for (const encoding of encodings) {
     const { open, traffic } = await street(t, { Transport: WebSocketTransport })
     const pair = await open({ encoding })
-    for (const n of count(50)) pair.outbox.push(n % 10 === 9 ? protocolPing : small(n))
+    for (const n of count(50)) pair.outbound.push(n % 10 === 9 ? protocolPing : small(n))
     await receives(pair, 45)
     t.strictSame(numbersOf(pair), count(50).filter(n => n % 10 !== 9))
     t.equal(pair.pings, 5)
@@ -65,8 +65,8 @@ t.test('sockets that are owed the same are given the same bytes, those that are 
   const pairs = await Promise.all([open(), open(), open(), open({ encoding: 'msgpack' }), open({ encoding: 'msgpack' })])
   const [one, two, other, packed, alsoPacked] = pairs as [Pair, Pair, Pair, Pair, Pair]
   const [first, second] = [small(1), small(2)]
-  for (const message of [first, second]) for (const { outbox } of pairs) outbox.push(message)
-  other.outbox.push(small(3))
+  for (const message of [first, second]) for (const { outbound } of pairs) outbound.push(message)
+  other.outbound.push(small(3))
   await Promise.all(pairs.map(pair => receives(pair, pair === other ? 3 : 2)))
   for (const pair of pairs) t.strictSame(numbersOf(pair), pair === other ? [1, 2, 3] : [1, 2])
   t.equal(one.writes[0], two.writes[0])
@@ -77,7 +77,7 @@ t.test('sockets that are owed the same are given the same bytes, those that are 
 t.test('of what is too much for one buffer a part leaves before the end of the tick', async t => {
   const { open } = await street(t)
   const pair = await open({ limit: 67_108_864 })
-  for (const n of count(4)) pair.outbox.push(large(n))
+  for (const n of count(4)) pair.outbound.push(large(n))
   t.ok(pair.writes.length >= 1)
   await receives(pair, 4)
   t.strictSame(numbersOf(pair), count(4))
@@ -89,9 +89,9 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
     const { open } = await street(t, { Transport })
     for (const encoding of encodings) {
       const pair = await open({ encoding })
-      for (const n of count(20)) pair.outbox.push(small(n))
-      pair.outbox.close(4001, 'Token revoked', false)
-      pair.outbox.push(small(99))
+      for (const n of count(20)) pair.outbound.push(small(n))
+      pair.outbound.close(4001, 'Token revoked', false)
+      pair.outbound.push(small(99))
       t.strictSame(await pair.closed, { code: 4001, reason: 'Token revoked' })
       t.strictSame(numbersOf(pair), count(20))
     }
@@ -102,18 +102,18 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
     const [slow, other] = [await open({ limit: 67_108_864 }), await open()]
     rawOf(slow.client).pause()
     for (const n of count(20)) {
-      slow.outbox.push(large(n))
-      other.outbox.push(small(n))
+      slow.outbound.push(large(n))
+      other.outbound.push(small(n))
       await tick()
     }
-    t.ok(slow.outbox.isBlocked)
-    t.ok(slow.outbox.depth > 1_000_000)
+    t.ok(slow.outbound.isBlocked)
+    t.ok(slow.outbound.depth > 1_000_000)
     await receives(other, 20)
     rawOf(slow.client).resume()
     await receives(slow, 20)
     t.strictSame(numbersOf(slow), count(20))
-    await until(() => !slow.outbox.isBlocked)
-    t.equal(slow.outbox.depth, 0)
+    await until(() => !slow.outbound.isBlocked)
+    t.equal(slow.outbound.depth, 0)
     t.equal(slow.overflows, 0)
   })
 
@@ -121,11 +121,11 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
     const { open, traffic } = await street(t, { Transport })
     const pair = await open({ limit: 67_108_864 })
     rawOf(pair.client).pause()
-    for (const n of count(15)) pair.outbox.push(large(n))
+    for (const n of count(15)) pair.outbound.push(large(n))
     await tick()
     const called: string[] = []
-    for (const n of count(3)) pair.outbox.whenSent('stats', () => { called.push(`stats ${n}`) })
-    pair.outbox.whenSent('list', () => { called.push('list') })
+    for (const n of count(3)) pair.outbound.whenSent('stats', () => { called.push(`stats ${n}`) })
+    pair.outbound.whenSent('list', () => { called.push('list') })
     await sleep(50)
     t.strictSame(called, [])
     t.equal(traffic.superseded, 2)
@@ -140,13 +140,13 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
     const pair = await open({ limit: 2_000_000 })
     rawOf(pair.client).pause()
     for (let n = 0; n < 50 && pair.overflows === 0; n++) {
-      pair.outbox.push(large(n))
+      pair.outbound.push(large(n))
       await tick()
     }
     t.equal(pair.overflows, 1)
     const said = traffic.framesOut
-    pair.outbox.push(small(99))
-    pair.outbox.close(4008, 'Slow consumer', true)
+    pair.outbound.push(small(99))
+    pair.outbound.close(4008, 'Slow consumer', true)
     rawOf(pair.client).resume()
     t.strictSame(await pair.closed, { code: 4008, reason: 'Slow consumer' })
     t.strictSame(numbersOf(pair), count(said), 'what was written before is whole')
@@ -157,15 +157,15 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
     const pairs = await Promise.all(count(6).map(() => open()))
     const [closer, closed, terminated, gone, destroyed, last] = pairs as [Pair, Pair, Pair, Pair, Pair, Pair]
     gone.client.terminate()
-    for (const { outbox } of pairs) outbox.push(small(1))
-    closer.outbox.whenSent('then', () => { closed.outbox.close(1000, 'Closed by another', false) })
+    for (const { outbound } of pairs) outbound.push(small(1))
+    closer.outbound.whenSent('then', () => { closed.outbound.close(1000, 'Closed by another', false) })
     terminated.server.terminate()
     rawOf(destroyed.server).destroy()
-    for (const { outbox } of pairs) outbox.push(small(2))
+    for (const { outbound } of pairs) outbound.push(small(2))
     for (const pair of [closer, closed, last]) t.strictSame((await receives(pair, 2)).map(numberIn), [1, 2])
     t.match(await closed.closed, { code: 1000, reason: 'Closed by another' })
     for (const pair of [terminated, gone, destroyed]) t.equal((await pair.closed).code, 1006)
-    for (const { outbox } of pairs) outbox.push(small(3))
+    for (const { outbound } of pairs) outbound.push(small(3))
     for (const pair of [closer, last]) t.strictSame((await receives(pair, 3)).map(numberIn), [1, 2, 3])
     t.strictSame(errors, [])
   })
@@ -175,12 +175,12 @@ t.test('a socket that cannot be written to is ended, and the others do not wait 
   const { open, errors } = await street(t)
   const [first, broken, last] = await Promise.all([open(), open(), open()]) as [Pair, Pair, Pair]
   rawOf(broken.server).write = () => { throw new Error('not this socket') }
-  for (const { outbox } of [first, broken, last]) outbox.push(small(1))
+  for (const { outbound } of [first, broken, last]) outbound.push(small(1))
   for (const pair of [first, last]) t.strictSame((await receives(pair, 1)).map(numberIn), [1])
   t.equal((await broken.closed).code, 1006)
   t.match(errors, [{ message: 'not this socket' }])
-  broken.outbox.push(small(2))
-  broken.outbox.close(1000, 'Bye', false)
+  broken.outbound.push(small(2))
+  broken.outbound.close(1000, 'Bye', false)
   await tick()
   t.equal(errors.length, 1, 'nothing is tried again')
 })
@@ -189,8 +189,8 @@ t.test('a close that cannot be said behind the rest ends the socket too', async 
   const { open, errors } = await street(t)
   const pair = await open()
   rawOf(pair.server).write = () => { throw new Error('not this socket') }
-  pair.outbox.push(small(1))
-  pair.outbox.close(1000, 'Bye', false)
+  pair.outbound.push(small(1))
+  pair.outbound.close(1000, 'Bye', false)
   t.equal((await pair.closed).code, 1006)
   t.equal(errors.length, 1)
 })
@@ -201,9 +201,9 @@ t.test('somebody who waits and then throws is told of, and the next one is calle
   const called: string[] = []
   for (const isSlow of [false, true]) {
     if (isSlow) rawOf(pair.client).pause()
-    for (const n of count(15)) pair.outbox.push(large(n))
-    pair.outbox.whenSent('one', () => { throw new Error('not now') })
-    pair.outbox.whenSent('two', () => { called.push('two') })
+    for (const n of count(15)) pair.outbound.push(large(n))
+    pair.outbound.whenSent('one', () => { throw new Error('not now') })
+    pair.outbound.whenSent('two', () => { called.push('two') })
     await tick()
     rawOf(pair.client).resume()
     await until(() => called.length === (isSlow ? 2 : 1))
