@@ -1,6 +1,6 @@
 import t from 'tap'
-import type { Figure } from '../../bench/rounds.js'
-import { compareFigures, comparisonTable, median, percentile } from '../../bench/statistics.js'
+import type { Figure } from '../../../bench/rounds.js'
+import { compareFigures, comparisonTable, median, percentile } from '../../../bench/statistics.js'
 
 const time = (value: number): Figure => ({ name: 'part: time', unit: 'ms', value, lowerIsBetter: true })
 const rate = (value: number): Figure => ({ name: 'part: rate', unit: '/s', value, lowerIsBetter: false })
