@@ -1,4 +1,5 @@
 // Generates docs/protocol/frames.md and docs/protocol/codes.md from the AsyncAPI document of a registry with default options.
+import { problemTypes } from '../dist/src/index.js'
 import { block, code, table } from './markdown.js'
 
 const note = '<!-- Generated from the schemas by `npm run docs`. Do not edit. -->'
@@ -87,13 +88,15 @@ function sections (document) {
   return [...section(document, 'Frames of several tiers', shared), ...tiers.flat()]
 }
 
-function typeLine ([name, schema]) {
-  return `type ${name} = ${typeText(schema)}${schema.description ? `  // ${schema.description}` : ''}`
+function declarationOf ([name, schema]) {
+  const comment = schema.description ? `  // ${schema.description}` : ''
+  return [name, `type ${name} = ${typeText(schema)}${comment}`]
 }
 
-function types ({ components: { schemas } }) {
+/** A TypeScript declaration for each schema that frames share: name → declaration. */
+export function typeDeclarations ({ components: { schemas } }) {
   const declared = Object.entries(schemas).filter(([, { oneOf }]) => !oneOf).sort(([a], [b]) => a < b ? -1 : 1)
-  return block('ts', declared.map(typeLine))
+  return new Map(declared.map(declarationOf))
 }
 
 function codes ({ oneOf }, show) {
@@ -112,16 +115,22 @@ The server may reply to any frame of a client with \`error\`. \`text-ping\` and 
 
 /** docs/protocol/frames.md */
 export function framesPage (document) {
-  return page(['# Frames', note, framesIntroduction, ...sections(document), '## Types of members', types(document)])
+  return page(['# Frames', note, framesIntroduction, ...sections(document), '## Types of members', block('ts', [...typeDeclarations(document).values()])])
 }
 
-const codesIntroduction = '[errors.md](errors.md) describes the `error` frame, problem documents and refused upgrades.'
+const codesIntroduction = 'Error codes of frames, close codes of sockets, and problem types of HTTP. [errors.md](errors.md) describes the `error` frame, problem documents and refused upgrades.'
+
+function problems () {
+  const rows = Object.entries(problemTypes).map(([type, [title, status]]) => [code(type), String(status), title])
+  return table(['type', 'status', 'title'], rows)
+}
 
 /** docs/protocol/codes.md */
 export function codesPage ({ components: { schemas: { ErrorCode, CloseCode } } }) {
   return page([
-    '# Error codes and close codes', note, codesIntroduction,
+    '# Codes', note, codesIntroduction,
     '## Error codes', codes(ErrorCode, code), 'The socket stays open after each of these.',
-    '## Close codes', codes(CloseCode, String)
+    '## Close codes', codes(CloseCode, String),
+    '## Problem types', 'The `type` of a problem document is `<prefix>/problems/<type>`.', problems()
   ])
 }

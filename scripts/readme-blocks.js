@@ -9,7 +9,7 @@
 //   env          read as the stand-alone server reads it
 //   text output  what the block before it prints; `…` stands for anything
 //   text mermaid are free
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseEnv } from 'node:util'
 import { optionsFromEnv, settingsOf } from '../dist/src/server/env.js'
@@ -18,7 +18,7 @@ import { ServerSettingsSchema } from '../dist/src/server/server-settings.js'
 import { asyncapiDocument } from './asyncapi-document.js'
 import { createFrameChecks, isDeclarations } from './blocks/frames.js'
 import { runHttp } from './blocks/http.js'
-import { checkTypes, hasPython, programFolder, runProgram, writeProgram } from './blocks/programs.js'
+import { checkTypes, hasPython, isProgram, programFolder, runProgram, writeProgram } from './blocks/programs.js'
 import { checkCommands, startShell } from './blocks/shell.js'
 import { blocksOf } from './markdown.js'
 import { adminPassword, agentKey, root, script, startRegistry } from './support.js'
@@ -42,9 +42,10 @@ function escapeRegExp (text) {
   return text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
 }
 
-function compareOutput (expected, actual) {
+function compareOutput (expected, output) {
   const pattern = expected.trim().split('…').map(escapeRegExp).join('[^]*')
-  if (!new RegExp(`^${pattern}$`).test(actual.trim())) throw new Error(`printed\n${actual.trim()}`)
+  const actual = output.replaceAll(/[ \t]+$/gm, '').trim()
+  if (!new RegExp(`^${pattern}$`).test(actual)) throw new Error(`the block before it printed\n${actual}`)
 }
 
 function parseValues (code) {
@@ -70,11 +71,21 @@ class Page {
   #shell
   #folder = programFolder()
   #variables
+  #files
   #output = ''
   counts = {}
 
   constructor (frames) {
     this.#frames = frames
+  }
+
+  /** Writes all programs, since earlier ones may import later ones, and checks the types of all at once. */
+  async prepare (blocks) {
+    const isTypes = ({ language, code }) => language === 'ts' && isDeclarations(code)
+    this.#files = blocks.map((block, index) => isProgram(block) && !isTypes(block) ? writeProgram(this.#folder, block, index) : undefined)
+    const types = blocks.filter(isTypes).map(({ code }) => code).join('\n')
+    if (types !== '') writeFileSync(join(this.#folder, 'types-of-page.ts'), this.#frames.withTypes(types))
+    if (blocks.some(({ language }) => language === 'ts')) await checkTypes(this.#folder)
   }
 
   async #env () {
@@ -95,10 +106,8 @@ class Page {
       console.log('  python3 is missing: a block is skipped')
       return
     }
-    const file = writeProgram(this.#folder, block, index)
-    if (block.language === 'ts') await checkTypes(this.#folder)
     if (block.language === 'ts' && isDeclarations(block.code)) return this.#frames.checkDeclarations(block.code)
-    this.#output = await runProgram(file, block, await this.#env())
+    this.#output = await runProgram(this.#files[index], block, await this.#env())
   }
 
   async #runHttp ({ code }) {
@@ -132,7 +141,9 @@ class Page {
 
 async function runPage (name, frames) {
   const page = new Page(frames)
-  for (const [index, block] of blocksOf(readFileSync(join(root, name), 'utf8')).entries()) {
+  const blocks = blocksOf(readFileSync(join(root, name), 'utf8'))
+  await page.prepare(blocks)
+  for (const [index, block] of blocks.entries()) {
     try {
       await page.run(block, index)
     } catch (error) {

@@ -1,6 +1,7 @@
 // Frames in documents are compared with the schemas that the registry checks frames with.
 import { createRequire } from 'node:module'
 import fastify from 'fastify'
+import { typeDeclarations } from '../protocol-pages.js'
 
 const ts = createRequire(import.meta.url)('typescript')
 
@@ -45,6 +46,13 @@ export function isDeclarations (code) {
   return statements.every(statement => ts.isInterfaceDeclaration(statement) || ts.isTypeAliasDeclaration(statement))
 }
 
+/** The types that the declarations of a page may use, without those that it declares itself. */
+function typesFor (declarations, code) {
+  const { statements } = ts.createSourceFile('page.ts', code, ts.ScriptTarget.Latest, true)
+  const own = new Set(statements.map(({ name }) => name.text))
+  return Array.from(declarations).filter(([name]) => !own.has(name)).map(([, text]) => text).join('\n')
+}
+
 /** An app with a route for each type of frame, which validates its body as that frame. */
 function createValidator ({ components }, types) {
   const app = fastify({ ajv: { customOptions: { strict: false, coerceTypes: false, removeAdditional: false } } })
@@ -58,6 +66,8 @@ export function createFrameChecks (document) {
   const types = messagesByType(document)
   const validator = createValidator(document, types)
   return {
+    /** The declarations of a page with the types of frames' members, to be type-checked as one file. */
+    withTypes: code => `${code}\n${typesFor(typeDeclarations(document), code)}\nexport {}\n`,
     /** Interfaces whose `type` is that of a frame have the members of one of the frames with that type. */
     checkDeclarations (code) {
       const { statements } = ts.createSourceFile('block.ts', code, ts.ScriptTarget.Latest, true)

@@ -10,6 +10,8 @@ export function programFolder () {
   return makeFolder('readme', true)
 }
 
+export const isProgram = ({ language }) => ['js', 'ts', 'py'].includes(language)
+
 /** Writes a block as a file; `name` is that of a module which later blocks import. */
 export function writeProgram (folder, { language, code, marks }, index) {
   const name = marks.find(mark => /\.[jt]s$/.test(mark))?.replace(/\.[jt]s$/, '') ?? `block-${index + 1}`
