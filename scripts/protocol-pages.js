@@ -115,10 +115,12 @@ The server may reply to any frame of a client with \`error\`. \`text-ping\` and 
 
 /** docs/protocol/frames.md */
 export function framesPage (document) {
-  return page(['# Frames', note, framesIntroduction, ...sections(document), '## Types of members', block('ts', [...typeDeclarations(document).values()])])
+  const types = block('ts', [...typeDeclarations(document).values()])
+  return page(['# Frames', note, framesIntroduction, ...sections(document), '## Types of members', types])
 }
 
-const codesIntroduction = 'Error codes of frames, close codes of sockets, and problem types of HTTP. [errors.md](errors.md) describes the `error` frame, problem documents and refused upgrades.'
+const codesIntroduction = `Error codes of frames, close codes of sockets, and problem types of HTTP. [errors.md](errors.md) describes
+the \`error\` frame, problem documents and refused upgrades.`
 
 function problems () {
   const rows = Object.entries(problemTypes).map(([type, [title, status]]) => [code(type), String(status), title])
