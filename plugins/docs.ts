@@ -13,7 +13,7 @@ const description = `A live registry of AI agents: they register, show signs of 
 
 Tokens: \`POST /auth/agent/request_temp_token\` with an agent key, then \`POST /agents/register\` with the temporary
 token; what that answers is the agent's access token. Every error is a problem document (RFC 9457).
-The WebSocket tiers are in the AsyncAPI document and in docs/protocol.md.`
+The WebSocket tiers are in the AsyncAPI document and in docs/protocol/websocket.md.`
 
 /** Our own document: a host that has @fastify/swagger keeps its own, under its own name. */
 const decorator = 'agentRegistryOpenapi' as const

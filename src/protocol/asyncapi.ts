@@ -287,7 +287,7 @@ function unasked (catalogue: Catalogue): NamedMessage[] {
 const description = `The WebSocket tiers of a live registry of AI agents.
 
 A frame is one JSON object per message, with a \`type\`. A \`requestId\` comes back in the one answer.
-What a tier shows and when is in docs/protocol.md, the REST endpoints are in the OpenAPI document.`
+What a tier shows and when is in docs/protocol/websocket.md, the REST endpoints are in the OpenAPI document.`
 
 export interface AsyncapiOptions {
   /** Tiers that are served. */
