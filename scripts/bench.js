@@ -19,7 +19,7 @@ const { values: options, positionals: parts } = parseArgs({
 
 function measure (built) {
   const args = [...options.json ? ['--json'] : [], ...options.list ? ['--list'] : [], ...parts]
-  const env = { ...process.env, BENCH_REPORT: join(root, 'docs/benchmarks.md') }
+  const env = { ...process.env, BENCH_REPORT: join(root, 'docs/benchmarks/results.md') }
   const { status } = spawnSync(process.execPath, [join(built, 'run.js'), ...args], { stdio: 'inherit', env })
   if (status !== 0) throw new Error(`ended with ${status}`)
   // Nothing but JSON on the standard output.

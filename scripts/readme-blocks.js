@@ -28,7 +28,7 @@ const settings = [OptionsSchema, ServerSettingsSchema].flatMap(schema => setting
 const variables = new Set([...settings.flatMap(({ names }) => names), 'NODE_ENV', 'REGISTRY_URL', 'AGENT_KEY'])
 
 /** Pages that are being split into others, whose blocks have no marks. */
-const former = new Set(['README.md', 'docs/scaling.md', 'docs/level-store.md', 'docs/reliability.md', 'docs/benchmarks.md'])
+const former = new Set(['README.md'])
 
 function pages () {
   const below = readdirSync(join(root, 'docs'), { recursive: true }).filter(name => name.endsWith('.md')).sort()
