@@ -1,4 +1,4 @@
-// Runs or checks every fenced block of README.md and docs/, page by page, each page against a registry of its own:
+// Runs or checks every fenced block of README.md, CONTRIBUTING.md and docs/, page by page, each page against a registry of its own:
 //
 //   js, ts, py   programs that must end with code 0; a name (`client.js`) makes one importable for later blocks; with `listen` it is a
 //                server, which is started, requested and stopped. TypeScript is type-checked. A `ts` block of types only is
@@ -27,12 +27,9 @@ const secretKey = 'back-end:a-secret-of-the-scripts'
 const settings = [OptionsSchema, ServerSettingsSchema].flatMap(schema => settingsOf(schema))
 const variables = new Set([...settings.flatMap(({ names }) => names), 'NODE_ENV', 'REGISTRY_URL', 'AGENT_KEY'])
 
-/** Pages that are being split into others, whose blocks have no marks. */
-const former = new Set(['README.md'])
-
 function pages () {
   const below = readdirSync(join(root, 'docs'), { recursive: true }).filter(name => name.endsWith('.md')).sort()
-  return ['README.md', ...below.map(name => join('docs', name))].filter(name => !former.has(name))
+  return ['README.md', 'CONTRIBUTING.md', ...below.map(name => join('docs', name))]
 }
 
 function escapeRegExp (text) {
