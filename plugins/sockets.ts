@@ -10,13 +10,12 @@ import { closeCodes } from '../src/protocol/codes.js'
 import { Disconnects } from '../src/sockets/disconnects.js'
 import { DashboardHandshake } from '../src/sockets/dashboard-handshake.js'
 import { Handshake } from '../src/sockets/handshake.js'
-import { FleetSockets } from '../src/sockets/fleet.js'
 import { createFrameRates } from '../src/limits/frame-rate.js'
 import { Hub } from '../src/sockets/hub.js'
 import { ListUpdates } from '../src/sockets/agent-lists.js'
 import { SocketLiveness } from '../src/sockets/liveness.js'
 import { EncodedMessage } from '../src/protocol/encoded-message.js'
-import { Places } from '../src/limits/connection-slots.js'
+import { ConnectionSlots } from '../src/limits/connection-slots.js'
 import type { SocketServices } from '../src/sockets/services.js'
 import { Throttle } from '../src/sockets/throttle.js'
 import { Ticker } from '../src/sockets/broadcasts.js'
@@ -40,6 +39,7 @@ function createTiers ({ options, registry, peerKeys }: Core, services: SocketSer
       options: publicWs,
       view: 'public',
       handlers: tierHandlers.public,
+      requiresAuthentication: false,
       handshake: null,
       timeoutCode: closeCodes.policyViolation,
       takesQueryToken: false,
@@ -50,6 +50,7 @@ function createTiers ({ options, registry, peerKeys }: Core, services: SocketSer
       options: agentsWs,
       view: 'full',
       handlers: tierHandlers.agents,
+      requiresAuthentication: true,
       handshake: new Handshake(services),
       timeoutCode: closeCodes.policyViolation,
       takesQueryToken: true,
@@ -61,6 +62,7 @@ function createTiers ({ options, registry, peerKeys }: Core, services: SocketSer
       options: dashboardWs,
       view: 'full',
       handlers: tierHandlers.dashboard,
+      requiresAuthentication: true,
       handshake: new DashboardHandshake(services),
       timeoutCode: closeCodes.tokenInvalid,
       // The page of existing clients sends it there too, without the fingerprint: its first frame decides.
@@ -73,6 +75,7 @@ function createTiers ({ options, registry, peerKeys }: Core, services: SocketSer
       options: { ...v1Ws, intervalMs: v1Ws.pingIntervalMs },
       view: 'public',
       handlers: tierHandlers.v1,
+      requiresAuthentication: true,
       handshake: new V1Handshake(services, { maxPerPeer, maxWithKey: digest => peerKeys.limitOf(digest) }),
       timeoutCode: closeCodes.tokenInvalid,
       takesQueryToken: true,
@@ -85,8 +88,6 @@ function createServices ({ registry, state, membership, authority, dashboard, me
   const source = new FeedSource(registry)
   const hub = new Hub()
   const onError = (error: unknown) => log.error({ err: error }, 'socket')
-  const places: Places = new Places({ limits: options.sockets, fleetCountOf: tier => fleet.countOf(tier) })
-  const fleet = new FleetSockets({ state, now, countOf: tier => places.countOf(tier), onError })
   return {
     registry,
     membership,
@@ -95,10 +96,9 @@ function createServices ({ registry, state, membership, authority, dashboard, me
     now,
     source,
     hub,
-    places,
+    slots: new ConnectionSlots({ limits: options.sockets, state, now, onError }),
     rates: createFrameRates(options, now),
     throttle: new Throttle(),
-    fleet,
     readers: new Readers({ source, bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now }),
     visitors: new Visitors(options.feed),
     admission: new Admission({ perSecond: options.admission.upgradesPerSecond, burst: options.admission.burst, now }),
@@ -182,13 +182,13 @@ export function createSockets (core: Core): Sockets {
       lists.start(services, [{ tier: tiers.public, intervalMs: core.options.sockets.agentsUpdateIntervalMs }, { tier: tiers.agents, intervalMs: tiers.agents.options.intervalMs }])
       liveness.start(services)
       ticker.start()
-      if (isLimited) services.fleet.start()
+      if (isLimited) services.slots.fleet.start()
       core.dashboard.start(() => hub.countOf('dashboard'), (type, text) => broadcast(hub, type, text))
     },
     async stop () {
       const { drainMs } = core.options.sockets
       await Promise.all([hub.drain(drainMs), visitors.drain(drainMs)])
-      services.fleet.stop()
+      services.slots.fleet.stop()
       services.throttle.stop()
       core.dashboard.stop()
       ticker.stop()

@@ -51,12 +51,12 @@ const v1Routes: FastifyPluginAsyncTypebox<V1Services> = async function v1Routes 
     schema: { tags, summary: 'How much `/v1` is used', response: v1Answers(V1Usage) }
   }, async function usage (request) {
     assertOperator(callerOf(request))
-    const { fleet, traffic } = sockets.services
+    const { slots, traffic } = sockets.services
     return {
       appId: options.namespace,
       periodStartUnix: startedAt,
       periodEndUnix: null,
-      concurrentNow: fleet.countOf('v1'),
+      concurrentNow: slots.fleet.countOf('v1'),
       messagesUsed: traffic.v1.framesIn,
       plan: { name: null, maxConcurrentConnections: options.v1Ws.maxFleetConnections ?? options.v1Ws.maxConnections }
     }

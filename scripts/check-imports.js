@@ -42,15 +42,12 @@ const pending = new Set([
   'foundation.ts',
   'auth → auth',
   'auth → messaging',
-  'auth → sockets',
   'lib → registry',
-  'limits → sockets',
   'options.ts → auth',
   'options.ts → dashboard',
   'options.ts → search',
   'options.ts → storage',
   'protocol → messaging',
-  'protocol → sockets',
   'sockets → sockets'
 ])
 

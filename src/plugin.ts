@@ -71,7 +71,7 @@ async function prepare (scope: FastifyInstance, core: Core, hasPrefix: boolean) 
   const handlers = createProblemHandlers(problemBaseOf(options), forbiddenReporter(core))
   scope.decorateRequest('agentRegistryPrincipal', null)
   scope.decorateRequest('agentRegistryCredentials', null)
-  scope.decorateRequest('agentRegistryPlace', null)
+  scope.decorateRequest('agentRegistrySlot', null)
   scope.setErrorHandler(handlers.errorHandler)
   // Without a prefix of ours what is not found is the host's to answer.
   if (hasPrefix) scope.setNotFoundHandler(handlers.notFoundHandler)

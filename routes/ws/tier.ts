@@ -33,7 +33,7 @@ export function serveTier (scope: FastifyInstance, { core, sockets: { services }
   let isBounded = true
 
   function open (socket: WebSocket, request: FastifyRequest) {
-    const connection = new Connection({ tier, transport: new Transport(socket), encoding: encodingOf(socket.protocol), address: request.ip, place: request.agentRegistryPlace!, services })
+    const connection = new Connection({ tier, transport: new Transport(socket), encoding: encodingOf(socket.protocol), address: request.ip, slot: request.agentRegistrySlot!, services })
     listen(socket, connection)
     if (!adopt(scope, socket) && isBounded) {
       isBounded = false
@@ -48,7 +48,7 @@ export function serveTier (scope: FastifyInstance, { core, sockets: { services }
       begin(open(socket, request), request)
     } catch (error) {
       services.onError(error)
-      services.places.leave(request.agentRegistryPlace!)
+      services.slots.release(request.agentRegistrySlot!)
       socket.close(closeCodes.internal, 'Internal error')
     }
   })

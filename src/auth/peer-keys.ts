@@ -1,7 +1,7 @@
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import { OptionsError, problem } from '../errors.js'
 import type { ResolvedOptions } from '../options.js'
-import { originCheck, type OriginCheck } from '../sockets/origins.js'
+import { originCheck, type OriginCheck } from './origins.js'
 import type { Action, Grant } from '../protocol/schemas/messaging.js'
 import type { Attempts } from './attempts.js'
 import type { Principal } from './principal.js'

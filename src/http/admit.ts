@@ -2,8 +2,8 @@ import type { Duplex } from 'node:stream'
 import type { FastifyReply, FastifyRequest, preValidationAsyncHookHandler } from 'fastify'
 import { problem } from '../errors.js'
 import type { Core } from '../core.js'
-import { originCheck } from '../sockets/origins.js'
-import type { Place, Places } from '../limits/connection-slots.js'
+import { originCheck } from '../auth/origins.js'
+import type { ConnectionSlot, ConnectionSlots } from '../limits/connection-slots.js'
 import type { SocketServices } from '../sockets/services.js'
 import type { Tier } from '../sockets/tiers.js'
 import { peerCredentialsOf } from './peer-upgrade.js'
@@ -11,32 +11,35 @@ import { credentialsOf, takeSubprotocols } from './upgrade.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** What an upgrade takes; given back when its socket is gone. */
-    agentRegistryPlace: Place | null
+    /** The slot of an upgrade, released when its socket closes. */
+    agentRegistrySlot: ConnectionSlot | null
   }
 }
 
-const held = Symbol('agent-registry place')
-type HoldingSocket = Duplex & { [held]?: Place }
+const held = Symbol('agent-registry slot')
+type HoldingSocket = Duplex & { [held]?: ConnectionSlot }
 
-// Shared by all sockets, as the listeners of their messages are.
-function giveBack (this: HoldingSocket) { this[held]!.places.leave(this[held]!) }
+// Shared by all sockets, which saves a closure for each.
+function releaseSlot (this: HoldingSocket) {
+  const slot = this[held]
+  slot?.slots.release(slot)
+}
 
 const full = (detail: string) => problem('too-many-connections', detail, { headers: { 'retry-after': '5' } })
 
-/** A place for an upgrade until its socket is gone, whatever becomes of it. */
-function enter (places: Places, tier: Tier, { ip }: FastifyRequest, { raw }: FastifyReply): Place {
+/** Acquires a slot that is released when the socket closes, even if the upgrade is refused. */
+function acquire (slots: ConnectionSlots, tier: Tier, { ip }: FastifyRequest, { raw }: FastifyReply): ConnectionSlot {
   const socket: HoldingSocket | null = raw.socket
-  if (socket === null || socket.closed) throw problem('request-error', 'The client has gone')
-  const place = places.enter(tier, ip)
-  if (place === undefined) throw full('Too many connections from this address')
-  socket[held] = place
-  socket.on('close', giveBack)
-  return place
+  if (socket === null || socket.closed) throw problem('request-error', 'The client has disconnected')
+  const slot = slots.acquire(tier, ip)
+  if (slot === undefined) throw full('Too many connections from this address')
+  socket[held] = slot
+  socket.on('close', releaseSlot)
+  return slot
 }
 
 /** Decides on upgrades of a tier before they are accepted. The cheap questions come first: whoever is refused by one of them costs nothing else. */
-export function admitTo (tier: Tier, core: Core, { places, hub, admission }: SocketServices): preValidationAsyncHookHandler {
+export function admitTo (tier: Tier, core: Core, { slots, hub, admission }: SocketServices): preValidationAsyncHookHandler {
   const isAllowed = originCheck(core.options.sockets.allowedOrigins)
 
   function assertOrigin ({ headers: { origin } }: FastifyRequest) {
@@ -44,13 +47,13 @@ export function admitTo (tier: Tier, core: Core, { places, hub, admission }: Soc
   }
 
   function assertTurn () {
-    const refusal = admission.objection('too-many-connections', 'Many sockets are opened at this moment')
+    const refusal = admission.objection('too-many-connections', 'Connection rate limit reached')
     if (refusal) throw refusal
   }
 
-  function assertRoom (place: Place, isKnown: boolean) {
+  function assertRoom (slot: ConnectionSlot, isAuthenticated: boolean) {
     if (hub.isDraining) throw problem('shutting-down', 'Shutting down', { headers: { 'retry-after': '5' } })
-    const objection = places.admit(place, isKnown)
+    const objection = slots.admit(slot, isAuthenticated)
     if (objection !== undefined) throw full(objection)
   }
 
@@ -63,12 +66,12 @@ export function admitTo (tier: Tier, core: Core, { places, hub, admission }: Soc
     if (!request.ws) throw problem('request-error', 'This is a WebSocket: send an upgrade')
     reply.header('connection', 'close')
     assertOrigin(request)
-    const place = enter(places, tier, request, reply)
+    const slot = acquire(slots, tier, request, reply)
     assertTurn()
     const token = takeSubprotocols(request)
     const credentials = await bring(request, token)
-    assertRoom(place, credentials !== null && 'principal' in credentials)
-    request.agentRegistryPlace = place
+    assertRoom(slot, credentials !== null && 'principal' in credentials)
+    request.agentRegistrySlot = slot
     request.agentRegistryCredentials = credentials
   }
 }

@@ -1,6 +1,6 @@
 import type prom from '@platformatic/prom-client'
 import type { SocketServices } from '../sockets/services.js'
-import type { TierName } from '../sockets/tiers.js'
+import type { TierName } from '../protocol/frames/catalogues.js'
 import type { Traffic } from '../sockets/outbound.js'
 import { counter, gauge } from './series.js'
 

@@ -6,8 +6,7 @@ import * as commonFrames from './frames/common.js'
 import { ErrorCode } from './frames/common.js'
 import * as messaging from './schemas/messaging.js'
 import { closeCodes, closeMeanings, errorCodes, errorMeanings, type Meaning } from './codes.js'
-import { type Catalogue, catalogues, common, type Messages } from './frames/catalogues.js'
-import type { Tier } from '../sockets/tiers.js'
+import { type Catalogue, catalogues, common, type Messages, type TierName } from './frames/catalogues.js'
 import { implementation } from './identity.js'
 
 export type Json = null | boolean | number | string | Json[] | { [member: string]: Json }
@@ -202,7 +201,7 @@ const allCredentials: readonly Credential[] = [
 
 /** What the upgrade of a tier may bring; nothing where anybody may come. */
 export function credentials (tier: DescribedTier): readonly Credential[] {
-  return tier.handshake === null ? [] : allCredentials.filter(({ isTakenBy }) => isTakenBy(tier))
+  return !tier.requiresAuthentication ? [] : allCredentials.filter(({ isTakenBy }) => isTakenBy(tier))
 }
 
 export function security (tier: DescribedTier): Json[] {
@@ -219,7 +218,14 @@ export function securityComponents (tiers: readonly DescribedTier[]): { security
   }
 }
 
-export type DescribedTier = Pick<Tier, 'name' | 'handshake' | 'takesQueryToken'> & { readonly options: Pick<Tier['options'], 'path'> }
+/** The part of a tier that the document describes. */
+export interface DescribedTier {
+  readonly name: TierName
+  readonly requiresAuthentication: boolean
+  /** Whether the query of the upgrade may contain a token. */
+  readonly takesQueryToken: boolean
+  readonly options: { readonly path: string }
+}
 
 /** Content types of frames, by the subprotocol that chooses them. */
 export type ContentTypes = Readonly<Record<string, string>>

@@ -6,7 +6,8 @@ import type { ChangeEvent, Difference } from '../storage/agent-store.js'
 import type { Connection } from './connection.js'
 import { EncodedMessage } from '../protocol/encoded-message.js'
 import type { SocketServices } from './services.js'
-import type { Tier, TierName } from './tiers.js'
+import type { TierName } from '../protocol/frames/catalogues.js'
+import type { Tier } from './tiers.js'
 
 interface TierUpdates {
   readonly tier: Tier

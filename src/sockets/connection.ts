@@ -10,7 +10,7 @@ import { unpack } from '../protocol/message-pack.js'
 import { OutboundQueue, type Transport } from './outbound.js'
 import { fencePing, EncodedMessage, protocolPing, textPing, textPong, type Encoding } from '../protocol/encoded-message.js'
 import { isKeepAliveFrame, parse, requestIdOf, type Frame } from '../protocol/parse.js'
-import type { Place } from '../limits/connection-slots.js'
+import type { ConnectionSlot } from '../limits/connection-slots.js'
 import type { SocketServices } from './services.js'
 import type { Tier } from './tiers.js'
 import type { Watcher } from './watcher.js'
@@ -18,14 +18,14 @@ import type { Watcher } from './watcher.js'
 /** Room for the members around the `data` that a size limit is about. */
 const envelopeBytes = 4096
 
-export interface ConnectionOptions { tier: Tier, transport: Transport, encoding: Encoding, address: string, place: Place, services: SocketServices }
+export interface ConnectionOptions { tier: Tier, transport: Transport, encoding: Encoding, address: string, slot: ConnectionSlot, services: SocketServices }
 
 /** One socket of any tier. */
 export class Connection implements Peer {
   readonly id = randomUUID()
   readonly tier: Tier
   readonly address: string
-  readonly place: Place
+  readonly slot: ConnectionSlot
   readonly rate: InboundRate
   readonly transport: Transport
   readonly encoding: Encoding
@@ -58,17 +58,17 @@ export class Connection implements Peer {
   readonly #services: SocketServices
   #rights: Rights | null = null
 
-  constructor ({ tier, transport, encoding, address, place, services }: ConnectionOptions) {
+  constructor ({ tier, transport, encoding, address, slot, services }: ConnectionOptions) {
     this.tier = tier
     this.dialect = tier.name === 'v1' ? 'v1' : 'agents'
     this.transport = transport
     this.encoding = encoding
     this.address = address
-    this.place = place
+    this.slot = slot
     this.#services = services
     this.openedAt = this.heardAt = this.framedAt = this.usedAt = services.now()
     this.nextStatsAt = this.openedAt + tier.options.intervalMs
-    this.rate = new InboundRate(services.rates, { perSecond: tier.options.messagesPerSecond, burst: tier.options.burst }, { addressKey: place.addressKey, now: this.openedAt })
+    this.rate = new InboundRate(services.rates, { perSecond: tier.options.messagesPerSecond, burst: tier.options.burst }, { addressKey: slot.addressKey, now: this.openedAt })
     this.#inbox = new Inbox(this, services)
     this.#outbound = new OutboundQueue(this, services.flusher)
   }

@@ -2,7 +2,8 @@ import type { Principal } from '../auth/principal.js'
 import type { Connection } from './connection.js'
 import { clear, drain, sendAway } from './drain.js'
 import type { SocketServices } from './services.js'
-import type { Tier, TierName } from './tiers.js'
+import type { TierName } from '../protocol/frames/catalogues.js'
+import type { Tier } from './tiers.js'
 
 /** Which connections there are, whose they are, and how they all go. */
 export class Hub {
@@ -23,23 +24,23 @@ export class Hub {
 
   /** Number of connections that count against the tier's limit. */
   countOf (name: TierName): number {
-    return this.#services.places.countOf(name)
+    return this.#services.slots.countOf(name)
   }
 
   isFull (tier: Tier): boolean {
-    return this.#services.places.isFull(tier)
+    return this.#services.slots.isFull(tier)
   }
 
   add (connection: Connection): void {
     this.#connections(connection.tier.name).add(connection)
-    this.#services.places.open(connection.place)
+    this.#services.slots.open(connection.slot)
     // It was let in before, and what its upgrade went through since then took so long.
     if (this.#isDraining) sendAway(connection)
   }
 
   /** The connection is somebody's from now on. */
   identify (connection: Connection, principal: Principal): void {
-    this.#services.places.identify(connection.place)
+    this.#services.slots.authenticate(connection.slot)
     connection.principal = principal
     connection.rate.belongTo(principal)
     this.#services.liveness.add(connection)
@@ -57,7 +58,7 @@ export class Hub {
   /** @param wasClean a close frame came: nothing broke */
   remove (connection: Connection, wasClean: boolean): void {
     if (!this.#connections(connection.tier.name).delete(connection)) return
-    this.#services.places.leave(connection.place)
+    this.#services.slots.release(connection.slot)
     connection.rate.leave()
     if (connection.watcher) this.#services.readers.delete(connection.watcher)
     connection.watcher = null

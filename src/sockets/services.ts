@@ -8,15 +8,14 @@ import type { Readers } from '../registry/feed/subscribers.js'
 import type { FeedSource } from '../registry/feed/source.js'
 import type { Visitors } from '../limits/long-requests.js'
 import type { Registry } from '../registry/registry.js'
-import type { FleetSockets } from './fleet.js'
 import type { Flusher, Traffic } from './outbound.js'
 import type { FrameRates } from '../limits/frame-rate.js'
 import type { Hub } from './hub.js'
 import type { ListUpdates } from './agent-lists.js'
 import type { SocketLiveness } from './liveness.js'
-import type { Places } from '../limits/connection-slots.js'
+import type { ConnectionSlots } from '../limits/connection-slots.js'
 import type { Throttle } from './throttle.js'
-import type { TierName } from './tiers.js'
+import type { TierName } from '../protocol/frames/catalogues.js'
 import type { Membership } from '../registry/enrollment.js'
 
 /** What connections and their handlers work with. */
@@ -27,10 +26,9 @@ export interface SocketServices {
   readonly options: ResolvedOptions
   readonly source: FeedSource
   readonly hub: Hub
-  readonly places: Places
+  readonly slots: ConnectionSlots
   readonly rates: FrameRates
   readonly throttle: Throttle
-  readonly fleet: FleetSockets
   readonly readers: Readers
   readonly visitors: Visitors
   /** Of sockets and streams. */

@@ -1,4 +1,5 @@
 import type { ResolvedOptions } from '../options.js'
+import type { TierName } from '../protocol/frames/catalogues.js'
 import type { View } from '../registry/query.js'
 import { channelHandlers } from './handlers/channels.js'
 import { accountHandlers, commonHandlers, discoveryHandlers } from './handlers/common.js'
@@ -9,13 +10,13 @@ import { requestHandlers } from './handlers/requests.js'
 import { v1Handlers } from './handlers/v1.js'
 import type { TierHandshake } from './handshake.js'
 
-export type TierName = 'public' | 'agents' | 'dashboard' | 'v1'
-
 /** A tier is data: who comes in, what they see, what they may send. */
 export interface Tier {
   name: TierName
   options: ResolvedOptions['publicWs']
-  /** How a connection says who it is; null where anybody may come. */
+  /** Whether a connection must present a token. */
+  requiresAuthentication: boolean
+  /** How a connection authenticates; null if the tier requires no authentication. */
   handshake: TierHandshake | null
   /** Code with which a connection is closed that has not said so in time. */
   timeoutCode: number

@@ -4,7 +4,9 @@ import { commonClientFrames, commonServerFrames, PingText, PongText } from './co
 import { dashboardClientFrames, dashboardServerFrames } from './dashboard.js'
 import { publicClientFrames, publicServerFrames } from './public.js'
 import { v1ClientFrames, v1ServerFrames } from './v1.js'
-import type { TierName } from '../../sockets/tiers.js'
+
+export const tierNames = ['public', 'agents', 'dashboard', 'v1'] as const
+export type TierName = typeof tierNames[number]
 
 export interface Messages {
   /** Frames that have a handler, by `type`. */

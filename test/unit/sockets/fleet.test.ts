@@ -1,12 +1,12 @@
 import t, { type Test } from 'tap'
 import { KeyValueReplica } from '../../../src/storage/shared-state.js'
 import { problem } from '../../../src/errors.js'
-import { FleetSockets } from '../../../src/sockets/fleet.js'
-import type { TierName } from '../../../src/sockets/tiers.js'
+import { FleetConnections } from '../../../src/limits/connection-slots.js'
+import type { TierName } from '../../../src/protocol/frames/catalogues.js'
 import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
 import { build, until } from '../../support/harness.js'
 
-interface Process { sockets: FleetSockets, counts: Record<TierName, number>, errors: unknown[], state: MemoryKeyValueStore }
+interface Process { sockets: FleetConnections, counts: Record<TierName, number>, errors: unknown[], state: MemoryKeyValueStore }
 
 /** The sockets of a process, said in a store of its own; what is said there is passed on by the test. */
 async function open (t: Test, now = Date.now): Promise<Process> {
@@ -15,7 +15,7 @@ async function open (t: Test, now = Date.now): Promise<Process> {
   await shared.open()
   const counts = { public: 0, agents: 0, dashboard: 0, v1: 0 }
   const errors: unknown[] = []
-  const sockets = new FleetSockets({ state: shared, now, countOf: tier => counts[tier], onError: error => { errors.push(error) } })
+  const sockets = new FleetConnections({ state: shared, now, countOf: tier => counts[tier], onError: error => { errors.push(error) } })
   sockets.start()
   t.teardown(() => { sockets.stop() })
   return { sockets, counts, errors, state }

@@ -4,7 +4,7 @@ import { text } from 'node:stream/consumers'
 import fastify from 'fastify'
 import t, { type Test } from 'tap'
 import agentRegistry from '../../../src/index.js'
-import { originCheck } from '../../../src/sockets/origins.js'
+import { originCheck } from '../../../src/auth/origins.js'
 import { build, problemOf, sleep, until, withDefaults, type Client, type Harness } from '../../support/harness.js'
 import { assertAlive } from './helper.js'
 

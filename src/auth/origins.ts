@@ -1,13 +1,13 @@
 import { OptionsError } from '../errors.js'
 
-/** Says of the `Origin` of an upgrade whether its page may open sockets. */
+/** Whether a page of this `Origin` is allowed. */
 export type OriginCheck = (origin: string) => boolean
 
-/** Scheme, host and port as they are compared: in lower case, without a default port (RFC 6454 §4). */
+/** Scheme, host and port in lower case, without a default port (RFC 6454 §4). */
 function normalized (origin: string): string | undefined {
   if (!URL.canParse(origin)) return undefined
   const { origin: known, protocol, host } = new URL(origin)
-  // What is not of the web, such as the page of an extension, has no origin in the sense of URLs.
+  // URL gives schemes outside the web, such as those of browser extensions, the origin 'null'.
   return known === 'null' ? `${protocol}//${host}` : known
 }
 
@@ -19,16 +19,16 @@ function patternOf (entry: string, option: string): RegExp {
 }
 
 /**
- * Compares whole origins; `*` in an entry stands for one label of the host.
- * @param option that says so
- * @returns null when everybody may
- * @throws AGENT_REGISTRY_INVALID_OPTIONS for what is no origin
+ * Creates a check that compares whole origins. `*` in an entry matches one label of the host.
+ * @param option the name of the option, for error messages
+ * @returns null if every origin is allowed
+ * @throws AGENT_REGISTRY_INVALID_OPTIONS for an entry that is not an origin
  */
 export function originCheck (allowed: readonly string[], option = 'sockets.allowedOrigins'): OriginCheck | null {
   if (allowed.length === 0 || allowed.includes('*')) return null
   const patterns = allowed.map(entry => patternOf(entry, option))
   return function isAllowed (origin) {
-    const said = origin === 'null' ? origin : normalized(origin)
-    return said !== undefined && patterns.some(pattern => pattern.test(said))
+    const given = origin === 'null' ? origin : normalized(origin)
+    return given !== undefined && patterns.some(pattern => pattern.test(given))
   }
 }
