@@ -94,8 +94,8 @@ function countRegistry (core: Core, register: prom.Registry): void {
     }
   })
   counter(register, 'arcp_vector_search_operations_total', 'Searches', ['status'], set => {
-    set(core.search.tally.succeeded, { status: 'success' })
-    set(core.search.tally.failed, { status: 'error' })
+    set(core.search.counters.succeeded, { status: 'success' })
+    set(core.search.counters.failed, { status: 'error' })
   })
   gauge(register, 'agent_registry_agents', 'Agents by status', ['status'], set => {
     const { alive_agents: alive, dead_agents: dead } = core.registry.stats()

@@ -4,20 +4,20 @@ import { EmbeddingError } from '../errors.js'
 import { callHook } from '../protocol/hooks.js'
 import { LruMap } from '../lib/lru.js'
 
-/** Makes one vector of each text, in their order, all of the same length. */
+/** Returns one vector for each text, in the same order, all of the same length. */
 export type EmbedHook = (texts: string[]) => Array<ArrayLike<number>> | Promise<Array<ArrayLike<number>>>
 
 export interface EmbedderOptions {
   embed: EmbedHook
-  /** Time that one call of `embed` may take (ms). */
+  /** Timeout of one call of `embed` (ms). */
   timeoutMs: number
-  /** Calls of `embed` at once. */
+  /** Maximum number of concurrent calls of `embed`. */
   concurrency?: number
-  /** Texts that may wait; the next is refused. */
+  /** Maximum number of queued texts; further texts are refused. */
   maxQueued?: number
-  /** Vectors that are kept for texts that come again. */
+  /** Number of cached vectors. */
   cacheSize?: number
-  /** Pause before the second try; doubles with each (ms). */
+  /** Pause before the second attempt; doubles with each attempt (ms). */
   backOffMs?: number
 }
 
@@ -30,24 +30,27 @@ interface Flight {
 }
 
 const maxBatch = 64
-const maxTries = 3
+const maxAttempts = 3
 
-/** Stands for a text. */
+/** Hash that identifies a text. */
 export const textKey = (text: string) => createHash('sha256').update(text).digest('base64')
 
-/** The vectors of an answer of the host. @throws AGENT_REGISTRY_EMBEDDING_FAILED when they are not what was asked for */
-function vectorsOf (answer: unknown, count: number, dimension: number): Float32Array[] {
-  if (!Array.isArray(answer) || answer.length !== count) throw new EmbeddingError(`expected ${count} vectors`)
-  const vectors = answer.map((vector: ArrayLike<number>) => Float32Array.from(vector ?? []))
-  const expected = dimension || vectors[0]!.length
-  if (expected === 0 || vectors.some(vector => vector.length !== expected)) throw new EmbeddingError('vectors differ in length')
-  if (!vectors.every(vector => vector.every(Number.isFinite))) throw new EmbeddingError('a vector holds what is not a number')
+/**
+ * @param dimension required length of the vectors; 0 accepts any length
+ * @throws AGENT_REGISTRY_EMBEDDING_FAILED if the result of the host is not one valid vector for each text
+ */
+function parseVectors (result: unknown, count: number, dimension: number): Float32Array[] {
+  if (!Array.isArray(result) || result.length !== count) throw new EmbeddingError(`expected ${count} vectors`)
+  const vectors = result.map((vector: ArrayLike<number>) => Float32Array.from(vector ?? []))
+  const expected = dimension || vectors[0]?.length || 0
+  if (expected === 0 || vectors.some(vector => vector.length !== expected)) throw new EmbeddingError('the vectors differ in length')
+  if (!vectors.every(vector => vector.every(Number.isFinite))) throw new EmbeddingError('a vector contains a value that is not a number')
   return vectors
 }
 
 /**
- * Asks the host for vectors: texts of the same moment in one call, each text once at a time, and again with longer
- * pauses when a call fails.
+ * Requests vectors from the host: batches the texts of one tick, shares concurrent requests for the same text, and
+ * retries failed calls with exponential backoff.
  */
 export class Embedder {
   readonly #options: Required<EmbedderOptions>
@@ -63,14 +66,14 @@ export class Embedder {
     this.#cache = new LruMap(this.#options.cacheSize)
   }
 
-  /** @throws AGENT_REGISTRY_EMBEDDING_FAILED, or what the host threw last */
+  /** @throws AGENT_REGISTRY_EMBEDDING_FAILED, or the last error of the host */
   async embed (text: string): Promise<Float32Array> {
     const key = textKey(text)
     const known = this.#cache.get(key)
     return known ?? (this.#flights.get(key) ?? this.#enqueue(key, text)).promise
   }
 
-  /** Ends everything that waits. */
+  /** Rejects all pending requests. */
   close (): void {
     this.#closing.abort()
     this.#queue = []
@@ -79,12 +82,12 @@ export class Embedder {
 
   #enqueue (key: string, text: string): Flight {
     if (this.#closing.signal.aborted) throw new EmbeddingError('closed')
-    if (this.#queue.length >= this.#options.maxQueued) throw new EmbeddingError('too many texts are waiting')
+    if (this.#queue.length >= this.#options.maxQueued) throw new EmbeddingError('too many texts are queued')
     const { promise, resolve, reject } = withResolvers<Float32Array>()
     const flight = { key, text, promise, resolve, reject }
     this.#flights.set(key, flight)
     this.#queue.push(flight)
-    // What is asked for in the same tick leaves in one batch.
+    // Texts requested in the same tick form one batch.
     if (this.#queue.length === 1) queueMicrotask(() => this.#pump())
     return flight
   }
@@ -92,46 +95,45 @@ export class Embedder {
   #pump () {
     while (this.#running < this.#options.concurrency && this.#queue.length > 0) {
       this.#running++
-      this.#take(this.#queue.splice(0, maxBatch)).finally(() => {
+      this.#process(this.#queue.splice(0, maxBatch)).finally(() => {
         this.#running--
         this.#pump()
       })
     }
   }
 
-  async #take (batch: Flight[]): Promise<void> {
+  async #process (batch: Flight[]): Promise<void> {
     try {
-      await this.#persist(batch)
+      await this.#callWithRetries(batch)
     } catch (error) {
       await this.#isolate(batch, error)
     }
   }
 
-  /** Calls until it works, three times at most. */
-  async #persist (batch: Flight[], tries = 1): Promise<void> {
+  async #callWithRetries (batch: Flight[], attempt = 1): Promise<void> {
     try {
       await this.#call(batch)
     } catch (error) {
-      if (tries === maxTries || this.#closing.signal.aborted) throw error
-      const pause = this.#options.backOffMs * 2 ** (tries - 1) * (0.5 + Math.random())
+      if (attempt === maxAttempts || this.#closing.signal.aborted) throw error
+      const pause = this.#options.backOffMs * 2 ** (attempt - 1) * (0.5 + Math.random())
       await sleep(pause, undefined, { signal: this.#closing.signal, ref: false })
-      await this.#persist(batch, tries + 1)
+      await this.#callWithRetries(batch, attempt + 1)
     }
   }
 
-  /** Finds the text that the host cannot take: by halves, and not at all when both fail, as they do in an outage. */
+  /** Finds the text that the host cannot embed by bisection. If both halves fail, as in an outage, the whole batch fails. */
   async #isolate (batch: Flight[], error: unknown): Promise<void> {
-    if (batch.length === 1) return this.#fail(batch[0]!, error)
-    const middle = batch.length >> 1
-    const failed: Flight[][] = []
-    for (const half of [batch.slice(0, middle), batch.slice(middle)]) {
-      if (!await this.#works(half)) failed.push(half)
+    if (batch.length > 1) {
+      const middle = batch.length >> 1
+      const [first, second] = [batch.slice(0, middle), batch.slice(middle)]
+      const [firstSucceeds, secondSucceeds] = [await this.#succeeds(first), await this.#succeeds(second)]
+      if (firstSucceeds && secondSucceeds) return
+      if (firstSucceeds !== secondSucceeds) return this.#isolate(firstSucceeds ? second : first, error)
     }
-    if (failed.length === 1) return this.#isolate(failed[0]!, error)
-    for (const flight of failed.flat()) this.#fail(flight, error)
+    for (const flight of batch) this.#fail(flight, error)
   }
 
-  async #works (batch: Flight[]): Promise<boolean> {
+  async #succeeds (batch: Flight[]): Promise<boolean> {
     if (this.#closing.signal.aborted) return false
     try {
       await this.#call(batch)
@@ -143,13 +145,14 @@ export class Embedder {
 
   async #call (batch: Flight[]): Promise<void> {
     const { embed, timeoutMs } = this.#options
-    const answer = await callHook('embed', timeoutMs, () => embed(batch.map(flight => flight.text)))
-    const vectors = vectorsOf(answer, batch.length, this.#dimension)
-    this.#dimension = vectors[0]!.length
-    for (const [index, flight] of batch.entries()) this.#succeed(flight, vectors[index]!)
+    const result = await callHook('embed', timeoutMs, () => embed(batch.map(flight => flight.text)))
+    const vectors = parseVectors(result, batch.length, this.#dimension)
+    for (const [index, vector] of vectors.entries()) this.#resolve(batch[index], vector)
   }
 
-  #succeed (flight: Flight, vector: Float32Array) {
+  #resolve (flight: Flight | undefined, vector: Float32Array) {
+    if (!flight) return
+    this.#dimension = vector.length
     this.#cache.set(flight.key, vector)
     this.#flights.delete(flight.key)
     flight.resolve(vector)
@@ -162,8 +165,8 @@ export class Embedder {
 }
 
 function withResolvers<T> () {
-  let resolve!: (value: T) => void
-  let reject!: (error: unknown) => void
+  let resolve: (value: T) => void = () => {}
+  let reject: (error: unknown) => void = () => {}
   const promise = new Promise<T>((...settle) => { [resolve, reject] = settle })
   return { promise, resolve, reject }
 }

@@ -2,23 +2,21 @@ import type { AgentInfo, AgentMetrics } from '../protocol/schemas/agent.js'
 import type { SearchRequest, SearchResult } from '../protocol/schemas/search.js'
 import type { AgentRecord, Difference } from '../storage/agent-store.js'
 import { callHook } from '../protocol/hooks.js'
-import { matches, type AgentFilter } from '../registry/query.js'
+import { type AgentFilter, matches } from '../registry/query.js'
 import { isPublic, type Replica } from '../registry/replica.js'
 import { Embedder, type EmbedHook } from './embedder.js'
-import { fieldsOf, textOfFields, type Fields } from './fields.js'
-import { TextIndex } from './text-index.js'
-import { VectorFeed } from './vector-feed.js'
-import { VectorIndex } from './vectors.js'
+import { fieldsOf, TextIndex, embeddedText, type Fields } from './text-index.js'
+import { VectorIndexer, VectorIndex } from './vectors.js'
 
 export interface SearchOptions {
   replica: Replica
-  /** Hears of every change, after the replica has it, and of what differs after a reload; returns how to stop. */
+  /** Subscribes to changes of the replica; returns an unsubscribe function. */
   onDifference: (listener: (difference: Difference) => void) => () => void
-  /** Makes vectors of texts; without it search is by words. */
+  /** Embeds texts; without it, agents are searched by words. */
   embed?: EmbedHook
-  /** Time that the host may take for the vector of a query, and for one batch of others (ms). */
+  /** Timeout of the host for the vector of a query, and for one batch of documents (ms). */
   hookTimeoutMs: number
-  /** What weighted search goes by; null for an agent without a reputation. */
+  /** Returns the metrics by which a weighted search ranks; null for an agent without a reputation. */
   metricsOf?: (record: AgentRecord) => Pick<AgentMetrics, 'reputation_score'> | null
   onError: (error: unknown) => void
 }
@@ -31,20 +29,17 @@ const queriesAtOnce = 4
 
 const round = (similarity: number) => Math.round(Math.min(1, Math.max(0, similarity)) * 10_000) / 10_000
 
-/** Whether what an agent is found by may be another text after this change. */
+/** Whether a change may change the searchable text of an agent. */
 const changesText = ({ before, after }: Difference) =>
   before === null || after === null || before.body !== after.body || before.publicBody !== after.publicBody
 
-/** 0.7 to 1.3; a reputation above 1 is on the scale to 10. */
+/** @returns 0.7 to 1.3; a reputation above 1 is read on a scale up to 10 */
 function weightOf (metrics: Pick<AgentMetrics, 'reputation_score'> | null): number {
   const reputation = metrics?.reputation_score ?? 0
   return 0.7 + 0.6 * Math.min(1, Math.max(0, reputation > 1 ? reputation / 10 : reputation))
 }
 
-/**
- * Search over the agents that discovery shows, by what everybody may see of them. Indexes follow the registry behind
- * its writes.
- */
+/** Search over the agents and fields that discovery shows. The indexes follow the registry asynchronously. */
 export class Search {
   readonly #options: SearchOptions
   readonly #replica: Replica
@@ -52,7 +47,7 @@ export class Search {
   readonly #vectors = new VectorIndex()
   readonly #queries: Embedder | undefined
   readonly #documents: Embedder | undefined
-  readonly #feed: VectorFeed | undefined
+  readonly #indexer: VectorIndexer | undefined
   #stop: (() => void) | undefined
 
   constructor (options: SearchOptions) {
@@ -63,16 +58,16 @@ export class Search {
     if (!embed) return
     this.#queries = new Embedder({ embed, timeoutMs, concurrency: queriesAtOnce })
     this.#documents = new Embedder({ embed, timeoutMs, maxQueued: documentQueue })
-    this.#feed = new VectorFeed({ embedder: this.#documents, vectors: this.#vectors, textOf: id => this.#textOf(id), onError })
+    this.#indexer = new VectorIndexer({ embedder: this.#documents, vectors: this.#vectors, textOf: id => this.#textOf(id), onError })
   }
 
-  /** Searches since the start. */
-  readonly tally = { succeeded: 0, failed: 0 }
+  /** Number of searches since the start. */
+  readonly counters = { succeeded: 0, failed: 0 }
 
-  /** Agents that have a vector. */
+  /** Number of agents that have a vector. */
   get vectorCount () { return this.#vectors.size }
 
-  /** Takes in what the replica holds, and follows it from there. */
+  /** Indexes the agents of the replica and subscribes to its changes. */
   open (): void {
     this.#stop ??= this.#options.onDifference(difference => { if (changesText(difference)) this.#changed(difference.id) })
     for (const { record } of this.#replica.entries) this.#changed(record.id)
@@ -81,22 +76,22 @@ export class Search {
   close (): void {
     this.#stop?.()
     this.#text.close()
-    this.#feed?.close()
+    this.#indexer?.close()
     this.#queries?.close()
     this.#documents?.close()
   }
 
   /**
-   * At most `top_k` agents, best first, ties by id: by cosine similarity where there are vectors, else by words, where
-   * the best hit has 1 and a hopeless one 0.5.
+   * Finds at most `top_k` agents, best first, ties by id: by cosine similarity if there are vectors, otherwise by words.
+   * A search by words gives the best hit a similarity of 1, and all others at least 0.5.
    */
   async search (request: SearchRequest): Promise<SearchResult[]> {
     try {
       const results = await this.#find(request)
-      this.tally.succeeded++
+      this.counters.succeeded++
       return results
     } catch (error) {
-      this.tally.failed++
+      this.counters.failed++
       throw error
     }
   }
@@ -105,14 +100,14 @@ export class Search {
     const vector = await this.#vectorOf(request.query)
     await this.#text.drain()
     const accept = this.#acceptOf(request)
-    const candidates = vector ? this.#near(vector, request, accept) : this.#worded(request, accept)
+    const candidates = vector ? this.#byVector(vector, request, accept) : this.#byWords(request, accept)
     const best = this.#rank(candidates, request.weighted).slice(0, request.top_k)
-    return best.map(candidate => this.#result(candidate, request.weighted))
+    return best.flatMap(candidate => this.#result(candidate, request.weighted))
   }
 
   #changed (id: string) {
     this.#text.change(id)
-    this.#feed?.change(id)
+    this.#indexer?.change(id)
   }
 
   #publicView (id: string): AgentInfo | undefined {
@@ -121,7 +116,7 @@ export class Search {
   }
 
   #fields (id: string): Fields | undefined {
-    // Indexing goes on behind the writes: one record that cannot be shown must not end it, nor the process.
+    // Indexing runs in a timer: one record that cannot be rendered must not stop it, or end the process.
     try {
       const view = this.#publicView(id)
       return view && fieldsOf(view)
@@ -133,7 +128,7 @@ export class Search {
 
   #textOf (id: string): string | undefined {
     const fields = this.#fields(id)
-    return fields && textOfFields(fields)
+    return fields && embeddedText(fields)
   }
 
   #acceptOf ({ agent_type: type, capabilities }: SearchRequest): Accept {
@@ -144,7 +139,7 @@ export class Search {
     }
   }
 
-  /** Undefined when there is nothing to compare with, or the host fails: words are always there. */
+  /** Undefined if there are no vectors or the host fails; the search then uses words. */
   async #vectorOf (query: string): Promise<Float32Array | undefined> {
     const embedder = this.#queries
     if (!embedder || this.#vectors.size === 0) return undefined
@@ -155,31 +150,38 @@ export class Search {
     }
   }
 
-  #worded ({ query, top_k: limit, min_similarity: least, weighted }: SearchRequest, accept: Accept, keep = weighted ? Infinity : limit): Candidate[] {
+  #byWords (request: SearchRequest, accept: Accept, keep = request.weighted ? Infinity : request.top_k): Candidate[] {
+    const { query, top_k: limit, min_similarity: minSimilarity } = request
     const hits = this.#text.search(query, { limit, accept, keep })
     const best = hits[0]?.score ?? 1
-    return hits.map(({ id, score }) => ({ id, similarity: round(0.5 + 0.5 * score / best) })).filter(({ similarity }) => similarity >= least)
+    const candidates = hits.map(({ id, score }) => ({ id, similarity: round(0.5 + 0.5 * score / best) }))
+    return candidates.filter(({ similarity }) => similarity >= minSimilarity)
   }
 
-  /** By vector; agents whose vector is not there yet by words. */
-  #near (vector: Float32Array, request: SearchRequest, accept: Accept): Candidate[] {
+  /** Searches by vector, and by words for agents that have no vector yet. */
+  #byVector (vector: Float32Array, request: SearchRequest, accept: Accept): Candidate[] {
     const limit = request.weighted ? Infinity : request.top_k
     const near = this.#vectors.nearest(vector, { limit, minSimilarity: request.min_similarity, accept })
       .map(({ id, similarity }) => ({ id, similarity: round(similarity) }))
     if (this.#vectors.size >= this.#text.size) return near
-    const others = this.#worded(request, accept, Infinity).filter(({ id }) => !this.#vectors.has(id))
+    const others = this.#byWords(request, accept, Infinity).filter(({ id }) => !this.#vectors.has(id))
     return near.concat(others)
   }
 
   #rank (candidates: Candidate[], weighted: boolean): Candidate[] {
     const { metricsOf = () => null } = this.#options
-    const weight = ({ id }: Candidate) => weighted ? weightOf(metricsOf(this.#replica.get(id)!.record)) : 1
-    const ranked = candidates.map(candidate => ({ ...candidate, rank: candidate.similarity * weight(candidate) }))
+    const weight = (id: string) => {
+      const entry = weighted ? this.#replica.get(id) : undefined
+      return entry ? weightOf(metricsOf(entry.record)) : 1
+    }
+    const ranked = candidates.map(candidate => ({ ...candidate, rank: candidate.similarity * weight(candidate.id) }))
     return ranked.sort((a, b) => b.rank - a.rank || (a.id < b.id ? -1 : 1))
   }
 
-  #result ({ id, similarity }: Candidate, weighted: boolean): SearchResult {
-    const { name, endpoint: url, capabilities, version, owner, metrics } = this.#publicView(id)!
-    return { id, name, url, capabilities, version, owner, similarity, metrics: weighted ? metrics : null }
+  #result ({ id, similarity }: Candidate, weighted: boolean): SearchResult[] {
+    const agent = this.#publicView(id)
+    if (!agent) return []
+    const { name, endpoint: url, capabilities, version, owner, metrics } = agent
+    return [{ id, name, url, capabilities, version, owner, similarity, metrics: weighted ? metrics : null }]
   }
 }

@@ -1,7 +1,7 @@
 import { Registry } from '../../../src/registry/registry.js'
 import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import type { AgentRegistration } from '../../../src/protocol/schemas/agent.js'
-import type { Fields } from '../../../src/search/fields.js'
+import type { Fields } from '../../../src/search/text-index.js'
 import { registration } from '../../support/harness.js'
 
 const empty: Fields = { name: '', context_brief: '', capabilities: '', agent_type: '', features: '', metadata: '', ai_context: '' }

@@ -200,5 +200,5 @@ t.test('searches are counted by how they ended', async t => {
   await add('agent-one', { name: 'Weather maps' })
   t.equal((await find('weather')).length, 1)
   await t.rejects(find('weather', { weighted: true }), { message: 'no metrics today' })
-  t.strictSame(search.tally, { succeeded: 1, failed: 1 })
+  t.strictSame(search.counters, { succeeded: 1, failed: 1 })
 })

@@ -1,8 +1,6 @@
 import t from 'tap'
 import { agents, queries } from '../../../bench/corpus.js'
-import { fieldsOf, textOfFields, type Fields } from '../../../src/search/fields.js'
-import { TextIndex } from '../../../src/search/text-index.js'
-import { isUnspaced, tokenize } from '../../../src/search/tokens.js'
+import { embeddedText, fieldsOf, isUnspaced, TextIndex, tokenize, type Fields } from '../../../src/search/text-index.js'
 import { fields, until } from './helper.js'
 
 const all = { limit: 10, accept: () => true }
@@ -33,7 +31,7 @@ t.test('words are letters and digits of any script, without case and accents', a
 t.test('what is searchable of an agent', async t => {
   const agent = { name: 'Nº1', context_brief: 'brief', capabilities: ['a b', 'c'], agent_type: 'testing', features: ['f'], metadata: { n: 1, s: 'text', list: ['x', 2, 'y'], b: true }, ai_context: null }
   t.strictSame(fieldsOf(agent), { name: 'Nº1', context_brief: 'brief', capabilities: 'a b c', agent_type: 'testing', features: 'f', metadata: 'text x y', ai_context: '' })
-  t.equal(textOfFields(fieldsOf(agent)), 'Nº1 brief a b c testing f text x y')
+  t.equal(embeddedText(fieldsOf(agent)), 'Nº1 brief a b c testing f text x y')
   t.equal(fieldsOf({ ...agent, metadata: { long: ['x'.repeat(30_000)] } }).metadata.length, 20_000)
 })
 

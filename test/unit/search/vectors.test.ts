@@ -1,7 +1,6 @@
 import t from 'tap'
 import { Embedder, type EmbedHook } from '../../../src/search/embedder.js'
-import { VectorFeed } from '../../../src/search/vector-feed.js'
-import { VectorIndex } from '../../../src/search/vectors.js'
+import { VectorIndexer, VectorIndex } from '../../../src/search/vectors.js'
 import { manualEmbed, until } from './helper.js'
 
 const all = { limit: 10, minSimilarity: -1, accept: () => true }
@@ -163,7 +162,7 @@ function feedOf (texts: Map<string, string>, embed: EmbedHook, retryMs = 5) {
   const errors: unknown[] = []
   const vectors = new VectorIndex()
   const embedder = new Embedder({ ...quick, embed })
-  const feed = new VectorFeed({ embedder, vectors, textOf: id => texts.get(id), retryMs, onError: error => { errors.push(error) } })
+  const feed = new VectorIndexer({ embedder, vectors, textOf: id => texts.get(id), retryMs, onError: error => { errors.push(error) } })
   return { feed, vectors, errors }
 }
 
@@ -199,7 +198,7 @@ t.test('what could not be embedded is tried again later', async t => {
   feed.close()
 })
 
-t.test('closing the feed during a call leaves nothing behind', async t => {
+t.test('closing the indexer during a call leaves nothing behind', async t => {
   const { embed, calls } = manualEmbed()
   const { feed, errors } = feedOf(new Map([['a', 'alpha']]), embed)
   feed.change('a')
@@ -211,7 +210,7 @@ t.test('closing the feed during a call leaves nothing behind', async t => {
   t.equal(feed.pending, 0)
 })
 
-t.test('a vector without a direction is reported by the feed', async t => {
+t.test('a vector without a direction is reported by the indexer', async t => {
   const { feed, errors } = feedOf(new Map([['a', 'alpha']]), () => [[0, 0]], 60_000)
   feed.change('a')
   await until(() => errors.length === 1)
