@@ -1,11 +1,10 @@
 import { KeptSecrets } from './auth/persisted-secrets.js'
 import { KeyRing } from './auth/keys.js'
-import { KeyValueReplica } from './storage/shared-state.js'
+import { KeyValueReplica } from './storage/kv-replica.js'
 import type { ResolvedOptions } from './options.js'
 import { Registry } from './registry/registry.js'
 import { hideableFields } from './protocol/schemas/agent.js'
-import { createStorage } from './storage/open-storage.js'
-import type { Storage } from './storage/storage.js'
+import { createStorage, type Storage } from './storage/storage.js'
 
 /** The part of a logger that is used here. */
 export interface Log {

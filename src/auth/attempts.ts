@@ -1,6 +1,6 @@
 import { ExpiringMap } from '../lib/expiring-map.js'
 import { isProblem, tooMany } from '../errors.js'
-import { TokenBuckets } from '../storage/memory/token-buckets.js'
+import { KeyedTokenBuckets } from '../lib/token-bucket.js'
 import { addressKey } from '../lib/address.js'
 import type { Clock } from '../lib/clock.js'
 import type { BucketSettings, KeyValueStore } from '../storage/kv-store.js'
@@ -43,7 +43,7 @@ export class Attempts {
   readonly #state: KeyValueStore
   readonly #settings: BucketSettings
   readonly #now: Clock
-  readonly #own: TokenBuckets
+  readonly #own: KeyedTokenBuckets
   readonly #told: ExpiringMap<true>
   readonly #onLockout: AttemptsOptions['onLockout']
 
@@ -51,7 +51,7 @@ export class Attempts {
     this.#state = state
     this.#settings = { burst, windowMs }
     this.#now = now
-    this.#own = new TokenBuckets(now)
+    this.#own = new KeyedTokenBuckets(now)
     this.#told = new ExpiringMap(now, 10_000)
     this.#onLockout = onLockout
   }
@@ -84,14 +84,14 @@ export class Attempts {
    */
   async attemptNow<T> (target: Omit<AttemptTarget, 'account'>, check: () => T): Promise<T> {
     const buckets = [addressBucket(target)]
-    this.#pass(target, buckets, this.#own.draw(buckets, this.#settings))
+    this.#pass(target, buckets, this.#own.take(buckets, this.#settings))
     try {
       const value = check()
-      this.#own.giveBack(buckets, this.#settings)
+      this.#own.putBack(buckets, this.#settings)
       return value
     } catch (error) {
       if (costs(error)) await this.#share(target, buckets)
-      else this.#own.giveBack(buckets, this.#settings)
+      else this.#own.putBack(buckets, this.#settings)
       throw error
     }
   }

@@ -1,7 +1,7 @@
 import { ExpiringMap } from '../lib/expiring-map.js'
 import type { Clock } from '../lib/clock.js'
 import type { Principal } from './principal.js'
-import type { KeyValueReplica } from '../storage/shared-state.js'
+import type { KeyValueReplica } from '../storage/kv-replica.js'
 
 export interface AgentRevocation {
   agentId: string

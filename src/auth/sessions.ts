@@ -1,7 +1,7 @@
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import { ExpiringMap } from '../lib/expiring-map.js'
 import type { Clock } from '../lib/clock.js'
-import type { KeyValueReplica } from '../storage/shared-state.js'
+import type { KeyValueReplica } from '../storage/kv-replica.js'
 
 /** The session of an admin. `expiresAt` is in epoch milliseconds. */
 export interface Session {

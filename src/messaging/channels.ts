@@ -4,7 +4,7 @@ import type { Appended, LogEntry, LogPosition } from '../storage/message-broker.
 import { channelNamed, isPattern, patternNamed, tierPlace } from '../protocol/channel-names.js'
 import type { History } from './history.js'
 import { HostListener, type MessageListener } from './host-listener.js'
-import { nameOfChannel } from '../storage/log-names.js'
+import { nameOfChannel } from '../storage/message-broker.js'
 import type { Peer, Sender } from './peer.js'
 import { Subscribing, type OnSubscribed, type SubscribeRequest, type SubscribingOptions } from './subscribing.js'
 import { Subscriptions } from './subscriptions.js'

@@ -1,7 +1,7 @@
 import { channelNamed, tierPlace } from '../protocol/channel-names.js'
 import type { Channels } from './channels.js'
 import type { MessageListener } from './host-listener.js'
-import { nameOfChannel } from '../storage/log-names.js'
+import { nameOfChannel } from '../storage/message-broker.js'
 import { payloadText } from '../protocol/payload.js'
 import type { Presence } from './presence/presence.js'
 import type { Metadata } from './presence/profile.js'

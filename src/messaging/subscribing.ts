@@ -3,7 +3,7 @@ import type { MessageBroker, LogPage, LogPosition } from '../storage/message-bro
 import { channelNamed, isPattern, patternNamed, shownName, shownPattern, tierPlace } from '../protocol/channel-names.js'
 import type { Deadlines } from '../lib/deadlines.js'
 import { Holdings, type Holding } from './connection-subscriptions.js'
-import { nameOfChannel } from '../storage/log-names.js'
+import { nameOfChannel } from '../storage/message-broker.js'
 import type { Peer } from './peer.js'
 import type { Presence } from './presence/presence.js'
 import { PatternSubscription, Subscription } from './subscription.js'

@@ -1,6 +1,6 @@
 import type { MessageBroker, LogEntry, LogPosition } from '../storage/message-broker.js'
 import { Delivery } from './delivery.js'
-import { nameOfChannel } from '../storage/log-names.js'
+import { nameOfChannel } from '../storage/message-broker.js'
 import { PatternTrie } from '../lib/pattern-trie.js'
 import { Subscription, type Subscriber } from './subscription.js'
 

@@ -2,39 +2,39 @@ import type { MetricsUpdate, StoredMetrics } from './agent-metrics.js'
 import type { AgentState } from '../protocol/schemas/common.js'
 
 /**
- * An agent as a store keeps it. Immutable: every change makes a new one, so that a snapshot may hold on to it.
- * Times are epoch milliseconds of the store's clock.
+ * An agent as a store keeps it. Records are immutable: every change creates a new one, so snapshots can share them.
+ * Times are epoch milliseconds by the clock of the store.
  */
 export interface AgentRecord {
   readonly id: string
-  /** The registration as JSON text of an object, its members in the order of `AgentRegistration`. */
+  /** The registration: JSON text of an object, with its members in the order of `AgentRegistration`. */
   readonly body: string
-  /** `agent_type` and `capabilities` of the body, by which agents are found. */
+  /** `agent_type` and `capabilities` of the body, which queries select by. */
   readonly type: string
   readonly capabilities: readonly string[]
-  /** What the public tier shows instead of `body`; null hides the agent there, undefined shows `body`. */
+  /** Replaces `body` on the public tier; null hides the agent there, undefined shows `body`. */
   readonly publicBody?: string | null
-  /** `agent_type` and `capabilities` of `publicBody`: what is not shown cannot be asked for. */
+  /** `agent_type` and `capabilities` of `publicBody`: public queries must not select by hidden values. */
   readonly publicFacets?: Facets
-  /** Digest of the key that registered it; null when an admin or the host did. */
+  /** Digest of the key that registered the agent; null when an admin or the host did. */
   readonly ownerKey: string | null
   readonly registeredAt: number
-  /** Number of the change that first registered this id: the order of lists, the same everywhere. */
+  /** Number of the change that first registered this id. Lists are in this order in every process. */
   readonly created: number
   readonly incarnation: number
-  /** Number of the change that made this record, the `n` of its revision. */
+  /** Number of the change that created this record: the `n` of its revision. */
   readonly revision: number
   readonly state: AgentState
   readonly lastSeen: number
-  /** The lease is held by self-preservation. */
+  /** Whether self-preservation holds the lease. */
   readonly held: boolean
-  /** What the agent has reported; null when nothing. Kept when it registers again. */
+  /** The reported metrics; null before the first report. A new registration of the agent keeps them. */
   readonly metrics: StoredMetrics | null
 }
 
 export type ChangeEvent = 'registered' | 'updated' | 'alive' | 'dead' | 'unregistered' | 'state'
 
-/** One transition. `after` is null when the agent is gone, `before` when it is new. */
+/** One change of one agent. `before` is null for a new agent, `after` for a removed one. */
 export interface Change {
   readonly n: number
   readonly event: ChangeEvent
@@ -44,18 +44,18 @@ export interface Change {
   readonly reason: string
 }
 
-/** What became of an agent while nobody told of its changes one by one. */
+/** The difference between two states of an agent, for changes that were not delivered one by one. */
 export type Difference = Pick<Change, 'id' | 'before' | 'after'>
 
-/** With what right an agent is registered. Decides what happens to an id that is registered already. */
+/** The right by which an agent is registered. It decides whether an existing registration of the id is replaced. */
 export type Claim =
-  | { readonly kind: 'owner', /** Key that owns the agent unless a record of it says otherwise. */ readonly digest?: string | null }
+  | { readonly kind: 'owner', /** The key that owns the agent if no existing record names another. */ readonly digest?: string | null }
   | { readonly kind: 'key', readonly digest: string, readonly exclusive: boolean, readonly maxAgents?: number }
 
-/** What agents are found by. */
+/** The values that queries select by. */
 export interface Facets { readonly type: string, readonly capabilities: readonly string[] }
 
-/** The part of a record that its owner decides. */
+/** The part of a record that its owner determines. */
 export type RecordContent = Pick<AgentRecord, 'body' | 'type' | 'capabilities' | 'publicBody' | 'publicFacets'>
 
 export interface RegisterCommand {
@@ -72,11 +72,11 @@ export type RegisterOutcome =
 export interface UpdateCommand {
   readonly id: string
   readonly content: RecordContent
-  /** The revision that the new content was made from; another one refuses the update. */
+  /** The revision that the new content is based on. The update is rejected when the record has another one. */
   readonly revision: number
 }
 
-/** A sign of life; without an incarnation it counts for whichever is registered. */
+/** A heartbeat. Without an incarnation it counts for the current one. */
 export interface Heartbeat { readonly id: string, readonly incarnation?: number }
 
 export interface StateCommand extends Heartbeat {
@@ -84,7 +84,7 @@ export interface StateCommand extends Heartbeat {
   readonly reason: string
 }
 
-/** A report of metrics, which is a sign of life too. */
+/** A report of metrics, which is also a heartbeat. */
 export interface ReportCommand extends Heartbeat {
   readonly update: MetricsUpdate
 }
@@ -93,7 +93,7 @@ export interface RemoveCommand {
   readonly id: string
   readonly reason: string
   readonly incarnation?: number
-  /** Digest of the key that must own the agent. */
+  /** If present, the agent must be owned by the key with this digest. */
   readonly ownerKey?: string
 }
 
@@ -101,51 +101,54 @@ export type Rejection = { readonly ok: false, readonly reason: 'not-found' | 'st
 export type Outcome = { readonly ok: true, readonly record: AgentRecord } | Rejection
 
 export interface StoreSnapshot {
-  /** Changes whenever the numbers of changes are not known to continue. */
+  /** Another epoch means that change numbers are not known to continue. */
   readonly epoch: string
   readonly revision: number
   readonly agents: readonly AgentRecord[]
-  /** The newest changes up to `revision`, oldest first and without a gap, as many as the store remembers. */
+  /** The newest changes up to `revision` that the store keeps, oldest first and without a gap. */
   readonly changes?: readonly Change[]
 }
 
-/** What a store tells the process that has opened it. None of these throws. */
+/** Events of a store. The methods must not throw. */
 export interface StoreListener {
-  /** Changes made here and elsewhere, in the order of their numbers, each once. */
+  /** Changes by this and other processes, in the order of their numbers, each once. */
   changed (changes: readonly Change[]): void
-  /** Newer records of the same revision: signs of life and reports that another process took in. */
+  /** Newer records of the same revision: heartbeats and reports that another process received. */
   touched (records: readonly AgentRecord[]): void
-  /** What was heard so far does not continue, because the store lost some of it or forgot what came between. */
+  /** Replaces everything received so far: the store lost writes, or no longer keeps the changes in between. */
   reloaded (snapshot: StoreSnapshot): void
-  /** Why the store cannot be reached; null when it can again. A store that is always there never says. */
+  /** Called with the reason when the store cannot be reached, and with null when it can again. */
   availability (fault: string | null): void
 }
 
 /**
- * What the registry needs of a place where agents are kept. Every method is decided by the store, atomically, and
- * resolves after the change is as durable as this store promises. Changes made here and elsewhere reach the listener
- * in the order of their numbers, each once, and those of a call before that call resolves. A store that cannot be reached
- * throws `storage-unavailable`, and decides nothing: what was not acknowledged may or may not have happened.
+ * Keeps agents. Every method is atomic in the store and resolves when the change is as durable as the store promises.
+ * The listener receives changes by all processes in the order of their numbers, each once, and those of a call before
+ * the call resolves. A store that cannot be reached throws `storage-unavailable`; such a call may or may not have taken
+ * effect.
  */
 export interface AgentStore {
-  /** @throws when the store cannot be used; the message says what to do. */
+  /** @throws when the store cannot be used; the message names the remedy */
   open (listener: StoreListener): Promise<StoreSnapshot>
   close (): Promise<void>
   register (command: RegisterCommand): Promise<RegisterOutcome>
-  /** What made a conflict has been told when this resolves. */
+  /** After a `conflict` the listener has received the conflicting change before this resolves. */
   update (command: UpdateCommand): Promise<Outcome>
   remove (command: RemoveCommand): Promise<Outcome>
   setState (command: StateCommand): Promise<Outcome>
-  /** Renews leases; the outcomes are in the order of the signs. */
-  renew (signs: readonly Heartbeat[]): Promise<Outcome[]>
-  /** Applies a report to what the store holds at that moment, so that none is lost; not a change, nobody is told. */
+  /** Renews leases. The outcomes are in the order of the heartbeats. */
+  renew (heartbeats: readonly Heartbeat[]): Promise<Outcome[]>
+  /** Applies a report to the stored metrics atomically, so that no report is lost. A report is not a change. */
   report (command: ReportCommand): Promise<Outcome>
-  /** Takes leases that have ended and, with `cleanup`, removes what is past its retention. Resolves with how many. */
+  /**
+   * Marks agents dead whose lease has ended and, with `cleanup`, removes agents whose retention has ended.
+   * @returns the number of affected agents
+   */
   expire (options: { cleanup: boolean }): Promise<number>
-  /** Ends self-preservation now: what is held goes at the bounded rate. */
+  /** Ends self-preservation: held agents expire at the bounded rate. */
   release (): Promise<void>
-  /** Gives every lease `ms` more: the time that the registry itself stood still. */
+  /** Extends every lease by the `ms` that the registry itself stood still. */
   extend (ms: number): Promise<void>
-  /** Milliseconds since the epoch by the clock that leases are measured with. */
+  /** Epoch milliseconds by the clock that leases are measured with. */
   now (): number
 }

@@ -1,60 +1,62 @@
-/**
- * Small facts beside the agents that the processes of a registry share and that end by themselves:
- * - `session`: sessions of admins; key: session id
- * - `revoked-token`, `revoked-agent`: what has ended before its time; key: token id, agent id
- * - `ticket`: keys to one socket; key: digest of the ticket
- * - `spent`: temporary tokens that have been used; key: token id
- * - `known`: pairs of address and account that have succeeded before; key: the pair
- * - `idempotency`: requests that run or have been answered; key: digest of who asked and the key that was given
- * - `sockets`: how many sockets a process has; key: a name that the process has for its run
- * - `secret`: what the processes have made once and share, until `forever`; key: what it is for
- */
-export type KeyValueKind = 'session' | 'revoked-token' | 'revoked-agent' | 'ticket' | 'spent' | 'known' | 'idempotency' | 'sockets' | 'secret'
+import type { BucketSettings } from '../lib/token-bucket.js'
 
-/** The `until` of what does not end: the last time that a Date can hold. */
+export type { BucketSettings }
+
+/**
+ * Kinds of entries. The key of an entry is:
+ * - `session`: id of a session of an admin
+ * - `revoked-token`, `revoked-agent`: id of the token or agent
+ * - `ticket`: digest of a ticket, which opens one socket
+ * - `spent`: id of a temporary token that was used
+ * - `known`: pair of an address and an account that logged in successfully before
+ * - `idempotency`: digest of the caller and the idempotency key of a request that runs or was answered
+ * - `sockets`: name of a process; the value is the number of its sockets
+ * - `secret`: purpose of a secret that the processes share
+ */
+export type KeyValueKind =
+  'session' | 'revoked-token' | 'revoked-agent' | 'ticket' | 'spent' | 'known' | 'idempotency' | 'sockets' | 'secret'
+
+/** The `until` of entries that do not expire: the last time that a Date can hold. */
 export const forever = 8_640_000_000_000_000
 
-/** Kinds that every process holds a copy of, because they are asked for with every request. */
-export const replicatedKinds: ReadonlySet<KeyValueKind> = new Set(['session', 'revoked-token', 'revoked-agent', 'sockets'])
+/** Kinds of which every process keeps a copy, because they are needed for every request. */
+export const replicatedKinds: ReadonlySet<KeyValueKind> = new Set<KeyValueKind>(['session', 'revoked-token', 'revoked-agent', 'sockets'])
 
-/** `value` is text that whoever put it understands; null when it has gone. `until` is in epoch milliseconds. */
+/** `value` is any text; null in an event for a removed entry. `until` is in epoch milliseconds. */
 export interface KeyValueEntry { readonly kind: KeyValueKind, readonly key: string, readonly value: string | null, readonly until: number }
 
 export interface KeyValueListener {
-  /** An entry of a replicated kind was put or removed, here or elsewhere; those of a call before that call resolves. */
+  /** An entry of a replicated kind was put or removed by any process. Events of a call come before it resolves. */
   changed (entry: KeyValueEntry): void
-  /** All entries of the replicated kinds, after a time in which some may not have been told. */
+  /** All entries of the replicated kinds, after an outage in which events may have been lost. */
   reloaded (entries: readonly KeyValueEntry[]): void
 }
 
-/** How many tries there are at once, and in which time (ms) all of them come back. */
-export interface BucketSettings { readonly burst: number, readonly windowMs: number }
-
 /**
- * What the registry needs of a place for these facts. Every method is decided there, atomically, and what is past its
- * `until` is never returned. A place that cannot be reached throws `storage-unavailable`.
+ * Entries with an expiry that the processes of a registry share, beside the agents: sessions, revocations, tickets,
+ * secrets. Every method is atomic in the store. Expired entries are never returned. A store that cannot be reached
+ * throws `storage-unavailable`.
  */
 export interface KeyValueStore {
-  /** Nothing is told before this resolves. @returns the entries of the replicated kinds */
+  /** The listener is not called before this resolves. @returns the entries of the replicated kinds */
   open (listener: KeyValueListener): Promise<readonly KeyValueEntry[]>
   close (): Promise<void>
   get (kind: KeyValueKind, key: string): Promise<string | undefined>
   /**
-   * What is past its `until` already is not put, and whatever was there has gone.
-   * @param onlyIf the value that must be there now, null for none; undefined when it does not matter
-   * @returns whether that condition held
+   * Puts an entry. With an `until` in the past it removes the entry instead.
+   * @param onlyIf the value that must be present, null for none; undefined sets no condition
+   * @returns whether the condition was met
    */
   put (entry: KeyValueEntry & { value: string }, onlyIf?: string | null): Promise<boolean>
-  /** Removes an entry and returns what it was: of two at once only one gets it. */
+  /** Removes an entry and returns its value. Of concurrent calls one receives it. */
   take (kind: KeyValueKind, key: string): Promise<string | undefined>
-  /** Entries of a kind, in the order of their `until`. */
+  /** The entries of a kind, in the order of their `until`. */
   list (kind: KeyValueKind): Promise<readonly KeyValueEntry[]>
   /**
-   * Takes one token of each of these buckets, or none of any. A bucket holds `burst` tokens and gets them back evenly
-   * within `windowMs`.
-   * @returns null, or milliseconds until there is one in each
+   * Takes one token from each of these token buckets, or none from any.
+   * @returns null, or the milliseconds until each bucket has a token
    */
   takeTokens (buckets: readonly string[], settings: BucketSettings): Promise<number | null>
-  /** Puts back what `draw` took. */
+  /** Returns tokens that `takeTokens` took. */
   returnTokens (buckets: readonly string[], settings: BucketSettings): Promise<void>
 }

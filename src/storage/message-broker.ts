@@ -1,42 +1,42 @@
 import type { Clock } from '../lib/clock.js'
 
-/** Where a log stands. Offsets of one epoch grow by one; another epoch means that what was counted before is not known. */
+/** A position in a log. Offsets of one epoch grow by one; a new epoch means that earlier positions are not comparable. */
 export interface LogPosition { readonly epoch: string, readonly offset: number }
 
-/** A message that has its place in a log. */
+/** A message that is stored in a log. */
 export interface LogEntry {
   readonly offset: number
-  /** Who sent it, as authenticated. */
+  /** The authenticated sender. */
   readonly from: string
   /** JSON text. */
   readonly data: string
-  /** JSON text of what was known of the sender. */
+  /** JSON text: the metadata of the sender. */
   readonly metadata?: string | undefined
-  /** Which connection it came by, so that it is not sent back there. */
+  /** The connection that sent the message, which does not receive it. */
   readonly origin?: string | undefined
-  /** Epoch milliseconds, by the broker's clock. */
+  /** Epoch milliseconds, by the clock of the broker. */
   readonly at: number
 }
 
 export interface AppendCommand extends Pick<LogEntry, 'from' | 'data' | 'metadata' | 'origin'> {
   readonly log: string
-  /** The same of the same sender within five minutes is stored once. */
+  /** A second message with this id from the same sender to the same log is not stored, within `BrokerLimits.msgIdMs`. */
   readonly msgId?: string | undefined
 }
 
 export interface Appended extends LogPosition {
-  /** It was there before: the position is that of the first. */
+  /** The message was stored before: this is the position of the first one. */
   readonly duplicate: boolean
 }
 
-/** Entries of a log, the oldest first, and where the log stands. */
+/** Entries of a log, oldest first, and the newest position of the log. */
 export interface LogPage extends LogPosition {
   readonly entries: readonly LogEntry[]
-  /** Whether everything after `since` is in here or, when the page is full, follows it. Otherwise these are what is left. */
+  /** Whether no entry after `since` is missing before or between these; otherwise these are the ones that are left. */
   readonly recovered: boolean
 }
 
-/** Somebody in a place, by one process. */
+/** A peer that one process has entered into a presence set. */
 export interface PresenceMember {
   readonly peerId: string
   readonly process: string
@@ -44,38 +44,37 @@ export interface PresenceMember {
   readonly metadata: string
 }
 
-/** How a place changed. */
+/** A change of a presence set. */
 export interface PresenceChange extends PresenceMember {
   readonly op: 'enter' | 'update' | 'leave'
-  /** In no other process before an enter, or after a leave: the peer itself joined or left. */
+  /** No other process had the peer in the set before an enter, or has it there after a leave. */
   readonly isWhole: boolean
-  /** Grows with each change, of whatever place; never falls, also when what is shared was lost. */
+  /** Grows with each change of any set, also after the shared state was lost. */
   readonly revision: number
 }
 
-/** Who is in a place. Its next change has a greater revision. */
+/** The members of a presence set. The next change of the set has a greater revision. */
 export interface Roster { readonly revision: number, readonly members: readonly PresenceMember[] }
 
-/** What happens elsewhere, in order and never from inside a call of the broker. */
+/** Events of the broker, in order and never during a call of the broker. */
 export interface BrokerListener {
-  /** The next entry of a log that is followed: in order, each once. */
+  /** The next entry of a followed log: in order, each once. */
   appended (log: string, epoch: string, entry: LogEntry): void
-  /** Entries of a followed log cannot be had any more; it goes on after this position. */
+  /** Entries of a followed log are lost; it continues after this position. */
   logGap (log: string, position: LogPosition): void
-  presenceChanged (place: string, change: PresenceChange): void
-  /** Changes of a followed place may have been missed: this is how it stands. */
-  presenceReloaded (place: string, roster: Roster): void
-  /** A process said something to this one. */
+  presenceChanged (set: string, change: PresenceChange): void
+  /** Changes of a watched set may have been missed: this is its current state. */
+  presenceReloaded (set: string, roster: Roster): void
+  /** Another process sent a message to this one with `sendToProcess`. */
   processMessage (from: string, body: string): void
 }
 
-/** How much is kept; the oldest goes first. */
+/** How much of a log is kept. The oldest entries are dropped first. */
 export interface BrokerLimits {
-  /** Of a log. */
   entries: number
-  /** Of a log: UTF-8 bytes, roughly. The newest entry stays whatever its size. */
+  /** Approximate UTF-8 bytes. The newest entry is kept whatever its size. */
   bytes: number
-  /** Of a log: milliseconds. One that is idle for so long, and that nobody follows, is forgotten. */
+  /** Milliseconds. A log that is idle for this time and has no followers is deleted. */
   ageMs: number
   /** How long a `msgId` is remembered (ms). */
   msgIdMs: number
@@ -84,42 +83,64 @@ export interface BrokerLimits {
 export const defaultBrokerLimits: BrokerLimits = { entries: 1000, bytes: 4 * 1024 * 1024, ageMs: 3_600_000, msgIdMs: 300_000 }
 
 /**
- * What peers share, in one process or many: logs of messages (channels `c:<channel>`, inboxes `i:<peerId>`), who is in
- * which place, and words between processes. All promises reject with `storage-unavailable` when what is shared cannot be
- * reached, or this is not open; what was entered, followed and watched comes back by itself.
+ * The state that peers share, in one process or many: logs of messages (channels `c:<channel>`, inboxes `i:<peerId>`),
+ * presence sets, and messages between processes. Every promise rejects with `storage-unavailable` when the shared state
+ * cannot be reached or the broker is not open. After an outage the broker itself restores what was entered, followed and
+ * watched.
  */
 export interface MessageBroker {
-  /** This process among those that share a broker; unguessable. */
+  /** The unguessable id of this process among those that share the broker. */
   readonly process: string
   readonly now: Clock
   open (listener: BrokerListener): Promise<void>
-  /** Everybody who entered by this process leaves. */
+  /** Removes every peer that this process has entered. */
   close (): Promise<void>
 
   /**
-   * Appends of one tick share a round trip; their order is that of the calls. One that rejects may have been stored: with
-   * its `msgId` it can be tried again.
+   * Appends of one tick share a round trip and are stored in the order of the calls. A rejected append may have been
+   * stored: it can be repeated with its `msgId`.
    */
   append (command: AppendCommand): Promise<Appended>
-  /** At most `limit` entries: the oldest of those after `since` (all, where that is of another epoch), without it the newest. */
+  /**
+   * Reads at most `limit` entries: the oldest ones after `since` (the oldest of all when it is of another epoch), or the
+   * newest ones without `since`.
+   */
   read (log: string, query: { since?: LogPosition | undefined, limit: number }): Promise<LogPage>
-  /** From the position that this resolves with on, `appended` is told of every entry. Again: where it stands by now. */
+  /**
+   * `appended` is called for every entry after the returned position. A repeated call returns the newest position.
+   */
   follow (log: string): Promise<LogPosition>
   unfollow (log: string): void
-  /** The same for every log whose channel matches (see `PatternTrie`). `appended` is told once of an entry, however many match. */
+  /** Follows every log whose channel matches (see `PatternTrie`). Each entry is delivered once, however many patterns match. */
   followPattern (pattern: string): Promise<void>
   unfollowPattern (pattern: string): void
 
-  /** Again by the same process: the metadata is replaced. One that rejects has not entered. */
-  enter (place: string, peerId: string, metadata: string): Promise<void>
-  /** One that rejects has left nevertheless, as soon as that can be told. */
-  leave (place: string, peerId: string): Promise<void>
-  /** Who is there now. */
-  roster (place: string): Promise<Roster>
-  /** As `roster`; from there on `present` is told of every change. */
-  watch (place: string): Promise<Roster>
-  unwatch (place: string): void
+  /** Adds a peer to a set, or replaces its metadata. A rejected call has no effect. */
+  enter (set: string, peerId: string, metadata: string): Promise<void>
+  /** A rejected call takes effect as soon as the shared state can be reached. */
+  leave (set: string, peerId: string): Promise<void>
+  roster (set: string): Promise<Roster>
+  /** As `roster`; after it `presenceChanged` is called for every change of the set. */
+  watch (set: string): Promise<Roster>
+  unwatch (set: string): void
 
-  /** Says something to a process, at most once, in order; whether it is there is not known. */
+  /** Sends a message to a process: at most once, in order, and without a confirmation. */
   sendToProcess (process: string, body: string): void
+}
+
+const channelPrefix = 'c:'
+
+/** @returns the channel of a log or presence set; undefined when it belongs to none. Patterns match only channels. */
+export function channelOf (name: string): string | undefined {
+  return name.startsWith(channelPrefix) ? name.slice(channelPrefix.length) : undefined
+}
+
+/** @returns the name of the log and the presence set of a channel */
+export function nameOfChannel (channel: string): string {
+  return channelPrefix + channel
+}
+
+/** Joins log, sender and message id into one key that is different for each combination. */
+export function messageKey (log: string, from: string, msgId: string): string {
+  return `${log.length}:${from.length}:${log}${from}${msgId}`
 }

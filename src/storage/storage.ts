@@ -1,32 +1,33 @@
+import { OptionsError } from '../errors.js'
 import { monotonicClock } from '../lib/clock.js'
-import type { MessageBroker, BrokerLimits } from './message-broker.js'
-import { MemoryMessageBroker } from './memory/message-broker.js'
-import { MemoryKeyValueStore } from './memory/kv-store.js'
-import { MemoryAgentStore, type MemoryAgentStoreOptions } from './memory/agent-store.js'
-import type { KeyValueStore } from './kv-store.js'
+import type { ResolvedOptions } from '../options.js'
 import type { AgentStore } from './agent-store.js'
+import type { KeyValueStore } from './kv-store.js'
+import { MemoryAgentStore, type MemoryAgentStoreOptions } from './memory/agent-store.js'
+import { MemoryKeyValueStore } from './memory/kv-store.js'
+import { MemoryMessageBroker } from './memory/message-broker.js'
+import type { BrokerLimits, MessageBroker } from './message-broker.js'
+import type { RedisConnection } from './redis/connections.js'
 
-/** `custom` is somebody's own store. */
+/** `custom` is a storage of the host application. */
 export type StorageKind = 'memory' | 'level' | 'redis' | 'custom'
 
 /**
- * Where a registry keeps what it must not forget. `agents` is opened first and closed last; they may share a
- * connection or database inside. Times of both are by the clock of `agents.now`. Closing what is not open does nothing.
+ * The stores of a registry. `agents` is opened first and closed last; the members may share a connection or database.
+ * All times are by the clock of `agents.now`. Closing a member that is not open has no effect.
  */
 export interface Storage {
   readonly kind: StorageKind
   readonly agents: AgentStore
   readonly kv: KeyValueStore
-  /** What its peers say to each other, and where they are. */
   readonly broker: MessageBroker
 }
 
 export interface MemoryStorageOptions extends MemoryAgentStoreOptions {
-  /** How much of what peers say is kept. */
   messaging?: { limits?: Partial<BrokerLimits> }
 }
 
-/** All of it in this process: nothing survives it. */
+/** Keeps everything in the memory of this process. */
 export class MemoryStorage implements Storage {
   readonly kind = 'memory'
   readonly agents: MemoryAgentStore
@@ -38,4 +39,54 @@ export class MemoryStorage implements Storage {
     this.kv = new MemoryKeyValueStore({ clock })
     this.broker = new MemoryMessageBroker({ ...messaging, clock })
   }
+}
+
+/** Parses `host:port`. An IPv6 host is in brackets. */
+function parseAddress (text: string): { host: string, port: number } {
+  const end = text.lastIndexOf(':')
+  return { host: text.slice(0, end).replace(/^\[|\]$/g, ''), port: Number(text.slice(end + 1)) }
+}
+
+/**
+ * How to connect to Redis: with a client of the host, to a Cluster, through Sentinels, to a URL or to a host, in this
+ * order of precedence.
+ */
+export function connectionOf (options: ResolvedOptions['redis']): RedisConnection {
+  const { url, host, port, db, username, password, tls, sentinels, sentinelName, cluster, client } = options
+  if (client) return { client }
+  const login = { username, password, ...(tls && { tls: {} }) }
+  if (cluster) return { ...login, cluster: cluster.map(parseAddress) }
+  if (sentinels && sentinelName === undefined) throw new OptionsError('redis.sentinelName: required with redis.sentinels')
+  if (sentinels) return { ...login, db, sentinels: sentinels.map(parseAddress), name: sentinelName }
+  return url === undefined ? { ...login, db, host: host ?? '127.0.0.1', port } : { ...login, url }
+}
+
+function messagingOf ({ messaging }: ResolvedOptions) {
+  const { historyEntries: entries, historyBytes: bytes, historyAgeMs: ageMs, msgIdMs, presenceTtlMs } = messaging
+  return { limits: { entries, bytes, ageMs, msgIdMs }, presenceTtlMs }
+}
+
+/**
+ * Creates the storage that the options name; the caller opens it. The module and the client library of a kind of storage
+ * are loaded only when it is used.
+ * @param onError called with errors that happen outside of calls
+ */
+export async function createStorage (options: ResolvedOptions, onError: (error: unknown) => void): Promise<Storage> {
+  const { lease, store, state, storage, level, redis, namespace, feed } = options
+  const messaging = messagingOf(options)
+  if (store) {
+    const clock = () => store.now()
+    const broker = new MemoryMessageBroker({ limits: messaging.limits, clock })
+    return { kind: 'custom', agents: store, kv: state ?? new MemoryKeyValueStore({ clock }), broker }
+  }
+  const settings = { leaseMs: lease.durationMs, retentionMs: lease.retentionMs, preservation: lease.preservation, messaging }
+  if (storage === 'memory') return new MemoryStorage(settings)
+  const durable = { ...settings, changes: feed.ringSize }
+  if (storage === 'level') {
+    const { LevelStorage } = await import('./level/storage.js')
+    return new LevelStorage({ ...durable, ...level })
+  }
+  const { commandTimeoutMs, probeIntervalMs } = redis
+  const { RedisStorage } = await import('./redis/storage.js')
+  return new RedisStorage({ ...durable, namespace, commandTimeoutMs, probeIntervalMs, connection: connectionOf(redis), onError })
 }

@@ -5,7 +5,7 @@ import t from 'tap'
 import { MemoryMessageBroker } from '../../src/storage/memory/message-broker.js'
 import agentRegistry, { MemoryKeyValueStore, MemoryAgentStore } from '../../src/index.js'
 import { resolveOptions, type AgentRegistryOptions } from '../../src/options.js'
-import { connectionOf, createStorage } from '../../src/storage/open-storage.js'
+import { connectionOf, createStorage } from '../../src/storage/storage.js'
 import { builtServer } from '../support/server-process.js'
 
 const built = builtServer(t)

@@ -1,6 +1,6 @@
 import { EncodedMessage } from '../../protocol/encoded-message.js'
 import { shownName, tierPlace } from '../../protocol/channel-names.js'
-import { channelOf } from '../../storage/log-names.js'
+import { channelOf } from '../../storage/message-broker.js'
 import type { Dialect } from '../../protocol/channel-names.js'
 import type { PlaceDelta, Present } from './view.js'
 

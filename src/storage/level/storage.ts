@@ -1,7 +1,6 @@
 import { monotonicClock, type Clock } from '../../lib/clock.js'
 import type { BrokerLimits } from '../message-broker.js'
 import { MemoryMessageBroker } from '../memory/message-broker.js'
-import type { Storage } from '../storage.js'
 import { LevelAgentStore } from './agent-store.js'
 import type { Durability } from './database.js'
 import { SharedDatabase } from './shared.js'
@@ -23,7 +22,7 @@ export interface LevelStorageOptions {
 }
 
 /** One process's agents and shared facts in a folder: LevelDB, checked at the start and never repaired silently. */
-export class LevelStorage implements Storage {
+export class LevelStorage {
   readonly kind = 'level'
   readonly folder: string
   readonly agents: LevelAgentStore

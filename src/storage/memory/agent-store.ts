@@ -1,30 +1,32 @@
 import { randomBytes } from 'node:crypto'
 import { monotonicClock, type Clock } from '../../lib/clock.js'
+import type { AgentState } from '../../protocol/schemas/common.js'
 import { applyMetrics } from '../agent-metrics.js'
-import { LeaseQueue } from './lease-queue.js'
-import { Preservation } from './preservation.js'
-import { afterCommand, afterSign, isAnnounced, isStale, mayReplace, nextIncarnation, signReason } from './transitions.js'
 import type {
-  AgentRecord, AgentStore, ChangeEvent, Outcome, Rejection, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand,
-  Heartbeat, StateCommand, StoreListener, StoreSnapshot, UpdateCommand
+  AgentRecord, AgentStore, ChangeEvent, Claim, Heartbeat, Outcome, RegisterCommand, RegisterOutcome, Rejection, RemoveCommand,
+  ReportCommand, StateCommand, StoreListener, StoreSnapshot, UpdateCommand
 } from '../agent-store.js'
+import { LeaseQueue, SelfPreservation } from './leases.js'
 
 export interface MemoryAgentStoreOptions {
+  /** The length of a lease (ms). */
   leaseMs: number
+  /** How long dead agents are kept (ms). */
   retentionMs: number
+  /** Whether leases are held when implausibly many of them end at once (default true). */
   preservation?: boolean
   clock?: Clock
-  /** Agents of an earlier life, to go on from. */
+  /** The content of an earlier store, from which this one continues. */
   restored?: Restored
 }
 
-/** An agent, and the end of its lease or retention, or the beginning of its hold, by the clock of the store. */
+/** An agent and its deadline: the end of its lease or retention, or the start of its hold, by the clock of the store. */
 export interface TimedRecord { readonly record: AgentRecord, readonly at: number }
 
 export interface Restored {
   readonly epoch: string
   readonly revision: number
-  /** The highest that was ever given. */
+  /** The highest incarnation that was ever assigned. */
   readonly incarnation: number
   readonly agents: readonly TimedRecord[]
 }
@@ -36,7 +38,43 @@ const stale: Rejection = { ok: false, reason: 'stale-incarnation' }
 const notOwner: Rejection = { ok: false, reason: 'not-owner' }
 const conflict: Rejection = { ok: false, reason: 'conflict' }
 
-/** Keeps agents in this process; nothing survives it. */
+/** Whether a claim may register an id that `existing` occupies. */
+function mayReplace (existing: AgentRecord, claim: Claim): boolean {
+  if (claim.kind === 'owner' || claim.exclusive || existing.state === 'dead') return true
+  return existing.state === 'suspect' && existing.ownerKey === claim.digest
+}
+
+function isStale (record: AgentRecord, { incarnation }: Heartbeat): boolean {
+  return incarnation !== undefined && incarnation < record.incarnation
+}
+
+/** The state after a heartbeat. States that the agent asked for stay; suspicion and death end. */
+function stateAfterHeartbeat (state: AgentState): AgentState {
+  return isAnnounced(state) ? state : 'alive'
+}
+
+function heartbeatReason (before: AgentState): string {
+  if (before === 'dead') return 'revived'
+  return before === 'starting' ? 'first-sign' : 'resumed'
+}
+
+/** The state after a request for `wanted`. A lost connection does not change an agent that is away on purpose or dead. */
+function stateAfterCommand (state: AgentState, wanted: StateCommand['state']): AgentState {
+  if (wanted !== 'suspect') return wanted
+  return state === 'alive' || state === 'starting' ? 'suspect' : state
+}
+
+/** Whether the agent announced its absence. The end of such a lease does not indicate a fault of the registry. */
+function isAnnounced (state: AgentState): boolean {
+  return state === 'draining' || state === 'maintenance'
+}
+
+/** Incarnations grow across all agents and restarts, so that a token of an earlier instance is always recognized. */
+function nextIncarnation (last: number, now: number): number {
+  return Math.max(last + 1, now)
+}
+
+/** Keeps agents in the memory of this process. */
 export class MemoryAgentStore implements AgentStore {
   readonly now: Clock
   readonly #leaseMs: number
@@ -44,8 +82,9 @@ export class MemoryAgentStore implements AgentStore {
   readonly #agents = new Map<string, AgentRecord>()
   readonly #perKey = new Map<string, number>()
   readonly #leases = new LeaseQueue()
-  readonly #graves = new LeaseQueue()
-  readonly #preservation: Preservation
+  /** Dead agents, by the end of their retention. */
+  readonly #tombstones = new LeaseQueue()
+  readonly #preservation: SelfPreservation
   readonly #epoch: string
   #listener: StoreListener | undefined
   #revision = 0
@@ -55,22 +94,22 @@ export class MemoryAgentStore implements AgentStore {
     this.now = clock
     this.#leaseMs = leaseMs
     this.#retentionMs = retentionMs
-    this.#preservation = new Preservation({ leaseMs, enabled: preservation })
+    this.#preservation = new SelfPreservation({ leaseMs, enabled: preservation })
     this.#epoch = restored?.epoch ?? newEpoch()
     if (restored) this.#restore(restored)
   }
 
-  /** Number of the newest change. */
+  /** The number of the newest change. */
   get revision () { return this.#revision }
 
-  /** The highest incarnation that was ever given. */
+  /** The highest incarnation that was ever assigned. */
   get incarnation () { return this.#incarnation }
 
-  /** An agent as it stands now. */
+  /** An agent with its current deadline. */
   timed (id: string): TimedRecord | undefined {
     const record = this.#agents.get(id)
-    if (!record) return undefined
-    return { record, at: (this.#leases.deadlineOf(id) ?? this.#graves.deadlineOf(id) ?? this.#preservation.heldSince(id))! }
+    const at = this.#leases.deadlineOf(id) ?? this.#tombstones.deadlineOf(id) ?? this.#preservation.heldSince(id)
+    return record && at !== undefined ? { record, at } : undefined
   }
 
   async open (listener: StoreListener): Promise<StoreSnapshot> {
@@ -84,8 +123,8 @@ export class MemoryAgentStore implements AgentStore {
 
   async register (command: RegisterCommand): Promise<RegisterOutcome> {
     const before = this.#agents.get(command.id) ?? null
-    const refusal = this.#refusal(before, command)
-    if (refusal) return { ok: false, reason: refusal }
+    const reason = this.#rejectionOf(before, command)
+    if (reason) return { ok: false, reason }
     const now = this.now()
     const ownerKey = command.claim.kind === 'key' ? command.claim.digest : before?.ownerKey ?? command.claim.digest ?? null
     this.#incarnation = nextIncarnation(this.#incarnation, now)
@@ -110,7 +149,7 @@ export class MemoryAgentStore implements AgentStore {
     return { ok: true, created: before === null, record }
   }
 
-  /** Takes over a record from elsewhere: as one that is newly registered, with a whole lease or retention. */
+  /** Stores a record of another registry like a new registration, with a full lease or retention. */
   adopt (given: AgentRecord): void {
     const before = this.#agents.get(given.id) ?? null
     const n = this.#revision + 1
@@ -120,7 +159,7 @@ export class MemoryAgentStore implements AgentStore {
     this.#countKey(before?.ownerKey ?? null, -1)
     this.#countKey(record.ownerKey, 1)
     this.#renewLease(record.id, this.now())
-    if (record.state === 'dead') this.#lose(record.id, this.now())
+    if (record.state === 'dead') this.#startRetention(record.id, this.now())
     this.#commit('registered', before, record, 'imported')
   }
 
@@ -144,14 +183,14 @@ export class MemoryAgentStore implements AgentStore {
     const before = this.#agents.get(command.id)
     if (!before) return notFound
     if (isStale(before, command)) return stale
-    const state = afterCommand(before.state, command.state)
-    const lastSeen = command.state === 'suspect' ? before.lastSeen : this.#sign(before.id)
+    const state = stateAfterCommand(before.state, command.state)
+    const lastSeen = command.state === 'suspect' ? before.lastSeen : this.#heartbeat(before.id)
     if (state === before.state) return { ok: true, record: this.#touch(before, { lastSeen }) }
     return this.#change(state === 'alive' ? 'alive' : 'state', before, { state, lastSeen, held: false }, command.reason)
   }
 
-  async renew (signs: readonly Heartbeat[]): Promise<Outcome[]> {
-    return signs.map(sign => this.#renew(sign))
+  async renew (heartbeats: readonly Heartbeat[]): Promise<Outcome[]> {
+    return heartbeats.map(heartbeat => this.#renew(heartbeat))
   }
 
   async report (command: ReportCommand): Promise<Outcome> {
@@ -163,7 +202,7 @@ export class MemoryAgentStore implements AgentStore {
 
   async expire ({ cleanup }: { cleanup: boolean }): Promise<number> {
     const now = this.now()
-    return this.#endLeases(now) + this.#endHolds(now) + (cleanup ? this.#cleanUp(now) : 0)
+    return this.#endLeases(now) + this.#endHolds(now) + (cleanup ? this.#removeTombstones(now) : 0)
   }
 
   async release (): Promise<void> {
@@ -182,12 +221,12 @@ export class MemoryAgentStore implements AgentStore {
       this.#agents.set(record.id, record)
       this.#countKey(record.ownerKey, 1)
       if (record.held) this.#preservation.hold(record.id, at)
-      else if (record.state === 'dead') this.#graves.set(record.id, at)
+      else if (record.state === 'dead') this.#tombstones.set(record.id, at)
       else this.#leases.set(record.id, at)
     }
   }
 
-  #refusal (before: AgentRecord | null, { claim, maxAgents }: RegisterCommand) {
+  #rejectionOf (before: AgentRecord | null, { claim, maxAgents }: RegisterCommand) {
     if (before && !mayReplace(before, claim)) return 'taken' as const
     if (!before && this.#agents.size >= maxAgents) return 'full' as const
     if (claim.kind !== 'key' || claim.maxAgents === undefined || before?.ownerKey === claim.digest) return null
@@ -201,18 +240,18 @@ export class MemoryAgentStore implements AgentStore {
     else this.#perKey.delete(key)
   }
 
-  #renew (sign: Heartbeat): Outcome {
-    const before = this.#agents.get(sign.id)
+  #renew (heartbeat: Heartbeat): Outcome {
+    const before = this.#agents.get(heartbeat.id)
     if (!before) return notFound
-    if (isStale(before, sign)) return stale
-    const lastSeen = this.#sign(sign.id)
-    const state = afterSign(before.state)
+    if (isStale(before, heartbeat)) return stale
+    const lastSeen = this.#heartbeat(heartbeat.id)
+    const state = stateAfterHeartbeat(before.state)
     if (state === before.state && !before.held) return { ok: true, record: this.#touch(before, { lastSeen }) }
-    return this.#change('alive', before, { state, lastSeen, held: false }, signReason(before.state))
+    return this.#change('alive', before, { state, lastSeen, held: false }, heartbeatReason(before.state))
   }
 
-  /** Renews the lease of an agent of which there was a sign of life, and says when that was. */
-  #sign (id: string): number {
+  /** Renews the lease of an agent. @returns the time of the heartbeat */
+  #heartbeat (id: string): number {
     const now = this.now()
     this.#renewLease(id, now)
     return now
@@ -220,11 +259,11 @@ export class MemoryAgentStore implements AgentStore {
 
   #renewLease (id: string, now: number) {
     this.#preservation.forget(id)
-    this.#graves.delete(id)
+    this.#tombstones.delete(id)
     this.#leases.set(id, now + this.#leaseMs)
   }
 
-  /** Takes over what nobody is told of. */
+  /** Replaces a record without a change: the listener is not called. */
   #touch (before: AgentRecord, to: Partial<AgentRecord>): AgentRecord {
     const record = { ...before, ...to }
     this.#agents.set(record.id, record)
@@ -238,22 +277,27 @@ export class MemoryAgentStore implements AgentStore {
     for (const record of this.#unchanged(due)) {
       this.#leases.delete(record.id)
       if (held && !isAnnounced(record.state)) this.#hold(record, now)
-      else this.#bury(record, now, 'lease-expired')
+      else this.#markDead(record, now, 'lease-expired')
     }
     return due.length
   }
 
   #endHolds (now: number): number {
     const due = this.#records(this.#preservation.due(now, this.#fleet()))
-    for (const record of this.#unchanged(due)) this.#bury(record, now, 'preservation-ended')
+    for (const record of this.#unchanged(due)) this.#markDead(record, now, 'preservation-ended')
     return due.length
   }
 
   #records (ids: Iterable<string>): AgentRecord[] {
-    return Array.from(ids, id => this.#agents.get(id)!)
+    const records: AgentRecord[] = []
+    for (const id of ids) {
+      const record = this.#agents.get(id)
+      if (record) records.push(record)
+    }
+    return records
   }
 
-  /** What hears of one of these records may have renewed or removed another before its turn. */
+  /** A listener that is notified of one record may renew or remove another one before its turn. */
   * #unchanged (records: readonly AgentRecord[]): Generator<AgentRecord> {
     for (const record of records) if (this.#agents.get(record.id) === record) yield record
   }
@@ -263,22 +307,22 @@ export class MemoryAgentStore implements AgentStore {
     this.#change('state', record, { state: 'suspect', held: true }, 'protected')
   }
 
-  #bury (record: AgentRecord, now: number, reason: string) {
-    this.#lose(record.id, now)
+  #markDead (record: AgentRecord, now: number, reason: string) {
+    this.#startRetention(record.id, now)
     this.#change('dead', record, { state: 'dead', held: false }, reason)
   }
 
-  /** From now on an agent has its retention instead of a lease. */
-  #lose (id: string, now: number) {
+  #startRetention (id: string, now: number) {
     this.#leases.delete(id)
     this.#preservation.forget(id)
-    this.#graves.set(id, now + this.#retentionMs)
+    this.#tombstones.set(id, now + this.#retentionMs)
   }
 
-  #cleanUp (now: number): number {
+  #removeTombstones (now: number): number {
     let count = 0
-    for (const id of this.#graves.due(now)) {
-      this.#delete(this.#agents.get(id)!, 'retention')
+    for (const id of this.#tombstones.due(now)) {
+      const record = this.#agents.get(id)
+      if (record) this.#delete(record, 'retention')
       count++
     }
     return count
@@ -286,10 +330,11 @@ export class MemoryAgentStore implements AgentStore {
 
   #delete (before: AgentRecord, reason: string) {
     this.#leases.delete(before.id)
-    this.#graves.delete(before.id)
+    this.#tombstones.delete(before.id)
     this.#preservation.forget(before.id)
     this.#countKey(before.ownerKey, -1)
-    this.#commit('unregistered', before, null, reason)
+    this.#agents.delete(before.id)
+    this.#publish('unregistered', before.id, before, null, reason)
   }
 
   #change (event: ChangeEvent, before: AgentRecord, to: Partial<AgentRecord>, reason: string): Outcome {
@@ -298,15 +343,17 @@ export class MemoryAgentStore implements AgentStore {
     return { ok: true, record }
   }
 
-  #commit (event: ChangeEvent, before: AgentRecord | null, after: AgentRecord | null, reason: string) {
-    const id = (after ?? before)!.id
-    if (after) this.#agents.set(id, after)
-    else this.#agents.delete(id)
+  #commit (event: ChangeEvent, before: AgentRecord | null, after: AgentRecord, reason: string) {
+    this.#agents.set(after.id, after)
+    this.#publish(event, after.id, before, after, reason)
+  }
+
+  #publish (event: ChangeEvent, id: string, before: AgentRecord | null, after: AgentRecord | null, reason: string) {
     this.#revision++
     this.#listener?.changed([{ n: this.#revision, event, id, before, after, reason }])
   }
 
-  /** Agents alive or held: all that wait for a lease to end, or for their hold to. */
+  /** The number of agents that are alive or held. */
   #fleet (): number {
     return this.#leases.size + this.#preservation.heldCount
   }

@@ -1,42 +1,43 @@
 import { monotonicClock, type Clock } from '../../lib/clock.js'
+import { Emitter } from '../../lib/emitter.js'
 import { ExpiringMap } from '../../lib/expiring-map.js'
-import { replicatedKinds, type BucketSettings, type KeyValueEntry, type KeyValueKind, type KeyValueListener, type KeyValueStore } from '../kv-store.js'
-import { TokenBuckets } from './token-buckets.js'
+import { KeyedTokenBuckets, type BucketSettings } from '../../lib/token-bucket.js'
+import { replicatedKinds, type KeyValueEntry, type KeyValueKind, type KeyValueListener, type KeyValueStore } from '../kv-store.js'
 
 export interface MemoryKeyValueStoreOptions {
   clock?: Clock
-  /** How many entries of a kind are kept; over it the oldest go. */
+  /** The number of entries of a kind that are kept; the oldest are dropped first. */
   limits?: Partial<Record<KeyValueKind, number>>
-  /** How many buckets are kept; over it the fullest go. */
+  /** The number of token buckets that are kept; the fullest are dropped first. */
   maxBuckets?: number
 }
 
 const defaultLimits: Partial<Record<KeyValueKind, number>> = { ticket: 10_000, known: 1_000 }
 
-/** Keeps shared facts in this process; nothing survives it. Whoever opens it hears of what the others put. */
+/** Keeps entries in the memory of this process. Every listener that opens the store receives all changes. */
 export class MemoryKeyValueStore implements KeyValueStore {
   readonly #clock: Clock
   readonly #limits: Partial<Record<KeyValueKind, number>>
   readonly #kinds = new Map<KeyValueKind, ExpiringMap<string>>()
-  readonly #buckets: TokenBuckets
-  readonly #listeners = new Set<KeyValueListener>()
+  readonly #buckets: KeyedTokenBuckets
+  #events = new Emitter<{ changed: [entry: KeyValueEntry] }>()
 
   constructor ({ clock = monotonicClock(), limits, maxBuckets }: MemoryKeyValueStoreOptions = {}) {
     this.#clock = clock
     this.#limits = { ...defaultLimits, ...limits }
-    this.#buckets = new TokenBuckets(clock, maxBuckets)
+    this.#buckets = new KeyedTokenBuckets(clock, maxBuckets)
   }
 
-  /** Number of buckets that are not full. */
+  /** The number of token buckets that are not full. */
   get bucketCount () { return this.#buckets.size }
 
   async open (listener: KeyValueListener): Promise<readonly KeyValueEntry[]> {
-    this.#listeners.add(listener)
+    this.#events.on('changed', entry => { listener.changed(entry) })
     return [...replicatedKinds].flatMap(kind => this.#entries(kind))
   }
 
   async close (): Promise<void> {
-    this.#listeners.clear()
+    this.#events = new Emitter()
   }
 
   async get (kind: KeyValueKind, key: string): Promise<string | undefined> {
@@ -49,7 +50,7 @@ export class MemoryKeyValueStore implements KeyValueStore {
     if (until <= this.#clock()) this.#remove(kind, key)
     else {
       map.set(key, value, until)
-      this.#tell({ kind, key, value, until })
+      this.#changed({ kind, key, value, until })
     }
     return true
   }
@@ -63,22 +64,21 @@ export class MemoryKeyValueStore implements KeyValueStore {
   }
 
   async takeTokens (buckets: readonly string[], settings: BucketSettings): Promise<number | null> {
-    return this.#buckets.draw(buckets, settings)
+    return this.#buckets.take(buckets, settings)
   }
 
   async returnTokens (buckets: readonly string[], settings: BucketSettings): Promise<void> {
-    this.#buckets.giveBack(buckets, settings)
+    this.#buckets.putBack(buckets, settings)
   }
 
   #remove (kind: KeyValueKind, key: string): string | undefined {
     const value = this.#map(kind).take(key)
-    if (value !== undefined) this.#tell({ kind, key, value: null, until: this.#clock() })
+    if (value !== undefined) this.#changed({ kind, key, value: null, until: this.#clock() })
     return value
   }
 
-  #tell (entry: KeyValueEntry) {
-    if (!replicatedKinds.has(entry.kind)) return
-    for (const listener of this.#listeners) listener.changed(entry)
+  #changed (entry: KeyValueEntry) {
+    if (replicatedKinds.has(entry.kind)) this.#events.emit('changed', entry)
   }
 
   #entries (kind: KeyValueKind): KeyValueEntry[] {
@@ -87,8 +87,8 @@ export class MemoryKeyValueStore implements KeyValueStore {
   }
 
   #map (kind: KeyValueKind): ExpiringMap<string> {
-    const known = this.#kinds.get(kind)
-    if (known) return known
+    const existing = this.#kinds.get(kind)
+    if (existing) return existing
     const map = new ExpiringMap<string>(this.#clock, this.#limits[kind])
     this.#kinds.set(kind, map)
     return map

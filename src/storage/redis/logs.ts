@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { AppendCommand, Appended, BrokerLimits, LogEntry, LogPage, LogPosition } from '../message-broker.js'
-import { sendingOf } from '../log-names.js'
+import { messageKey } from '../message-broker.js'
 import { Batch } from './batch.js'
 import { closed, type Calls } from './calls.js'
 import { keyOf, packEntry, readPosition, unpackEntry } from './texts.js'
@@ -19,7 +19,7 @@ function entryOf ([id, [, at, , text]]: RawEntry): LogEntry {
 
 function argsOf (command: AppendCommand): string[] {
   const { log, from, msgId } = command
-  return [keyOf(log), msgId === undefined ? '' : keyOf(sendingOf(log, from, msgId)), packEntry(command)]
+  return [keyOf(log), msgId === undefined ? '' : keyOf(messageKey(log, from, msgId)), packEntry(command)]
 }
 
 /** Logs in Redis. */

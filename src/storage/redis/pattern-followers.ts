@@ -1,4 +1,4 @@
-import { nameOfChannel } from '../log-names.js'
+import { nameOfChannel } from '../message-broker.js'
 import { PatternTrie } from '../../lib/pattern-trie.js'
 import type { Subscriptions } from './subscriptions.js'
 import { globOf } from './texts.js'

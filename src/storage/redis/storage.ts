@@ -1,6 +1,5 @@
 import type { Clock } from '../../lib/clock.js'
 import { RedisMessageBroker, type RedisMessageBrokerOptions } from './message-broker.js'
-import type { Storage } from '../storage.js'
 import { Commands } from './commands.js'
 import { Connections, type RedisConnection } from './connections.js'
 import { RedisAgentStore } from './agent-store.js'
@@ -28,7 +27,7 @@ export interface RedisStorageOptions {
 }
 
 /** Agents, shared facts and messages in Redis: stand-alone, behind Sentinels or in a Cluster. */
-export class RedisStorage implements Storage {
+export class RedisStorage {
   readonly kind = 'redis'
   readonly agents: RedisAgentStore
   readonly kv: RedisKeyValueStore

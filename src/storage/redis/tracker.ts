@@ -1,5 +1,5 @@
 import type { LogEntry, LogPage, LogPosition } from '../message-broker.js'
-import { channelOf } from '../log-names.js'
+import { channelOf } from '../message-broker.js'
 import type { Live } from './texts.js'
 
 export interface TrackerOptions {

@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { LogEntry, LogPage, LogPosition } from '../../../src/storage/message-broker.js'
 import { MemoryMessageBroker } from '../../../src/storage/memory/message-broker.js'
-import { MemoryLogs, type LogsLimits } from '../../../src/storage/memory/logs.js'
+import { MemoryLogs, type LogsLimits } from '../../../src/storage/memory/message-logs.js'
 import { Batch } from '../../../src/storage/redis/batch.js'
 import { globOf, keyOf, nameOf, packEntry, unpackEntry } from '../../../src/storage/redis/texts.js'
 import { Tracker } from '../../../src/storage/redis/tracker.js'

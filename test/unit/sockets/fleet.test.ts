@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { KeyValueReplica } from '../../../src/storage/shared-state.js'
+import { KeyValueReplica } from '../../../src/storage/kv-replica.js'
 import { problem } from '../../../src/errors.js'
 import { FleetConnections } from '../../../src/limits/connection-slots.js'
 import type { TierName } from '../../../src/protocol/frames/catalogues.js'

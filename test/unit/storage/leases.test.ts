@@ -1,8 +1,7 @@
 import t from 'tap'
 import fc from 'fast-check'
 import { monotonicClock } from '../../../src/lib/clock.js'
-import { LeaseQueue } from '../../../src/storage/memory/lease-queue.js'
-import { Preservation } from '../../../src/storage/memory/preservation.js'
+import { LeaseQueue, SelfPreservation } from '../../../src/storage/memory/leases.js'
 
 t.test('what is due comes oldest first, and stays until it is deleted', async t => {
   const queue = new LeaseQueue()
@@ -88,7 +87,7 @@ t.test('finding what is due costs what is due, however many leases there are', a
 })
 
 t.test('nothing ended is nothing held, also just after much was', async t => {
-  const preservation = new Preservation({ leaseMs: 1000, enabled: true })
+  const preservation = new SelfPreservation({ leaseMs: 1000, enabled: true })
   t.equal(preservation.holds(0, 50, 100), true)
   t.equal(preservation.holds(1, 0, 100), false)
   t.equal(preservation.holds(999, 1, 100), true, 'those of the last lease count')
@@ -96,13 +95,13 @@ t.test('nothing ended is nothing held, also just after much was', async t => {
 })
 
 t.test('self-preservation that is off holds nothing', async t => {
-  const preservation = new Preservation({ leaseMs: 1000, enabled: false })
+  const preservation = new SelfPreservation({ leaseMs: 1000, enabled: false })
   t.equal(preservation.holds(0, 1000, 1000), false)
   t.equal(preservation.heldCount, 0)
 })
 
 t.test('a release that pauses does not make up for the pause', async t => {
-  const preservation = new Preservation({ leaseMs: 100, enabled: true })
+  const preservation = new SelfPreservation({ leaseMs: 100, enabled: true })
   const go = (now: number) => {
     const due = preservation.due(now, 20)
     for (const id of due) preservation.forget(id)
@@ -118,7 +117,7 @@ t.test('a release that pauses does not make up for the pause', async t => {
 })
 
 t.test('the rate of a release is that of the fleet when it began', async t => {
-  const preservation = new Preservation({ leaseMs: 100, enabled: true })
+  const preservation = new SelfPreservation({ leaseMs: 100, enabled: true })
   for (let index = 0; index < 100; index++) preservation.hold(`a${index}`, 0)
   preservation.release()
   t.same(preservation.due(1, 100), ['a0'])

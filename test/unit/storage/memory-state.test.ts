@@ -1,7 +1,7 @@
 import t from 'tap'
 import { stateContract, type StateContractFlags, type StateContractSettings } from '../../../src/storage/contract/index.js'
 import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
-import { TokenBuckets } from '../../../src/storage/memory/token-buckets.js'
+import { KeyedTokenBuckets } from '../../../src/lib/token-bucket.js'
 import { forever, type KeyValueListener } from '../../../src/storage/kv-store.js'
 import { manualClock } from '../auth/helper.js'
 
@@ -55,28 +55,28 @@ const settings = { burst: 5, windowMs: 50_000 }
 
 t.test('buckets are bounded, the emptiest are kept longest, and what is full is not kept', async t => {
   const now = manualClock()
-  const buckets = new TokenBuckets(now, 20)
-  for (let n = 0; n < 5; n++) buckets.draw(['worst'], settings)
-  for (let n = 0; n < 100; n++) buckets.draw([`some-${n}`], settings)
+  const buckets = new KeyedTokenBuckets(now, 20)
+  for (let n = 0; n < 5; n++) buckets.take(['worst'], settings)
+  for (let n = 0; n < 100; n++) buckets.take([`some-${n}`], settings)
   t.ok(buckets.size <= 20)
-  t.equal(buckets.draw(['worst'], settings), 10_000)
+  t.equal(buckets.take(['worst'], settings), 10_000)
   now.advance(50_000)
-  for (let n = 0; n < 20; n++) buckets.draw([`other-${n}`], settings)
+  for (let n = 0; n < 20; n++) buckets.take([`other-${n}`], settings)
   t.ok(buckets.size <= 20)
-  t.equal(buckets.draw(['worst'], settings), null)
-  buckets.giveBack(['worst'], settings)
-  for (let n = 0; n < 20; n++) buckets.giveBack([`other-${n}`], settings)
+  t.equal(buckets.take(['worst'], settings), null)
+  buckets.putBack(['worst'], settings)
+  for (let n = 0; n < 20; n++) buckets.putBack([`other-${n}`], settings)
   t.equal(buckets.size, 0)
 })
 
 t.test('a bucket that is drained has a token after the time that was said', async t => {
   const now = manualClock()
-  const buckets = new TokenBuckets(now)
+  const buckets = new KeyedTokenBuckets(now)
   buckets.drain(['a'], settings, 4_000)
-  t.equal(buckets.draw(['a'], settings), 4_000)
+  t.equal(buckets.take(['a'], settings), 4_000)
   buckets.drain(['a'], settings, 1_000)
-  t.equal(buckets.draw(['a'], settings), 4_000, 'it never gains by that')
+  t.equal(buckets.take(['a'], settings), 4_000, 'it never gains by that')
   now.advance(4_000)
-  t.equal(buckets.draw(['a'], settings), null)
-  t.equal(buckets.draw(['a'], settings), 10_000)
+  t.equal(buckets.take(['a'], settings), null)
+  t.equal(buckets.take(['a'], settings), 10_000)
 })

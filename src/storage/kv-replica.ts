@@ -1,12 +1,13 @@
+import { Emitter } from '../lib/emitter.js'
 import type { KeyValueEntry, KeyValueKind, KeyValueListener, KeyValueStore } from './kv-store.js'
 
-/** This process's copy of the entries of one replicated kind. */
+/** The copy that this process keeps of the entries of one replicated kind. */
 export interface KeyValueCopy {
-  /** An entry that is new or was changed, or one that is as it was. */
+  /** Called for an entry that is new, changed or unchanged. */
   put (entry: KeyValueEntry & { value: string }): void
-  /** An entry that has gone; perhaps one that is not in the copy. */
+  /** Called for a removed entry, which may not be in the copy. */
   removed (key: string): void
-  /** Which entries go when they are not among all there are. */
+  /** The keys in the copy. */
   keys (): Iterable<string>
 }
 
@@ -14,12 +15,12 @@ function hasValue (entry: KeyValueEntry): entry is KeyValueEntry & { value: stri
   return entry.value !== null
 }
 
-/** A store of shared facts, and the copies that this process keeps of what is replicated. */
+/** A key-value store and the copies that this process keeps of its replicated kinds. */
 export class KeyValueReplica implements KeyValueListener {
   readonly store: KeyValueStore
   readonly #copies = new Map<KeyValueKind, KeyValueCopy>()
-  readonly #listeners = new Set<() => void>()
-  /** What was told of kinds that nobody has a copy of yet. */
+  readonly #events = new Emitter<{ reloaded: [] }>()
+  /** Entries of kinds that have no copy yet. */
   #pending: KeyValueEntry[] = []
 
   constructor (store: KeyValueStore) {
@@ -34,7 +35,7 @@ export class KeyValueReplica implements KeyValueListener {
     return this.store.close()
   }
 
-  /** Keeps a copy up to date from now on, beginning with what there is. */
+  /** Fills a copy with the current entries and keeps it up to date. */
   attach (kind: KeyValueKind, copy: KeyValueCopy): void {
     this.#copies.set(kind, copy)
     const entries = this.#pending.filter(entry => entry.kind === kind)
@@ -42,9 +43,9 @@ export class KeyValueReplica implements KeyValueListener {
     for (const entry of entries) this.changed(entry)
   }
 
-  /** Hears after everything had to be read anew, because some of it may have been lost. */
-  onReload (listener: () => void): void {
-    this.#listeners.add(listener)
+  /** Subscribes to complete reloads, after which events may have been lost. @returns an unsubscribe function */
+  onReload (listener: () => void): () => void {
+    return this.#events.on('reloaded', listener)
   }
 
   changed (entry: KeyValueEntry): void {
@@ -61,6 +62,6 @@ export class KeyValueReplica implements KeyValueListener {
       for (const key of [...copy.keys()]) if (!kept.has(key)) copy.removed(key)
     }
     for (const entry of entries) this.changed(entry)
-    for (const listener of this.#listeners) listener()
+    this.#events.emit('reloaded')
   }
 }
