@@ -7,6 +7,9 @@ import { recordAgents } from '../support/frame-scripts/agents.js'
 import { recordDashboard } from '../support/frame-scripts/dashboard.js'
 import { recordPublic } from '../support/frame-scripts/public.js'
 import { recordV1 } from '../support/frame-scripts/v1.js'
+import { nameRecords } from '../support/http-recorder.js'
+import { recordAnswers } from '../support/http-scripts/answers.js'
+import { recordRefusals } from '../support/http-scripts/refusals.js'
 import { matchJson, matchText } from '../support/snapshot.js'
 
 const scrapeToken = 'a-token-for-prometheus'
@@ -64,4 +67,12 @@ t.test('snapshot: frames of the dashboard tier', { buffered: true }, async t => 
 
 t.test('snapshot: frames of /v1', { buffered: true }, async t => {
   matchJson(t, 'frames-v1.json', await recordV1(t))
+})
+
+t.test('snapshot: HTTP', { buffered: true }, async t => {
+  const [answers, { routes, refusals }] = await Promise.all([recordAnswers(t), recordRefusals(t)])
+  t.same(routes.filter(route => !answers.requested.has(route)), [], 'every route of the OpenAPI document was requested')
+  const records = new Map<string, unknown>()
+  const entries = nameRecords({ answers: answers.entries, ...refusals }, records)
+  matchJson(t, 'http.json', { ...Object(entries), records: Object.fromEntries(records) })
 })
