@@ -10,10 +10,10 @@ import { answers, IdParams, NotifyAnswer } from '../src/protocol/schemas/rest.js
 import { ConnectionRequest, ConnectionResponse, NotifyRequest } from '../src/protocol/schemas/search.js'
 
 /** Calls to agents on behalf of somebody: a user who wants to be contacted, an agent that wants to be known. */
-const connectionRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function connectionRoutes (scope, { core: { registry, outgoing, authority } }) {
+const connectionRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function connectionRoutes (scope, { core: { registry, webhooks, authority } }) {
   /** Sends to a path below an agent's endpoint. @throws endpoint-unreachable also for an answer that is not a success */
   async function deliver (endpoint: string, path: string, body: unknown, caller: string, target: string): Promise<void> {
-    const { status } = await outgoing.post(endpoint.replace(/\/+$/, '') + path, body, { caller, target })
+    const { status } = await webhooks.post(endpoint.replace(/\/+$/, '') + path, body, { caller, target })
     if (status === 404 && path.endsWith('notify')) throw problem('not-found', 'The agent does not take notifications')
     if (status < 200 || status > 299) throw problem('endpoint-unreachable', 'The endpoint of this agent could not be reached')
   }

@@ -16,7 +16,7 @@ import { Idempotency } from './auth/idempotency.js'
 import { Membership, type Replacement } from './registry/enrollment.js'
 import { Messaging } from './messaging/messaging.js'
 import type { ResolvedOptions } from './options.js'
-import { OutgoingCalls } from './webhooks/webhooks.js'
+import { Webhooks } from './webhooks/webhooks.js'
 import { Search } from './search/search.js'
 import type { Registry } from './registry/registry.js'
 import type { Storage } from './storage/storage.js'
@@ -39,7 +39,7 @@ export interface Core {
   readonly sessions: Sessions
   readonly revocations: Revocations
   readonly search: Search
-  readonly outgoing: OutgoingCalls
+  readonly webhooks: Webhooks
   readonly dashboard: Dashboard
   readonly messaging: Messaging
   readonly now: () => number
@@ -83,12 +83,12 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
     metricsOf: ({ metrics }) => metrics,
     onError
   })
-  const outgoing = new OutgoingCalls({ now: monotonicClock(), allowLoopback: listensOnLoopback })
+  const webhooks = new Webhooks({ now: monotonicClock(), allowLoopback: listensOnLoopback })
   const tickets = new Tickets({ state: storage.kv, now })
   const peerTokens = new PeerTokens({ tokens, now, maxLifeMs: jwt.expiresInMs, isRegistered: id => registry.replica.get(id) !== undefined })
   const peerKeys = new PeerKeys(options.peerKeys)
   const secretKeys = new SecretKeys(options.secretKeys, attempts)
   const idempotency = new Idempotency({ state: storage.kv, now })
   const messaging = new Messaging({ broker: storage.broker, registry, options, onError: error => log.error({ err: error }, 'messaging') })
-  return { options, log, storage, state, registry, membership, authority, tokens, tickets, peerTokens, peerKeys, secretKeys, idempotency, sessions, revocations, search, outgoing, dashboard, messaging, now }
+  return { options, log, storage, state, registry, membership, authority, tokens, tickets, peerTokens, peerKeys, secretKeys, idempotency, sessions, revocations, search, webhooks, dashboard, messaging, now }
 }

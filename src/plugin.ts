@@ -162,7 +162,7 @@ async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
   scope.addHook('onClose', async function closeClients () {
     core.search.close()
     core.messaging.close()
-    core.outgoing.close()
+    core.webhooks.close()
   })
 }
 

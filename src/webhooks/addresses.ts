@@ -4,7 +4,7 @@ type Subnet = readonly [network: string, prefix: number]
 
 const loopback4: Subnet = ['127.0.0.0', 8]
 
-/** Not globally reachable unicast (IANA special-purpose registry, RFC 6890), and one that clouds keep for themselves. */
+/** Not globally reachable unicast (IANA special-purpose registry, RFC 6890), and an address reserved by a cloud. */
 const refused4: readonly Subnet[] = [
   loopback4,
   ['0.0.0.0', 8],
@@ -21,16 +21,16 @@ const refused4: readonly Subnet[] = [
   ['203.0.113.0', 24],
   ['224.0.0.0', 4],
   ['240.0.0.0', 4],
-  // Every virtual machine of Azure reaches its host here.
+  // The platform address of Azure, reachable from every virtual machine.
   ['168.63.129.16', 32]
 ]
 
-/** Global unicast, and what stands for an IPv4 address: mapped (RFC 4291) and NAT64 (RFC 6052). */
+/** Global unicast, and the forms of IPv4 addresses: mapped (RFC 4291) and NAT64 (RFC 6052). */
 const allowed6: readonly Subnet[] = [['2000::', 3], ['::ffff:0:0', 96], ['64:ff9b::', 96]]
-/** Protocol assignments with Teredo, benchmarking and ORCHID in them, and documentation. */
+/** Protocol assignments (which include Teredo, benchmarking and ORCHID) and documentation. */
 const refused6: readonly Subnet[] = [['2001::', 23], ['2001:db8::', 32], ['3fff::', 20]]
 
-/** The IPv6 forms in which an IPv4 network can be reached: mapped, NAT64, 6to4 (RFC 3056). */
+/** The IPv6 forms of an IPv4 network: mapped, NAT64 and 6to4 (RFC 3056). */
 function formsOf ([network, prefix]: Subnet): Subnet[] {
   const bytes = network.split('.').map(byte => Number(byte).toString(16).padStart(2, '0'))
   const groups = `${bytes[0]}${bytes[1]}:${bytes[2]}${bytes[3]}`
@@ -44,7 +44,7 @@ function listOf (subnets4: readonly Subnet[], subnets6: readonly Subnet[]): Bloc
   return list
 }
 
-const loopback = listOf([loopback4], [['::1', 128], [formsOf(loopback4)[0]![0], 104]])
+const loopback = listOf([loopback4], [['::1', 128], ...formsOf(loopback4).slice(0, 1)])
 const refused = listOf(refused4, [...refused6, ...refused4.flatMap(formsOf)])
 const allowed = listOf([], allowed6)
 
@@ -53,8 +53,8 @@ export function isLoopback (address: string): boolean {
 }
 
 /**
- * Whether an address is public unicast, also behind the forms in which IPv6 carries IPv4.
- * @param address IPv4 or IPv6, as the resolver gives it
+ * Whether an address is public unicast. The IPv6 forms of IPv4 addresses are checked as IPv4 addresses.
+ * @param address IPv4 or IPv6, as returned by the resolver
  */
 export function isPublicAddress (address: string): boolean {
   if (!isIPv6(address)) return !refused.check(address, 'ipv4')

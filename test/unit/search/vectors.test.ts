@@ -117,14 +117,14 @@ t.test('a call that hangs is given up', async t => {
   t.equal(calls.length, 3)
 })
 
-t.test('the queue is bounded and so are the calls at once', async t => {
+t.test('the queue and the number of concurrent calls are bounded', async t => {
   const { embed, calls } = manualEmbed()
   const embedder = new Embedder({ embed, timeoutMs: 60_000, maxQueued: 1 })
   const first = embedder.embed('a')
   await until(() => calls.length === 1)
   const second = embedder.embed('b')
-  await t.rejects(embedder.embed('c'), { ...failed, message: /waiting/ })
-  t.equal(embedder.embed('b') instanceof Promise, true, 'a text that waits already may be asked for')
+  await t.rejects(embedder.embed('c'), { ...failed, message: /queued/ })
+  t.equal(embedder.embed('b') instanceof Promise, true, 'a queued text can be requested again')
   calls[0]!.resolve([[1]])
   await first
   await until(() => calls.length === 2)

@@ -3,7 +3,7 @@ import { createServer, type RequestListener } from 'node:http'
 import { createServer as createSocketServer, getDefaultAutoSelectFamily, setDefaultAutoSelectFamily, type AddressInfo, type Server, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { isLoopback, isPublicAddress } from '../../../src/webhooks/addresses.js'
-import { OutgoingCalls, type OutgoingOptions } from '../../../src/webhooks/webhooks.js'
+import { Webhooks, type WebhooksOptions } from '../../../src/webhooks/webhooks.js'
 import { manualClock } from '../auth/helper.js'
 import { until } from '../search/helper.js'
 
@@ -21,9 +21,9 @@ async function listen (t: Test, server: Server): Promise<string> {
 
 const serve = (t: Test, listener: RequestListener) => listen(t, createServer(listener))
 
-/** EncodedMessage calls that may reach this machine. */
-function callsFor (t: Test, options: Partial<OutgoingOptions> = {}) {
-  const calls = new OutgoingCalls({ now: manualClock(), allowLoopback: () => true, ...options })
+/** Webhooks that may call this machine. */
+function callsFor (t: Test, options: Partial<WebhooksOptions> = {}) {
+  const calls = new Webhooks({ now: manualClock(), allowLoopback: () => true, ...options })
   t.teardown(() => calls.close())
   return calls
 }
@@ -65,7 +65,7 @@ t.test('a host is refused when one of its addresses is not public, and looks unr
 t.test('this machine is called only where that is allowed', async t => {
   let connections = 0
   const host = await listen(t, createSocketServer(() => { connections++ }))
-  const calls = new OutgoingCalls({ now: manualClock() })
+  const calls = new Webhooks({ now: manualClock() })
   t.teardown(() => calls.close())
   await t.rejects(calls.post(`http://${host}/`, {}, parties), unreachable)
   t.equal(connections, 0)
