@@ -24,7 +24,7 @@ class Waiting {
 
   constructor (registry: Registry) {
     this.#registry = registry
-    registry.onDifference(() => this.#look())
+    registry.on('difference', () => this.#look())
   }
 
   has ({ epoch, n }: Wanted): boolean {

@@ -61,22 +61,22 @@ function aliveByType ({ registry }: Core): Map<string, number> {
   return counts
 }
 
-function countRegistrations ({ registry, membership, options }: Core, register: prom.Registry): void {
+function countRegistrations ({ registry, enrollment, options }: Core, register: prom.Registry): void {
   const registrations = new prom.Counter({ name: 'arcp_agent_registrations_total', help: 'Registrations', labelNames: ['status', 'agent_type'], registers: [register] })
   const labels = new BoundedLabels(options.allowedAgentTypes.filter(type => type !== '*'))
-  registry.onChange(({ event, after }) => {
+  registry.on('change', ({ event, after }) => {
     if (event === 'registered') registrations.inc({ status: 'success', agent_type: labels.of(after!.type) })
   })
-  membership.onFailure(type => { registrations.inc({ status: 'failed', agent_type: labels.known(type) }) })
+  enrollment.on('failed', type => { registrations.inc({ status: 'failed', agent_type: labels.known(type) }) })
 }
 
 function countRegistry (core: Core, register: prom.Registry): void {
   const registers = [register]
-  const { tally } = core.registry
+  const { counters } = core.registry
   countRegistrations(core, register)
   const unregistrations = new prom.Counter({ name: 'arcp_agent_unregistrations_total', help: 'Agents that went', labelNames: ['status', 'reason'], registers })
   const transitions = new prom.Counter({ name: 'agent_registry_transitions_total', help: 'Changes of the registry', labelNames: ['event'], registers })
-  core.registry.onChange(({ event, reason }) => {
+  core.registry.on('change', ({ event, reason }) => {
     transitions.inc({ event })
     if (event === 'unregistered') unregistrations.inc({ status: 'success', reason })
   })
@@ -84,8 +84,8 @@ function countRegistry (core: Core, register: prom.Registry): void {
     for (const [type, count] of aliveByType(core)) set(count, { agent_type: type })
   })
   counter(register, 'arcp_agent_heartbeats_total', 'Signs of life', ['status'], set => {
-    set(tally.renewed, { status: 'success' })
-    set(tally.refused, { status: 'refused' })
+    set(counters.renewed, { status: 'success' })
+    set(counters.refused, { status: 'refused' })
   })
   counter(register, 'arcp_auth_attempts_total', 'Logins and uses of agent keys', ['status', 'auth_type'], set => {
     for (const [type, { success, failure }] of Object.entries(core.dashboard.audit.tally)) {

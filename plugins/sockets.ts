@@ -3,9 +3,9 @@ import { isImpostor } from '../src/auth/peer-names.js'
 import type { Principal } from '../src/auth/principal.js'
 import type { Core } from '../src/core.js'
 import type { DataFrameType } from '../src/dashboard/frame.js'
-import { Readers } from '../src/registry/feed/subscribers.js'
-import { FeedSource } from '../src/registry/feed/source.js'
-import { Visitors } from '../src/limits/long-requests.js'
+import { Subscribers } from '../src/registry/feed/subscribers.js'
+import { Feed } from '../src/registry/feed/change-log.js'
+import { LongRequests } from '../src/limits/long-requests.js'
 import { closeCodes } from '../src/protocol/codes.js'
 import { Disconnects } from '../src/sockets/disconnects.js'
 import { DashboardHandshake } from '../src/sockets/dashboard-handshake.js'
@@ -84,23 +84,23 @@ function createTiers ({ options, registry, peerKeys }: Core, services: SocketSer
   }
 }
 
-function createServices ({ registry, state, membership, authority, dashboard, messaging, options, now, log }: Core): SocketServices {
-  const source = new FeedSource(registry)
+function createServices ({ registry, state, enrollment, authority, dashboard, messaging, options, now, log }: Core): SocketServices {
+  const feed = new Feed(registry)
   const hub = new Hub()
   const onError = (error: unknown) => log.error({ err: error }, 'socket')
   return {
     registry,
-    membership,
+    enrollment,
     authority,
     options,
     now,
-    source,
+    feed,
     hub,
     slots: new ConnectionSlots({ limits: options.sockets, state, now, onError }),
     rates: createFrameRates(options, now),
     throttle: new Throttle(),
-    readers: new Readers({ source, bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now }),
-    visitors: new Visitors(options.feed),
+    subscribers: new Subscribers({ feed, bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now }),
+    longRequests: new LongRequests<Principal>(options.feed),
     admission: new Admission({ perSecond: options.admission.upgradesPerSecond, burst: options.admission.burst, now }),
     lists: new ListUpdates(),
     liveness: new SocketLiveness(),
@@ -130,19 +130,19 @@ function broadcast (hub: Hub, type: DataFrameType, text: string) {
 export function createSockets (core: Core): Sockets {
   const services = createServices(core)
   const tiers = createTiers(core, services)
-  const { hub, lists, liveness, readers, visitors } = services
+  const { hub, lists, liveness, subscribers, longRequests } = services
   const ticker = new Ticker(services, Object.values(tiers))
   hub.use(services)
   const isLimited = Object.values(tiers).some(({ options }) => options.maxFleetConnections !== undefined)
 
   function end (ends: (principal: Principal) => boolean, code: number, text: string) {
     hub.closeWhere(ends, code, text)
-    visitors.endWhere(ends, text)
+    longRequests.endWhere(ends, text)
   }
 
   function replaced (id: string, by: number) {
     liveness.replaced(id, by)
-    visitors.endWhere(({ type, agentId, incarnation }) => type === 'agent' && agentId === id && (incarnation ?? Infinity) < by, 'Replaced by a newer instance')
+    longRequests.endWhere(({ type, agentId, incarnation }) => type === 'agent' && agentId === id && (incarnation ?? Infinity) < by, 'Replaced by a newer instance')
   }
 
   /** An agent has a name that only it may bear from now on. */
@@ -150,25 +150,25 @@ export function createSockets (core: Core): Sockets {
     if (core.messaging.peers.of(id).length > 0) end(principal => principal.subject === id && isImpostor(principal, () => true), closeCodes.notAllowed, 'This name is that of an agent')
   }
 
-  core.registry.onChange(change => {
+  core.registry.on('change', change => {
     lists.change(change)
-    readers.changed()
+    subscribers.changed()
     if (change.event === 'registered' && change.before) replaced(change.id, change.after!.incarnation)
     if (change.event === 'registered' && !change.before) named(change.id)
   })
-  core.registry.onReload(differences => {
+  core.registry.on('reload', differences => {
     for (const difference of differences) lists.change(difference)
-    readers.changed()
+    subscribers.changed()
     for (const { id, before, after } of differences) if (before && after && after.incarnation > before.incarnation) replaced(id, after.incarnation)
   })
-  core.revocations.onRevoke(revoked => {
+  core.revocations.on('revoked', revoked => {
     const ends = 'jti' in revoked
       ? ({ tokenId }: { tokenId: string }) => tokenId === revoked.jti
       : ({ type, agentId, incarnation }: { type: string, agentId: string | null, incarnation: number | null }) =>
           (type === 'agent' || type === 'peer') && agentId === revoked.agentId && (incarnation ?? 0) <= revoked.incarnation
     end(ends, closeCodes.tokenInvalid, 'Token revoked')
   })
-  core.sessions.onEnd(({ id }, reason) => {
+  core.sessions.on('ended', ({ id }, reason) => {
     // The token ends with the session, rounded to seconds: whichever is seen first, clients are told the same.
     const [code, text] = reason === 'expired' ? [closeCodes.tokenExpired, 'Token expired'] as const : [closeCodes.tokenInvalid, 'Session ended'] as const
     end(({ sessionId }) => sessionId === id, code, text)
@@ -187,14 +187,14 @@ export function createSockets (core: Core): Sockets {
     },
     async stop () {
       const { drainMs } = core.options.sockets
-      await Promise.all([hub.drain(drainMs), visitors.drain(drainMs)])
+      await Promise.all([hub.drain(drainMs), longRequests.drain(drainMs)])
       services.slots.fleet.stop()
       services.throttle.stop()
       core.dashboard.stop()
       ticker.stop()
       liveness.stop()
       lists.stop()
-      readers.close()
+      subscribers.close()
     }
   }
 }

@@ -8,7 +8,7 @@ import { problem } from '../src/errors.js'
 import type { Principal } from '../src/auth/principal.js'
 import type { Core } from '../src/core.js'
 import { select } from '../src/registry/query.js'
-import type { Entry } from '../src/registry/replica.js'
+import type { ReplicaEntry } from '../src/registry/replica.js'
 import type { ParsedRegistration } from '../src/registry/registration.js'
 import { AgentInfo, RegistrationBody, RegistrationResponse } from '../src/protocol/schemas/agent.js'
 import { answers, HeartbeatAnswer, IdParams, ListQuery, RecordQuery, RegistryStats, StatusBody, Unregistered } from '../src/protocol/schemas/rest.js'
@@ -19,7 +19,7 @@ const tierNames = ['public', 'agents', 'dashboard'] as const
 
 /** `/agents/*`: agents come, show life, change and go; whoever has a token reads. */
 const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async function agentRoutes (scope, { core, hub }) {
-  const { registry, membership, authority, search } = core
+  const { registry, enrollment, authority, search } = core
   const { registrationsPerSecond: perSecond, burst } = core.options.admission
   const admission = new Admission({ perSecond, burst, now: core.now })
   const embeds = core.options.embed !== undefined
@@ -28,7 +28,7 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
   const agent = guard(authority, { takes: ['agent', 'admin'], level: 'agent' })
   const admin = guard(authority, { takes: ['admin'], level: 'admin' })
 
-  function entryOf (id: string): Entry {
+  function entryOf (id: string): ReplicaEntry {
     const entry = registry.replica.get(id)
     if (!entry) throw problem('agent-not-found', `Agent ${id} not found`)
     return entry
@@ -40,13 +40,13 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
     validatorCompiler: parseBody(body => registry.parse(body)),
     // Before anything is read: it should cost little to send somebody away.
     onRequest: function admitRegistration (_request, _reply, done) {
-      done(admission.objection('rate-limit-exceeded', 'Many agents register at this moment'))
+      done(admission.rejection('rate-limit-exceeded', 'Many agents register at this moment'))
     },
     onResponse: async function countFailure ({ body }, { statusCode }) {
-      if (statusCode >= 400) membership.failed(body)
+      if (statusCode >= 400) enrollment.reportFailure(body)
     }
   }, async function register ({ agentRegistryPrincipal, body, ip }) {
-    return membership.join(body as unknown as ParsedRegistration, agentRegistryPrincipal, ip)
+    return enrollment.register(body as unknown as ParsedRegistration, agentRegistryPrincipal, ip)
   })
 
   scope.get('', {
@@ -92,7 +92,7 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
   }, async function patchAgent (request, reply) {
     const { id } = request.params
     assertSelf(request.agentRegistryPrincipal!, id)
-    await registry.patch(id, request.body, expectedRevision(registry, request, entryOf(id).record.revision))
+    await enrollment.patch(id, request.body, expectedRevision(registry, request, entryOf(id).record.revision))
     const { record, rendering } = entryOf(id)
     return sendJson(reply.header('etag', recordTag(registry, record)), rendering.full())
   })
@@ -111,8 +111,8 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
   })
 
   function remove (id: string, principal: Principal): Promise<void> {
-    if (principal.type === 'temp') return membership.expelByKey(id, principal)
-    return principal.type === 'agent' ? membership.leave(signOf(id, principal)) : membership.expel(id)
+    if (principal.type === 'temp') return enrollment.evictByKey(id, principal)
+    return principal.type === 'agent' ? enrollment.unregister(signOf(id, principal)) : enrollment.evict(id)
   }
 
   scope.post('/:id/heartbeat', {
@@ -135,7 +135,7 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async f
 }
 
 /** The URL of this request with the cursor of the page that follows `last`. */
-function nextPage (url: string, last: Entry): string {
+function nextPage (url: string, last: ReplicaEntry): string {
   const [path, query = ''] = url.split('?', 2)
   const params = new URLSearchParams(query)
   params.set('cursor', String(last.record.created))

@@ -3,7 +3,7 @@ import type { TSchema } from '@sinclair/typebox'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { sendJson } from '../src/http/entity-tags.js'
 import { guard } from '../src/http/guard.js'
-import { momentary } from '../src/lib/per-millisecond-cache.js'
+import { perMillisecondCache } from '../src/registry/query.js'
 import type { Core } from '../src/core.js'
 import { AzureHealth, ConfigHealth, DetailedHealth, Health, Probe, RedisHealth } from '../src/protocol/schemas/health.js'
 import { answers } from '../src/protocol/schemas/rest.js'
@@ -18,7 +18,7 @@ const healthRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async 
   const forAdmins = <T extends TSchema>(summary: string, answer: T) => ({ schema: schema(summary, answers(answer)), preValidation: admin })
 
   const stringify = fastJson(Health as AnySchema)
-  const healthText = momentary(core.registry.replica, () => stringify(health(core)))
+  const healthText = perMillisecondCache(core.registry.replica, () => stringify(health(core)))
 
   scope.get('/health', { schema: schema('How the registry is', { 200: Health }) }, async function getHealth (_request, reply) {
     return sendJson(reply, healthText())

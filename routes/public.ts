@@ -5,9 +5,7 @@ import { isUnchanged, listTag, recordTag, sendJson } from '../src/http/entity-ta
 import { problem } from '../src/errors.js'
 import type { Core } from '../src/core.js'
 import { implementation, protocol } from '../src/protocol/identity.js'
-import { momentary } from '../src/lib/per-millisecond-cache.js'
-import { PageCache } from '../src/registry/page-cache.js'
-import { slice } from '../src/registry/query.js'
+import { perMillisecondCache, VersionedCache, slice } from '../src/registry/query.js'
 import { isPublic } from '../src/registry/replica.js'
 import { AgentInfo } from '../src/protocol/schemas/agent.js'
 import { AgentTypes, answers, DiscoverQuery, IdParams, PublicStats } from '../src/protocol/schemas/rest.js'
@@ -30,9 +28,9 @@ const Info = Type.Object({
 const publicRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function publicRoutes (scope, { core: { registry, options } }) {
   const embeds = options.embed !== undefined
 
-  const pages = new PageCache(registry.replica)
+  const pages = new VersionedCache(registry.replica)
   const stringifyStats = fastJson(PublicStats as AnySchema)
-  const statsText = momentary(registry.replica, () => stringifyStats(stats()))
+  const statsText = perMillisecondCache(registry.replica, () => stringifyStats(stats()))
 
   scope.get('/discover', {
     schema: { tags, summary: 'Agents that are alive', querystring: DiscoverQuery, response: answers(Type.Array(AgentInfo)) }

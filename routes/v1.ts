@@ -5,10 +5,9 @@ import type { Sockets } from '../plugins/sockets.js'
 import type { Core } from '../src/core.js'
 import { PeerTokenAnswer, PeerTokenBody, v1Answers, V1Usage, IdempotencyHeaders } from '../src/protocol/schemas/peers.js'
 import { assertParticipates } from '../src/messaging/access.js'
-import { assertOperator, callerOf, identifyCaller } from './v1/caller.js'
+import { assertOperator, callerOf, identifyCaller, once } from './v1/caller.js'
 import channelRoutes from './v1/channels.js'
 import { createErrorHandler } from './v1/errors.js'
-import { once } from './v1/once.js'
 import peerRoutes from './v1/peers.js'
 
 export interface V1Services {

@@ -42,7 +42,6 @@ const pending = new Set([
   'foundation.ts',
   'auth → auth',
   'auth → messaging',
-  'lib → registry',
   'options.ts → auth',
   'options.ts → dashboard',
   'options.ts → search',

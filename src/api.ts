@@ -8,7 +8,7 @@ import { logSink, type LogSink } from './dashboard/log-sink.js'
 import { hostChannels, type HostChannels } from './messaging/host.js'
 import { hostDirect, type HostDirect } from './messaging/direct/host-direct.js'
 import type { SearchRequest, SearchResult } from './protocol/schemas/search.js'
-import type { RegistryEmitter } from './registry/events.js'
+import type { RegistryEmitter } from './registry/registry.js'
 import { select, type AgentFilter } from './registry/query.js'
 
 export interface RegistryStatistics {
@@ -46,14 +46,14 @@ export interface AgentRegistry extends HostChannels, HostDirect {
   releaseHeld (): Promise<void>
 }
 
-export function createApi ({ registry, membership, search, dashboard, messaging, options }: Core): AgentRegistry {
+export function createApi ({ registry, enrollment, search, dashboard, messaging, options }: Core): AgentRegistry {
   const infoOf = (id: string) => registry.get(id)!
 
   async function register (registration: RegistrationBody): Promise<RegistrationResponse> {
     try {
-      return await membership.join(registry.parse(registration), null)
+      return await enrollment.register(registry.parse(registration), null)
     } catch (error) {
-      membership.failed(registration)
+      enrollment.reportFailure(registration)
       throw error
     }
   }
@@ -64,7 +64,7 @@ export function createApi ({ registry, membership, search, dashboard, messaging,
     get revision () { return registry.revision },
     events: registry.events,
     register,
-    unregister: agentId => membership.expel(agentId),
+    unregister: agentId => enrollment.evict(agentId),
     heartbeat: async agentId => infoOf((await registry.heartbeat({ id: agentId })).id),
     setStatus: async (agentId, state) => infoOf((await registry.setState({ id: agentId, state, reason: 'requested' })).id),
     get: agentId => registry.get(agentId),

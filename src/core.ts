@@ -6,14 +6,14 @@ import { PeerTokens } from './auth/peer-tokens.js'
 import { Revocations } from './auth/revocations.js'
 import type { KeyValueReplica } from './storage/kv-replica.js'
 import { Sessions } from './auth/sessions.js'
-import { SpentTokens } from './auth/one-time-tokens.js'
+import { OneTimeTokens } from './auth/one-time-tokens.js'
 import { Tickets } from './auth/tickets.js'
 import { Tokens, type Signer } from './auth/tokens.js'
 import { monotonicClock } from './lib/clock.js'
 import { Dashboard } from './dashboard/dashboard.js'
 import type { Foundation, Log } from './foundation.js'
-import { Idempotency } from './auth/idempotency.js'
-import { Membership, type Replacement } from './registry/enrollment.js'
+import { Idempotency } from './http/idempotency.js'
+import { Enrollment } from './registry/enrollment.js'
 import { Messaging } from './messaging/messaging.js'
 import type { ResolvedOptions } from './options.js'
 import { Webhooks } from './webhooks/webhooks.js'
@@ -28,7 +28,7 @@ export interface Core {
   readonly storage: Storage
   readonly state: KeyValueReplica
   readonly registry: Registry
-  readonly membership: Membership
+  readonly enrollment: Enrollment
   readonly authority: Authority
   readonly tokens: Tokens
   readonly tickets: Tickets
@@ -73,11 +73,11 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
     onEvent: event => dashboard.audit.record(event),
     currentIncarnation: id => registry.replica.get(id)?.record.incarnation
   })
-  const onReplaced = (replacement: Replacement) => dashboard.replaced(replacement)
-  const membership = new Membership({ registry, tokens, keys, spent: new SpentTokens({ state: storage.kv, now }), revocations, onReplaced })
+  const enrollment = new Enrollment({ registry, tokens, keys, oneTimeTokens: new OneTimeTokens({ state: storage.kv, now }), revocations })
+  enrollment.on('replaced', instance => dashboard.replaced(instance))
   const search = new Search({
     replica: registry.replica,
-    onDifference: listener => registry.onDifference(listener),
+    onDifference: listener => registry.on('difference', listener),
     embed: options.embed,
     hookTimeoutMs: limits.hookTimeoutMs,
     metricsOf: ({ metrics }) => metrics,
@@ -90,5 +90,5 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
   const secretKeys = new SecretKeys(options.secretKeys, attempts)
   const idempotency = new Idempotency({ state: storage.kv, now })
   const messaging = new Messaging({ broker: storage.broker, registry, options, onError: error => log.error({ err: error }, 'messaging') })
-  return { options, log, storage, state, registry, membership, authority, tokens, tickets, peerTokens, peerKeys, secretKeys, idempotency, sessions, revocations, search, webhooks, dashboard, messaging, now }
+  return { options, log, storage, state, registry, enrollment, authority, tokens, tickets, peerTokens, peerKeys, secretKeys, idempotency, sessions, revocations, search, webhooks, dashboard, messaging, now }
 }

@@ -32,7 +32,7 @@ function hiddenFields ({ publicFields }: ResolvedOptions): string[] {
   return publicFields ? hideableFields.filter(field => !publicFields.includes(field)) : []
 }
 
-function createRegistry (options: ResolvedOptions, { agents: store }: Storage, log: Log, keys: () => KeyRing | undefined): Registry {
+function createRegistry (options: ResolvedOptions, { agents: store }: Storage, log: Log): Registry {
   const { lease, limits, feed, allowedAgentTypes, onRegister, publicView } = options
   return new Registry({
     store,
@@ -46,10 +46,6 @@ function createRegistry (options: ResolvedOptions, { agents: store }: Storage, l
     hiddenFields: hiddenFields(options),
     onRegister,
     publicView,
-    keyObjection: (digest, { agent_id: agentId, agent_type: agentType, capabilities }) => {
-      const key = keys()?.byDigest(digest)
-      return key && keys()?.allows(key, { agentId, agentType, capabilities })
-    },
     onError: error => log.error({ err: error }, 'registry')
   })
 }
@@ -66,8 +62,7 @@ async function tokenSecretsOf ({ jwt: { secret } }: ResolvedOptions, kept: KeptS
  */
 export async function openFoundation (options: ResolvedOptions, log: Log): Promise<Foundation> {
   const storage = await createStorage(options, error => log.error({ err: error }, 'storage'))
-  let keys: KeyRing | undefined
-  const registry = createRegistry(options, storage, log, () => keys)
+  const registry = createRegistry(options, storage, log)
   const state = new KeyValueReplica(storage.kv)
   let closed: Promise<void> | undefined
   const close = () => (closed ??= storage.broker.close().finally(() => state.close()).finally(() => registry.close()))
@@ -76,7 +71,7 @@ export async function openFoundation (options: ResolvedOptions, log: Log): Promi
     await state.open()
     const kept = new KeptSecrets(storage.kv)
     const tokenSecrets = await tokenSecretsOf(options, kept)
-    keys = new KeyRing(options.agentKeys, await kept.agentKeys(tokenSecrets[0]!))
+    const keys = new KeyRing(options.agentKeys, await kept.agentKeys(tokenSecrets[0]!))
     state.onReload(() => { kept.restore().catch(error => log.error({ err: error }, 'secrets')) })
     return { options, log, storage, registry, state, keys, tokenSecrets, close }
   } catch (error) {

@@ -12,7 +12,7 @@ export type { ChannelMessage, MessageListener } from './messaging/host-listener.
 export type { AgentRegistryOptions, AuthenticateHook, AuthorizePublishHook, AuthorizeSubscribeHook, ChannelHookContext, OnRegisterHook, PublicViewHook, RegisterHookContext } from './options.js'
 export type { Principal, Role, TokenType } from './auth/principal.js'
 export type { AgentFilter } from './registry/query.js'
-export type { RegistryEvent, RegistryEvents } from './registry/events.js'
+export type { RegistryEvent, RegistryEvents } from './registry/registry.js'
 export type { AgentInfo, AgentMetrics, AgentRegistration, RegistrationBody, RegistrationResponse } from './protocol/schemas/agent.js'
 export type { AgentState } from './protocol/schemas/common.js'
 export type * from './storage/kv-store.js'

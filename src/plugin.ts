@@ -154,7 +154,7 @@ async function start (scope: FastifyInstance, core: Core, sockets: Sockets) {
   if (core.options.search.enabled) core.search.open()
   await core.messaging.open()
   sockets.start()
-  const sweep = setInterval(() => { core.sessions.sweep().catch(error => core.log.error({ err: error }, 'sessions')) }, 1000).unref()
+  const sweep = setInterval(() => { core.sessions.sweep() }, 1000).unref()
   scope.addHook('preClose', async function drainSockets () {
     clearInterval(sweep)
     await sockets.stop()

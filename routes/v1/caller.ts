@@ -34,6 +34,11 @@ export function identifyCaller ({ authority, secretKeys }: Core): preValidationA
 
 export const callerOf = ({ agentRegistryCaller }: FastifyRequest) => agentRegistryCaller!
 
+/** Runs a request once if it has an `Idempotency-Key`. @param withinMs how long it may take */
+export function once<T> ({ idempotency }: Core, request: FastifyRequest, run: () => Promise<T>, withinMs?: number): Promise<T> {
+  return idempotency.onceFor({ request, caller: callerOf(request).peerId, withinMs }, run)
+}
+
 /** In whose name a caller says something. @throws insufficient-permissions; name-taken */
 export function speakerFor ({ peerTokens }: Core, caller: Caller, from: string | undefined): Sender {
   if (from === undefined || from === caller.peerId) return caller

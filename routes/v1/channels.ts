@@ -8,8 +8,8 @@ import { nameOfChannel } from '../../src/storage/message-broker.js'
 import { payloadText } from '../../src/protocol/payload.js'
 import { ChannelParams, IdempotencyHeaders, v1Answers, V1History, V1HistoryQuery, V1Peers, V1PublishBody, V1Published } from '../../src/protocol/schemas/peers.js'
 import type { Static } from '@sinclair/typebox'
-import { callerOf, speakerFor } from './caller.js'
-import { msgIdOf, once } from './once.js'
+import { messageIdOf } from '../../src/http/idempotency.js'
+import { callerOf, once, speakerFor } from './caller.js'
 
 const tags = ['v1']
 
@@ -38,7 +38,7 @@ const channelRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function 
     return once(core, request, async () => {
       const { members } = await presence.roster(nameOfChannel(channelNamed(channel, 'v1')))
       const text = payloadText(data, options.agentsWs.maxMessageSize)
-      const { epoch, offset, duplicate } = await channels.publish(speaker, { channel, data: text, msgId: msgIdOf(request, msgId) })
+      const { epoch, offset, duplicate } = await channels.publish(speaker, { channel, data: text, msgId: messageIdOf(request, msgId) })
       return { channel, epoch, offset, subscribers: members.length, ...(duplicate && { duplicate: true as const }) }
     })
   })

@@ -5,8 +5,8 @@ import type { RequestOrder } from '../../src/messaging/requests/open-request.js'
 import { assertMay } from '../../src/messaging/access.js'
 import { IdempotencyHeaders, PeerParams, v1Answers, V1CapabilityBody, V1Disconnected, V1Reply, V1RequestBody, V1SendBody, V1Sent } from '../../src/protocol/schemas/peers.js'
 import type { Disconnects } from '../../src/sockets/disconnects.js'
-import { assertOperator, callerOf, speakerFor } from './caller.js'
-import { idempotencyKeyOf, msgIdOf, once } from './once.js'
+import { idempotencyKeyOf, messageIdOf } from '../../src/http/idempotency.js'
+import { assertOperator, callerOf, once, speakerFor } from './caller.js'
 
 const tags = ['v1']
 
@@ -45,7 +45,7 @@ const peerRoutes: FastifyPluginAsyncTypebox<{ core: Core, disconnects: Disconnec
     const { params: { peerId: to }, body: { data, from, msgId, level } } = request
     const speaker = speakerFor(core, callerOf(request), from)
     return once(core, request, async () => {
-      const { offset, delivered, duplicate } = await direct.send(speaker, { to, data, msgId: msgIdOf(request, msgId), level })
+      const { offset, delivered, duplicate } = await direct.send(speaker, { to, data, msgId: messageIdOf(request, msgId), level })
       return { offset, delivered, ...(duplicate && { duplicate: true as const }) }
     })
   })

@@ -49,7 +49,7 @@ export class KeyRing {
   }
 
   /** Why `key` may not register that agent; undefined when it may. */
-  allows (key: AgentKey, { agentId, agentType, capabilities }: KeyUse): string | undefined {
+  denialReason (key: AgentKey, { agentId, agentType, capabilities }: KeyUse): string | undefined {
     const { ids, types, capabilities: allowed } = key
     if (ids && !ids.some(pattern => matchesId(pattern, agentId))) return `This key does not cover the agent_id '${agentId}'`
     if (types && !matchesType(types, agentType)) return `This key does not cover the agent_type '${agentType}'`

@@ -1,34 +1,58 @@
 import type { Grant } from '../protocol/schemas/messaging.js'
 
-/** Kinds of token. Every endpoint and socket lists which it takes. */
+/** Kinds of token. Every endpoint and socket lists the kinds that it accepts. */
 export type TokenType = 'temp' | 'agent' | 'user' | 'admin' | 'peer'
 export type Role = 'agent' | 'user' | 'admin' | 'peer'
 
-/** Who is asking: what is left of a token once it was checked. */
+/** An authenticated client: the claims of its token after they were checked. */
 export interface Principal {
   readonly type: TokenType
   readonly role: Role
-  /** The `sub` of the token. */
+  /** The `sub` claim. */
   readonly subject: string
-  /** Of a peer: the agent that made its token, if one did. */
+  /** For a peer: the agent that minted its token, if an agent did. */
   readonly agentId: string | null
   readonly incarnation: number | null
   readonly tokenId: string
-  /** Session of an admin; also of tokens minted in it. */
+  /** The session of an admin, also of tokens minted in it. */
   readonly sessionId: string | null
-  /** Epoch seconds; null for a principal of the host that does not end. */
+  /** Epoch seconds; null for a principal of the host that does not expire. */
   readonly expiresAt: number | null
   readonly scopes: readonly string[]
-  /** Digest of a key: of a temporary token the one it was given for, of an agent the one that owns it, of a peer the publishable one that it came with. */
+  /**
+   * Digest of a key. For a temporary token: the key that requested it. For an agent: the key that owns it. For a peer:
+   * the publishable key that it connected with.
+   */
   readonly keyDigest: string | null
-  /** Of a temporary token: the type of agent it was asked for, in lower case. */
+  /** For a temporary token: the type of agent that it was requested for, in lower case. */
   readonly agentType?: string | null
   /** Epoch milliseconds; absent for a principal of the host. */
   readonly issuedAt?: number | null
-  /** What it may do with channels and peers; without any, what is usual for its type. */
+  /** Rights to channels and peers. Without grants the defaults of the token type apply. */
   readonly grants?: readonly Grant[] | null
-  /** What others learn of it. */
+  /** Shown to other peers. */
   readonly metadata?: Readonly<Record<string, unknown>> | null
-  /** What only a peer itself is told, in its welcome. */
+  /** Shown only to the peer itself, in its welcome. */
   readonly ownMetadata?: Readonly<Record<string, unknown>> | null
 }
+
+export type AuthEventType =
+  | 'login_success' | 'login_failed' | 'login_limited'
+  | 'temp_token_success' | 'temp_token_failed' | 'temp_token_limited'
+  | 'logout' | 'pin_set' | 'pin_verify_success' | 'pin_verify_failed'
+  | 'token_revoked' | 'agent_revoked' | 'lockout' | 'permission_denied'
+
+/** An entry of the audit log. No member contains a secret, a token or a PIN. */
+export interface AuthEvent {
+  type: AuthEventType
+  /** The acting client: the name of an admin or the id of an agent. */
+  subject?: string
+  /** The object of the action, if it is not the subject itself. */
+  target?: string
+  /** The client's address. */
+  address?: string
+  /** Further scalar values. */
+  details?: Record<string, unknown>
+}
+
+export type AuthEventListener = (event: AuthEvent) => void

@@ -1,33 +1,42 @@
-import { ExpiringMap } from '../lib/expiring-map.js'
 import type { Clock } from '../lib/clock.js'
-import type { Principal } from './principal.js'
+import { Emitter } from '../lib/emitter.js'
+import { ExpiringMap } from '../lib/expiring-map.js'
 import type { KeyValueReplica } from '../storage/kv-replica.js'
+import type { Principal } from './principal.js'
 
-export interface AgentRevocation {
+/** Revokes the tokens of an agent up to an incarnation. */
+interface AgentRevocation {
   agentId: string
   incarnation: number
-  /** The tokens that end may still register their own id again. */
+  /** The revoked tokens may still register the same agent again. */
   mayRegister: boolean
 }
 
 export type Revoked = { jti: string } | AgentRevocation
 export type RevocationVerdict = 'ok' | 'register-only' | 'revoked'
 
-export interface RevocationsOptions {
+interface RevocationEvents {
+  /** A token or the tokens of an agent were revoked, by any process. Emitted once for each revocation. */
+  revoked: [revoked: Revoked]
+}
+
+interface RevocationsOptions {
   state: KeyValueReplica
-  /** Milliseconds; no token outlives its issue by more, so no entry has to be kept longer. */
+  /** Milliseconds. No token lives longer, so no entry has to be kept longer. */
   maxTokenLifeMs: number
   now: Clock
 }
 
-/** Tokens up to this incarnation; those without one if issued before `at` (epoch milliseconds). */
+/** Covers tokens up to `incarnation`, and tokens without one that were issued before `at` (epoch milliseconds). */
 interface Mark { incarnation: number, at: number }
 interface Marks { all?: Mark, butRegister?: Mark }
 
 const tokenKind = 'revoked-token'
 const agentKind = 'revoked-agent'
-/** What has ended stays so here, whatever became of its entry. */
-const keptForGood = { removed () {}, keys: () => [] }
+/** A revocation stays in the local copy even if its entry disappears from the store. */
+const neverRemoved = { removed () {}, keys: () => [] }
+
+const parseMarks = (text: string): Marks => JSON.parse(text)
 
 function covers (mark: Mark | undefined, { incarnation, issuedAt }: Principal): boolean {
   if (!mark) return false
@@ -38,46 +47,46 @@ function isSame (a: Mark | undefined, b: Mark | undefined): boolean {
   return a?.incarnation === b?.incarnation && a?.at === b?.at
 }
 
-/** Adds to what was ended before. */
+/** Adds a revocation to earlier ones. */
 function withMark (marks: Marks, { incarnation, mayRegister }: AgentRevocation, at: number): Marks {
   const member = mayRegister ? 'butRegister' : 'all'
   return { ...marks, [member]: { incarnation: Math.max(incarnation, marks[member]?.incarnation ?? incarnation), at } }
 }
 
 /**
- * What has ended before its time: single tokens, and all tokens of an agent up to an incarnation. Shared by all
- * processes; each answers from its own copy, which never forgets what has ended before no token can tell any more.
+ * Revoked tokens: single ones, and all tokens of an agent up to an incarnation. All processes share them. Each process
+ * answers from a local copy, which keeps a revocation until every token that it covers has expired.
  */
-export class Revocations {
+export class Revocations extends Emitter<RevocationEvents> {
   readonly #state: KeyValueReplica
   readonly #maxTokenLifeMs: number
   readonly #now: Clock
   readonly #tokens: ExpiringMap<true>
   readonly #agents: ExpiringMap<Marks>
-  readonly #listeners = new Set<(revoked: Revoked) => void>()
 
   constructor ({ state, maxTokenLifeMs, now }: RevocationsOptions) {
+    super()
     this.#state = state
     this.#maxTokenLifeMs = maxTokenLifeMs
     this.#now = now
     this.#tokens = new ExpiringMap(now)
     this.#agents = new ExpiringMap(now)
-    state.attach(tokenKind, { put: ({ key, until }) => this.#hearToken(key, until), ...keptForGood })
-    state.attach(agentKind, { put: ({ key, value, until }) => this.#hearAgent(key, JSON.parse(value) as Marks, until), ...keptForGood })
+    state.attach(tokenKind, { put: ({ key, until }) => this.#putToken(key, until), ...neverRemoved })
+    state.attach(agentKind, { put: ({ key, value, until }) => this.#putAgent(key, parseMarks(value), until), ...neverRemoved })
   }
 
-  /** Number of entries that are kept. */
+  /** Number of entries in the local copy. */
   get size () { return this.#tokens.size + this.#agents.size }
 
-  /** `expiresAt` is in epoch seconds; null for a token that does not say. */
+  /** @param expiresAt epoch seconds; null for a token without an expiry */
   async revokeToken (jti: string, expiresAt: number | null): Promise<void> {
     const until = expiresAt === null ? this.#now() + this.#maxTokenLifeMs : expiresAt * 1000
     await this.#state.store.put({ kind: tokenKind, key: jti, value: '', until })
   }
 
   /**
-   * Ends every token of the agent with this incarnation, a lower one or none. A later call adds to earlier ones: what
-   * was ended altogether stays so, also when it is added to by two processes at once.
+   * Revokes every token of the agent with this incarnation, a lower one or none. Later calls add to earlier ones, also
+   * when two processes revoke at the same time: tokens that may not register stay so.
    */
   async revokeAgent (revocation: AgentRevocation): Promise<void> {
     const { agentId } = revocation
@@ -85,13 +94,16 @@ export class Revocations {
     const known = this.#agents.get(agentId)
     let text = known ? JSON.stringify(known) : null
     for (;;) {
-      const value = JSON.stringify(withMark(text === null ? {} : JSON.parse(text) as Marks, revocation, now))
+      const value = JSON.stringify(withMark(text === null ? {} : parseMarks(text), revocation, now))
       if (await this.#state.store.put({ kind: agentKind, key: agentId, value, until: now + this.#maxTokenLifeMs }, text)) return
       text = await this.#state.store.get(agentKind, agentId) ?? null
     }
   }
 
-  /** Only tokens of agents end with their agent, and those that agents made for peers: an admin or user may bear an id that looks like one. */
+  /**
+   * Whether a principal's token is revoked. Revocations of an agent cover tokens of the agent and those that it minted
+   * for peers, not those of a user or admin with the same id.
+   */
   check (principal: Principal): RevocationVerdict {
     if (this.#tokens.get(principal.tokenId)) return 'revoked'
     const isAgent = (principal.role === 'agent' || principal.role === 'peer') && principal.agentId !== null
@@ -100,32 +112,25 @@ export class Revocations {
     return covers(marks?.butRegister, principal) ? 'register-only' : 'ok'
   }
 
-  /** Drops what no token can outlive; happens by itself as entries are added. */
+  /** Drops expired entries. The maps also do so when entries are added. */
   sweep () {
     this.#tokens.sweep()
     this.#agents.sweep()
   }
 
-  /** Calls `listener` once with everything that is revoked, in whichever process. Returns a function that stops it. */
-  onRevoke (listener: (revoked: Revoked) => void): () => void {
-    this.#listeners.add(listener)
-    return () => { this.#listeners.delete(listener) }
-  }
-
-  #hearToken (jti: string, until: number) {
+  #putToken (jti: string, until: number) {
     const isNew = !this.#tokens.get(jti)
     this.#tokens.set(jti, true, until)
-    if (isNew) this.#emit({ jti })
+    if (isNew) this.emit('revoked', { jti })
   }
 
-  #hearAgent (agentId: string, marks: Marks, until: number) {
-    const { all, butRegister } = this.#agents.get(agentId) ?? {}
+  #putAgent (agentId: string, marks: Marks, until: number) {
+    const { all, butRegister } = marks
+    const before = this.#agents.get(agentId) ?? {}
     this.#agents.set(agentId, marks, until)
-    if (marks.all && !isSame(marks.all, all)) this.#emit({ agentId, incarnation: marks.all.incarnation, mayRegister: false })
-    if (marks.butRegister && !isSame(marks.butRegister, butRegister)) this.#emit({ agentId, incarnation: marks.butRegister.incarnation, mayRegister: true })
-  }
-
-  #emit (revoked: Revoked) {
-    for (const listener of this.#listeners) listener(revoked)
+    if (all && !isSame(all, before.all)) this.emit('revoked', { agentId, incarnation: all.incarnation, mayRegister: false })
+    if (butRegister && !isSame(butRegister, before.butRegister)) {
+      this.emit('revoked', { agentId, incarnation: butRegister.incarnation, mayRegister: true })
+    }
   }
 }

@@ -1,4 +1,4 @@
-import type { Entry, Replica } from '../registry/replica.js'
+import type { Replica, ReplicaEntry } from '../registry/replica.js'
 import { envelopeBytes, maxFrameBytes, takeWithin } from './frame.js'
 
 const maxRemembered = 1_000
@@ -6,7 +6,7 @@ const maxTypes = 1_000
 
 const nobody: ReadonlySet<string> = new Set()
 
-function * fragments (entries: Iterable<Entry>, skipped = nobody): Generator<string> {
+function * fragments (entries: Iterable<ReplicaEntry>, skipped = nobody): Generator<string> {
   for (const { record, rendering } of entries) {
     if (!skipped.has(record.id)) yield rendering.full()
   }

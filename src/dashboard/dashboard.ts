@@ -1,10 +1,9 @@
 import type { AttemptTarget } from '../auth/attempts.js'
 import type { Clock } from '../lib/clock.js'
 import type { Log } from '../foundation.js'
-import type { Replacement } from '../registry/enrollment.js'
 import type { ResolvedOptions } from '../options.js'
 import { showMetrics } from '../registry/agent-metrics.js'
-import { awaySince, type Registry } from '../registry/registry.js'
+import { outageText, type Registry } from '../registry/registry.js'
 import type { StorageKind } from '../storage/storage.js'
 import type { Change } from '../storage/agent-store.js'
 import { AgentsFrame } from './agents-frame.js'
@@ -59,10 +58,10 @@ export class Dashboard {
     this.process = new ProcessSampler({ now })
     this.resources = new Resources({ now, capacityMbps: dashboard.networkCapacityMbps })
     this.#agents = new AgentsFrame({ replica: registry.replica })
-    registry.onChange(change => this.#changed(change))
-    registry.onAvailability(fault => this.#storeIs(fault))
+    registry.on('change', change => this.#changed(change))
+    registry.on('availability', fault => this.#storeIs(fault))
     this.#epoch = registry.replica.epoch
-    registry.onReload(differences => this.#reloaded(differences.length))
+    registry.on('reload', differences => this.#reloaded(differences.length))
   }
 
   /** Begins to produce frames. @param watchers how many dashboards there are @param broadcast sends to all of them */
@@ -103,7 +102,7 @@ export class Dashboard {
       aiServices: this.#options.options.embed ? availableAi : noAiServices,
       agents: () => ({ total: this.#registry.replica.size, active: this.#registry.replica.size - this.#registry.replica.deadCount })
     })
-    return outage ? { ...data, reason: `${awaySince(outage)}: ${outage.fault}` } : data
+    return outage ? { ...data, reason: `${outageText(outage)}: ${outage.fault}` } : data
   }
 
   /** Somebody has no tries left. */
@@ -112,9 +111,9 @@ export class Dashboard {
     this.audit.record({ type: 'lockout', subject, target: kind, address, details: { attempt_type: kind, retry_after: Math.ceil(retryAfterMs / 1000) } })
   }
 
-  /** A newer instance of an agent has taken the place of another. */
-  replaced (replacement: Replacement): void {
-    this.audit.write({ level: 'INFO', message: 'a newer instance of an agent registered', source: 'agents', ...replacement })
+  /** Logs that a new instance of a registered agent has registered. */
+  replaced (instance: { agentId: string, address: string | undefined, previousAddress: string | undefined }): void {
+    this.audit.write({ level: 'INFO', message: 'a newer instance of an agent registered', source: 'agents', ...instance })
   }
 
   #storeIs (fault: string | null) {

@@ -47,7 +47,7 @@ export function admitTo (tier: Tier, core: Core, { slots, hub, admission }: Sock
   }
 
   function assertTurn () {
-    const refusal = admission.objection('too-many-connections', 'Connection rate limit reached')
+    const refusal = admission.rejection('too-many-connections', 'Connection rate limit reached')
     if (refusal) throw refusal
   }
 

@@ -1,110 +1,137 @@
 import { Readable } from 'node:stream'
 import type { Principal } from '../auth/principal.js'
 import { jittered } from '../lib/jitter.js'
+import type { LongRequest, LongRequests } from '../limits/long-requests.js'
 import type { Cursor } from '../registry/feed/cursor.js'
-import { ended, goingAway, keepAlive, opening } from '../registry/feed/delta.js'
-import type { Follower, Readers } from '../registry/feed/subscribers.js'
-import type { Visitor, Visitors } from '../limits/long-requests.js'
+import { pageMembers, type FeedEncoding } from '../registry/feed/delta.js'
+import type { StreamSubscriber, Subscribers } from '../registry/feed/subscribers.js'
 
 const retryMs = 2_000
 
-export interface EventStreamOptions {
+/** An event id from which the feed does not continue: a client that reconnects with it receives a snapshot. */
+const incompleteId = 'incomplete'
+
+const block = (event: string, id: string, data: string) => `id: ${id}\nevent: ${event}\ndata: ${data}\n\n`
+
+/** Server-Sent Events (HTML Living Standard §9.2). The id of each event is the revision from which the feed continues. */
+export const eventsEncoding: FeedEncoding<Buffer> = {
+  name: 'events',
+  changes: deltas => Buffer.from(deltas.map(({ revision, op, json }) => block(op, revision, json)).join('')),
+  page: page => Buffer.from(block('snapshot', page.last ? page.revision : incompleteId, `{${pageMembers(page)}}`)),
+  resync: revision => Buffer.from(block('resync', incompleteId, `{"revision":"${revision}"}`)),
+  bookmark: bookmark => Buffer.from(block('bookmark', bookmark.revision, JSON.stringify(bookmark)))
+}
+
+/** The first block: the retry time after a disconnect, and the id to reconnect with. */
+const opening = (retryMs: number, revision: string | null) => Buffer.from(`retry: ${retryMs}\nid: ${revision ?? incompleteId}\n\n`)
+
+/** A comment, which keeps the connection open and which clients ignore. */
+const keepAlive = Buffer.from(':\n\n')
+
+/** The server shuts down: the client reconnects after `retryAfterMs`. */
+const goingAway = (retryAfterMs: number) =>
+  Buffer.from(`retry: ${retryAfterMs}\nevent: going_away\ndata: {"retryAfterMs":${retryAfterMs}}\n\n`)
+
+/** The principal has lost the right to read. */
+const ended = (reason: string) => Buffer.from(`event: end\ndata: ${JSON.stringify({ reason })}\n\n`)
+
+interface EventStreamOptions {
   cursor: Cursor<Buffer>
-  /** Where the stream starts; null when it starts with a snapshot. */
+  /** The revision at which the stream starts; null if it starts with a snapshot. */
   revision: string | null
-  readers: Readers
-  visitors: Visitors
+  subscribers: Subscribers
+  longRequests: LongRequests<Principal>
   principal: Principal
   address: string
   keepAliveMs: number
 }
 
 /**
- * The feed as Server-Sent Events. It makes nothing until what it has made is taken: one piece is on its way at a time,
- * and a reader that takes nothing for two keep-alives is cut off.
+ * The feed as Server-Sent Events. One chunk is on its way at a time, and the next one is made when that has been read.
+ * A client that reads nothing for two keep-alive intervals is disconnected.
  */
-export class EventStream extends Readable implements Follower<Buffer>, Visitor {
+export class EventStream extends Readable implements StreamSubscriber<Buffer>, LongRequest<Principal> {
   readonly cursor: Cursor<Buffer>
   readonly principal: Principal
   readonly address: string
-  readonly #readers: Readers
-  readonly #visitors: Visitors
+  readonly #subscribers: Subscribers
+  readonly #longRequests: LongRequests<Principal>
   readonly #keepAliveMs: number
-  /** What is said before anything of the feed; null is the end. */
-  readonly #first: Array<Buffer | null>
-  #isWanted = false
-  /** When something went out last, by the clock of `tick`. */
-  #movedAt: number | undefined
+  /** Chunks that are sent before the feed; null ends the stream. */
+  readonly #queue: Array<Buffer | null>
+  #isReading = false
+  /** When the last chunk was sent, by the clock of `tick`. */
+  #sentAt: number | undefined
 
-  constructor ({ cursor, revision, readers, visitors, principal, address, keepAliveMs }: EventStreamOptions) {
-    // Whatever is pushed fills it: the next is asked for when that has left.
+  constructor ({ cursor, revision, subscribers, longRequests, principal, address, keepAliveMs }: EventStreamOptions) {
+    // Any chunk fills the buffer, so that the next read happens after it has left.
     super({ highWaterMark: 1 })
     this.cursor = cursor
     this.principal = principal
     this.address = address
-    this.#readers = readers
-    this.#visitors = visitors
+    this.#subscribers = subscribers
+    this.#longRequests = longRequests
     this.#keepAliveMs = keepAliveMs
-    this.#first = [opening(Math.round(jittered(retryMs, 0.5)), revision)]
-    readers.add(this)
-    visitors.add(this)
+    this.#queue = [opening(Math.round(jittered(retryMs, 0.5)), revision)]
+    subscribers.add(this)
+    longRequests.add(this)
   }
 
-  get place () { return this.cursor.place }
+  get position () { return this.cursor.position }
 
   override _read (): void {
-    this.#isWanted = true
+    this.#isReading = true
     this.pump()
   }
 
   override _destroy (error: Error | null, done: (error?: Error | null) => void): void {
-    this.#readers.delete(this)
-    this.#visitors.delete(this)
+    this.#subscribers.delete(this)
+    this.#longRequests.delete(this)
     done(error)
   }
 
   pump (): void {
-    if (!this.#isWanted || this.destroyed) return
-    const first = this.#first.shift()
-    const next = first === undefined ? this.cursor.next() : first
-    if (next === null && first === undefined) this.#readers.park(this)
-    else this.#pass(next)
+    if (!this.#isReading || this.destroyed) return
+    const queued = this.#queue.shift()
+    const chunk = queued === undefined ? this.cursor.next() : queued
+    if (chunk === null && queued === undefined) this.#subscribers.park(this)
+    else this.#send(chunk)
   }
 
-  tell (bookmark: Buffer): void {
-    if (this.#isWanted) this.#pass(bookmark)
+  sendBookmark (bookmark: Buffer): void {
+    if (this.#isReading) this.#send(bookmark)
   }
 
   tick (now: number): void {
-    this.#movedAt ??= now
-    const silence = now - this.#movedAt
-    if (this.#isWanted && silence >= this.#keepAliveMs) this.#pass(keepAlive)
-    else if (silence >= 2 * this.#keepAliveMs) this.cut()
+    this.#sentAt ??= now
+    const idleMs = now - this.#sentAt
+    if (this.#isReading && idleMs >= this.#keepAliveMs) this.#send(keepAlive)
+    else if (idleMs >= 2 * this.#keepAliveMs) this.abort()
   }
 
   end (reason: string): void {
-    // Nobody who may not read any more is waited for.
-    if (!this.#isWanted) return this.cut()
-    this.#close(ended(reason))
+    // A client that may not read any more gets no time to drain its buffer.
+    if (this.#isReading) this.#finish(ended(reason))
+    else this.abort()
   }
 
-  goAway (retryAfterMs: number): void {
-    this.#close(goingAway(retryAfterMs))
+  announceShutdown (retryAfterMs: number): void {
+    this.#finish(goingAway(retryAfterMs))
   }
 
-  cut (): void {
+  abort (): void {
     this.destroy()
   }
 
-  #close (word: Buffer) {
-    this.#readers.delete(this)
-    this.#first.push(word, null)
+  #finish (lastChunk: Buffer) {
+    this.#subscribers.delete(this)
+    this.#queue.push(lastChunk, null)
     this.pump()
   }
 
-  #pass (piece: Buffer | null) {
-    this.#isWanted = false
-    this.#movedAt = undefined
-    this.push(piece)
+  #send (chunk: Buffer | null) {
+    this.#isReading = false
+    this.#sentAt = undefined
+    this.push(chunk)
   }
 }

@@ -1,7 +1,7 @@
 import { configured } from './config-report.js'
 import type { Core } from '../core.js'
 import { protocol } from '../protocol/identity.js'
-import { awaySince } from '../registry/registry.js'
+import { outageText } from '../registry/registry.js'
 import type { AzureHealth, ConfigHealth, DetailedHealth, Health, RedisHealth } from '../protocol/schemas/health.js'
 
 const service = 'ARCP Registry'
@@ -16,7 +16,7 @@ function componentsOf ({ dashboard, registry, search, options }: Core) {
   return {
     status: isFine ? 'healthy' as const : 'degraded' as const,
     // Anybody may read this: where the store is, and what is wrong with it, is for admins.
-    reason: registry.outage && { reason: `${awaySince(registry.outage)}; what is read is as of then` },
+    reason: registry.outage && { reason: `${outageText(registry.outage)}; what is read is as of then` },
     storage,
     ai,
     isRedisConnected: storage.redis === 'connected',

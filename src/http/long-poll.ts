@@ -1,76 +1,94 @@
 import type { Principal } from '../auth/principal.js'
 import { tokenInvalid } from '../auth/tokens.js'
-import { answers } from '../registry/feed/delta.js'
-import type { Place } from '../registry/feed/position.js'
-import type { Reader, Readers } from '../registry/feed/subscribers.js'
-import type { Visitor, Visitors } from '../limits/long-requests.js'
+import type { LongRequest, LongRequests } from '../limits/long-requests.js'
+import type { FeedPosition } from '../registry/feed/cursor.js'
+import { deltaList, type FeedEncoding } from '../registry/feed/delta.js'
+import type { Subscriber, Subscribers } from '../registry/feed/subscribers.js'
 
-export interface PollOptions { place: Place, readers: Readers, visitors: Visitors, principal: Principal, address: string, waitMs: number }
+interface LongPollOptions {
+  position: FeedPosition
+  subscribers: Subscribers
+  longRequests: LongRequests<Principal>
+  principal: Principal
+  address: string
+  waitMs: number
+  /** Receives the JSON of the response. */
+  resolve: (json: string) => void
+  /** Receives token-invalid if the principal loses the right to read. */
+  reject: (error: Error) => void
+}
 
-/** A request for changes that waits until there are some, for `waitMs` at most. */
-export class Poll implements Reader, Visitor {
-  readonly place: Place
+/** The response of `GET /agents/changes`. It contains no snapshot: after a resync the client reads the list. */
+export const changesEncoding: Pick<FeedEncoding<string>, 'name' | 'changes' | 'resync'> = {
+  name: 'answers',
+  changes: (deltas, revision) => `{"changes":${deltaList(deltas)},"revision":"${revision}"}`,
+  resync: revision => `{"changes":[],"revision":"${revision}","resync":true}`
+}
+
+/** The changes that are available now, or a resync; null if there is nothing yet. */
+export function readChanges (position: FeedPosition): string | null {
+  if (position.canContinue()) return position.take(changesEncoding)
+  position.skipToNewest()
+  return changesEncoding.resync(position.revision)
+}
+
+/** A request for changes that waits for the next one, at most `waitMs`. */
+export class LongPoll implements Subscriber, LongRequest<Principal> {
+  readonly position: FeedPosition
   readonly principal: Principal
   readonly address: string
-  /** JSON of the answer; rejects when the right to read ends. */
-  readonly answer: Promise<string>
-  readonly #readers: Readers
-  readonly #visitors: Visitors
+  readonly #subscribers: Subscribers
+  readonly #longRequests: LongRequests<Principal>
   readonly #timer: NodeJS.Timeout
-  #resolve!: (text: string) => void
-  #reject!: (error: Error) => void
+  readonly #resolve: (json: string) => void
+  readonly #reject: (error: Error) => void
 
-  constructor ({ place, readers, visitors, principal, address, waitMs }: PollOptions) {
-    this.place = place
+  constructor ({ position, subscribers, longRequests, principal, address, waitMs, resolve, reject }: LongPollOptions) {
+    this.position = position
     this.principal = principal
     this.address = address
-    this.#readers = readers
-    this.#visitors = visitors
-    this.answer = new Promise((resolve, reject) => { [this.#resolve, this.#reject] = [resolve, reject] })
-    this.#timer = setTimeout(() => this.#settle(), waitMs).unref()
-    visitors.add(this)
-    readers.add(this)
-    readers.park(this)
+    this.#subscribers = subscribers
+    this.#longRequests = longRequests
+    this.#resolve = resolve
+    this.#reject = reject
+    this.#timer = setTimeout(() => this.#respondNow(), waitMs).unref()
+    longRequests.add(this)
+    subscribers.add(this)
+    subscribers.park(this)
   }
 
   pump (): void {
-    // Nobody is woken for nothing.
-    this.#finish(taken(this.place)!)
+    const json = readChanges(this.position)
+    if (json === null) this.#subscribers.park(this)
+    else this.#respond(json)
   }
 
   end (reason: string): void {
-    this.cut()
+    this.abort()
     this.#reject(tokenInvalid('revoked', reason))
   }
 
-  goAway (): void {
-    this.#settle()
+  announceShutdown (): void {
+    this.#respondNow()
   }
 
-  tick (): void { /* its own timer ends it */ }
+  tick (): void { /* has a timer of its own */ }
 
-  /** Waits no more, for somebody who has gone. */
-  cut (): void {
+  /** Stops waiting without a response, for instance because the client has disconnected. */
+  abort (): void {
     clearTimeout(this.#timer)
-    this.#readers.delete(this)
-    this.#visitors.delete(this)
+    this.#subscribers.delete(this)
+    this.#longRequests.delete(this)
   }
 
-  /** Answers with how far everything is, when nothing has come. */
-  #settle () {
-    this.#readers.settle(this)
-    this.#finish(answers.changes([], this.place.revision))
+  /** Responds with the current revision and no changes, unless some have just arrived. */
+  #respondNow () {
+    this.#subscribers.settle(this)
+    this.#respond(changesEncoding.changes([], this.position.revision))
   }
 
-  #finish (text: string) {
-    this.cut()
-    this.#resolve(text)
+  #respond (json: string) {
+    this.abort()
+    this.#resolve(json)
   }
-}
-
-/** What there is for a poll now: changes, that they cannot be told, or null when there are none. */
-export function taken (place: Place): string | null {
-  if (place.canContinue()) return place.take(answers)
-  place.renew()
-  return answers.resync(place.revision)
 }

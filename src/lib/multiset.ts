@@ -1,18 +1,22 @@
-/** How many there are of each key; a key of which there are none is not kept. */
-export class Multiset {
-  readonly #counts = new Map<string, number>()
+/** Counts how often each key was added. Keys with a count of 0 are not kept. */
+export class Multiset<K = string> {
+  readonly #counts = new Map<K, number>()
 
-  of (key: string): number {
+  count (key: K): number {
     return this.#counts.get(key) ?? 0
   }
 
-  add (key: string): void {
-    this.#counts.set(key, this.of(key) + 1)
+  add (key: K): void {
+    this.#counts.set(key, this.count(key) + 1)
   }
 
-  remove (key: string): void {
-    const count = this.of(key) - 1
+  delete (key: K): void {
+    const count = this.count(key) - 1
     if (count > 0) this.#counts.set(key, count)
     else this.#counts.delete(key)
+  }
+
+  clear (): void {
+    this.#counts.clear()
   }
 }

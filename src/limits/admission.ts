@@ -34,7 +34,7 @@ export class Admission {
   }
 
   /** Why another one is refused; undefined lets it in. */
-  objection (type: 'rate-limit-exceeded' | 'too-many-connections', detail: string): ProblemError | undefined {
+  rejection (type: 'rate-limit-exceeded' | 'too-many-connections', detail: string): ProblemError | undefined {
     const wait = this.take()
     return wait === 0 ? undefined : problem(type, detail, retryAfter(wait))
   }

@@ -64,7 +64,7 @@ export class ConnectionSlots {
   /** @returns undefined if the address has the maximum number of connections */
   acquire (tier: LimitedTier, address: string): ConnectionSlot | undefined {
     const key = addressKey(address)
-    if (this.#byAddress.of(key) >= this.#limits.maxConnectionsPerAddress) return undefined
+    if (this.#byAddress.count(key) >= this.#limits.maxConnectionsPerAddress) return undefined
     this.#byAddress.add(key)
     return { slots: this, tier, addressKey: key, state: 'acquired' }
   }
@@ -80,7 +80,7 @@ export class ConnectionSlots {
     if (!tier.requiresAuthentication || isAuthenticated) return this.#count(slot)
     const { unauthenticated, unauthenticatedByAddress } = this.#countsOf(tier.name)
     const { maxUnauthenticated, maxUnauthenticatedPerAddress } = this.#limits
-    const isOver = unauthenticated >= maxUnauthenticated || unauthenticatedByAddress.of(slot.addressKey) >= maxUnauthenticatedPerAddress
+    const isOver = unauthenticated >= maxUnauthenticated || unauthenticatedByAddress.count(slot.addressKey) >= maxUnauthenticatedPerAddress
     return isOver ? 'Too many unauthenticated connections' : this.#addUnauthenticated(slot)
   }
 
@@ -104,7 +104,7 @@ export class ConnectionSlots {
     if (slot.state === 'unauthenticated') this.#removeUnauthenticated(slot)
     if (slot.state === 'counted') this.#countsOf(slot.tier.name).counted--
     slot.state = 'released'
-    this.#byAddress.remove(slot.addressKey)
+    this.#byAddress.delete(slot.addressKey)
   }
 
   #count (slot: ConnectionSlot): undefined {
@@ -122,7 +122,7 @@ export class ConnectionSlots {
   #removeUnauthenticated ({ tier, addressKey }: ConnectionSlot) {
     const counts = this.#countsOf(tier.name)
     counts.unauthenticated--
-    counts.unauthenticatedByAddress.remove(addressKey)
+    counts.unauthenticatedByAddress.delete(addressKey)
   }
 
   #countsOf (name: TierName): TierCounts {

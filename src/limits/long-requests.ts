@@ -1,89 +1,97 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { addressKey } from '../lib/address.js'
-import type { Principal } from '../auth/principal.js'
 import { problem } from '../errors.js'
+import { addressKey } from '../lib/address.js'
 import { jittered, retryAfter } from '../lib/jitter.js'
+import { Multiset } from '../lib/multiset.js'
 
-/** A request that lasts: a stream, or a poll that waits. */
-export interface Visitor {
-  readonly principal: Principal
+/** The part of a principal that limits need. `expiresAt` is in epoch seconds; null if the principal does not expire. */
+export interface Caller { readonly role: string, readonly subject: string, readonly expiresAt: number | null }
+
+/** A request that stays open: an event stream, or a poll that waits. */
+export interface LongRequest<P extends Caller = Caller> {
+  readonly principal: P
   readonly address: string
-  /** The right to be here has ended. */
+  /** Ends the request because its principal lost the right to it. */
   end (reason: string): void
-  /** The server goes down: come back after `retryAfterMs`. */
-  goAway (retryAfterMs: number): void
+  /** Ends the request because the server shuts down. The client should retry after `retryAfterMs`. */
+  announceShutdown (retryAfterMs: number): void
   /** @param now epoch milliseconds */
   tick (now: number): void
-  /** Goes at once, said or not. */
-  cut (): void
+  /** Ends the request at once, without a last message. */
+  abort (): void
 }
 
-export interface VisitorLimits { maxStreams: number, maxStreamsPerCaller: number, maxStreamsPerAddress: number }
+interface LongRequestLimits { maxStreams: number, maxStreamsPerCaller: number, maxStreamsPerAddress: number }
 
-/** Fewer than fill the time over which they are spread go sooner. */
-const msPerVisitor = 10
-const fullRetryMs = 5_000
+/** A drain spreads its requests over at least this time each, if the drain period is long enough. */
+const drainMsPerRequest = 10
+const retryMs = 5_000
 
-/** All requests that last: how many there may be, when their right to be here ends, and how they all go. */
-export class Visitors {
-  readonly #limits: VisitorLimits
-  readonly #visitors = new Set<Visitor>()
-  readonly #counts = new Map<string, number>()
+function keysOf ({ role, subject }: Caller, address: string) {
+  return { caller: `subject ${role} ${subject}`, address: `address ${addressKey(address)}` }
+}
+
+/** All open long requests: limits their number, ends them when their principal expires, and drains them on shutdown. */
+export class LongRequests<P extends Caller> {
+  readonly #limits: LongRequestLimits
+  readonly #requests = new Set<LongRequest<P>>()
+  readonly #counts = new Multiset()
   #isDraining = false
 
-  constructor (limits: VisitorLimits) {
+  constructor (limits: LongRequestLimits) {
     this.#limits = limits
   }
 
-  get size (): number { return this.#visitors.size }
+  get size (): number { return this.#requests.size }
 
   /** @throws too-many-connections, shutting-down */
-  assertRoom (principal: Principal, address: string): void {
-    if (this.#isDraining) throw problem('shutting-down', 'Shutting down', retryAfter(jittered(fullRetryMs, 0.5)))
+  assertRoom (principal: P, address: string): void {
+    if (this.#isDraining) throw problem('shutting-down', 'Shutting down', retryAfter(jittered(retryMs, 0.5)))
     const { maxStreams, maxStreamsPerCaller, maxStreamsPerAddress } = this.#limits
-    const [caller, from] = keysOf({ principal, address }).map(key => this.#counts.get(key) ?? 0) as [number, number]
-    if (this.size < maxStreams && caller < maxStreamsPerCaller && from < maxStreamsPerAddress) return
-    throw problem('too-many-connections', 'Too many streams and polls', retryAfter(jittered(fullRetryMs, 0.5)))
+    const keys = keysOf(principal, address)
+    const hasRoom = this.size < maxStreams && this.#counts.count(keys.caller) < maxStreamsPerCaller &&
+      this.#counts.count(keys.address) < maxStreamsPerAddress
+    if (!hasRoom) throw problem('too-many-connections', 'Too many streams and polls', retryAfter(jittered(retryMs, 0.5)))
   }
 
-  add (visitor: Visitor): void {
-    this.#visitors.add(visitor)
-    for (const key of keysOf(visitor)) this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
+  add (request: LongRequest<P>): void {
+    const keys = keysOf(request.principal, request.address)
+    this.#requests.add(request)
+    this.#counts.add(keys.caller)
+    this.#counts.add(keys.address)
   }
 
-  delete (visitor: Visitor): void {
-    if (!this.#visitors.delete(visitor)) return
-    for (const key of keysOf(visitor)) {
-      const count = this.#counts.get(key)! - 1
-      if (count > 0) this.#counts.set(key, count)
-      else this.#counts.delete(key)
-    }
+  delete (request: LongRequest<P>): void {
+    if (!this.#requests.delete(request)) return
+    const keys = keysOf(request.principal, request.address)
+    this.#counts.delete(keys.caller)
+    this.#counts.delete(keys.address)
   }
 
-  /** Ends every visit of a principal that `ends` says yes to. */
-  endWhere (ends: (principal: Principal) => boolean, reason: string): void {
-    for (const visitor of this.#visitors) if (ends(visitor.principal)) visitor.end(reason)
+  /** Ends every request whose principal matches. */
+  endWhere (matches: (principal: P) => boolean, reason: string): void {
+    for (const request of this.#requests) if (matches(request.principal)) request.end(reason)
   }
 
   /** @param now epoch milliseconds */
   tick (now: number): void {
-    for (const visitor of this.#visitors) {
-      const { expiresAt } = visitor.principal
-      if (expiresAt !== null && now >= expiresAt * 1000) visitor.end('Token expired')
-      else visitor.tick(now)
+    for (const request of this.#requests) {
+      const { expiresAt } = request.principal
+      if (expiresAt !== null && now >= expiresAt * 1000) request.end('Token expired')
+      else request.tick(now)
     }
   }
 
-  /** Sends everybody away, each with another time to come back after; whoever is still there after `ms` is cut off. */
+  /** Announces the shutdown to every request, each with another retry time. Requests still open after `ms` are aborted. */
   async drain (ms: number): Promise<void> {
     this.#isDraining = true
-    const visitors = [...this.#visitors]
-    const spread = Math.min(ms, visitors.length * msPerVisitor)
-    for (const [index, visitor] of visitors.entries()) visitor.goAway(Math.floor(spread * (index + Math.random()) / visitors.length))
+    const requests = [...this.#requests]
+    const spreadMs = Math.min(ms, requests.length * drainMsPerRequest)
+    for (const [index, request] of requests.entries()) {
+      request.announceShutdown(Math.floor(spreadMs * (index + Math.random()) / requests.length))
+    }
     const deadline = performance.now() + ms
     while (this.size > 0 && performance.now() < deadline) await delay(10)
-    for (const visitor of this.#visitors) visitor.cut()
+    for (const request of this.#requests) request.abort()
   }
 }
-
-const keysOf = ({ principal, address }: Pick<Visitor, 'principal' | 'address'>) => [`subject ${principal.role} ${principal.subject}`, `address ${addressKey(address)}`]

@@ -53,7 +53,7 @@ export class Messaging implements BrokerListener {
     this.direct = new Direct({ ...common, registeredAt, metadataOf: id => presence.metadataOf(id) })
     this.requests = new Requests({ ...common, maxPerConnection, maxRequests, processesOf: id => presence.processesOf(id) })
     this.serving = new Serving(common)
-    this.#stop = registry.onDifference(difference => {
+    this.#stop = registry.on('difference', difference => {
       this.presence.refresh(difference.id)
       this.requests.candidates.changed(difference)
     })

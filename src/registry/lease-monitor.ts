@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks'
 import { isAway } from '../errors.js'
 import type { AgentStore } from '../storage/agent-store.js'
 
-export interface SweeperOptions {
+interface LeaseMonitorOptions {
   store: AgentStore
   leaseMs: number
   cleanupIntervalMs: number
@@ -10,48 +10,47 @@ export interface SweeperOptions {
 }
 
 /**
- * Takes leases that have ended, often enough that a death is visible within a second of its deadline. When this
- * process stood still (a busy event loop, a suspended machine), every lease gets the time that was lost: agents could
- * not be heard, which is not their fault.
+ * Expires leases, often enough that a death is visible within one second of its deadline. If this process stalled (busy
+ * event loop, suspended machine), it extends all leases by the lost time: agents could not renew them meanwhile.
  */
-export class Sweeper {
+export class LeaseMonitor {
   readonly #store: AgentStore
   readonly #intervalMs: number
   readonly #cleanupIntervalMs: number
   readonly #onError: (error: unknown) => void
   #timer: NodeJS.Timeout | undefined
-  #last = 0
-  /** Time that was lost and not yet given to the leases. */
-  #owed = 0
+  #lastTick = 0
+  /** Lost time by which leases are still to be extended. */
+  #pendingExtensionMs = 0
   #lastCleanup = 0
   #lag = 0
   #sweeping: Promise<void> | undefined
-  #isAway = false
-  /** That the store is away, since it was last there. */
-  #wasTold = false
+  #isStoreAway = false
+  /** Whether the current outage of the store was reported. */
+  #isOutageReported = false
 
-  constructor ({ store, leaseMs, cleanupIntervalMs, onError }: SweeperOptions) {
+  constructor ({ store, leaseMs, cleanupIntervalMs, onError }: LeaseMonitorOptions) {
     this.#store = store
     this.#intervalMs = Math.max(20, Math.min(500, leaseMs / 4))
     this.#cleanupIntervalMs = cleanupIntervalMs
     this.#onError = onError
   }
 
-  /** How late the last sweep was. */
+  /** How late the last sweep was, in milliseconds. */
   get lagMs (): number { return this.#lag }
 
   start (): void {
-    this.#last = this.#lastCleanup = performance.now()
+    this.#lastTick = this.#lastCleanup = performance.now()
     this.#timer = setInterval(() => { this.#tick() }, this.#intervalMs).unref()
   }
 
   /**
-   * While the store is away nobody is swept; agents could not be heard in that time, which is not their fault.
-   * @param outageMs how long it was away, once it is back
+   * Pauses sweeps while the store is unavailable, since agents cannot renew their leases then.
+   * @param outageMs how long the store was unavailable, once it is available again
    */
-  available (isAvailable: boolean, outageMs = 0): void {
-    this.#isAway = !isAvailable
-    this.#owed += outageMs
+  setAvailable (isAvailable: boolean, outageMs = 0): void {
+    this.#isStoreAway = !isAvailable
+    this.#pendingExtensionMs += outageMs
   }
 
   async stop (): Promise<void> {
@@ -61,21 +60,21 @@ export class Sweeper {
 
   #tick () {
     const now = performance.now()
-    const lost = now - this.#last - this.#intervalMs
-    this.#last = now
+    const lost = now - this.#lastTick - this.#intervalMs
+    this.#lastTick = now
     this.#lag = Math.max(0, lost)
-    if (lost > this.#intervalMs) this.#owed += Math.ceil(lost)
-    if (this.#isAway) return
-    // One sweep at a time: a slow store is not asked again while it still works on the last one.
+    if (lost > this.#intervalMs) this.#pendingExtensionMs += Math.ceil(lost)
+    if (this.#isStoreAway) return
+    // One sweep at a time: a slow store gets no second request while the first one runs.
     this.#sweeping ??= this.#sweep(now)
-      .then(() => { this.#wasTold = false }, error => { this.#report(error) })
+      .then(() => { this.#isOutageReported = false }, error => { this.#report(error) })
       .finally(() => { this.#sweeping = undefined })
   }
 
   #report (error: unknown) {
     if (!isAway(error)) return this.#onError(error)
-    if (!this.#wasTold) this.#onError(error)
-    this.#wasTold = true
+    if (!this.#isOutageReported) this.#onError(error)
+    this.#isOutageReported = true
   }
 
   async #sweep (now: number): Promise<void> {
@@ -86,9 +85,9 @@ export class Sweeper {
   }
 
   async #extend (): Promise<void> {
-    const owed = this.#owed
-    if (owed === 0) return
-    await this.#store.extend(owed)
-    this.#owed -= owed
+    const extensionMs = this.#pendingExtensionMs
+    if (extensionMs === 0) return
+    await this.#store.extend(extensionMs)
+    this.#pendingExtensionMs -= extensionMs
   }
 }

@@ -1,16 +1,37 @@
+import { EventEmitter } from 'node:events'
 import { HookTimeoutError, problem, tooMany, validationFailed } from '../errors.js'
-import { callHook } from '../protocol/hooks.js'
-import type { Principal } from '../auth/principal.js'
-import type { OnRegisterHook, PublicViewHook } from '../options.js'
-import type { AgentInfo, AgentRegistration } from '../protocol/schemas/agent.js'
-import type { AgentRecord, AgentStore, Change, Claim, Difference, Outcome, RecordContent, ReportCommand, Heartbeat, StateCommand, StoreSnapshot } from '../storage/agent-store.js'
-import { ChangeRing } from './changes.js'
-import { RegistryEmitter, type RegistryEvent } from './events.js'
+import { Emitter } from '../lib/emitter.js'
 import { mergePatch } from '../lib/json.js'
+import type { OnRegisterHook, PublicViewHook } from '../options.js'
+import { callHook } from '../protocol/hooks.js'
+import type { AgentInfo, AgentRegistration } from '../protocol/schemas/agent.js'
+import type { AgentState } from '../protocol/schemas/common.js'
+import type { Principal } from '../auth/principal.js'
+import type {
+  AgentRecord, AgentStore, Change, ChangeEvent, Claim, Difference, Outcome, RecordContent, ReportCommand, Heartbeat, StateCommand, StoreSnapshot
+} from '../storage/agent-store.js'
+import { ChangeLog } from './feed/change-log.js'
+import { LeaseMonitor } from './lease-monitor.js'
 import { assertTree, parseRegistration, poisonousMembers, type ParsedRegistration, type RegistrationRules } from './registration.js'
-import { Replica } from './replica.js'
 import { revisionText } from './render.js'
-import { Sweeper } from './lease-monitor.js'
+import { Replica } from './replica.js'
+
+/** A change of one agent, as the host receives it. */
+export interface RegistryEvent {
+  type: ChangeEvent
+  revision: string
+  agent_id: string
+  /** The agent after the change; after it was removed, its last state. */
+  agent: AgentInfo
+  /** Null if the agent is new. */
+  previous: AgentState | null
+  reason: string
+}
+
+export type RegistryEvents = { [Event in ChangeEvent]: [event: RegistryEvent] } & { change: [event: RegistryEvent] }
+
+/** `registered updated alive dead unregistered state`, and `change` for all of them in order. */
+export class RegistryEmitter extends EventEmitter<RegistryEvents> {}
 
 export interface RegistryOptions extends RegistrationRules {
   store: AgentStore
@@ -22,78 +43,93 @@ export interface RegistryOptions extends RegistrationRules {
   hiddenFields: readonly string[]
   onRegister?: OnRegisterHook
   publicView?: PublicViewHook
-  /** Why a key may not register this, or undefined; also asked when its agent changes its own record. */
-  keyObjection?: (keyDigest: string, registration: AgentRegistration) => string | undefined
   onError: (error: unknown) => void
 }
 
-export interface Outage { readonly fault: string, readonly since: number }
-/** For people. */
-export const awaySince = ({ since }: Outage) => `The store cannot be reached since ${new Date(since).toISOString()}`
+/** Events inside the package. */
+interface RegistrySignals {
+  /** Every change, in order, after the replica has applied it. */
+  change: [change: Change]
+  /** The replica was read again from the store, without single changes. */
+  reload: [differences: readonly Difference[]]
+  /** Every agent that differs, after a change or a reload. */
+  difference: [difference: Difference]
+  /** The reason why the store is unavailable; null when it is available again. */
+  availability: [fault: string | null]
+}
 
-export interface Registered { created: boolean, record: AgentRecord }
+/** An outage of the store. `since` is in epoch milliseconds. */
+interface Outage { readonly fault: string, readonly since: number }
 
-/** Members that a patch may not name: identity, ownership and what the registry itself keeps. */
-const immutableMembers = ['agent_id', 'public_key', 'owner', 'status', 'state', 'last_seen', 'registered_at', 'revision', 'incarnation', 'metrics', 'similarity']
+/** A sentence about an outage for log lines and health reports. */
+export const outageText = ({ since }: Outage) => `The store has been unavailable since ${new Date(since).toISOString()}`
 
-/** How often a patch without a revision is made anew when the record was changed meanwhile, here or elsewhere. */
+interface PatchOptions {
+  /** `n` of the revision that the client knows; any other current revision refuses the patch. */
+  ifRevision?: number
+  /** Throws if the owner of the record may not store the patched registration. */
+  authorize?: (record: AgentRecord, registration: AgentRegistration) => void
+}
+
+/** Members that a patch may not contain: identity, ownership and everything that the registry itself maintains. */
+const immutableMembers = [
+  'agent_id', 'public_key', 'owner', 'status', 'state', 'last_seen', 'registered_at', 'revision', 'incarnation', 'metrics', 'similarity'
+]
+
+/** How often a patch without `ifRevision` is retried after a concurrent change of the record. */
 const maxPatchTries = 5
 
-/** @throws validation-failed for members that a patch may not name */
+/** @throws validation-failed for members that a patch may not contain */
 function assertPatchable (patch: Record<string, unknown>) {
   const errors = [...poisonousMembers(patch)].map(path => ({ path, message: 'This name is reserved' }))
   for (const member of immutableMembers) if (Object.hasOwn(patch, member)) errors.push({ path: `/${member}`, message: 'Cannot be changed' })
   if (errors.length > 0) throw validationFailed(errors)
 }
 
-/**
- * The registry: every write goes through a store that decides it, every read is answered from a replica that the
- * store's changes keep up to date.
- */
-export class Registry {
+/** The registry. A store decides every write; a local replica that follows the store's changes answers every read. */
+export class Registry extends Emitter<RegistrySignals> {
+  /** Events for the host. */
   readonly events = new RegistryEmitter()
   readonly replica: Replica
+  readonly changeLog: ChangeLog
   readonly leaseMs: number
-  ring: ChangeRing
-  /** Signs of life since the start. */
-  readonly tally = { renewed: 0, refused: 0 }
+  /** Heartbeats since the start. */
+  readonly counters = { renewed: 0, refused: 0 }
   readonly #options: RegistryOptions
   readonly #store: AgentStore
-  readonly #sweeper: Sweeper
-  readonly #listeners = new Set<(change: Change) => void>()
-  readonly #reloadListeners = new Set<(differences: readonly Difference[]) => void>()
-  readonly #availabilityListeners = new Set<(fault: string | null) => void>()
+  readonly #leases: LeaseMonitor
   #outage: Outage | null = null
 
   constructor (options: RegistryOptions) {
+    super()
     this.#options = options
     this.#store = options.store
     this.leaseMs = options.leaseMs
     this.replica = new Replica({ hiddenFields: options.hiddenFields })
-    this.ring = new ChangeRing({ size: options.ringSize })
-    this.#sweeper = new Sweeper(options)
+    this.changeLog = new ChangeLog(options.ringSize)
+    this.#leases = new LeaseMonitor(options)
   }
 
-  /** @throws what the store throws that cannot open */
+  /** @throws the error of a store that cannot open */
   async open (): Promise<void> {
     const snapshot = await this.#store.open({
       changed: changes => { for (const change of changes) this.#apply(change) },
       touched: records => { for (const record of records) this.replica.touch(record) },
       reloaded: snapshot => { this.#reload(snapshot) },
-      availability: fault => { this.#available(fault) }
+      availability: fault => { this.#setAvailability(fault) }
     })
     this.#load(snapshot)
-    this.#sweeper.start()
+    this.#leases.start()
   }
 
   async close (): Promise<void> {
-    await this.#sweeper.stop()
+    await this.#leases.stop()
     await this.#store.close()
   }
 
-  /** How late the last sweep was, in milliseconds. */
+  /** How late the last sweep of leases was, in milliseconds. */
   get sweepLagMs (): number {
-    return this.#sweeper.lagMs
+    return this.#leases.lagMs
   }
 
   /** The newest revision. */
@@ -101,40 +137,16 @@ export class Registry {
     return revisionText(this.replica.epoch, this.replica.revision)
   }
 
-  /** Number of a revision of this epoch that the ring can continue from; undefined asks for a resync. */
+  /** The current outage of the store, during which reads are as of its start; null if there is none. */
+  get outage (): Outage | null {
+    return this.#outage
+  }
+
+  /** The number of a revision from which the change log continues; undefined if the client has to resync. */
   positionOf (revision: string): number | undefined {
     const [epoch, n, ...rest] = revision.split(':')
     if (epoch !== this.replica.epoch || rest.length > 0 || !/^\d{1,15}$/.test(n ?? '')) return undefined
-    return this.ring.has(Number(n)) ? Number(n) : undefined
-  }
-
-  /** Hears of every change, in order, after the replica has it. Returns how to stop. */
-  onChange (listener: (change: Change) => void): () => void {
-    this.#listeners.add(listener)
-    return () => { this.#listeners.delete(listener) }
-  }
-
-  /** Hears what differs when the store had to be read anew: no single changes are told then. Returns how to stop. */
-  onReload (listener: (differences: readonly Difference[]) => void): () => void {
-    this.#reloadListeners.add(listener)
-    return () => { this.#reloadListeners.delete(listener) }
-  }
-
-  /** Hears of every difference, whether it is told as a change or found by a reload. Returns how to stop. */
-  onDifference (listener: (difference: Difference) => void): () => void {
-    const stops = [this.onChange(listener), this.onReload(differences => { differences.forEach(listener) })]
-    return () => { for (const stop of stops) stop() }
-  }
-
-  /** Hears why the store cannot be reached, and null when it can again. Returns how to stop. */
-  onAvailability (listener: (fault: string | null) => void): () => void {
-    this.#availabilityListeners.add(listener)
-    return () => { this.#availabilityListeners.delete(listener) }
-  }
-
-  /** Why the store cannot be reached and since when (epoch milliseconds): reads are as of then. Null while it can. */
-  get outage (): Outage | null {
-    return this.#outage
+    return this.changeLog.has(Number(n)) ? Number(n) : undefined
   }
 
   /** @throws validation-failed with one entry per wrong field */
@@ -143,15 +155,15 @@ export class Registry {
   }
 
   /**
-   * @param claim with what right it is registered
+   * @param claim the right with which the agent is registered
    * @throws insufficient-permissions, duplicate-agent, quota-exceeded, hook-failed
    */
-  async register ({ registration, body }: ParsedRegistration, claim: Claim, principal: Principal | null): Promise<Registered> {
+  async register (
+    { registration, body }: ParsedRegistration, claim: Claim, principal: Principal | null
+  ): Promise<{ created: boolean, record: AgentRecord }> {
     const id = registration.agent_id
-    if (claim.kind === 'key') this.#checkKey(claim.digest, registration)
-    else if (principal?.role === 'agent') this.#checkKey(this.replica.get(id)?.record.ownerKey ?? principal.keyDigest, registration)
-    await this.#askHost(registration, principal)
-    const content = await this.#content(registration, body)
+    await this.#callOnRegister(registration, principal)
+    const content = await this.#contentOf(registration, body)
     const outcome = await this.#store.register({ id, content, claim, maxAgents: this.#options.maxAgents })
     if (outcome.ok) return outcome
     if (outcome.reason === 'taken') throw problem('duplicate-agent', `Agent '${id}' is already registered and alive`)
@@ -159,71 +171,71 @@ export class Registry {
   }
 
   /**
-   * JSON Merge Patch of a registration.
-   * @param ifRevision `n` of the revision that the client knows
-   * @throws agent-not-found, precondition-failed, validation-failed
+   * Applies a JSON Merge Patch to a registration.
+   * @throws agent-not-found, precondition-failed, validation-failed, and what `authorize` throws
    */
-  async patch (id: string, patch: unknown, ifRevision?: number): Promise<AgentRecord> {
-    for (let tries = ifRevision === undefined ? maxPatchTries : 1; tries > 0; tries--) {
-      const outcome = await this.#patch(id, patch, ifRevision)
-      if (outcome.ok || outcome.reason !== 'conflict') return this.#settle(id, outcome)
+  async patch (id: string, patch: unknown, options: PatchOptions = {}): Promise<AgentRecord> {
+    for (let tries = options.ifRevision === undefined ? maxPatchTries : 1; tries > 0; tries--) {
+      const outcome = await this.#patch(id, patch, options)
+      if (outcome.ok || outcome.reason !== 'conflict') return recordOf(id, outcome)
     }
-    throw this.#changed(id)
+    throw revisionConflict(id)
   }
 
-  async #patch (id: string, patch: unknown, ifRevision: number | undefined): Promise<Outcome> {
-    const { record } = this.replica.get(id) ?? this.#notFound(id)
-    if (ifRevision !== undefined && ifRevision !== record.revision) throw this.#changed(id)
+  async #patch (id: string, patch: unknown, { ifRevision, authorize }: PatchOptions): Promise<Outcome> {
+    const record = this.replica.get(id)?.record
+    if (!record) throw notFound(id)
+    if (ifRevision !== undefined && ifRevision !== record.revision) throw revisionConflict(id)
     assertTree(patch)
     assertPatchable(patch)
     const { registration, body } = parseRegistration(mergePatch(JSON.parse(record.body), patch), this.#options)
-    this.#checkKey(record.ownerKey, registration)
-    const content = await this.#content(registration, body)
+    authorize?.(record, registration)
+    const content = await this.#contentOf(registration, body)
     return this.#store.update({ id, content, revision: record.revision })
   }
 
   /**
-   * @param sign with `ownerKey`, only if the agent was registered with that key
+   * @param heartbeat `ownerKey`, if given, must own the agent
    * @throws agent-not-found, stale-incarnation, insufficient-permissions
    */
-  async unregister (sign: Heartbeat & { ownerKey?: string }, reason: string): Promise<AgentRecord> {
-    return this.#settle(sign.id, await this.#store.remove({ ...sign, reason }))
+  async unregister (heartbeat: Heartbeat & { ownerKey?: string }, reason: string): Promise<AgentRecord> {
+    return recordOf(heartbeat.id, await this.#store.remove({ ...heartbeat, reason }))
   }
 
-  /** A sign of life. @throws agent-not-found, stale-incarnation */
-  async heartbeat (sign: Heartbeat): Promise<AgentRecord> {
-    const [outcome] = await this.renew([sign])
-    return this.#settle(sign.id, outcome!)
+  /** Renews the lease of an agent. @throws agent-not-found, stale-incarnation */
+  async heartbeat (heartbeat: Heartbeat): Promise<AgentRecord> {
+    const [outcome] = await this.renew([heartbeat])
+    return recordOf(heartbeat.id, outcome)
   }
 
-  /** Signs of life of many agents; never throws for one of them. */
-  async renew (signs: readonly Heartbeat[]): Promise<Outcome[]> {
-    const outcomes = await this.#store.renew(signs)
+  /** Renews the leases of many agents. Never throws because one of them is refused. */
+  async renew (heartbeats: readonly Heartbeat[]): Promise<Outcome[]> {
+    const outcomes = await this.#store.renew(heartbeats)
     for (const outcome of outcomes) {
       if (outcome.ok) this.replica.touch(outcome.record)
-      this.tally[outcome.ok ? 'renewed' : 'refused']++
+      this.counters[outcome.ok ? 'renewed' : 'refused']++
     }
     return outcomes
   }
 
   /**
-   * Takes in what an agent reports of itself, which is a sign of life.
+   * Stores the metrics that an agent reports, and renews its lease.
    * @throws agent-not-found, stale-incarnation
    */
   async report (command: ReportCommand): Promise<AgentRecord> {
-    const record = this.#settle(command.id, await this.#store.report(command))
+    const record = recordOf(command.id, await this.#store.report(command))
     this.replica.touch(record)
     return record
   }
 
   /** @throws agent-not-found, stale-incarnation */
   async setState (command: StateCommand): Promise<AgentRecord> {
-    const record = this.#settle(command.id, await this.#store.setState(command))
+    const record = recordOf(command.id, await this.#store.setState(command))
     this.replica.touch(record)
     return record
   }
 
-  /** Ends self-preservation on an admin's word. */
+  /** Ends self-preservation: held leases expire at the bounded rate. */
   releaseHeld (): Promise<void> {
     return this.#store.release()
   }
@@ -238,40 +250,41 @@ export class Registry {
   }
 
   #load (snapshot: StoreSnapshot): Difference[] {
-    const { revision: newest, changes } = snapshot
-    this.ring = new ChangeRing({ size: this.#options.ringSize, newest, changes })
+    this.changeLog.reset(snapshot.revision, snapshot.changes)
     return this.replica.load(snapshot)
   }
 
   #reload (snapshot: StoreSnapshot) {
     const differences = this.#load(snapshot)
-    for (const listener of this.#reloadListeners) listener(differences)
+    this.emit('reload', differences)
+    for (const difference of differences) this.emit('difference', difference)
   }
 
-  #available (fault: string | null) {
+  #setAvailability (fault: string | null) {
     const before = this.#outage
     this.#outage = fault === null ? null : { fault, since: before?.since ?? Date.now() }
-    this.#sweeper.available(fault === null, fault === null && before ? Date.now() - before.since : 0)
-    for (const listener of this.#availabilityListeners) listener(fault)
+    this.#leases.setAvailable(fault === null, fault === null && before ? Date.now() - before.since : 0)
+    this.emit('availability', fault)
   }
 
   #apply (change: Change) {
     this.replica.apply(change)
-    this.ring.push(change)
-    for (const listener of this.#listeners) listener(change)
-    this.#emit(change)
+    this.changeLog.push(change)
+    this.emit('change', change)
+    this.emit('difference', change)
+    this.#emitEvent(change)
   }
 
-  #emit (change: Change) {
-    if (this.events.listenerCount(change.event) + this.events.listenerCount('change') === 0) return
-    const { event: type, id, before, after, reason } = change
-    const agent = this.replica.render((after ?? before)!).info()
-    const event = { type, revision: revisionText(this.replica.epoch, change.n), agent_id: id, agent, previous: before?.state ?? null, reason }
-    for (const listener of [...this.events.rawListeners(type), ...this.events.rawListeners('change')]) this.#tell(listener, event)
+  #emitEvent ({ n, event: type, id, before, after, reason }: Change) {
+    const record = after ?? before
+    if (record === null || this.events.listenerCount(type) + this.events.listenerCount('change') === 0) return
+    const agent = this.replica.render(record).info()
+    const event = { type, revision: revisionText(this.replica.epoch, n), agent_id: id, agent, previous: before?.state ?? null, reason }
+    for (const listener of [...this.events.rawListeners(type), ...this.events.rawListeners('change')]) this.#notify(listener, event)
   }
 
-  /** Each by itself: a listener of the host that throws neither undoes a stored change nor keeps it from others. */
-  async #tell (listener: (event: RegistryEvent) => unknown, event: RegistryEvent): Promise<void> {
+  /** Calls one listener of the host. If it throws, the stored change remains and the other listeners are still called. */
+  async #notify (listener: (event: RegistryEvent) => unknown, event: RegistryEvent): Promise<void> {
     try {
       await listener.call(this.events, event)
     } catch (error) {
@@ -279,29 +292,26 @@ export class Registry {
     }
   }
 
-  #checkKey (digest: string | null | undefined, registration: AgentRegistration) {
-    const objection = digest ? this.#options.keyObjection?.(digest, registration) : undefined
-    if (objection) throw problem('insufficient-permissions', objection)
-  }
-
-  async #askHost (registration: AgentRegistration, principal: Principal | null): Promise<void> {
+  async #callOnRegister (registration: AgentRegistration, principal: Principal | null): Promise<void> {
     const { onRegister, hookTimeoutMs } = this.#options
     if (!onRegister) return
     try {
       await callHook('onRegister', hookTimeoutMs, () => onRegister({ registration: structuredClone(registration), principal }))
     } catch (error) {
-      if (error instanceof HookTimeoutError) throw problem('hook-failed', 'The host did not answer in time')
-      throw problem('insufficient-permissions', error instanceof Error ? error.message : 'Refused by the host')
+      if (error instanceof HookTimeoutError) throw problem('hook-failed', 'The host application did not answer in time')
+      throw problem('insufficient-permissions', error instanceof Error ? error.message : 'The host application refused the registration')
     }
   }
 
-  async #content (registration: AgentRegistration, body: string): Promise<RecordContent> {
+  async #contentOf (registration: AgentRegistration, body: string): Promise<RecordContent> {
     const content = { body, type: registration.agent_type, capabilities: registration.capabilities }
     return this.#options.publicView ? { ...content, ...await this.#publicContent(registration, this.#options.publicView) } : content
   }
 
-  /** What the public tier shows is a whole registration too, or one odd record would break every list for clients. */
-  async #publicContent (registration: AgentRegistration, publicView: PublicViewHook): Promise<Pick<RecordContent, 'publicBody' | 'publicFacets'>> {
+  /** The result of `publicView` is validated as a registration: one invalid record would break every list for clients. */
+  async #publicContent (
+    registration: AgentRegistration, publicView: PublicViewHook
+  ): Promise<Pick<RecordContent, 'publicBody' | 'publicFacets'>> {
     try {
       const view = await callHook('publicView', this.#options.hookTimeoutMs, () => publicView(structuredClone(registration)))
       if (view === null) return { publicBody: null }
@@ -309,22 +319,19 @@ export class Registry {
       return { publicBody: body, publicFacets: { type: shown.agent_type, capabilities: shown.capabilities } }
     } catch (error) {
       this.#options.onError(error)
-      throw problem('hook-failed', 'The host could not decide what the public may see of this agent')
+      throw problem('hook-failed', 'The host application could not provide the public view of this agent')
     }
   }
+}
 
-  #settle (id: string, outcome: Outcome): AgentRecord {
-    if (outcome.ok) return outcome.record
-    if (outcome.reason === 'not-found') this.#notFound(id)
-    if (outcome.reason === 'not-owner') throw problem('insufficient-permissions', 'The agent was registered with another key')
-    throw problem('stale-incarnation', `A newer instance of agent '${id}' is registered`)
-  }
+const notFound = (id: string) => problem('agent-not-found', `Agent ${id} not found`)
 
-  #notFound (id: string): never {
-    throw problem('agent-not-found', `Agent ${id} not found`)
-  }
+const revisionConflict = (id: string) => problem('precondition-failed', `Agent '${id}' has changed since this revision`)
 
-  #changed (id: string) {
-    return problem('precondition-failed', `Agent '${id}' was changed since the revision you know`)
-  }
+/** @throws the problem of an outcome that is not ok */
+function recordOf (id: string, outcome: Outcome | undefined): AgentRecord {
+  if (outcome?.ok) return outcome.record
+  if (outcome === undefined || outcome.reason === 'not-found') throw notFound(id)
+  if (outcome.reason === 'not-owner') throw problem('insufficient-permissions', 'The agent was registered with another key')
+  throw problem('stale-incarnation', `A newer instance of agent '${id}' is registered`)
 }

@@ -1,15 +1,18 @@
-import { showMetrics } from './agent-metrics.js'
 import { statusOf, type AgentInfo } from '../protocol/schemas/agent.js'
 import type { AgentRecord } from '../storage/agent-store.js'
+import { showMetrics } from './agent-metrics.js'
+
+/** `full` shows every field to authenticated clients; `public` is the view of the public tier. */
+export type View = 'full' | 'public'
 
 const iso = (ms: number) => new Date(ms).toISOString()
 
-/** Opaque `<epoch>:<n>`. */
+/** A revision as clients see it, `<epoch>:<n>`. */
 export const revisionText = (epoch: string, n: number) => `${epoch}:${n}`
 
 /**
- * The JSON of one record: made of its body, which never changes, and of a tail that is made when it is first read.
- * Records are immutable, so that what was rendered stays right for as long as the record is the current one.
+ * The JSON of one record: a head made of the stored body, and a tail that is built when it is first read. Records are
+ * immutable, so the rendered text stays valid as long as the record is current.
  */
 export class Rendering {
   readonly record: AgentRecord
@@ -20,19 +23,27 @@ export class Rendering {
   #metrics: string | undefined
   #publicHead: string | null | undefined
 
+  /** @param hidden fields that the public view shows empty */
   constructor (record: AgentRecord, epoch: string, hidden: readonly string[]) {
     this.record = record
     this.#epoch = epoch
     this.#hidden = hidden
   }
 
-  /** An `AgentInfo`. */
+  /** The JSON of a view that shows this record. */
+  of (view: View): string {
+    const json = view === 'full' ? this.full() : this.public()
+    if (json === null) throw new Error(`Agent ${this.record.id} has no public view`)
+    return json
+  }
+
+  /** An `AgentInfo` with every field. */
   full (withMetrics = true): string {
     this.#head ??= this.record.body.slice(0, -1)
     return `${this.#head}${this.#tailText()}${withMetrics ? this.#metricsText() : 'null'}}`
   }
 
-  /** An `AgentInfo` as anybody may see it; null when the agent is not shown at all. */
+  /** An `AgentInfo` as the public tier shows it; null if the public tier does not show the agent. */
   public (withMetrics = true): string | null {
     const head = this.#publicHeadText()
     if (head === null) return null
@@ -41,7 +52,7 @@ export class Rendering {
   }
 
   info (): AgentInfo {
-    return JSON.parse(this.full()) as AgentInfo
+    return JSON.parse(this.full())
   }
 
   #tailText (): string {
@@ -72,9 +83,9 @@ export class Rendering {
 
 const emptyValues: Record<string, unknown> = { features: [], policy_tags: [] }
 
-/** Hidden fields keep their place with an empty value, so that a record has the same members everywhere. */
+/** Hidden fields stay in place with an empty value, so that a record has the same members in every view. */
 function withoutFields (json: string, hidden: readonly string[]): string {
-  const record = JSON.parse(json) as Record<string, unknown>
+  const record: Record<string, unknown> = JSON.parse(json)
   for (const field of hidden) if (field in record) record[field] = emptyValues[field] ?? null
   return JSON.stringify(record)
 }

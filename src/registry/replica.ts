@@ -1,13 +1,39 @@
+import { createHash } from 'node:crypto'
 import { isDiscoverable, statusOf } from '../protocol/schemas/agent.js'
 import type { AgentRecord, Change, Difference, StoreSnapshot } from '../storage/agent-store.js'
-import { Digest, recordDigest } from './digest.js'
-import { Rendering } from './render.js'
+import { Rendering, revisionText } from './render.js'
 
-/** Whether discovery and the public tier show an agent. */
+const modulus = 1n << 64n
+
+/** The first 8 bytes of SHA-256(`agent_id NUL revision NUL state`) as an unsigned integer. */
+export function recordDigest (epoch: string, { id, revision, state }: Pick<AgentRecord, 'id' | 'revision' | 'state'>): bigint {
+  const hash = createHash('sha256').update(`${id}\0${revisionText(epoch, revision)}\0${state}`).digest()
+  return hash.readBigUInt64BE()
+}
+
+/** The sum modulo 2^64 of the digests of all records. It does not depend on their order. */
+export class Digest {
+  #sum = 0n
+
+  add (part: bigint): void {
+    this.#sum = (this.#sum + part) % modulus
+  }
+
+  remove (part: bigint): void {
+    this.#sum = (this.#sum - part + modulus) % modulus
+  }
+
+  /** 16 hexadecimal digits. */
+  toString (): string {
+    return this.#sum.toString(16).padStart(16, '0')
+  }
+}
+
+/** Whether discovery and the public tier show this agent. */
 export const isPublic = (record: AgentRecord): boolean => isDiscoverable(record.state) && record.publicBody !== null
 
-/** An agent in the replica: its current record, rendered on demand. */
-export interface Entry {
+/** An agent in the replica: its current record, which is rendered on demand. */
+export interface ReplicaEntry {
   record: AgentRecord
   rendering: Rendering
   digest: bigint
@@ -16,35 +42,35 @@ export interface Entry {
 const isSame = (a: AgentRecord | undefined, b: AgentRecord) =>
   a?.incarnation === b.incarnation && a.state === b.state && a.body === b.body && a.publicBody === b.publicBody
 
-type Index = Map<string, Set<Entry>>
+type Index = Map<string, Set<ReplicaEntry>>
 
-function addTo (index: Index, key: string, entry: Entry) {
+function addTo (index: Index, key: string, entry: ReplicaEntry) {
   const set = index.get(key)
   if (set) set.add(entry)
   else index.set(key, new Set([entry]))
 }
 
-function removeFrom (index: Index, key: string, entry: Entry) {
+function removeFrom (index: Index, key: string, entry: ReplicaEntry) {
   const set = index.get(key)
   if (set?.delete(entry) && set.size === 0) index.delete(key)
 }
 
-/** All agents as this process knows them, with the indexes that reads use. Fed by the changes of a store. */
+/** The local copy of all agents, with the indexes that reads use. It follows the changes of a store. */
 export class Replica {
   readonly #hidden: readonly string[]
-  readonly #entries = new Map<string, Entry>()
-  readonly #discoverable = new Set<Entry>()
+  readonly #entries = new Map<string, ReplicaEntry>()
+  readonly #discoverable = new Set<ReplicaEntry>()
   readonly #byType: Index = new Map()
   readonly #byCapability: Index = new Map()
-  /** Newest last; also holds what has gone since, until it is cleared out. */
-  #recent: Entry[] = []
+  /** In the order of registration; removed entries stay until the array is compacted. */
+  #recent: ReplicaEntry[] = []
   #digest = new Digest()
   #epoch = ''
   #revision = 0
   #version = 0
   #dead = 0
   #hasPublicFacets = false
-  /** Kept until an agent comes, goes or changes its type. */
+  /** Cached until an agent is added, is removed or changes its body. */
   #types: Readonly<Record<string, number>> | undefined
 
   constructor ({ hiddenFields = [] }: { hiddenFields?: readonly string[] } = {}) {
@@ -52,20 +78,20 @@ export class Replica {
   }
 
   get epoch () { return this.#epoch }
-  /** Number of the newest change that was applied. */
+  /** Number of the last change that was applied. */
   get revision () { return this.#revision }
-  /** Grows with whatever may be read of the replica, signs of life included. */
+  /** Increases with everything that readers can see, heartbeats included. */
   get version () { return this.#version }
   get size () { return this.#entries.size }
-  /** Whether some record is shown to the public as something else than it is found by. */
+  /** Whether the public view of some record has its own type and capabilities. */
   get hasPublicFacets () { return this.#hasPublicFacets }
   get deadCount () { return this.#dead }
   get digest () { return this.#digest.toString() }
-  /** In the order in which they were first registered. */
-  get entries (): Iterable<Entry> { return this.#entries.values() }
-  get discoverable (): ReadonlySet<Entry> { return this.#discoverable }
+  /** In the order of first registration. */
+  get entries (): Iterable<ReplicaEntry> { return this.#entries.values() }
+  get discoverable (): ReadonlySet<ReplicaEntry> { return this.#discoverable }
 
-  /** Takes the place of everything that was known. @returns what differs from it, except signs of life and reports */
+  /** Replaces all agents. @returns the differences from before, except heartbeats and reports */
   load ({ epoch, revision, agents }: Pick<StoreSnapshot, 'epoch' | 'revision' | 'agents'>): Difference[] {
     const before = new Map(Array.from(this.#entries, ([id, { record }]) => [id, record]))
     this.#clear()
@@ -73,9 +99,12 @@ export class Replica {
     this.#revision = revision
     this.#version++
     for (const record of [...agents].sort((a, b) => a.created - b.created)) this.#put(record)
-    const gone = [...before.values()].filter(({ id }) => !this.#entries.has(id)).map(record => ({ id: record.id, before: record, after: null }))
-    const changed = agents.filter(after => !isSame(before.get(after.id), after)).map(after => ({ id: after.id, before: before.get(after.id) ?? null, after }))
-    return [...gone, ...changed]
+    const removed = [...before.values()].filter(({ id }) => !this.#entries.has(id))
+    const changed = agents.filter(after => !isSame(before.get(after.id), after))
+    return [
+      ...removed.map(record => ({ id: record.id, before: record, after: null })),
+      ...changed.map(after => ({ id: after.id, before: before.get(after.id) ?? null, after }))
+    ]
   }
 
   #clear () {
@@ -86,19 +115,19 @@ export class Replica {
     this.#types = undefined
   }
 
-  get (id: string): Entry | undefined {
+  get (id: string): ReplicaEntry | undefined {
     return this.#entries.get(id)
   }
 
-  /** The newest registered first. */
-  * newest (): Generator<Entry> {
+  /** Last registered first. */
+  * newest (): Generator<ReplicaEntry> {
     for (let index = this.#recent.length - 1; index >= 0; index--) {
-      const entry = this.#recent[index]!
-      if (this.#entries.get(entry.record.id) === entry) yield entry
+      const entry = this.#recent[index]
+      if (entry && this.#entries.get(entry.record.id) === entry) yield entry
     }
   }
 
-  /** Agents of each type, dead ones too, under the spelling that the first of them used. */
+  /** Agents by type, dead ones included. Types that differ only in case count under the spelling of the first agent. */
   countTypes (): Readonly<Record<string, number>> {
     this.#types ??= this.#countTypes()
     return this.#types
@@ -108,23 +137,23 @@ export class Replica {
     const counts = new Map<string, number>()
     for (const entries of this.#byType.values()) {
       const [first] = entries
-      counts.set(first!.record.type, entries.size)
+      if (first) counts.set(first.record.type, entries.size)
     }
     return Object.freeze(Object.fromEntries(counts))
   }
 
-  /** Agents that discovery shows, by type. */
+  /** Discoverable agents by type. */
   aliveTypes (): Map<string, number> {
     const counts = new Map<string, number>()
     for (const { record } of this.#discoverable) counts.set(record.type, (counts.get(record.type) ?? 0) + 1)
     return counts
   }
 
-  ofType (type: string): ReadonlySet<Entry> {
+  ofType (type: string): ReadonlySet<ReplicaEntry> {
     return this.#byType.get(type.toLowerCase()) ?? new Set()
   }
 
-  withCapability (capability: string): ReadonlySet<Entry> {
+  withCapability (capability: string): ReadonlySet<ReplicaEntry> {
     return this.#byCapability.get(capability) ?? new Set()
   }
 
@@ -135,7 +164,7 @@ export class Replica {
     this.#revision = change.n
   }
 
-  /** Takes over a newer `lastSeen`: not a change, nobody is told. */
+  /** Applies a record of the same revision with newer `lastSeen` or metrics. This is not a change and emits nothing. */
   touch (record: AgentRecord): void {
     const entry = this.#entries.get(record.id)
     if (entry?.record.revision !== record.revision || entry.record === record) return
@@ -165,12 +194,12 @@ export class Replica {
     }
   }
 
-  #remember (entry: Entry) {
+  #remember (entry: ReplicaEntry) {
     if (this.#recent.length > 2 * this.#entries.size + 64) this.#recent = [...this.#entries.values()]
     else this.#recent.push(entry)
   }
 
-  #index (entry: Entry) {
+  #index (entry: ReplicaEntry) {
     this.#types = undefined
     addTo(this.#byType, entry.record.type.toLowerCase(), entry)
     for (const capability of entry.record.capabilities) addTo(this.#byCapability, capability, entry)
@@ -185,21 +214,21 @@ export class Replica {
     this.#entries.delete(id)
   }
 
-  #unindex (entry: Entry) {
+  #unindex (entry: ReplicaEntry) {
     this.#types = undefined
     this.#uncount(entry)
     removeFrom(this.#byType, entry.record.type.toLowerCase(), entry)
     for (const capability of entry.record.capabilities) removeFrom(this.#byCapability, capability, entry)
   }
 
-  #count (entry: Entry) {
+  #count (entry: ReplicaEntry) {
     this.#digest.add(entry.digest)
     if (statusOf(entry.record.state) === 'dead') this.#dead++
     if (isPublic(entry.record)) this.#discoverable.add(entry)
     else this.#discoverable.delete(entry)
   }
 
-  #uncount (entry: Entry) {
+  #uncount (entry: ReplicaEntry) {
     this.#digest.remove(entry.digest)
     if (statusOf(entry.record.state) === 'dead') this.#dead--
   }

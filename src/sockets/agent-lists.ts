@@ -1,6 +1,6 @@
 import { isPublic } from '../registry/replica.js'
 import type { Rendering } from '../registry/render.js'
-import type { View } from '../registry/query.js'
+import type { View } from '../registry/render.js'
 import { statusOf } from '../protocol/schemas/agent.js'
 import type { ChangeEvent, Difference } from '../storage/agent-store.js'
 import type { Connection } from './connection.js'

@@ -42,8 +42,8 @@ export class Ticker {
     const now = this.#services.now()
     this.#noticeStandstill(now)
     for (const tier of this.#tiers) this.#tickTier(tier, now)
-    this.#services.readers.tick(now)
-    this.#services.visitors.tick(now)
+    this.#services.subscribers.tick(now)
+    this.#services.longRequests.tick(now)
   }
 
   /** Timers come before the network: what arrived meanwhile has not been read yet. */

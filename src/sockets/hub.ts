@@ -60,7 +60,7 @@ export class Hub {
     if (!this.#connections(connection.tier.name).delete(connection)) return
     this.#services.slots.release(connection.slot)
     connection.rate.leave()
-    if (connection.watcher) this.#services.readers.delete(connection.watcher)
+    if (connection.watcher) this.#services.subscribers.delete(connection.watcher)
     connection.watcher = null
     if (connection.isPeer) this.#services.messaging.leave(connection)
     this.#services.liveness.lost(connection, wasClean)

@@ -4,9 +4,10 @@ import type { Clock } from '../lib/clock.js'
 import type { Dashboard } from '../dashboard/dashboard.js'
 import type { Messaging } from '../messaging/messaging.js'
 import type { ResolvedOptions } from '../options.js'
-import type { Readers } from '../registry/feed/subscribers.js'
-import type { FeedSource } from '../registry/feed/source.js'
-import type { Visitors } from '../limits/long-requests.js'
+import type { Principal } from '../auth/principal.js'
+import type { Subscribers } from '../registry/feed/subscribers.js'
+import type { Feed } from '../registry/feed/change-log.js'
+import type { LongRequests } from '../limits/long-requests.js'
 import type { Registry } from '../registry/registry.js'
 import type { Flusher, Traffic } from './outbound.js'
 import type { FrameRates } from '../limits/frame-rate.js'
@@ -16,21 +17,21 @@ import type { SocketLiveness } from './liveness.js'
 import type { ConnectionSlots } from '../limits/connection-slots.js'
 import type { Throttle } from './throttle.js'
 import type { TierName } from '../protocol/frames/catalogues.js'
-import type { Membership } from '../registry/enrollment.js'
+import type { Enrollment } from '../registry/enrollment.js'
 
 /** What connections and their handlers work with. */
 export interface SocketServices {
   readonly registry: Registry
   readonly authority: Authority
-  readonly membership: Membership
+  readonly enrollment: Enrollment
   readonly options: ResolvedOptions
-  readonly source: FeedSource
+  readonly feed: Feed
   readonly hub: Hub
   readonly slots: ConnectionSlots
   readonly rates: FrameRates
   readonly throttle: Throttle
-  readonly readers: Readers
-  readonly visitors: Visitors
+  readonly subscribers: Subscribers
+  readonly longRequests: LongRequests<Principal>
   /** Of sockets and streams. */
   readonly admission: Admission
   readonly lists: ListUpdates

@@ -1,6 +1,6 @@
 import type { ResolvedOptions } from '../options.js'
 import type { TierName } from '../protocol/frames/catalogues.js'
-import type { View } from '../registry/query.js'
+import type { View } from '../registry/render.js'
 import { channelHandlers } from './handlers/channels.js'
 import { accountHandlers, commonHandlers, discoveryHandlers } from './handlers/common.js'
 import { dashboardHandlers } from './handlers/dashboard.js'

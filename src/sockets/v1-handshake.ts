@@ -44,7 +44,7 @@ export class V1Handshake implements TierHandshake {
 
   left ({ principal }: Connection): void {
     const key = keyOf(principal!)
-    if (key !== null) this.#withKey.remove(key)
+    if (key !== null) this.#withKey.delete(key)
   }
 
   #refuse (connection: Connection, principal: Principal | null, [code, reason]: Refusal) {
@@ -58,7 +58,7 @@ export class V1Handshake implements TierHandshake {
     const own = [...messaging.peers.of(peerIdOf(principal))].filter(({ dialect }) => dialect === 'v1')
     if (own.length >= this.#limits.maxPerPeer) return [closeCodes.overQuota, 'Too many connections of this peer']
     const key = keyOf(principal)
-    if (key !== null && this.#withKey.of(key) >= this.#limits.maxWithKey(key)) return [closeCodes.overQuota, 'Too many connections with this key']
+    if (key !== null && this.#withKey.count(key) >= this.#limits.maxWithKey(key)) return [closeCodes.overQuota, 'Too many connections with this key']
   }
 
   #welcome (connection: Connection, principal: Principal) {

@@ -1,34 +1,34 @@
 import type { Cursor } from '../registry/feed/cursor.js'
-import type { Follower, Readers } from '../registry/feed/subscribers.js'
+import type { StreamSubscriber, Subscribers } from '../registry/feed/subscribers.js'
 import type { Connection } from './connection.js'
 import type { EncodedMessage } from '../protocol/encoded-message.js'
 
 /** A connection that follows the feed. It pulls: while it is behind nothing is made for it, and one page goes out at a time. */
-export class Watcher implements Follower<EncodedMessage> {
+export class Watcher implements StreamSubscriber<EncodedMessage> {
   readonly cursor: Cursor<EncodedMessage>
   readonly #connection: Connection
-  readonly #readers: Readers
+  readonly #subscribers: Subscribers
 
-  constructor ({ connection, cursor, readers }: { connection: Connection, cursor: Cursor<EncodedMessage>, readers: Readers }) {
+  constructor ({ connection, cursor, subscribers }: { connection: Connection, cursor: Cursor<EncodedMessage>, subscribers: Subscribers }) {
     this.cursor = cursor
     this.#connection = connection
-    this.#readers = readers
+    this.#subscribers = subscribers
   }
 
-  get place () { return this.cursor.place }
+  get position () { return this.cursor.position }
 
   /** Sends what is owed, if it is not behind. */
   pump (): void {
     if (!this.#isCurrent()) return
     if (this.#connection.isBehind) return this.#goOnLater()
     const message = this.cursor.next()
-    if (message === null) return this.#readers.park(this)
+    if (message === null) return this.#subscribers.park(this)
     this.#connection.push(message)
-    if (this.cursor.isUpToDate) this.#readers.park(this)
+    if (this.cursor.isUpToDate) this.#subscribers.park(this)
     else this.#goOnLater()
   }
 
-  tell (bookmark: EncodedMessage): void {
+  sendBookmark (bookmark: EncodedMessage): void {
     if (this.#isCurrent()) this.#connection.push(bookmark)
   }
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Idempotency } from '../../src/auth/idempotency.js'
+import { Idempotency } from '../../src/http/idempotency.js'
 import { MemoryKeyValueStore } from '../../src/storage/memory/kv-store.js'
 import { manualClock, refusal } from '../unit/auth/helper.js'
 import { until, type Answer, type Harness } from '../support/harness.js'

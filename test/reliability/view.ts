@@ -1,4 +1,4 @@
-import { Digest, recordDigest } from '../../src/registry/digest.js'
+import { Digest, recordDigest } from '../../src/registry/replica.js'
 import type { Json } from '../support/harness.js'
 
 interface Known { readonly revision: number, readonly state: string }

@@ -1,4 +1,4 @@
-import { recordDigest } from '../../src/registry/digest.js'
+import { recordDigest } from '../../src/registry/replica.js'
 import { RedisStorage, type RedisStorageOptions } from '../../src/storage/redis/storage.js'
 import type { AgentRecord, Change, RegisterCommand, StoreListener, StoreSnapshot } from '../../src/storage/agent-store.js'
 import type { RedisServer } from './redis-server.js'

@@ -1,92 +1,104 @@
-import type { AgentRecord, Change } from '../../storage/agent-store.js'
-import { isPublic, type Replica } from '../replica.js'
-import { matches, type AgentFilter, type View } from '../query.js'
-import { revisionText } from '../render.js'
+import type { Change } from '../../storage/agent-store.js'
+import { select, VersionedCache } from '../query.js'
+import { revisionText, type Rendering } from '../render.js'
+import type { Replica } from '../replica.js'
+import { DeltaRenderer, type FeedEncoding, type FeedScope } from './delta.js'
 
-/** What a reader of the feed is shown. */
-export interface FeedScope {
-  readonly view: View
-  readonly filter: AgentFilter
+/** The newest changes, from which subscribers continue after a disconnect. */
+export class ChangeLog {
+  readonly #size: number
+  #changes: Change[] = []
+  #newest = 0
+
+  /** @param size how many changes are kept at least, once there were as many */
+  constructor (size: number) {
+    this.#size = size
+  }
+
+  /** Number of the newest change. */
+  get newest () { return this.#newest }
+
+  /** Replaces all changes. @param changes the newest changes up to number `newest`, oldest first, without a gap */
+  reset (newest: number, changes: readonly Change[] = []): void {
+    this.#newest = newest
+    this.#changes = changes.slice(-this.#size)
+  }
+
+  push (change: Change): void {
+    this.#changes.push(change)
+    this.#newest = change.n
+    // Trimming only at twice the size moves each change once at most.
+    if (this.#changes.length >= 2 * this.#size) this.#changes = this.#changes.slice(-this.#size)
+  }
+
+  /** Whether the log holds every change after number `n`. */
+  has (n: number): boolean {
+    return n <= this.#newest && n >= this.#newest - Math.min(this.#changes.length, this.#size)
+  }
+
+  /** The changes after number `n`, oldest first, at most `limit`. @param n a number that `has` accepts */
+  after (n: number, limit: number): Change[] {
+    const start = this.#changes.length - (this.#newest - n)
+    return this.#changes.slice(start, start + limit)
+  }
 }
 
-export type Op = 'put' | 'state' | 'remove'
+/** Subscribers who need a snapshot often need the same one; snapshots are large. */
+const maxSharedSnapshots = 8
 
-/** A change as a reader sees it. */
-export interface ToldChange { readonly revision: string, readonly op: Op, readonly json: string }
+interface EncodedBatch<T> { readonly output: T | null, readonly to: number }
 
-/** Changes for one reader, and the number that they bring it to. */
-export interface Batch { readonly changes: ToldChange[], readonly to: number }
-
-const maxChanges = 500
-const maxBytes = 524_288
-
-/** Two readers with the same scope key are owed the same text. */
-export const scopeKey = ({ view, filter }: FeedScope) =>
-  JSON.stringify([view, filter.agent_type?.toLowerCase(), filter.capabilities, filter.status])
-
-function shows ({ view, filter }: FeedScope, record: AgentRecord | null): record is AgentRecord {
-  return record !== null && (view === 'full' || isPublic(record)) && matches(view, record, filter)
+/** The last batch that was read: all subscribers that a change wakes read the same batch one after the other. */
+interface LastRead {
+  readonly batch: EncodedBatch<unknown>
+  readonly version: number
+  readonly from: number
+  readonly limit: number
+  readonly encoding: string
+  readonly key: string
 }
 
-/** What a change looks like to somebody who only sees a part: an agent may enter or leave it without being new or gone. */
-function opFor (scope: FeedScope, { event, before, after }: Change): Op | null {
-  const was = shows(scope, before)
-  if (!shows(scope, after)) return was ? 'remove' : null
-  return !was || event === 'registered' || event === 'updated' ? 'put' : 'state'
-}
+/** The part of an encoding that batches of changes need. */
+type ChangeEncoding<T> = Pick<FeedEncoding<T>, 'name' | 'changes'>
 
-/** Renders changes for readers, each once for each way it can look. */
+/** The state that all subscribers of one registry share: replica, change log, rendered deltas, encoded batches and snapshots. */
 export class Feed {
-  readonly #replica: Replica
-  readonly #told = new WeakMap<Change, Map<string, ToldChange>>()
+  readonly replica: Replica
+  readonly changeLog: ChangeLog
+  readonly deltas: DeltaRenderer
+  readonly #batches: VersionedCache<EncodedBatch<unknown>>
+  readonly #snapshots: VersionedCache<readonly Rendering[]>
+  #last: LastRead | undefined
 
-  constructor (replica: Replica) {
-    this.#replica = replica
+  constructor ({ replica, changeLog }: { replica: Replica, changeLog: ChangeLog }) {
+    this.replica = replica
+    this.changeLog = changeLog
+    this.deltas = new DeltaRenderer(replica)
+    this.#batches = new VersionedCache(replica)
+    this.#snapshots = new VersionedCache(replica, maxSharedSnapshots)
   }
 
-  /** Whether a reader is told of any of these changes. */
-  tellsAny (scope: FeedScope, changes: readonly Change[]): boolean {
-    return changes.some(change => opFor(scope, change) !== null)
+  /** The encoded changes after number `from` and the number of the last change covered. `output` is null if the scope shows none. */
+  read<T> (scope: FeedScope, key: string, encoding: ChangeEncoding<T>, from: number, limit = DeltaRenderer.maxDeltas): EncodedBatch<T> {
+    const { version } = this.replica
+    const last = this.#last
+    const isSame = last !== undefined && last.from === from && last.version === version && last.limit === limit &&
+      last.encoding === encoding.name && last.key === key
+    const batch = isSame ? last.batch : this.#encoded(scope, key, encoding, from, limit)
+    if (!isSame) this.#last = { batch, version, from, limit, encoding: encoding.name, key }
+    // Names of encodings are unique: this encoding made the output that is stored under its name.
+    return batch as EncodedBatch<T>
   }
 
-  /** One change; null when this reader does not see it. */
-  render (scope: FeedScope, change: Change): ToldChange | null {
-    const op = opFor(scope, change)
-    if (op === null) return null
-    const key = `${scope.view} ${op}`
-    const ways = this.#told.get(change) ?? new Map<string, ToldChange>()
-    const told = ways.get(key) ?? { revision: revisionText(this.#replica.epoch, change.n), op, json: this.#text(scope.view, op, change) }
-    this.#told.set(change, ways.set(key, told))
-    return told
+  #encoded<T> (scope: FeedScope, key: string, { name, changes: encode }: ChangeEncoding<T>, from: number, limit: number): EncodedBatch<unknown> {
+    return this.#batches.get(`${from} ${limit} ${name} ${key}`, () => {
+      const { deltas, to } = this.deltas.batch(scope, from, this.changeLog.after(from, DeltaRenderer.maxDeltas), limit)
+      return { output: deltas.length > 0 ? encode(deltas, revisionText(this.replica.epoch, to)) : null, to }
+    })
   }
 
-  /** The changes that this reader sees of those that follow `from`: `limit` at most, and as many as fit into one frame. */
-  batch (scope: FeedScope, from: number, changes: readonly Change[], limit = maxChanges): Batch {
-    const told: ToldChange[] = []
-    let to = from
-    let bytes = 0
-    for (const change of changes) {
-      const one = this.render(scope, change)
-      if (one !== null) bytes += Buffer.byteLength(one.json)
-      if (one !== null && told.length > 0 && (bytes > maxBytes || told.length === limit)) break
-      if (one !== null) told.push(one)
-      to = change.n
-    }
-    return { changes: told, to }
-  }
-
-  static readonly maxChanges = maxChanges
-
-  #text (view: View, op: Op, { n, id, before, after, reason }: Change): string {
-    const head = `{"revision":"${revisionText(this.#replica.epoch, n)}","op":"${op}","agent_id":"${id}"`
-    const tail = `${before ? `,"previous":"${before.state}"` : ''},"reason":"${reason}"}`
-    if (op === 'remove') return head + tail
-    const state = `,"state":"${after!.state}"`
-    return op === 'state' ? head + state + tail : `${head},"agent":${this.#agent(view, after!)}${state}${tail}`
-  }
-
-  #agent (view: View, record: AgentRecord): string {
-    const rendering = this.#replica.render(record)
-    return view === 'full' ? rendering.full() : rendering.public()!
+  /** All agents that a scope shows now. */
+  snapshot ({ view, filter }: FeedScope, key: string): readonly Rendering[] {
+    return this.#snapshots.get(key, () => Array.from(select(this.replica, view, filter), entry => entry.rendering))
   }
 }

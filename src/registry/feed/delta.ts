@@ -1,54 +1,113 @@
-import type { ToldChange } from './change-log.js'
+import type { AgentRecord, Change } from '../../storage/agent-store.js'
+import { matches, type AgentFilter } from '../query.js'
+import { revisionText, type View } from '../render.js'
+import { isPublic, type Replica } from '../replica.js'
 
-/** A page of the agents as they were at `revision`. `agents` are JSON texts. */
+/** The part of the feed that a subscriber receives. */
+export interface FeedScope {
+  readonly view: View
+  readonly filter: AgentFilter
+}
+
+type DeltaOp = 'put' | 'state' | 'remove'
+
+/** A change as the subscribers of a scope receive it. */
+export interface Delta { readonly revision: string, readonly op: DeltaOp, readonly json: string }
+
+/** Deltas, and the number of the last change that they cover. */
+export interface DeltaBatch { readonly deltas: Delta[], readonly to: number }
+
+/** A page of the agents at `revision`. `agents` are JSON texts. */
 export interface SnapshotPage { readonly revision: string, readonly agents: readonly string[], readonly last: boolean }
 
-/** How far a reader is, and how many agents it should know; the digest only for those who see everything. */
+/** The revision that a subscriber has reached, the number of agents it should have and, for the whole feed, their digest. */
 export interface Bookmark { readonly revision: string, readonly count: number, readonly digest?: string }
 
-/** What a reader is owed, as what it gets. Readers with the same encoding share what is made for one of them. */
-export interface Encoding<T> {
+/** Encodes the feed for one transport. Subscribers with the same encoding share the encoded output. */
+export interface FeedEncoding<T> {
+  /** Unique among all encodings. */
   readonly name: string
-  /** @param revision what these changes bring the reader to */
-  changes (changes: readonly ToldChange[], revision: string): T
+  /** @param revision the revision that a subscriber has after these deltas */
+  changes (deltas: readonly Delta[], revision: string): T
   page (page: SnapshotPage): T
-  /** What the reader knows cannot be continued: pages of a snapshot follow. */
+  /** The feed does not continue from the subscriber's revision; pages of a snapshot follow. */
   resync (revision: string): T
   bookmark (bookmark: Bookmark): T
 }
 
-export const listOf = (changes: readonly ToldChange[]) => `[${changes.map(({ json }) => json).join()}]`
-export const pageOf = ({ revision, agents, last }: SnapshotPage) => `"revision":"${revision}","agents":[${agents.join()}],"last":${last}`
+const maxDeltas = 500
+const maxBytes = 524_288
 
-/** Answers to one request for changes, which takes no snapshot. */
-export const answers: Pick<Encoding<string>, 'name' | 'changes' | 'resync'> = {
-  name: 'answers',
-  changes: (changes, revision) => `{"changes":${listOf(changes)},"revision":"${revision}"}`,
-  resync: revision => `{"changes":[],"revision":"${revision}","resync":true}`
+/** A JSON array of deltas. */
+export const deltaList = (deltas: readonly Delta[]) => `[${deltas.map(({ json }) => json).join()}]`
+
+/** The members of a snapshot page as JSON, without the braces. */
+export const pageMembers = ({ revision, agents, last }: SnapshotPage) =>
+  `"revision":"${revision}","agents":[${agents.join()}],"last":${last}`
+
+/** Subscribers whose scopes have the same key receive the same deltas. */
+export const scopeKey = ({ view, filter }: FeedScope) =>
+  JSON.stringify([view, filter.agent_type?.toLowerCase(), filter.capabilities, filter.status])
+
+function shows ({ view, filter }: FeedScope, record: AgentRecord | null): record is AgentRecord {
+  return record !== null && (view === 'full' || isPublic(record)) && matches(view, record, filter)
 }
 
-/** A position that nothing continues from: whoever comes back with it starts anew. */
-const incomplete = 'incomplete'
-
-const block = (event: string, id: string, data: string) => `id: ${id}\nevent: ${event}\ndata: ${data}\n\n`
-
-/** Server-Sent Events (HTML Living Standard §9.2): the id of each is the revision to continue from after it. */
-export const events: Encoding<Buffer> = {
-  name: 'events',
-  changes: changes => Buffer.from(changes.map(({ revision, op, json }) => block(op, revision, json)).join('')),
-  page: page => Buffer.from(block('snapshot', page.last ? page.revision : incomplete, `{${pageOf(page)}}`)),
-  resync: revision => Buffer.from(block('resync', incomplete, `{"revision":"${revision}"}`)),
-  bookmark: bookmark => Buffer.from(block('bookmark', bookmark.revision, JSON.stringify(bookmark)))
+/** An agent may enter or leave a scope without being registered or unregistered. Null if the scope does not show the change. */
+function opFor (scope: FeedScope, { event, before, after }: Change): DeltaOp | null {
+  const wasShown = shows(scope, before)
+  if (!shows(scope, after)) return wasShown ? 'remove' : null
+  return !wasShown || event === 'registered' || event === 'updated' ? 'put' : 'state'
 }
 
-/** What comes before the first event: when to come back after a cut, and from where. */
-export const opening = (retryMs: number, revision: string | null) => Buffer.from(`retry: ${retryMs}\nid: ${revision ?? incomplete}\n\n`)
+/** Renders changes as deltas, each variant of a change once. */
+export class DeltaRenderer {
+  static readonly maxDeltas = maxDeltas
+  readonly #replica: Replica
+  readonly #rendered = new WeakMap<Change, Map<string, Delta>>()
 
-/** A line that nobody sees, which shows that the connection is there. */
-export const keepAlive = Buffer.from(':\n\n')
+  constructor (replica: Replica) {
+    this.#replica = replica
+  }
 
-/** The stream will end; it can be continued elsewhere, after `retryAfterMs`. */
-export const goingAway = (retryAfterMs: number) => Buffer.from(`retry: ${retryAfterMs}\nevent: going_away\ndata: {"retryAfterMs":${retryAfterMs}}\n\n`)
+  /** Whether a scope shows any of these changes. */
+  showsAny (scope: FeedScope, changes: readonly Change[]): boolean {
+    return changes.some(change => opFor(scope, change) !== null)
+  }
 
-/** The stream ends because the right to read it has. */
-export const ended = (reason: string) => Buffer.from(`event: end\ndata: ${JSON.stringify({ reason })}\n\n`)
+  /** @returns null if the scope does not show the change */
+  render (scope: FeedScope, change: Change): Delta | null {
+    const op = opFor(scope, change)
+    if (op === null) return null
+    const key = `${scope.view} ${op}`
+    const variants = this.#rendered.get(change) ?? new Map<string, Delta>()
+    const delta = variants.get(key) ?? { revision: revisionText(this.#replica.epoch, change.n), op, json: this.#json(scope.view, op, change) }
+    this.#rendered.set(change, variants.set(key, delta))
+    return delta
+  }
+
+  /** The deltas of `changes`, which follow `from`: at most `limit`, and at most 512 KiB unless a single delta is larger. */
+  batch (scope: FeedScope, from: number, changes: readonly Change[], limit = maxDeltas): DeltaBatch {
+    const deltas: Delta[] = []
+    let to = from
+    let bytes = 0
+    for (const change of changes) {
+      const delta = this.render(scope, change)
+      if (delta !== null) {
+        bytes += Buffer.byteLength(delta.json)
+        if (deltas.length > 0 && (bytes > maxBytes || deltas.length === limit)) break
+        deltas.push(delta)
+      }
+      to = change.n
+    }
+    return { deltas, to }
+  }
+
+  #json (view: View, op: DeltaOp, { n, id, before, after, reason }: Change): string {
+    const head = `{"revision":"${revisionText(this.#replica.epoch, n)}","op":"${op}","agent_id":"${id}"`
+    const tail = `${before ? `,"previous":"${before.state}"` : ''},"reason":"${reason}"}`
+    if (op === 'remove' || after === null) return head + tail
+    const state = `,"state":"${after.state}"`
+    return op === 'state' ? head + state + tail : `${head},"agent":${this.#replica.render(after).of(view)}${state}${tail}`
+  }
+}

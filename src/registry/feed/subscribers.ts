@@ -1,80 +1,81 @@
 import type { Clock } from '../../lib/clock.js'
-import type { Cursor } from './cursor.js'
-import type { Place } from './position.js'
-import type { FeedSource } from './source.js'
+import type { Feed } from './change-log.js'
+import type { Cursor, FeedPosition } from './cursor.js'
 
-/** Somebody who waits for what happens. */
-export interface Reader {
-  readonly place: Place
-  /** Takes what is owed, if the last thing has gone out, and has itself parked when nothing is. */
+/** A client that waits for changes. */
+export interface Subscriber {
+  readonly position: FeedPosition
+  /** Sends what is pending, unless the last output is still on its way, and parks when nothing is pending. */
   pump (): void
 }
 
-/** Somebody who waits for one thing after the other, and is told how far it is when nothing happens. */
-export interface Follower<T = unknown> extends Reader {
+/** A client that follows the feed and receives bookmarks. */
+export interface StreamSubscriber<T = unknown> extends Subscriber {
   readonly cursor: Cursor<T>
-  /** Passes on a bookmark, while nothing else is owed. */
-  tell (bookmark: T): void
+  /** Sends a bookmark. Called only while nothing else is pending. */
+  sendBookmark (bookmark: T): void
 }
 
-const isFollower = (reader: Reader): reader is Follower => 'tell' in reader
+const isStream = (subscriber: Subscriber): subscriber is StreamSubscriber => 'sendBookmark' in subscriber
 
-/** Readers who see the same. Those who are parked are owed nothing up to `position`. */
+/** Subscribers of one scope. Nothing up to `position` is pending for those that are parked. */
 interface Group {
-  readonly members: Set<Reader>
-  readonly parked: Set<Reader>
+  readonly members: Set<Subscriber>
+  readonly parked: Set<Subscriber>
   position: number
   epoch: string
 }
 
 /**
- * All readers of a process. Changes of one tick leave together, and whether anybody who sees the same is concerned is
- * asked once: whoever waits for something else is not woken.
+ * All subscribers of this process. Changes of one tick of the event loop are sent together, and each scope is checked
+ * once: a change wakes only subscribers whose scope shows it.
  */
-export class Readers {
-  readonly #source: FeedSource
+export class Subscribers {
+  readonly #feed: Feed
   readonly #groups = new Map<string, Group>()
-  readonly #bookmarked = new Map<Reader, number>()
+  /** When each subscriber received its last bookmark. */
+  readonly #bookmarkedAt = new Map<Subscriber, number>()
   readonly #bookmarkIntervalMs: number
   readonly #now: Clock
   #flush: NodeJS.Immediate | undefined
 
-  constructor ({ source, bookmarkIntervalMs, now }: { source: FeedSource, bookmarkIntervalMs: number, now: Clock }) {
-    this.#source = source
+  constructor ({ feed, bookmarkIntervalMs, now }: { feed: Feed, bookmarkIntervalMs: number, now: Clock }) {
+    this.#feed = feed
     this.#bookmarkIntervalMs = bookmarkIntervalMs
     this.#now = now
   }
 
-  get size (): number { return this.#bookmarked.size }
+  get size (): number { return this.#bookmarkedAt.size }
 
-  add (reader: Reader): void {
-    this.#bookmarked.set(reader, this.#now())
-    this.#groupOf(reader).members.add(reader)
+  add (subscriber: Subscriber): void {
+    this.#bookmarkedAt.set(subscriber, this.#now())
+    this.#groupOf(subscriber).members.add(subscriber)
   }
 
-  delete (reader: Reader): void {
-    const { key } = reader.place
+  delete (subscriber: Subscriber): void {
+    const { key } = subscriber.position
     const group = this.#groups.get(key)
-    this.#bookmarked.delete(reader)
-    group?.parked.delete(reader)
-    if (group?.members.delete(reader) && group.members.size === 0) this.#groups.delete(key)
+    this.#bookmarkedAt.delete(subscriber)
+    group?.parked.delete(subscriber)
+    if (group?.members.delete(subscriber) && group.members.size === 0) this.#groups.delete(key)
   }
 
-  /** The reader has everything up to now, and is woken by the next change that concerns it. */
-  park (reader: Reader): void {
-    const group = this.#groups.get(reader.place.key)
-    if (!group?.members.has(reader)) return
+  /** The subscriber is up to date: the next change that its scope shows wakes it. */
+  park (subscriber: Subscriber): void {
+    const group = this.#groups.get(subscriber.position.key)
+    if (!group?.members.has(subscriber)) return
     this.#advance(group)
-    group.parked.add(reader)
+    group.parked.add(subscriber)
   }
 
-  /** Brings the place of a reader up to date, which may wake it. */
-  settle (reader: Reader): void {
-    const group = this.#groups.get(reader.place.key)
+  /** Brings the position of a parked subscriber up to date, or wakes it if something is pending. */
+  settle (subscriber: Subscriber): void {
+    const group = this.#groups.get(subscriber.position.key)
     if (group) this.#advance(group)
-    if (group?.parked.has(reader)) reader.place.moveTo(group.position)
+    if (group?.parked.has(subscriber)) subscriber.position.skipTo(group.position)
   }
 
+  /** Call after every change of the registry. */
   changed (): void {
     if (this.#groups.size > 0) this.#flush ??= setImmediate(() => this.#pump())
   }
@@ -83,21 +84,21 @@ export class Readers {
   tick (now: number): void {
     for (const group of this.#groups.values()) {
       this.#advance(group)
-      this.#bookmark(group, now)
+      this.#sendBookmarks(group, now)
     }
   }
 
   close (): void {
     clearImmediate(this.#flush)
     this.#groups.clear()
-    this.#bookmarked.clear()
+    this.#bookmarkedAt.clear()
   }
 
-  #groupOf ({ place: { key } }: Reader): Group {
+  #groupOf ({ position: { key } }: Subscriber): Group {
     const known = this.#groups.get(key)
     if (known) return known
-    const { ring, replica } = this.#source.registry
-    const group: Group = { members: new Set(), parked: new Set(), position: ring.newest, epoch: replica.epoch }
+    const { changeLog, replica } = this.#feed
+    const group: Group = { members: new Set(), parked: new Set(), position: changeLog.newest, epoch: replica.epoch }
     this.#groups.set(key, group)
     return group
   }
@@ -107,38 +108,40 @@ export class Readers {
     for (const group of this.#groups.values()) this.#advance(group)
   }
 
-  /** Brings a group up to date, and wakes those in it when there is something for them. */
+  /** Moves a group to the newest change, and wakes its parked subscribers if its scope shows anything on the way. */
   #advance (group: Group) {
-    const { ring, replica } = this.#source.registry
+    const { changeLog, replica, deltas } = this.#feed
     const { position: from, epoch } = group
-    if (from === ring.newest && epoch === replica.epoch) return
+    if (from === changeLog.newest && epoch === replica.epoch) return
     const [first] = group.parked
-    const isOwed = first !== undefined && (epoch !== replica.epoch || !ring.has(from) || this.#source.feed.tellsAny(first.place.scope, ring.after(from, Infinity)))
-    group.position = ring.newest
+    const isPending = first !== undefined && (epoch !== replica.epoch || !changeLog.has(from) ||
+      deltas.showsAny(first.position.scope, changeLog.after(from, Infinity)))
+    group.position = changeLog.newest
     group.epoch = replica.epoch
-    if (isOwed) this.#wake(group, from)
+    if (isPending) this.#wake(group, from)
   }
 
   #wake ({ parked }: Group, from: number) {
     const woken = [...parked]
     parked.clear()
-    for (const reader of woken) {
-      reader.place.moveTo(from)
-      reader.pump()
+    for (const subscriber of woken) {
+      subscriber.position.skipTo(from)
+      subscriber.pump()
     }
   }
 
-  /** Readers that still take what came before are told later. */
-  #bookmark ({ parked, position }: Group, now: number) {
-    const made = new Map<string, unknown>()
-    for (const reader of parked) {
-      if (!isFollower(reader) || now - this.#bookmarked.get(reader)! < this.#bookmarkIntervalMs) continue
-      const { cursor } = reader
-      cursor.place.moveTo(position)
-      const bookmark = made.get(cursor.encoding.name) ?? cursor.bookmark()
-      made.set(cursor.encoding.name, bookmark)
-      this.#bookmarked.set(reader, now)
-      reader.tell(bookmark)
+  /** Subscribers that are behind receive their bookmark later. */
+  #sendBookmarks ({ parked, position }: Group, now: number) {
+    const encoded = new Map<string, unknown>()
+    for (const subscriber of parked) {
+      const lastAt = this.#bookmarkedAt.get(subscriber) ?? now
+      if (!isStream(subscriber) || now - lastAt < this.#bookmarkIntervalMs) continue
+      const { cursor } = subscriber
+      cursor.position.skipTo(position)
+      const bookmark = encoded.get(cursor.encoding.name) ?? cursor.bookmark()
+      encoded.set(cursor.encoding.name, bookmark)
+      this.#bookmarkedAt.set(subscriber, now)
+      subscriber.sendBookmark(bookmark)
     }
   }
 }

@@ -18,15 +18,15 @@ const ping = defineHandler(PingFrame, function ping (connection, frame) {
 const pong = defineHandler(PongFrame, function pong () {})
 
 /** Starts the feed of changes after `since` or, without it, from the current revision. A second `watch` replaces the first. */
-const watch = defineHandler(WatchFrame, function watch (connection, frame, { registry, source, readers }) {
+const watch = defineHandler(WatchFrame, function watch (connection, frame, { registry, feed, subscribers }) {
   const { requestId, since, snapshot, filter = {} } = frame
   const known = since === undefined ? registry.replica.revision : registry.positionOf(since)
   const position = snapshot ? registry.replica.revision : known ?? registry.replica.revision
-  const cursor = new Cursor({ source, scope: { view: connection.tier.view, filter }, encoding: frames, position })
-  const watcher = new Watcher({ connection, cursor, readers })
-  if (connection.watcher) readers.delete(connection.watcher)
+  const cursor = new Cursor({ feed, scope: { view: connection.tier.view, filter }, encoding: frames, position })
+  const watcher = new Watcher({ connection, cursor, subscribers })
+  if (connection.watcher) subscribers.delete(connection.watcher)
   connection.watcher = watcher
-  readers.add(watcher)
+  subscribers.add(watcher)
   connection.sendFrame({ type: 'ack', requestId, revision: revisionText(registry.replica.epoch, position) })
   if (known === undefined) cursor.restart()
   else if (snapshot) cursor.snapshot()
@@ -34,8 +34,8 @@ const watch = defineHandler(WatchFrame, function watch (connection, frame, { reg
 })
 
 /** Ends the feed; the connection receives lists of agents again. */
-const unwatch = defineHandler(UnwatchFrame, function unwatch (connection, frame, { readers }) {
-  if (connection.watcher) readers.delete(connection.watcher)
+const unwatch = defineHandler(UnwatchFrame, function unwatch (connection, frame, { subscribers }) {
+  if (connection.watcher) subscribers.delete(connection.watcher)
   connection.watcher = null
   connection.ack(frame)
 })
@@ -104,10 +104,10 @@ const status = defineHandler(StatusFrame, async function status (connection, fra
 })
 
 /** Unregisters the agent of the connection and closes the connection. */
-const goodbye = defineHandler(GoodbyeFrame, async function goodbye (connection, frame, { membership }) {
+const goodbye = defineHandler(GoodbyeFrame, async function goodbye (connection, frame, { enrollment }) {
   const { type, agentId, incarnation } = connection.bearer
   if (type !== 'agent' || agentId === null) return connection.fail('action_not_permitted', 'Only agents can unregister with goodbye', frame)
-  await membership.leave({ id: agentId, incarnation: incarnation ?? undefined }, () => {
+  await enrollment.unregister({ id: agentId, incarnation: incarnation ?? undefined }, () => {
     connection.ack(frame)
     connection.close(closeCodes.normal, 'Goodbye')
   })

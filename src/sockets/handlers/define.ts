@@ -4,20 +4,20 @@ import type { Dashboard } from '../../dashboard/dashboard.js'
 import type { Messaging } from '../../messaging/messaging.js'
 import type { ErrorCode } from '../../protocol/codes.js'
 import { fieldErrors, matches } from '../../protocol/validation.js'
-import type { Membership } from '../../registry/enrollment.js'
-import type { FeedSource } from '../../registry/feed/source.js'
-import type { Readers } from '../../registry/feed/subscribers.js'
+import type { Enrollment } from '../../registry/enrollment.js'
+import type { Feed } from '../../registry/feed/change-log.js'
+import type { Subscribers } from '../../registry/feed/subscribers.js'
 import type { Registry } from '../../registry/registry.js'
 import type { Connection } from '../connection.js'
 
 /** The services that handlers call. */
 export interface HandlerContext {
   readonly registry: Registry
-  readonly membership: Membership
+  readonly enrollment: Enrollment
   readonly messaging: Messaging
   readonly dashboard: Dashboard
-  readonly source: FeedSource
-  readonly readers: Readers
+  readonly feed: Feed
+  readonly subscribers: Subscribers
   readonly now: Clock
 }
 

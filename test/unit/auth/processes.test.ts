@@ -22,8 +22,8 @@ function build () {
     const revocations = new Revocations({ state, maxTokenLifeMs: hour, now })
     const ended: string[] = []
     const revoked: Revoked[] = []
-    sessions.onEnd(({ id }, reason) => { ended.push(`${id} ${reason}`) })
-    revocations.onRevoke(what => { revoked.push(what) })
+    sessions.on('ended', ({ id }, reason) => { ended.push(`${id} ${reason}`) })
+    revocations.on('revoked', what => { revoked.push(what) })
     return { state, sessions, revocations, ended, revoked }
   }
   return { now, store, one: process(), two: process() }
@@ -129,7 +129,7 @@ t.test('what one process revokes ends in all, and each is told once', async t =>
   const state = new KeyValueReplica(store)
   await state.open()
   const late = new Revocations({ state, maxTokenLifeMs: hour, now })
-  late.onRevoke(() => t.fail('what was before is not told'))
+  late.on('revoked', () => t.fail('what was before is not told'))
   t.equal(late.check(principal({ tokenId: 'token-3' })), 'register-only', 'a process that starts later knows too')
 })
 

@@ -76,7 +76,7 @@ t.test('nothing is kept longer than a token can live', async t => {
 t.test('listeners are told until they stop', async t => {
   const { revocations } = build()
   const told: Revoked[] = []
-  const stop = revocations.onRevoke(revoked => told.push(revoked))
+  const stop = revocations.on('revoked', revoked => told.push(revoked))
   await revocations.revokeToken('token-1', null)
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: true })
   stop()

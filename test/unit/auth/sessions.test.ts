@@ -8,7 +8,7 @@ function build () {
   const now = manualClock()
   const sessions = new Sessions({ state: shared(now), timeoutMs: 60_000, maxSessions: 2, now })
   const ended: string[] = []
-  const stop = sessions.onEnd(({ id }, reason) => ended.push(`${id} ${reason}`))
+  const stop = sessions.on('ended', ({ id }, reason) => ended.push(`${id} ${reason}`))
   return { now, sessions, ended, stop }
 }
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { SpentTokens, type SpendingRequest } from '../../../src/auth/one-time-tokens.js'
+import { OneTimeTokens, type OneTimeRequest } from '../../../src/auth/one-time-tokens.js'
 import { Tickets } from '../../../src/auth/tickets.js'
 import { MemoryKeyValueStore, type MemoryKeyValueStoreOptions } from '../../../src/storage/memory/kv-store.js'
 import { manualClock, principal, refusal } from './helper.js'
@@ -7,12 +7,12 @@ import { manualClock, principal, refusal } from './helper.js'
 function build (options: MemoryKeyValueStoreOptions = {}) {
   const now = manualClock()
   const state = new MemoryKeyValueStore({ clock: now, ...options })
-  return { now, state, tickets: new Tickets({ state, now }), spent: new SpentTokens({ state, now }) }
+  return { now, state, tickets: new Tickets({ state, now }), oneTime: new OneTimeTokens({ state, now }) }
 }
 
 /** A request whose answer another process makes up from the first one's. */
-function asked<T> (key: string, run: () => Promise<T>): SpendingRequest<unknown> {
-  return { key, run, note: result => result, recall: note => ({ recalled: note }) }
+function asked<T> (key: string, run: () => Promise<T>): OneTimeRequest<unknown, unknown> {
+  return { key, run, record: result => result, replay: recorded => ({ recalled: recorded }) }
 }
 
 t.test('a ticket opens one socket of its tier', async t => {
@@ -26,7 +26,7 @@ t.test('a ticket opens one socket of its tier', async t => {
   t.equal(await tickets.take('x', 'agents'), undefined)
 })
 
-t.test('a ticket for another tier is spent and opens nothing', async t => {
+t.test('a ticket for another tier is oneTime and opens nothing', async t => {
   const tickets = build().tickets
   const { ticket } = await tickets.issue({ tier: 'agents', principal: principal() })
   t.equal(await tickets.take(ticket, 'dashboard'), undefined)
@@ -61,51 +61,51 @@ function pending<T> () {
   return { promise, resolve, reject }
 }
 
-t.test('a temporary token is spent by the first success', async t => {
-  const spent = build().spent
-  t.equal(await spent.once('t1', asked('a', async () => 1)), 1)
-  t.same(await refusal(() => spent.once('t1', asked('b', async () => 2))), used)
-  t.equal(await spent.once('t2', asked('b', async () => 2)), 2)
+t.test('a temporary token is oneTime by the first success', async t => {
+  const oneTime = build().oneTime
+  t.equal(await oneTime.use('t1', asked('a', async () => 1)), 1)
+  t.same(await refusal(() => oneTime.use('t1', asked('b', async () => 2))), used)
+  t.equal(await oneTime.use('t2', asked('b', async () => 2)), 2)
 })
 
 t.test('the same request gets the same answer for a minute', async t => {
-  const { spent, now } = build()
+  const { oneTime, now } = build()
   const answer = { token: 'x' }
-  await spent.once('t1', asked('a', async () => answer))
+  await oneTime.use('t1', asked('a', async () => answer))
   now.advance(59_999)
-  t.equal(await spent.once('t1', asked('a', async () => ({ token: 'y' }))), answer)
+  t.equal(await oneTime.use('t1', asked('a', async () => ({ token: 'y' }))), answer)
   now.advance(1)
-  t.same(await refusal(() => spent.once('t1', asked('a', async () => answer))), used)
+  t.same(await refusal(() => oneTime.use('t1', asked('a', async () => answer))), used)
   now.advance(14 * 60_000)
-  t.equal(await spent.once('t1', asked('a', async () => answer)), answer, 'by then the token itself has expired')
+  t.equal(await oneTime.use('t1', asked('a', async () => answer)), answer, 'by then the token itself has expired')
 })
 
 t.test('a failure spends nothing', async t => {
-  const spent = build().spent
-  await t.rejects(spent.once('t1', asked('a', async () => { throw new Error('later') })), { message: 'later' })
-  await t.rejects(spent.once('t1', asked('a', () => { throw new Error('at once') })), { message: 'at once' })
-  t.equal(await spent.once('t1', asked('b', async () => 2)), 2)
+  const oneTime = build().oneTime
+  await t.rejects(oneTime.use('t1', asked('a', async () => { throw new Error('later') })), { message: 'later' })
+  await t.rejects(oneTime.use('t1', asked('a', () => { throw new Error('at once') })), { message: 'at once' })
+  t.equal(await oneTime.use('t1', asked('b', async () => 2)), 2)
 })
 
 t.test('the same request at the same time runs once', async t => {
-  const spent = build().spent
+  const oneTime = build().oneTime
   const first = pending<number>()
-  const both = Promise.all([spent.once('t1', asked('a', () => first.promise)), spent.once('t1', asked('a', async () => 2))])
+  const both = Promise.all([oneTime.use('t1', asked('a', () => first.promise)), oneTime.use('t1', asked('a', async () => 2))])
   first.resolve(1)
   t.same(await both, [1, 1])
 })
 
 t.test('another request waits for the first and is then refused or runs', async t => {
-  const spent = build().spent
+  const oneTime = build().oneTime
   const first = pending<number>()
-  const good = spent.once('t1', asked('a', () => first.promise))
-  const late = refusal(() => spent.once('t1', asked('b', async () => 2)))
+  const good = oneTime.use('t1', asked('a', () => first.promise))
+  const late = refusal(() => oneTime.use('t1', asked('b', async () => 2)))
   first.resolve(1)
   t.equal(await good, 1)
   t.same(await late, used)
   const second = pending<number>()
-  const bad = t.rejects(spent.once('t2', asked('a', () => second.promise)))
-  const waiting = ['b', 'c'].map(key => spent.once('t2', asked(key, async () => key)))
+  const bad = t.rejects(oneTime.use('t2', asked('a', () => second.promise)))
+  const waiting = ['b', 'c'].map(key => oneTime.use('t2', asked(key, async () => key)))
   second.reject(new Error('no'))
   await bad
   t.equal(await waiting[0], 'b')
@@ -114,24 +114,24 @@ t.test('another request waits for the first and is then refused or runs', async 
 
 /** Two processes on the same store. */
 function buildTwo () {
-  const { now, state, spent: one } = build()
-  return { now, state, one, two: new SpentTokens({ state, now }) }
+  const { now, state, oneTime: one } = build()
+  return { now, state, one, two: new OneTimeTokens({ state, now }) }
 }
 
-t.test('what one process has spent is spent in all, and a repeat gets an answer made up from the first', async t => {
+t.test('what one process has oneTime is oneTime in all, and a repeat gets an answer made up from the first', async t => {
   const { now, one, two } = buildTwo()
-  t.equal(await one.once('t1', asked('a', async () => 1)), 1)
-  t.same(await two.once('t1', asked('a', async () => 2)), { recalled: 1 })
-  t.same(await refusal(() => two.once('t1', asked('b', async () => 2))), used)
+  t.equal(await one.use('t1', asked('a', async () => 1)), 1)
+  t.same(await two.use('t1', asked('a', async () => 2)), { recalled: 1 })
+  t.same(await refusal(() => two.use('t1', asked('b', async () => 2))), used)
   now.advance(60_000)
-  t.same(await refusal(() => two.once('t1', asked('a', async () => 2))), used)
+  t.same(await refusal(() => two.use('t1', asked('a', async () => 2))), used)
 })
 
 t.test('of two processes one runs a request, the other waits for it', async t => {
   const { one, two } = buildTwo()
   const first = pending<number>()
-  const running = one.once('t1', asked('a', () => first.promise))
-  const waiting = [two.once('t1', asked('a', async () => 2)), refusal(() => two.once('t1', asked('b', async () => 3)))]
+  const running = one.use('t1', asked('a', () => first.promise))
+  const waiting = [two.use('t1', asked('a', async () => 2)), refusal(() => two.use('t1', asked('b', async () => 3)))]
   setTimeout(() => first.resolve(1), 120)
   t.equal(await running, 1)
   t.same(await Promise.all(waiting), [{ recalled: 1 }, used])
@@ -140,8 +140,8 @@ t.test('of two processes one runs a request, the other waits for it', async t =>
 t.test('a failure at one process leaves the token to the others', async t => {
   const { one, two } = buildTwo()
   const first = pending<number>()
-  const failing = t.rejects(one.once('t1', asked('a', () => first.promise)), { message: 'no' })
-  const waiting = two.once('t1', asked('b', async () => 2))
+  const failing = t.rejects(one.use('t1', asked('a', () => first.promise)), { message: 'no' })
+  const waiting = two.use('t1', asked('b', async () => 2))
   setTimeout(() => first.reject(new Error('no')), 60)
   await failing
   t.equal(await waiting, 2)
@@ -149,16 +149,16 @@ t.test('a failure at one process leaves the token to the others', async t => {
 
 t.test('the token of a process that has ended can be used after a minute', async t => {
   const { now, one, two } = buildTwo()
-  one.once('t1', asked('a', () => new Promise(() => {}))).catch(() => {})
+  one.use('t1', asked('a', () => new Promise(() => {}))).catch(() => {})
   now.advance(60_000)
-  t.equal(await two.once('t1', asked('a', async () => 2)), 2)
+  t.equal(await two.use('t1', asked('a', async () => 2)), 2)
 })
 
 t.test('whoever waits too long for another process is refused', async t => {
   const { now, state, one } = buildTwo()
-  const two = new SpentTokens({ state, now, waitMs: 200 })
-  one.once('t1', asked('a', () => new Promise(() => {}))).catch(() => {})
-  t.match(await refusal(() => two.once('t1', asked('b', async () => 2))), { type: 'token-invalid', detail: 'This temporary token is being used' })
+  const two = new OneTimeTokens({ state, now, waitMs: 200 })
+  one.use('t1', asked('a', () => new Promise(() => {}))).catch(() => {})
+  t.match(await refusal(() => two.use('t1', asked('b', async () => 2))), { type: 'token-invalid', detail: 'This temporary token is in use' })
 })
 
 t.test('a store that goes away while a request runs takes back neither its result nor its failure', async t => {
@@ -167,11 +167,11 @@ t.test('a store that goes away while a request runs takes back neither its resul
   const flaky = new Proxy(state, {
     get: (target, name) => name === 'put' && isAway ? async () => { throw new Error('away') } : target[name as 'get'].bind(target)
   })
-  const spent = new SpentTokens({ state: flaky, now: Date.now })
-  t.equal(await spent.once('t1', asked('a', async () => { isAway = true; return 1 })), 1)
+  const oneTime = new OneTimeTokens({ state: flaky, now: Date.now })
+  t.equal(await oneTime.use('t1', asked('a', async () => { isAway = true; return 1 })), 1)
   isAway = false
-  await t.rejects(spent.once('t2', asked('a', async () => { isAway = true; throw new Error('no') })), { message: 'no' })
-  await t.rejects(spent.once('t3', asked('a', async () => 1)), { message: 'away' })
+  await t.rejects(oneTime.use('t2', asked('a', async () => { isAway = true; throw new Error('no') })), { message: 'no' })
+  await t.rejects(oneTime.use('t3', asked('a', async () => 1)), { message: 'away' })
 })
 
 t.test('of two processes that are shown a ticket one opens a socket', async t => {

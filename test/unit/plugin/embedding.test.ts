@@ -92,7 +92,7 @@ t.test('onRegister passes, refuses, or is given up', async t => {
     ['passes later', async () => { await pause(10) }, 200],
     ['refuses at once', () => { throw new Error('Not on my watch') }, 403, 'insufficient-permissions', /Not on my watch/],
     ['refuses later', async () => { throw new Error('Not on my watch') }, 403, 'insufficient-permissions', /Not on my watch/],
-    ['throws what is no error', () => Promise.reject(Object('text')) as Promise<void>, 403, 'insufficient-permissions', /Refused by the host/],
+    ['throws what is no error', () => Promise.reject(Object('text')) as Promise<void>, 403, 'insufficient-permissions', /host application refused/],
     ['hangs', never, 503, 'hook-failed', /in time/],
     ['changes what it was given', ({ registration }) => { registration.name = 'Changed' }, 200]
   ]

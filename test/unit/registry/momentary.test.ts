@@ -1,10 +1,10 @@
 import t from 'tap'
-import { momentary } from '../../../src/lib/per-millisecond-cache.js'
+import { perMillisecondCache } from '../../../src/registry/query.js'
 
 t.test('a text is made again when something has changed, or a millisecond later', async t => {
   const replica = { version: 1 }
   let made = 0
-  const text = momentary(replica, () => `text ${++made} of ${replica.version}`)
+  const text = perMillisecondCache(replica, () => `text ${++made} of ${replica.version}`)
   const start = Date.now()
   const first = text()
   // Only while the clock stands still can it be the same.

@@ -1,9 +1,9 @@
 import t from 'tap'
-import { PageCache } from '../../../src/registry/page-cache.js'
+import { VersionedCache } from '../../../src/registry/query.js'
 
 t.test('a text is made once for as long as nothing has changed', async t => {
   const replica = { version: 1 }
-  const pages = new PageCache(replica, 2)
+  const pages = new VersionedCache(replica, 2)
   let made = 0
   const make = () => `text ${++made}`
   t.equal(pages.get('a', make), 'text 1')

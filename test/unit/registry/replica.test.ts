@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
 import fc from 'fast-check'
-import { ChangeRing } from '../../../src/registry/changes.js'
-import { Digest, recordDigest } from '../../../src/registry/digest.js'
-import { Feed, scopeKey, type FeedScope } from '../../../src/registry/feed/change-log.js'
-import { count, matches, select, slice, type AgentFilter, type View } from '../../../src/registry/query.js'
-import { Replica } from '../../../src/registry/replica.js'
+import { Digest, recordDigest, Replica } from '../../../src/registry/replica.js'
+import { ChangeLog } from '../../../src/registry/feed/change-log.js'
+import { DeltaRenderer, scopeKey, type FeedScope } from '../../../src/registry/feed/delta.js'
+import { count, matches, select, slice, type AgentFilter } from '../../../src/registry/query.js'
+import type { View } from '../../../src/registry/render.js'
 import { isDiscoverable, statusOf, type AgentInfo } from '../../../src/protocol/schemas/agent.js'
 import { stateNames } from '../../../src/protocol/schemas/common.js'
 import type { AgentRecord, Change } from '../../../src/storage/agent-store.js'
@@ -147,18 +147,19 @@ t.test('a filter means all of its members', async t => {
   t.notOk(matches('full', agent, { status: 'dead' }))
 })
 
-t.test('the ring has the newest changes and knows which it has', async t => {
+t.test('the change log has the newest changes and knows which it has', async t => {
   t.doesNotThrow(() => fc.assert(fc.property(fc.integer({ min: 1, max: 20 }), fc.nat(60), fc.nat(100), fc.integer({ min: 1, max: 10 }), (size, pushed, newest, limit) => {
-    const ring = new ChangeRing({ size, newest })
+    const log = new ChangeLog(size)
+    log.reset(newest)
     const all: Change[] = Array.from({ length: pushed }, (_, index) => ({ n: newest + index + 1, event: 'state', id: 'x', before: null, after: null, reason: 'x' }))
-    for (const change of all) ring.push(change)
+    for (const change of all) log.push(change)
     const last = newest + pushed
     for (let n = newest - 2; n <= last + 2; n++) {
       const expected = n <= last && n >= last - Math.min(size, pushed)
-      if (ring.has(n) !== expected) return false
-      if (expected && !same(ring.after(n, limit), all.filter(change => change.n > n).slice(0, limit))) return false
+      if (log.has(n) !== expected) return false
+      if (expected && !same(log.after(n, limit), all.filter(change => change.n > n).slice(0, limit))) return false
     }
-    return ring.newest === last
+    return log.newest === last
   })))
 })
 
@@ -175,10 +176,10 @@ interface FeedChange { revision: string, op: string, agent_id: string, agent?: A
 t.test('who follows the feed of a scope knows what that scope finds', async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, fc.constantFrom(...scopes), (random, scope) => {
     const { model, replica, changes } = follow(random)
-    const feed = new Feed(replica)
+    const feed = new DeltaRenderer(replica)
     const known = new Map<string, string | undefined>()
-    const { changes: texts, to } = feed.batch(scope, 0, changes)
-    for (const { json } of texts) {
+    const { deltas, to } = feed.batch(scope, 0, changes)
+    for (const { json } of deltas) {
       const { op, agent_id: id, state, agent } = JSON.parse(json) as FeedChange
       if (op === 'put' ? agent!.agent_id !== id || agent!.state !== state : known.has(id) === false) return false
       if (op === 'remove') known.delete(id)
@@ -192,7 +193,7 @@ t.test('who follows the feed of a scope knows what that scope finds', async t =>
 function feedOf (...agents: AgentRecord[]) {
   const replica = new Replica()
   replica.load({ epoch: 'e', revision: 1, agents })
-  return new Feed(replica)
+  return new DeltaRenderer(replica)
 }
 
 t.test('a change looks to a reader like what it is to that reader', async t => {
@@ -251,11 +252,11 @@ t.test('a batch is cut by bytes, never to nothing, and says how far it goes', as
   const feed = feedOf()
   const scope: FeedScope = { view: 'full', filter: {} }
   const first = feed.batch(scope, 0, changes)
-  t.equal(first.to, first.changes.length)
+  t.equal(first.to, first.deltas.length)
   t.ok(first.to > 1 && first.to < 9)
   t.equal(feed.batch(scope, first.to, changes.slice(first.to)).to, 9)
   const huge = [{ ...changes[0]!, after: record('agent-one', { body: parse({ metadata: { big: ['x'.repeat(600_000)] } }, { maxRecordBytes: 1e6 }).body }) }]
-  t.equal(feed.batch(scope, 0, huge).changes.length, 1)
-  t.same(feed.batch({ view: 'full', filter: { agent_type: 'none' } }, 0, changes), { changes: [], to: 9 })
-  t.same(feed.batch(scope, 5, []), { changes: [], to: 5 })
+  t.equal(feed.batch(scope, 0, huge).deltas.length, 1)
+  t.same(feed.batch({ view: 'full', filter: { agent_type: 'none' } }, 0, changes), { deltas: [], to: 9 })
+  t.same(feed.batch(scope, 5, []), { deltas: [], to: 5 })
 })

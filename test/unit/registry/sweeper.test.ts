@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { problem } from '../../../src/errors.js'
 import { Registry } from '../../../src/registry/registry.js'
-import { Sweeper } from '../../../src/registry/lease-monitor.js'
+import { LeaseMonitor } from '../../../src/registry/lease-monitor.js'
 import { MemoryAgentStore, type MemoryAgentStoreOptions } from '../../../src/storage/memory/agent-store.js'
 import { registration, sleep, until } from '../../support/harness.js'
 import { rules } from './helper.js'
@@ -130,22 +130,22 @@ class SlowStore extends MemoryAgentStore {
 
 function start (t: Test, store: SlowStore) {
   const errors: unknown[] = []
-  const sweeper = new Sweeper({ store, leaseMs, cleanupIntervalMs: 60_000, onError: error => errors.push(error) })
-  sweeper.start()
-  t.teardown(() => sweeper.stop())
-  return { sweeper, errors }
+  const monitor = new LeaseMonitor({ store, leaseMs, cleanupIntervalMs: 60_000, onError: error => errors.push(error) })
+  monitor.start()
+  t.teardown(() => monitor.stop())
+  return { monitor, errors }
 }
 
 t.test('a slow store has one sweep at a time, and closing waits for it', async t => {
   const store = new SlowStore()
-  const { sweeper } = start(t, store)
+  const { monitor } = start(t, store)
   let open!: () => void
   store.gate = new Promise<void>(resolve => { open = resolve })
   await until(() => store.sweeps === 1)
   await sleep(200)
   t.equal(store.sweeps, 1)
   let stopped = false
-  const stopping = sweeper.stop().then(() => { stopped = true })
+  const stopping = monitor.stop().then(() => { stopped = true })
   await sleep(20)
   t.equal(stopped, false)
   open()
@@ -200,12 +200,12 @@ t.test('a store that is away is told once, however often it is asked', async t =
 
 t.test('while the store says that it is away nobody asks it, and the leases get that time', async t => {
   const store = new SlowStore()
-  const { sweeper } = start(t, store)
-  sweeper.available(false)
+  const { monitor } = start(t, store)
+  monitor.setAvailable(false)
   const sweeps = store.sweeps
   await sleep(200)
   t.equal(store.sweeps, sweeps)
-  sweeper.available(true, 12_345)
+  monitor.setAvailable(true, 12_345)
   await until(() => store.sweeps > sweeps)
   t.ok(store.extended.some(ms => ms >= 12_345))
 })

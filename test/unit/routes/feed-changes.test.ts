@@ -1,9 +1,9 @@
 import { request } from 'node:http'
 import t from 'tap'
-import { Readers, type Reader } from '../../../src/registry/feed/subscribers.js'
-import { Place } from '../../../src/registry/feed/position.js'
-import { FeedSource } from '../../../src/registry/feed/source.js'
-import type { FeedScope } from '../../../src/registry/feed/change-log.js'
+import { Subscribers, type Subscriber } from '../../../src/registry/feed/subscribers.js'
+import { FeedPosition } from '../../../src/registry/feed/cursor.js'
+import { Feed } from '../../../src/registry/feed/change-log.js'
+import type { FeedScope } from '../../../src/registry/feed/delta.js'
 import { Registry } from '../../../src/registry/registry.js'
 import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import { answerChecker, build, problemOf, registration, sleep, until, type Answer, type Harness, type Json } from '../../support/harness.js'
@@ -118,24 +118,24 @@ t.test('one change is looked at once for all who see the same, and wakes nobody 
   const registry = new Registry({ ...rules, store, leaseMs: 60_000, cleanupIntervalMs: 60_000, maxAgents: 100, ringSize: 100, hookTimeoutMs: 1000, hiddenFields: [], onError: error => { throw error } })
   await registry.open()
   t.teardown(() => registry.close())
-  const source = new FeedSource(registry)
-  const readers = new Readers({ source, bookmarkIntervalMs: 30_000, now: () => 0 })
-  t.teardown(() => readers.close())
-  registry.onChange(() => readers.changed())
+  const feed = new Feed(registry)
+  const subscribers = new Subscribers({ feed, bookmarkIntervalMs: 30_000, now: () => 0 })
+  t.teardown(() => subscribers.close())
+  registry.on('change', () => subscribers.changed())
   const woken: string[] = []
   const looked: FeedScope[] = []
-  const tellsAny = source.feed.tellsAny.bind(source.feed)
-  source.feed.tellsAny = (scope, changes) => {
+  const showsAny = feed.deltas.showsAny.bind(feed.deltas)
+  feed.deltas.showsAny = (scope, changes) => {
     looked.push(scope)
-    return tellsAny(scope, changes)
+    return showsAny(scope, changes)
   }
   for (let i = 0; i < 1000; i++) {
-    const place = new Place({ source, scope: { view: 'full', filter: { capabilities: [i % 2 ? 'cap odd' : 'cap even'] } }, position: 0 })
-    const reader: Reader = { place, pump () { woken.push(place.revision); readers.park(reader) } }
-    readers.add(reader)
-    readers.park(reader)
+    const position = new FeedPosition({ feed, scope: { view: 'full', filter: { capabilities: [i % 2 ? 'cap odd' : 'cap even'] } }, position: 0 })
+    const subscriber: Subscriber = { position, pump () { woken.push(position.revision); subscribers.park(subscriber) } }
+    subscribers.add(subscriber)
+    subscribers.park(subscriber)
   }
-  t.equal(readers.size, 1000)
+  t.equal(subscribers.size, 1000)
   await registry.register(registry.parse(registration('agent-one')), { kind: 'owner' }, null)
   await new Promise(setImmediate)
   t.strictSame([looked.length, woken.length], [2, 0])

@@ -124,8 +124,8 @@ t.test('a temporary token whose key is configured no more registers nothing', as
   const [before, after] = [await make([keys.plain]), await make([keys.other])]
   const { temp_token: token } = await before.authority.requestTempToken({ agentId: 'agent-one', agentType: 'testing', agentKey: keys.plain, address: '192.0.2.1' })
   const principal = await after.authority.authenticate(token)
-  t.equal(await refusal(after.membership.join(after.registry.parse(agent()), principal)), 'token-invalid')
-  t.equal(await refusal(after.membership.expelByKey('agent-one', principal)), 'token-invalid')
+  t.equal(await refusal(after.enrollment.register(after.registry.parse(agent()), principal)), 'token-invalid')
+  t.equal(await refusal(after.enrollment.evictByKey('agent-one', principal)), 'token-invalid')
 })
 
 function hostPrincipal (more: Partial<Principal>): Principal {

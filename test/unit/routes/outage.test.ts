@@ -130,7 +130,7 @@ t.test('health, readiness, the dashboard and Prometheus say why; the address of 
   t.match((await registry.get('/metrics', admin)).text, /^agent_registry_store_up 1$/m)
   store.leave()
   const health = await registry.get('/health')
-  t.match(health, { status: 200, body: { status: 'degraded', reason: /cannot be reached since \d{4}-.*Z/ } })
+  t.match(health, { status: 200, body: { status: 'degraded', reason: /unavailable since \d{4}-.*Z/ } })
   t.notOk(health.text.includes('10.1.2.3'))
   t.match(await registry.get('/health/ready'), { status: 503, body: { status: 'storage-unavailable' } })
   t.match(await registry.get('/health/live'), { status: 200, body: { status: 'live' } })

@@ -15,7 +15,7 @@ type Registering = Parameters<typeof openRegistry>[0]
 async function openSearch (t: Test, more: Partial<SearchOptions> = {}, registering: Registering = {}) {
   const { registry, add } = await openRegistry(registering)
   const errors: unknown[] = []
-  const search = new Search({ replica: registry.replica, onDifference: listener => registry.onDifference(listener), hookTimeoutMs: 500, onError: error => { errors.push(error) }, ...more })
+  const search = new Search({ replica: registry.replica, onDifference: listener => registry.on('difference', listener), hookTimeoutMs: 500, onError: error => { errors.push(error) }, ...more })
   search.open()
   t.teardown(async () => { search.close(); await registry.close() })
   const find = async (query: string, request: Partial<SearchRequest> = {}) =>
@@ -27,7 +27,7 @@ async function openSearch (t: Test, more: Partial<SearchOptions> = {}, registeri
 t.test('what was registered before and after is found, and nothing else', async t => {
   const { registry, add } = await openRegistry()
   await add('before-one', { name: 'Weather maps' })
-  const search = new Search({ replica: registry.replica, onDifference: listener => registry.onDifference(listener), hookTimeoutMs: 500, onError: () => {} })
+  const search = new Search({ replica: registry.replica, onDifference: listener => registry.on('difference', listener), hookTimeoutMs: 500, onError: () => {} })
   search.open()
   t.teardown(async () => { search.close(); await registry.close() })
   await add('after-one', { name: 'Weather alerts' })
