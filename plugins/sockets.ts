@@ -1,5 +1,5 @@
 import { Admission } from '../src/limits/admission.js'
-import { isImpostor } from '../src/auth/peer-names.js'
+import { isImpostor } from '../src/auth/rights.js'
 import type { Principal } from '../src/auth/principal.js'
 import type { Core } from '../src/core.js'
 import type { DataFrameType } from '../src/dashboard/frame.js'

@@ -1,5 +1,4 @@
-import { KeptSecrets } from './auth/persisted-secrets.js'
-import { KeyRing } from './auth/keys.js'
+import { KeptSecrets, KeyRing } from './auth/keys.js'
 import { KeyValueReplica } from './storage/kv-replica.js'
 import type { ResolvedOptions } from './options.js'
 import { Registry } from './registry/registry.js'

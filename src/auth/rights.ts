@@ -79,3 +79,8 @@ function matchesPeerChannel (entry: string, channel: string): boolean {
   if (stars === '') return entry === channel
   return channel.length > prefix.length && channel.startsWith(prefix) && (stars === '**' || !channel.includes('/', prefix.length))
 }
+
+/** Whether a peer bears the name of an agent that did not give it that: it may have registered after the token was made. */
+export function isImpostor ({ type, subject, agentId }: Principal, isRegistered: (agentId: string) => boolean): boolean {
+  return type === 'peer' && agentId !== subject && isRegistered(subject)
+}

@@ -1,6 +1,5 @@
-import { isImpostor } from '../auth/peer-names.js'
+import { isImpostor, mayParticipate, peerIdOf } from '../auth/rights.js'
 import type { Principal } from '../auth/principal.js'
-import { mayParticipate, peerIdOf } from '../auth/rights.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import type { TierHandshake, UpgradeCredentials } from './handshake.js'

@@ -1,6 +1,5 @@
 import t from 'tap'
-import { AdminAccount } from '../../../src/auth/admin-account.js'
-import { PasswordHasher } from '../../../src/auth/passwords.js'
+import { AdminAccount, PasswordHasher } from '../../../src/auth/passwords.js'
 import { admin, agentKey, buildAuthority, cheapCost, hmacSigner, login, principal, refusal } from './helper.js'
 import type { Principal } from '../../../src/auth/principal.js'
 

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Attempts, type AttemptTarget } from '../../../src/auth/attempts.js'
-import { KeptSecrets } from '../../../src/auth/persisted-secrets.js'
+import { KeptSecrets } from '../../../src/auth/keys.js'
 import { Revocations, type Revoked } from '../../../src/auth/revocations.js'
 import { Sessions } from '../../../src/auth/sessions.js'
 import { KeyValueReplica } from '../../../src/storage/kv-replica.js'

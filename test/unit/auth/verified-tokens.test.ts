@@ -1,5 +1,5 @@
 import t from 'tap'
-import { VerifiedTokens } from '../../../src/auth/verified-tokens.js'
+import { VerifiedTokens } from '../../../src/auth/tokens.js'
 import type { Principal } from '../../../src/auth/principal.js'
 
 const bearer = (subject: string): Principal => ({

@@ -1,6 +1,5 @@
 import t from 'tap'
-import { createFrameRates, rateKeyOf } from '../../../src/limits/frame-rate.js'
-import { InboundRate } from '../../../src/limits/inbound-rate.js'
+import { createFrameRates, rateKeyOf, InboundRate } from '../../../src/limits/frame-rate.js'
 import { SharedBuckets } from '../../../src/limits/keyed-buckets.js'
 import { resolveOptions } from '../../../src/options.js'
 import { manualClock, principal, start } from '../auth/helper.js'
