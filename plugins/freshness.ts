@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { problem, validationFailed, type ProblemError } from '../src/errors.js'
-import { jittered, retryAfter } from '../src/lib/jitter.js'
+import { problem, validationFailed, type ProblemError, retryAfter } from '../src/errors.js'
+import { jittered } from '../src/lib/jitter.js'
 import type { Registry } from '../src/registry/registry.js'
 import { headerOf } from '../src/http/guard.js'
 

@@ -1,6 +1,6 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
-import { isAway, isProblem, problem, problemTypes, type ProblemError, type ProblemType } from '../src/errors.js'
-import { jittered, retryAfter } from '../src/lib/jitter.js'
+import { isAway, isProblem, problem, problemTypes, type ProblemError, type ProblemType, retryAfter } from '../src/errors.js'
+import { jittered } from '../src/lib/jitter.js'
 
 const storageRetryMs = 2_000
 

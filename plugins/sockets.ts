@@ -1,6 +1,6 @@
 import { Admission } from '../src/limits/admission.js'
 import { isImpostor } from '../src/auth/rights.js'
-import type { Principal } from '../src/auth/principal.js'
+import type { Principal } from '../src/protocol/principal.js'
 import type { Core } from '../src/core.js'
 import type { DataFrameType } from '../src/dashboard/frame.js'
 import { Subscribers } from '../src/registry/feed/subscribers.js'

@@ -1,17 +1,15 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply } from 'fastify'
 import type { Sockets } from '../plugins/sockets.js'
-import type { Principal } from '../src/auth/principal.js'
+import type { Principal } from '../src/protocol/principal.js'
 import type { Core } from '../src/core.js'
 import { sendJson } from '../src/http/entity-tags.js'
 import { EventStream, eventsEncoding } from '../src/http/event-stream.js'
 import { guard, headerOf } from '../src/http/guard.js'
 import { changesEncoding, LongPoll, readChanges } from '../src/http/long-poll.js'
 import { jittered } from '../src/lib/jitter.js'
+import { answers, ChangesAnswer, ChangesQuery, EventsAnswer, EventsQuery, Problem } from '../src/protocol/schemas/rest.js'
 import { Cursor, FeedPosition } from '../src/registry/feed/cursor.js'
-import { ChangesAnswer, ChangesQuery, EventsAnswer, EventsQuery } from '../src/protocol/schemas/feed.js'
-import { answers, Problem } from '../src/protocol/schemas/rest.js'
-
 const tags = ['agents']
 const view = 'full'
 /** Spreads the requests of clients whose polls ended in the same instant. */

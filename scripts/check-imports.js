@@ -40,13 +40,7 @@ const composers = new Set(['plugin.ts', 'server'])
 const pending = new Set([
   'core.ts',
   'foundation.ts',
-  'auth → auth',
-  'auth → messaging',
-  'options.ts → auth',
-  'options.ts → dashboard',
-  'options.ts → search',
   'options.ts → storage',
-  'protocol → messaging',
   'sockets → sockets'
 ])
 

@@ -98,17 +98,23 @@ export function validationFailed (errors: FieldError[]): ProblemError {
   return problem('validation-failed', detail, { members: { errors } })
 }
 
-/** Refuses a second try for `retryAfterMs`; `Retry-After` is rounded up, so that an obedient client is never early. */
+/**
+ * Extras of a problem that name the time after which to try again: the header `Retry-After` and the member `retry_after`.
+ * Seconds are rounded up, so that a client that obeys them is never early.
+ */
+export function retryAfter (ms: number): Required<ProblemExtras> {
+  const seconds = Math.max(1, Math.ceil(ms / 1000))
+  return { members: { retry_after: seconds }, headers: { 'retry-after': String(seconds) } }
+}
+
+/** A rate or quota is used up for `retryAfterMs`. */
 export function tooMany (type: 'rate-limit-exceeded' | 'quota-exceeded', detail: string, retryAfterMs: number): ProblemError {
-  const seconds = Math.max(1, Math.ceil(retryAfterMs / 1000))
-  return problem(type, detail, { members: { retry_after: seconds }, headers: { 'retry-after': String(seconds) } })
+  return problem(type, detail, retryAfter(retryAfterMs))
 }
 
 /** Wrong plugin options or environment variables: the start is refused with every finding in the message. */
 export const OptionsError = createError('AGENT_REGISTRY_INVALID_OPTIONS', 'Invalid options: %s', 500)
 export const AlreadyRegisteredError = createError('AGENT_REGISTRY_ALREADY_REGISTERED', "The decorator '%s' is taken: give this registry another 'decorateAs'", 500)
-/** Thrown by a hook of the host that did not settle in time. */
-export const HookTimeoutError = createError('AGENT_REGISTRY_HOOK_TIMEOUT', "The hook '%s' did not answer within %s ms", 503)
 /** No vector could be made of a text; search goes on without it. */
 export const EmbeddingError = createError('AGENT_REGISTRY_EMBEDDING_FAILED', 'No embedding: %s', 503)
 /** A store that cannot be used as it is, and was left as it is. */

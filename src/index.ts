@@ -10,7 +10,7 @@ export type { HostDirect, HostReply, HostRequest, SendOptions } from './messagin
 export type { Sent } from './messaging/direct/direct.js'
 export type { ChannelMessage, MessageListener } from './messaging/host-listener.js'
 export type { AgentRegistryOptions, AuthenticateHook, AuthorizePublishHook, AuthorizeSubscribeHook, ChannelHookContext, OnRegisterHook, PublicViewHook, RegisterHookContext } from './options.js'
-export type { Principal, Role, TokenType } from './auth/principal.js'
+export type { Principal, Role, TokenType } from './protocol/principal.js'
 export type { AgentFilter } from './registry/query.js'
 export type { RegistryEvent, RegistryEvents } from './registry/registry.js'
 export type { AgentInfo, AgentMetrics, AgentRegistration, RegistrationBody, RegistrationResponse } from './protocol/schemas/agent.js'

@@ -1,13 +1,12 @@
 import { Type, type Static, type TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { Cluster, Redis } from 'ioredis'
-import { AlertRuleInput } from './dashboard/alert-rules.js'
 import { OptionsError } from './errors.js'
 import type { AgentRegistration } from './protocol/schemas/agent.js'
-import type { EmbedHook } from './search/embedder.js'
+import { AlertRuleInput } from './protocol/schemas/dashboard.js'
 import type { KeyValueStore } from './storage/kv-store.js'
 import type { AgentStore } from './storage/agent-store.js'
-import type { Principal } from './auth/principal.js'
+import type { Principal } from './protocol/principal.js'
 import { PeerChannels, PeerPermissions } from './protocol/schemas/peers.js'
 
 /**
@@ -82,6 +81,8 @@ const AgentKey = Type.Object({
   maxAgents: Type.Optional(Type.Integer({ minimum: 1 }))
 }, { additionalProperties: false })
 
+/** Returns one vector for each text, in the same order, all of the same length. */
+export type EmbedHook = (texts: string[]) => Array<ArrayLike<number>> | Promise<Array<ArrayLike<number>>>
 /** What `onRegister` is told of a registration that is about to be stored. */
 export interface RegisterHookContext { registration: AgentRegistration, principal: Principal | null }
 /** Runs before a registration is stored; a throw refuses it (403), a timeout refuses it (503). */

@@ -1,6 +1,6 @@
 import { isWithin, matchesPattern } from '../lib/pattern-trie.js'
 import type { Action, Grant } from '../protocol/schemas/messaging.js'
-import type { Principal } from './principal.js'
+import type { Principal } from '../protocol/principal.js'
 
 const channelActions = ['subscribe', 'publish', 'presence', 'history'] as const
 const userPrefix = 'user-'

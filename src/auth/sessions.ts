@@ -6,7 +6,7 @@ import { ExpiringMap } from '../lib/expiring-map.js'
 import type { KeyValueReplica } from '../storage/kv-replica.js'
 import type { Attempts } from './attempts.js'
 import type { PasswordHasher } from './passwords.js'
-import type { AuthEventListener, Principal } from './principal.js'
+import type { AuthEventListener, Principal } from '../protocol/principal.js'
 
 /** The session of an admin. `expiresAt` is in epoch milliseconds. */
 export interface Session {

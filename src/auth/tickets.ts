@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { problem } from '../errors.js'
 import type { Clock } from '../lib/clock.js'
 import type { KeyValueStore } from '../storage/kv-store.js'
-import type { Principal } from './principal.js'
+import type { Principal } from '../protocol/principal.js'
 
 export type TicketTier = 'public' | 'agents' | 'dashboard'
 /** `expires_in` is in seconds. */

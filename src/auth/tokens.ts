@@ -3,7 +3,7 @@ import { problem, type ProblemError } from '../errors.js'
 import { Claims, isClaims } from '../protocol/schemas/claims.js'
 import type { Grant } from '../protocol/schemas/messaging.js'
 import type { Clock } from '../lib/clock.js'
-import type { Principal, Role, TokenType } from './principal.js'
+import type { Principal, Role, TokenType } from '../protocol/principal.js'
 import type { PeerTokenBody } from '../protocol/schemas/peers.js'
 
 /** Signs, and checks signature and algorithm; every claim is checked here. `verify` throws when they are wrong. */

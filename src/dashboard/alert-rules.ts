@@ -1,31 +1,12 @@
-import { Type, type Static } from '@sinclair/typebox'
 import { OptionsError } from '../errors.js'
-import { AlertSeverity } from '../protocol/schemas/dashboard.js'
+import { AlertRuleInput, type AlertMetric, type Comparison } from '../protocol/schemas/dashboard.js'
 import { fieldErrors } from '../protocol/validation.js'
-import { alertMetrics, type AlertMetric } from './alert-snapshot.js'
 
 export const severities = ['critical', 'warning', 'info'] as const
 export type AlertSeverity = typeof severities[number]
 
 const minutes = 60_000
 const cooldowns: Record<AlertSeverity, number> = { critical: 5 * minutes, warning: 15 * minutes, info: 60 * minutes }
-
-/** A rule as an option: what may be left out has a default. */
-export const AlertRuleInput = Type.Object({
-  id: Type.String({ minLength: 1, maxLength: 64, description: 'The id of a built-in rule replaces it' }),
-  type: Type.String({ minLength: 1, maxLength: 64, description: 'Of all rules of a type, only the most severe that applies is raised' }),
-  metric: Type.Union(alertMetrics.map(name => Type.Literal(name))),
-  comparison: Type.Optional(Type.Union(['>', '>=', '<', '<=', '='].map(sign => Type.Literal(sign)), { default: '>' })),
-  threshold: Type.Union([Type.Number(), Type.String({ maxLength: 64 })], { description: 'Response times in seconds, rates from 0 to 1, resources in percent; text with `=` only' }),
-  forMs: Type.Optional(Type.Integer({ minimum: 0, default: 0, description: 'How long it must apply without a break' })),
-  severity: Type.Optional(AlertSeverity),
-  cooldownMs: Type.Optional(Type.Integer({ minimum: 0, description: 'Least time between two alerts of this rule; default by severity: 5, 15 and 60 minutes' })),
-  title: Type.Optional(Type.String({ maxLength: 200 })),
-  message: Type.String({ minLength: 1, maxLength: 500, description: '`{value}`, `{percent}`, `{threshold}` and the names of details are filled in' })
-}, { additionalProperties: false })
-export type AlertRuleInput = Omit<Static<typeof AlertRuleInput>, 'metric' | 'comparison'> & { metric: AlertMetric, comparison?: Comparison }
-
-export type Comparison = '>' | '>=' | '<' | '<=' | '='
 
 /** When to raise which alert. */
 export interface AlertRule {

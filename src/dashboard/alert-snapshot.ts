@@ -1,16 +1,7 @@
+import type { AlertMetric } from '../protocol/schemas/dashboard.js'
 import type { AgentsHealth, HealthData } from './health.js'
 import type { MonitoringData } from './monitoring.js'
 import type { Scalar } from './redact.js'
-
-/** What rules can be about. */
-export const alertMetrics = [
-  'avg_response_time', 'error_rate', 'total_requests',
-  'registry_avg_response_time', 'registry_error_rate', 'registry_total_requests',
-  'agents_total', 'agents_active', 'agents_ratio', 'agents_condition',
-  'storage_status', 'ai_status', 'system_status',
-  'cpu', 'memory', 'storage', 'network'
-] as const
-export type AlertMetric = typeof alertMetrics[number]
 
 /** What rules are evaluated on. A metric that says nothing yet is undefined, and no rule about it applies. */
 export interface AlertSnapshot {

@@ -1,4 +1,4 @@
-import type { AuthEvent, AuthEventType } from '../auth/principal.js'
+import type { AuthEvent, AuthEventType } from '../protocol/principal.js'
 import type { Clock } from '../lib/clock.js'
 import type { Log } from '../foundation.js'
 import type { LogInput, LogLevel, LogRing } from './logs.js'

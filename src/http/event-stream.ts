@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import type { Principal } from '../auth/principal.js'
+import type { Principal } from '../protocol/principal.js'
 import { jittered } from '../lib/jitter.js'
 import type { LongRequest, LongRequests } from '../limits/long-requests.js'
 import type { Cursor } from '../registry/feed/cursor.js'

@@ -1,7 +1,7 @@
 import type { FastifyRequest, preValidationAsyncHookHandler } from 'fastify'
 import { problem } from '../errors.js'
 import type { Authority, CheckOptions } from '../auth/authority.js'
-import type { Principal, TokenType } from '../auth/principal.js'
+import type { Principal, TokenType } from '../protocol/principal.js'
 import type { Heartbeat } from '../storage/agent-store.js'
 
 declare module 'fastify' {

@@ -1,4 +1,4 @@
-import type { Principal } from '../auth/principal.js'
+import type { Principal } from '../protocol/principal.js'
 import { tokenInvalid } from '../auth/tokens.js'
 import type { LongRequest, LongRequests } from '../limits/long-requests.js'
 import type { FeedPosition } from '../registry/feed/cursor.js'

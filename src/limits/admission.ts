@@ -1,6 +1,5 @@
 import type { Clock } from '../lib/clock.js'
-import { problem, type ProblemError } from '../errors.js'
-import { retryAfter } from '../lib/jitter.js'
+import { problem, type ProblemError, retryAfter } from '../errors.js'
 import { TokenBucket } from '../lib/token-bucket.js'
 
 const maxRetryMs = 30_000

@@ -1,4 +1,4 @@
-import type { Principal } from '../auth/principal.js'
+import type { Principal } from '../protocol/principal.js'
 import type { Clock } from '../lib/clock.js'
 import type { ResolvedOptions } from '../options.js'
 import { SharedBuckets, type BucketRate, type SharedBucket } from './keyed-buckets.js'

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { problem } from '../errors.js'
+import { problem, retryAfter } from '../errors.js'
 import { addressKey } from '../lib/address.js'
-import { jittered, retryAfter } from '../lib/jitter.js'
+import { jittered } from '../lib/jitter.js'
 import { Multiset } from '../lib/multiset.js'
 
 /** The part of a principal that limits need. `expiresAt` is in epoch seconds; null if the principal does not expire. */

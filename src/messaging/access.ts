@@ -1,7 +1,7 @@
-import { HookTimeoutError, problem, type ProblemError } from '../errors.js'
+import { problem, type ProblemError } from '../errors.js'
 import type { AuthorizePublishHook, AuthorizeSubscribeHook } from '../options.js'
 import { shownName, shownPattern } from '../protocol/channel-names.js'
-import { callHook } from '../protocol/hooks.js'
+import { callHook, HookTimeoutError } from '../lib/hook-timeout.js'
 import type { Action } from '../protocol/schemas/messaging.js'
 import type { Sender } from './peer.js'
 

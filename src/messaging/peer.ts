@@ -1,4 +1,4 @@
-import type { Principal } from '../auth/principal.js'
+import type { Principal } from '../protocol/principal.js'
 import type { Rights } from '../auth/rights.js'
 import { Multimap } from '../lib/multimap.js'
 import type { Dialect } from '../protocol/channel-names.js'

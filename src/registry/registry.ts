@@ -1,12 +1,12 @@
-import { EventEmitter } from 'node:events'
-import { HookTimeoutError, problem, tooMany, validationFailed } from '../errors.js'
+import { problem, tooMany, validationFailed } from '../errors.js'
 import { Emitter } from '../lib/emitter.js'
+import { callHook, HookTimeoutError } from '../lib/hook-timeout.js'
 import { mergePatch } from '../lib/json.js'
+import { EventEmitter } from 'node:events'
 import type { OnRegisterHook, PublicViewHook } from '../options.js'
-import { callHook } from '../protocol/hooks.js'
 import type { AgentInfo, AgentRegistration } from '../protocol/schemas/agent.js'
 import type { AgentState } from '../protocol/schemas/common.js'
-import type { Principal } from '../auth/principal.js'
+import type { Principal } from '../protocol/principal.js'
 import type {
   AgentRecord, AgentStore, Change, ChangeEvent, Claim, Difference, Outcome, RecordContent, ReportCommand, Heartbeat, StateCommand, StoreSnapshot
 } from '../storage/agent-store.js'

@@ -1,11 +1,9 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { EmbeddingError } from '../errors.js'
-import { callHook } from '../protocol/hooks.js'
+import type { EmbedHook } from '../options.js'
+import { callHook } from '../lib/hook-timeout.js'
 import { LruMap } from '../lib/lru.js'
-
-/** Returns one vector for each text, in the same order, all of the same length. */
-export type EmbedHook = (texts: string[]) => Array<ArrayLike<number>> | Promise<Array<ArrayLike<number>>>
 
 export interface EmbedderOptions {
   embed: EmbedHook

@@ -1,12 +1,13 @@
 import type { AgentInfo, AgentMetrics } from '../protocol/schemas/agent.js'
 import type { SearchRequest, SearchResult } from '../protocol/schemas/search.js'
 import type { AgentRecord, Difference } from '../storage/agent-store.js'
-import { callHook } from '../protocol/hooks.js'
+import { callHook } from '../lib/hook-timeout.js'
 import { type AgentFilter, matches } from '../registry/query.js'
 import { isPublic, type Replica } from '../registry/replica.js'
-import { Embedder, type EmbedHook } from './embedder.js'
-import { fieldsOf, TextIndex, embeddedText, type Fields } from './text-index.js'
-import { VectorIndexer, VectorIndex } from './vectors.js'
+import type { EmbedHook } from '../options.js'
+import { Embedder } from './embedder.js'
+import { embeddedText, type Fields, fieldsOf, TextIndex } from './text-index.js'
+import { VectorIndex, VectorIndexer } from './vectors.js'
 
 export interface SearchOptions {
   replica: Replica

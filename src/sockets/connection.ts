@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { Principal } from '../auth/principal.js'
+import type { Principal } from '../protocol/principal.js'
 import { closeCodes, type ErrorCode, v1Code } from '../protocol/codes.js'
 import type { Peer } from '../messaging/peer.js'
 import type { Dialect } from '../protocol/channel-names.js'

@@ -1,5 +1,5 @@
 import { isProblem } from '../errors.js'
-import type { Principal } from '../auth/principal.js'
+import type { Principal } from '../protocol/principal.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import { isFrameLike, PoisonousFrame, type Frame } from '../protocol/parse.js'

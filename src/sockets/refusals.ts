@@ -1,4 +1,4 @@
-import type { Principal } from '../auth/principal.js'
+import type { Principal } from '../protocol/principal.js'
 import type { Connection } from './connection.js'
 import type { SocketServices } from './services.js'
 

@@ -1,5 +1,5 @@
 import { isImpostor, mayParticipate, peerIdOf } from '../auth/rights.js'
-import type { Principal } from '../auth/principal.js'
+import type { Principal } from '../protocol/principal.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import type { TierHandshake, UpgradeCredentials } from './handshake.js'

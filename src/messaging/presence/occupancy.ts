@@ -1,4 +1,4 @@
-import type { Principal } from '../../auth/principal.js'
+import type { Principal } from '../../protocol/principal.js'
 import type { MessageBroker } from '../../storage/message-broker.js'
 import type { Deadline, Deadlines } from '../../lib/deadlines.js'
 import type { Peer } from '../peer.js'

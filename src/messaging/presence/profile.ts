@@ -1,4 +1,4 @@
-import type { Principal } from '../../auth/principal.js'
+import type { Principal } from '../../protocol/principal.js'
 import type { AgentRecord } from '../../storage/agent-store.js'
 
 export type Metadata = Readonly<Record<string, unknown>>

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { AdminAccount, PasswordHasher } from '../../../src/auth/passwords.js'
 import { admin, agentKey, buildAuthority, cheapCost, hmacSigner, login, principal, refusal } from './helper.js'
-import type { Principal } from '../../../src/auth/principal.js'
+import type { Principal } from '../../../src/protocol/principal.js'
 
 const tokenInvalid = { type: 'token-invalid', status: 401, detail: 'Invalid or expired token' }
 const sessionInvalid = { type: 'session-invalid', status: 401, detail: 'Admin session validation failed' }

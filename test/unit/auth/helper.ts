@@ -11,7 +11,7 @@ import { Tokens, type Signer } from '../../../src/auth/tokens.js'
 import type { Clock } from '../../../src/lib/clock.js'
 import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
 import type { KeyValueStore } from '../../../src/storage/kv-store.js'
-import type { Principal } from '../../../src/auth/principal.js'
+import type { Principal } from '../../../src/protocol/principal.js'
 
 export const start = Date.UTC(2030, 0, 1) + 250
 

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { VerifiedTokens } from '../../../src/auth/tokens.js'
-import type { Principal } from '../../../src/auth/principal.js'
+import type { Principal } from '../../../src/protocol/principal.js'
 
 const bearer = (subject: string): Principal => ({
   type: 'user', role: 'user', subject, agentId: null, incarnation: null, tokenId: subject, sessionId: null, expiresAt: 1, scopes: [], keyDigest: null

@@ -1,5 +1,6 @@
 import t from 'tap'
-import { defaultAlertRules, resolveAlertRules, type AlertRule, type AlertRuleInput } from '../../../src/dashboard/alert-rules.js'
+import { defaultAlertRules, resolveAlertRules, type AlertRule } from '../../../src/dashboard/alert-rules.js'
+import type { AlertRuleInput } from '../../../src/protocol/schemas/dashboard.js'
 import { alertSnapshot } from '../../../src/dashboard/alert-snapshot.js'
 import { Alerts, type Alert } from '../../../src/dashboard/alerts.js'
 import { frameText } from '../../../src/dashboard/frame.js'

@@ -1,4 +1,4 @@
-import type { Principal } from '../../../src/auth/principal.js'
+import type { Principal } from '../../../src/protocol/principal.js'
 import { problem } from '../../../src/errors.js'
 import type { AppendCommand, Appended, BrokerListener, LogPage, LogPosition } from '../../../src/storage/message-broker.js'
 import { MemoryMessageBroker } from '../../../src/storage/memory/message-broker.js'

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import type { ProblemError } from '../../../src/errors.js'
-import type { Principal } from '../../../src/auth/principal.js'
+import type { Principal } from '../../../src/protocol/principal.js'
 import { parseRegistration, type RegistrationRules } from '../../../src/registry/registration.js'
 import type { AgentState } from '../../../src/protocol/schemas/common.js'
 import { stateNames } from '../../../src/protocol/schemas/common.js'

@@ -1,6 +1,7 @@
 import t from 'tap'
-import { Embedder, type EmbedHook } from '../../../src/search/embedder.js'
-import { VectorIndexer, VectorIndex } from '../../../src/search/vectors.js'
+import type { EmbedHook } from '../../../src/options.js'
+import { Embedder } from '../../../src/search/embedder.js'
+import { VectorIndex, VectorIndexer } from '../../../src/search/vectors.js'
 import { manualEmbed, until } from './helper.js'
 
 const all = { limit: 10, minSimilarity: -1, accept: () => true }

@@ -1,4 +1,4 @@
-import type { Grant } from '../protocol/schemas/messaging.js'
+import type { Grant } from './schemas/messaging.js'
 
 /** Kinds of token. Every endpoint and socket lists the kinds that it accepts. */
 export type TokenType = 'temp' | 'agent' | 'user' | 'admin' | 'peer'

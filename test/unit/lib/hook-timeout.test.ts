@@ -1,5 +1,5 @@
 import t from 'tap'
-import { callHook } from '../../src/protocol/hooks.js'
+import { callHook } from '../../../src/lib/hook-timeout.js'
 
 t.test('a hook answers at once or later', async t => {
   t.equal(await callHook('embed', 1000, () => 1), 1)
