@@ -1,4 +1,4 @@
-// Servers with sockets and nothing else: ws by itself, and behind a @fastify/websocket route.
+// Servers with sockets only: ws by itself, and behind a @fastify/websocket route.
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import fastifyWebsocket from '@fastify/websocket'
@@ -8,20 +8,20 @@ import { WebSocketServer, type WebSocket } from 'ws'
 export const host = '127.0.0.1'
 
 export type OnSocket = (socket: WebSocket) => void
-export interface Bare { port: number, clients: Set<WebSocket> }
+export interface BareServer { port: number, clients: Set<WebSocket> }
 
 export async function listen (server: Server): Promise<number> {
   await new Promise<void>(resolve => { server.listen(0, host, resolve) })
   return (server.address() as AddressInfo).port
 }
 
-export async function withWs (onSocket: OnSocket): Promise<Bare> {
+export async function startWs (onSocket: OnSocket): Promise<BareServer> {
   const server = createServer()
   const { clients } = new WebSocketServer({ server }).on('connection', onSocket)
   return { port: await listen(server), clients }
 }
 
-export async function withRoute (onSocket: OnSocket): Promise<Bare> {
+export async function startRoute (onSocket: OnSocket): Promise<BareServer> {
   const app = fastify()
   await app.register(fastifyWebsocket)
   app.get('/', { websocket: true }, onSocket)

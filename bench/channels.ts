@@ -1,18 +1,18 @@
-// What it costs the server to bring what one client publishes to the subscribers of a channel.
-import { Contestant, interleave, number, us } from './contest.js'
-import type { Heard, SayWish, SpeakerWish } from './crowd.js'
-import { channel, type DialectName } from './dialects.js'
-import { cost as figure, seconds, type Row } from './rounds.js'
+// CPU of the server per delivery of a message that one client publishes to the subscribers of a channel.
+import { channel, type ClientProtocolName } from './client-protocols.js'
+import type { Delivery, PublishCommand, PublisherCommand } from './load-generator.js'
+import { cost, number, seconds, us, type Row } from './report.js'
 import type { OurSetup } from './socket-ours.js'
 import type { ServerKind } from './socket-server.js'
 import { median } from './statistics.js'
+import { interleave, Target } from './targets.js'
 
 const subscribers = 100
 const frameBytes = 241
-/** Timestamps and offsets are not always as long. */
+/** The length of timestamps and offsets varies. */
 const tolerance = 6
 const roundMs = seconds * 500
-const atOnce = [1, 10] as const
+const batchSizes = [1, 10] as const
 
 const setup: OurSetup = {
   agents: subscribers + 1,
@@ -23,75 +23,106 @@ const setup: OurSetup = {
   }
 }
 
-/** What ours may cost, in parts of each peer; undefined is only reported. */
-const goals: Partial<Record<ServerKind, number | undefined>> = { 'ws, text passed on': 1, 'ws, prepared frame passed on': undefined, 'Socket.IO room, passed on': 0.5 }
+/** Upper limits of the ratio of ours to each peer; undefined is only reported. */
+const goals: Partial<Record<ServerKind, number | undefined>> = {
+  'ws, text passed on': 1,
+  'ws, prepared frame passed on': undefined,
+  'Socket.IO room, passed on': 0.5
+}
 
-interface Manner { clients: DialectName, speaker: DialectName, text: string }
+/** Protocols of the subscribers and of the publisher, and the frame that is published. */
+interface ClientSetup { subscribers: ClientProtocolName, publisher: ClientProtocolName, text: string }
 
 const padded = (make: (filler: string) => string, bytes: number) => make('-'.repeat(bytes - make('').length))
-/** What ours says around `data`, in an epoch of nine characters: the peers pass on what is as long from the start. */
-const aroundData = JSON.stringify({ type: 'message', channel, from: 'agent-000000', data: '', epoch: 'epoch-id0', offset: 1000, timestamp: 1795444097.777 }).length
+/** Length of our frame around `data`, with an epoch of nine characters. The peers pass on a text of the same total length. */
+const overhead = JSON.stringify({
+  type: 'message', channel, from: 'agent-000000', data: '', epoch: 'epoch-id0', offset: 1000, timestamp: 1795444097.777
+}).length
 
-const plain: Manner = { clients: 'plain', speaker: 'plain', text: padded(data => JSON.stringify({ type: 'message', data }), frameBytes) }
-const manners: Partial<Record<ServerKind, Manner>> = {
-  ours: { clients: 'subscriber', speaker: 'idle', text: JSON.stringify({ type: 'publish', channel, data: '-'.repeat(frameBytes - aroundData) }) },
-  'Socket.IO room, passed on': { clients: 'socket.io', speaker: 'socket.io', text: padded(data => `42${JSON.stringify(['message', { data }])}`, frameBytes) }
+const plain: ClientSetup = {
+  subscribers: 'plain',
+  publisher: 'plain',
+  text: padded(data => JSON.stringify({ type: 'message', data }), frameBytes)
 }
-const mannerOf = (name: ServerKind) => manners[name] ?? plain
+const clientSetups: Partial<Record<ServerKind, ClientSetup>> = {
+  ours: {
+    subscribers: 'subscriber',
+    publisher: 'idle',
+    text: JSON.stringify({ type: 'publish', channel, data: '-'.repeat(frameBytes - overhead) })
+  },
+  'Socket.IO room, passed on': {
+    subscribers: 'socket.io',
+    publisher: 'socket.io',
+    text: padded(data => `42${JSON.stringify(['message', { data }])}`, frameBytes)
+  }
+}
+const clientSetupOf = (name: ServerKind) => clientSetups[name] ?? plain
 
-async function start (name: ServerKind): Promise<Contestant> {
-  const { clients, speaker } = mannerOf(name)
-  const contestant = await Contestant.start(name, name === 'ours' ? setup : '', clients)
-  const [own = '', ...tokens] = contestant.server.details.tokens as string[] | undefined ?? []
-  await contestant.open(subscribers, tokens.length > 0 ? tokens : undefined)
-  const wish: SpeakerWish = { speaker, token: own }
-  await contestant.crowd.ask({ ...wish })
-  return contestant
+async function start (name: ServerKind): Promise<Target> {
+  const { subscribers: protocol, publisher } = clientSetupOf(name)
+  const target = await Target.start(name, name === 'ours' ? setup : '', protocol)
+  const [publisherToken = '', ...tokens] = target.server.details.tokens as string[] | undefined ?? []
+  await target.open(subscribers, tokens.length > 0 ? tokens : undefined)
+  const command: PublisherCommand = { publisher, token: publisherToken }
+  await target.clients.request({ ...command })
+  return target
 }
 
-/** CPU of the server per delivery, in microseconds. The next are published when all have heard these. */
-async function costOf ({ name, server, crowd }: Contestant, times: number): Promise<number> {
-  const wish: SayWish = { say: mannerOf(name).text, times }
+/** CPU of the server per delivery, in microseconds. A batch is published when all clients have received the one before. */
+async function costOf ({ name, server, clients }: Target, batchSize: number): Promise<number> {
+  const command: PublishCommand = { publish: clientSetupOf(name).text, times: batchSize }
   const before = await server.cpu()
   const end = performance.now() + roundMs
   let deliveries = 0
   while (deliveries === 0 || performance.now() < end) {
-    const { bytes } = await crowd.ask<Heard>({ ...wish })
-    deliveries += times * subscribers
-    const each = bytes / times / subscribers
+    const { bytes } = await clients.request<Delivery>({ ...command })
+    deliveries += batchSize * subscribers
+    const each = bytes / batchSize / subscribers
     if (Math.abs(each - frameBytes) > tolerance) throw new Error(`${name}: ${each} bytes instead of ${frameBytes}`)
   }
   return (await server.cpu() - before) / deliveries
 }
 
-const eventsOf = (times: number) => times === 1 ? 'one at a time' : `${times} at once`
+const batchText = (batchSize: number) => batchSize === 1 ? 'one at a time' : `${batchSize} at once`
 
-function rowsOf (costs: ReadonlyArray<readonly [name: ServerKind, cost: number]>, times: number): Row[] {
-  const [[, ours], ...peers] = costs as [readonly [ServerKind, number], ...typeof costs]
-  const rows: Row[] = peers.map(([name, cost]) => {
-    const most = goals[name]
-    const ratio = ours / cost
-    return { name: `channels: CPU per delivery, ${frameBytes} bytes published to ${number(subscribers)} subscribers, ${eventsOf(times)}`, ours: us(ours), peer: `${name}: ${us(cost)}`, ratio: ratio.toFixed(2), goal: most === undefined ? 'reported' : `≤ ${most.toFixed(1)}`, met: ratio <= (most ?? Infinity) }
-  })
-  rows[0]!.figures = [figure(`CPU per delivery, ${eventsOf(times)}`, 'µs', ours)]
-  const [[, plainCost]] = peers as [readonly [ServerKind, number]]
-  rows[0]!.chart = {
-    file: times === 1 ? 'channels' : 'channels-ten',
-    title: `CPU of the server per delivery to ${number(subscribers)} subscribers, published ${eventsOf(times)}`,
-    unit: 'µs',
-    bars: costs.map(([name, value]) => ({ label: name, value, isOurs: name === 'ours' })),
-    goal: { value: plainCost, label: 'goal: ws with one text' }
+interface Cost { name: ServerKind, us: number }
+
+function rowAgainst (ours: Cost, peer: Cost, batchSize: number): Row {
+  const limit = goals[peer.name]
+  const ratio = ours.us / peer.us
+  return {
+    name: `channels: CPU per delivery, ${frameBytes} bytes published to ${number(subscribers)} subscribers, ${batchText(batchSize)}`,
+    ours: us(ours.us),
+    peer: `${peer.name}: ${us(peer.us)}`,
+    ratio: ratio.toFixed(2),
+    goal: limit === undefined ? 'reported' : `≤ ${limit.toFixed(1)}`,
+    met: ratio <= (limit ?? Infinity)
   }
-  return rows
+}
+
+function rowsOf (costs: readonly Cost[], batchSize: number): Row[] {
+  const [ours, plainPeer, ...otherPeers] = costs as [Cost, Cost, ...Cost[]]
+  const first: Row = {
+    ...rowAgainst(ours, plainPeer, batchSize),
+    figures: [cost(`CPU per delivery, ${batchText(batchSize)}`, 'µs', ours.us)],
+    chart: {
+      file: batchSize === 1 ? 'channels' : 'channels-ten',
+      title: `CPU of the server per delivery to ${number(subscribers)} subscribers, published ${batchText(batchSize)}`,
+      unit: 'µs',
+      bars: costs.map(({ name, us: value }) => ({ label: name, value, isOurs: name === 'ours' })),
+      goal: { value: plainPeer.us, label: 'goal: ws with one text' }
+    }
+  }
+  return [first, ...otherPeers.map(peer => rowAgainst(ours, peer, batchSize))]
 }
 
 export async function channels (): Promise<Row[]> {
-  const all: Contestant[] = []
+  const all: Target[] = []
   for (const name of ['ours', ...Object.keys(goals)] as ServerKind[]) all.push(await start(name))
   const rows: Row[] = []
-  for (const times of atOnce) {
-    const results = await interleave(all, contestant => costOf(contestant, times))
-    rows.push(...rowsOf(Array.from(results, ([{ name }, costs]) => [name, median(costs)] as const), times))
+  for (const batchSize of batchSizes) {
+    const results = await interleave(all, target => costOf(target, batchSize))
+    rows.push(...rowsOf(Array.from(results, ([{ name }, costs]) => ({ name, us: median(costs) })), batchSize))
   }
   for (const each of all) each.stop()
   return rows

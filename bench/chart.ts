@@ -1,8 +1,8 @@
-// Bar charts as SVG that needs nothing else: no fonts, no scripts, light and dark.
+// Bar charts as self-contained SVG: no fonts, no scripts, light and dark.
 
 export interface Bar { label: string, value: number, isOurs?: boolean }
 
-/** `file` is its name without the extension. What is aimed at is a line across the bars. */
+/** `file` is the name without the extension. The goal is a line across the bars. */
 export interface Chart { file: string, title: string, unit: string, bars: readonly Bar[], goal?: { value: number, label: string } }
 
 const width = 760
@@ -26,9 +26,10 @@ const style = `
 
 const escape = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;')
 
-/** Three digits that count, and no decimals of large numbers. */
+/** Three significant digits, and no decimals for large numbers. */
 function valueText (value: number): string {
-  return value.toLocaleString('en', value < 100 ? { minimumSignificantDigits: 3, maximumSignificantDigits: 3 } : { maximumFractionDigits: 0 })
+  const digits = value < 100 ? { minimumSignificantDigits: 3, maximumSignificantDigits: 3 } : { maximumFractionDigits: 0 }
+  return value.toLocaleString('en', digits)
 }
 
 function barOf ({ value, isOurs = false }: Bar, index: number, scale: number): string {
@@ -63,8 +64,10 @@ export function svgOf ({ title, unit, bars, goal }: Chart): string {
     `<text class="title" x="16" y="30">${escape(title)}</text>`,
     ...bars.map((bar, index) => barOf(bar, index, scale)),
     ...goal ? [goalOf(goal, bottom, scale)] : [],
-    // Over the line of the goal, so that they can be read where it crosses them.
+    // Drawn over the line of the goal, to be readable where it crosses them.
     ...bars.map((bar, index) => textsOf(bar, index, unit, scale))
   ]
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${escape(title).replaceAll('"', '&quot;')}">\n  ${parts.join('\n  ')}\n</svg>\n`
+  const label = escape(title).replaceAll('"', '&quot;')
+  const size = `viewBox="0 0 ${width} ${height}" width="${width}" height="${height}"`
+  return `<svg xmlns="http://www.w3.org/2000/svg" ${size} role="img" aria-label="${label}">\n  ${parts.join('\n  ')}\n</svg>\n`
 }

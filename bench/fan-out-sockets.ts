@@ -1,12 +1,12 @@
-// What it costs the server to bring one frame to many sockets, against the usual ways and against the limit.
+// CPU of the server per delivery of one frame to many sockets, against the usual ways and against the limit.
 import type { Chart } from './chart.js'
-import { Contestant, interleave, number, us } from './contest.js'
-import type { Heard } from './crowd.js'
-import type { DialectName } from './dialects.js'
-import { cost, seconds, type Row } from './rounds.js'
+import type { ClientProtocolName } from './client-protocols.js'
+import type { Delivery } from './load-generator.js'
+import { cost, number, seconds, us, type Row } from './report.js'
 import type { OurSetup } from './socket-ours.js'
 import type { ServerKind } from './socket-server.js'
 import { median } from './statistics.js'
+import { interleave, Target } from './targets.js'
 
 const sockets = 1000
 const frameBytes = 241
@@ -23,7 +23,7 @@ const setup: OurSetup = {
   }
 }
 
-/** What ours may cost, in parts of each peer; undefined is only reported. */
+/** Upper limits of the ratio of ours to each peer; undefined is only reported. */
 type Goals = Partial<Record<ServerKind, number | undefined>>
 
 const single: Goals = {
@@ -41,48 +41,48 @@ const tenInATick: Goals = {
   'Socket.IO room': 0.2
 }
 
-function dialectOf (name: ServerKind): DialectName {
+function protocolOf (name: ServerKind): ClientProtocolName {
   if (name === 'ours') return 'agents'
   return name === 'Socket.IO room' ? 'socket.io' : 'plain'
 }
 
-async function start (name: ServerKind): Promise<Contestant> {
-  const contestant = await Contestant.start(name, name === 'ours' ? setup : String(frameBytes), dialectOf(name))
-  await contestant.open(sockets, contestant.server.details.tokens as string[] | undefined)
-  return contestant
+async function start (name: ServerKind): Promise<Target> {
+  const target = await Target.start(name, name === 'ours' ? setup : String(frameBytes), protocolOf(name))
+  await target.open(sockets, target.server.details.tokens as string[] | undefined)
+  return target
 }
 
-/** The next events come when all have heard these. */
-async function tick ({ name, server, crowd }: Contestant, perTick: number): Promise<void> {
-  server.tell({ emit: perTick })
-  const { bytes } = await crowd.next<Heard>()
+/** Emits the events of one tick, and waits until all clients have received them. */
+async function tick ({ name, server, clients }: Target, perTick: number): Promise<void> {
+  server.send({ emit: perTick })
+  const { bytes } = await clients.receive<Delivery>()
   if (perTick === 1 && bytes !== frameBytes * sockets) throw new Error(`${name}: ${bytes / sockets} bytes instead of ${frameBytes}`)
 }
 
 /** CPU of the server per delivery of one event, in microseconds. */
-async function costOf (contestant: Contestant, perTick: number): Promise<number> {
-  contestant.crowd.tell({ expect: perTick })
-  const before = await contestant.server.cpu()
+async function costOf (target: Target, perTick: number): Promise<number> {
+  target.clients.send({ expect: perTick })
+  const before = await target.server.cpu()
   const end = performance.now() + roundMs
   let ticks = 0
   while (ticks === 0 || performance.now() < end) {
-    await tick(contestant, perTick)
+    await tick(target, perTick)
     ticks++
   }
-  return (await contestant.server.cpu() - before) / (ticks * perTick * sockets)
+  return (await target.server.cpu() - before) / (ticks * perTick * sockets)
 }
 
 interface Cost { name: ServerKind, us: number }
 
-function rowAgainst (ours: Cost, peer: Cost, events: string, most: number | undefined): Row {
+function rowAgainst (ours: Cost, peer: Cost, events: string, limit: number | undefined): Row {
   const ratio = ours.us / peer.us
   return {
     name: `CPU per delivery, ${frameBytes} bytes to ${number(sockets)} sockets, ${events}`,
     ours: us(ours.us),
     peer: `${peer.name}: ${us(peer.us)}`,
     ratio: ratio.toFixed(2),
-    goal: most === undefined ? 'reported' : `≤ ${most.toFixed(2)}`,
-    met: ratio <= (most ?? Infinity)
+    goal: limit === undefined ? 'reported' : `≤ ${limit.toFixed(2)}`,
+    met: ratio <= (limit ?? Infinity)
   }
 }
 
@@ -98,9 +98,9 @@ function chartOf (file: string, costs: readonly Cost[], events: string, goals: G
   }
 }
 
-async function compareAll (all: ReadonlyMap<ServerKind, Contestant>, perTick: number, goals: Goals, file: string): Promise<Row[]> {
+async function compareAll (all: ReadonlyMap<ServerKind, Target>, perTick: number, goals: Goals, file: string): Promise<Row[]> {
   const names = ['ours', ...Object.keys(goals)] as ServerKind[]
-  const results = await interleave(names.map(name => all.get(name)!), contestant => costOf(contestant, perTick))
+  const results = await interleave(names.map(name => all.get(name)!), target => costOf(target, perTick))
   const costs = Array.from(results, ([{ name }, values]) => ({ name, us: median(values) }))
   const events = perTick === 1 ? 'one event a tick' : `${perTick} events a tick`
   const [ours, ...peers] = costs as [Cost, ...Cost[]]
@@ -111,7 +111,7 @@ async function compareAll (all: ReadonlyMap<ServerKind, Contestant>, perTick: nu
 }
 
 export async function fanOutSockets (): Promise<Row[]> {
-  const all = new Map<ServerKind, Contestant>()
+  const all = new Map<ServerKind, Target>()
   for (const name of ['ours', ...Object.keys(single)] as ServerKind[]) all.set(name, await start(name))
   const rows = [...await compareAll(all, 1, single, 'fan-out-single'), ...await compareAll(all, 10, tenInATick, 'fan-out-ten')]
   for (const each of all.values()) each.stop()

@@ -1,19 +1,24 @@
-// How long one change takes to reach the last of many watchers.
+// Delay of one change to the last of many watchers.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import fastify from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
-import { agents } from './corpus.js'
-import { cost, rounds, type Row } from './rounds.js'
+import { cost, rounds, type Row } from './report.js'
+import { agents } from './sample-data.js'
 import { median } from './statistics.js'
 
 const now = () => performance.timeOrigin + performance.now()
 
-/** Registers one agent after another and asks the watchers, in their own process, when the last of them heard of it. */
+/** Registers agents one by one. The process of the watchers reports when the last of them has received each change. */
 export async function fanOut (population: number, watchers: number): Promise<Row[]> {
   const app = fastify()
-  await app.register(agentRegistry, { allowedAgentTypes: ['*'], lease: { durationMs: 3_600_000 }, publicWs: { maxConnections: watchers + 10 }, admission: { burst: watchers + 10 } })
+  await app.register(agentRegistry, {
+    allowedAgentTypes: ['*'],
+    lease: { durationMs: 3_600_000 },
+    publicWs: { maxConnections: watchers + 10 },
+    admission: { burst: watchers + 10 }
+  })
   for (const agent of agents(population, 1)) await app.agentRegistry.register(agent)
   await app.listen({ port: 0, host: '127.0.0.1' })
   const child = fork(new URL('./watchers.js', import.meta.url), [String((app.server.address() as AddressInfo).port), String(watchers)])

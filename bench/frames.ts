@@ -1,4 +1,4 @@
-// WebSocket frames by hand (RFC 6455 §5.2): prepared ones for a server, and cheap ones for clients that must not be the bottleneck.
+// WebSocket frames without a library (RFC 6455 §5.2): for prepared frames of a server, and for clients with little overhead.
 
 export const opcodes = { text: 1, close: 8, ping: 9, pong: 10 } as const
 
@@ -17,20 +17,20 @@ export function serverFrame (text: string): Buffer {
   return Buffer.concat([header(opcodes.text, payload.length, 0), payload])
 }
 
-/** A frame as a client sends it, masked with zeros: the server has the same work with them. */
+/** A frame as a client sends it, masked with zeros, which costs the server the same as any other mask. */
 export function clientFrame (text: string, opcode: number = opcodes.text): Buffer {
   const payload = Buffer.from(text)
   return Buffer.concat([header(opcode, payload.length, 0x80), Buffer.alloc(4), payload])
 }
 
-/** The same of ASCII text as a text of its bytes: to be joined with others and written at once, as `latin1`. */
+/** The client frame of an ASCII text as a string of its bytes, to be joined with others and written as `latin1`. */
 export function frameText (text: string): string {
   return header(opcodes.text, text.length, 0x80).toString('latin1') + '\0\0\0\0' + text
 }
 
 interface Head { opcode: number, start: number, length: number }
 
-/** @returns undefined when it is not all there */
+/** @returns undefined when the head is incomplete */
 function headAt (bytes: Buffer, at: number): Head | undefined {
   if (bytes.length < at + 2) return undefined
   const opcode = bytes[at]! & 0x0f
@@ -42,21 +42,21 @@ function headAt (bytes: Buffer, at: number): Head | undefined {
     : { opcode, start: at + 10, length: bytes.readUInt32BE(at + 6) }
 }
 
-/** Takes what a server sends apart; messages come in one frame each. */
+/** Splits the output of a server into frames. Fragmented messages are not supported. */
 export class FrameReader {
-  readonly #heard: (payload: Buffer, opcode: number) => void
+  readonly #onFrame: (payload: Buffer, opcode: number) => void
   #rest: Buffer[] = []
   #size = 0
   #wanted = 0
 
-  constructor (heard: (payload: Buffer, opcode: number) => void) {
-    this.#heard = heard
+  constructor (onFrame: (payload: Buffer, opcode: number) => void) {
+    this.#onFrame = onFrame
   }
 
   push (chunk: Buffer): void {
     this.#rest.push(chunk)
     this.#size += chunk.length
-    // A large message is joined once, not again with each chunk of it.
+    // Join a large message once, and not again with each chunk.
     if (this.#size < this.#wanted) return
     const bytes = this.#rest.length === 1 ? chunk : Buffer.concat(this.#rest)
     const read = this.#read(bytes)
@@ -73,7 +73,7 @@ export class FrameReader {
         this.#wanted = end - at
         break
       }
-      this.#heard(bytes.subarray(head.start, end), head.opcode)
+      this.#onFrame(bytes.subarray(head.start, end), head.opcode)
       at = end
     }
     return at

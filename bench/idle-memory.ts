@@ -1,14 +1,14 @@
-// What an idle connection takes that has said who it is, against one that only exists.
-import { Contestant } from './contest.js'
-import { cost, rounds, type Row } from './rounds.js'
+// Memory of an idle authenticated connection, against one that is only open.
+import { cost, rounds, type Row } from './report.js'
 import type { OurSetup } from './socket-ours.js'
 import { median } from './statistics.js'
+import { Target } from './targets.js'
 
 const connections = 5000
-/** Opened and closed before, so that what a server needs once is there; few, since their memory is used again. */
-const before = 100
-const mostRatio = 1.3
-const mostKb = 14
+/** Opened and closed first, so that the server has allocated what it needs once. Few, since their memory is reused. */
+const warmUp = 100
+const maxRatio = 1.3
+const maxKb = 14
 
 const setup: OurSetup = {
   agents: connections,
@@ -19,17 +19,17 @@ const setup: OurSetup = {
   }
 }
 
-/** Kilobytes for each connection, in a process that has served others before. */
-async function kilobytes (start: () => Promise<Contestant>): Promise<number> {
-  const contestant = await start()
-  const { server, crowd } = contestant
+/** Kilobytes of RSS for each connection, in a process that has served others before. */
+async function kilobytes (start: () => Promise<Target>): Promise<number> {
+  const target = await start()
+  const { server, clients } = target
   const tokens = server.details.tokens as string[] | undefined
-  await contestant.open(before, tokens)
-  await crowd.ask('destroy')
-  const empty = await server.ask<number>('rss')
-  await contestant.open(connections, tokens)
-  const full = await server.ask<number>('rss')
-  contestant.stop()
+  await target.open(warmUp, tokens)
+  await clients.request('destroy')
+  const empty = await server.request<number>('rss')
+  await target.open(connections, tokens)
+  const full = await server.request<number>('rss')
+  target.stop()
   return (full - empty) / connections / 1024
 }
 
@@ -40,8 +40,8 @@ export async function idleMemory (): Promise<Row[]> {
   const bare: number[] = []
   for (let index = 0; index < rounds; index++) {
     const [a, b] = await Promise.all([
-      kilobytes(() => Contestant.start('ours', setup, 'idle')),
-      kilobytes(() => Contestant.start('bare route', '', 'plain'))
+      kilobytes(() => Target.start('ours', setup, 'idle')),
+      kilobytes(() => Target.start('bare route', '', 'plain'))
     ])
     ours.push(a)
     bare.push(b)
@@ -52,15 +52,15 @@ export async function idleMemory (): Promise<Row[]> {
     ours: show(a),
     peer: `bare route: ${show(b)}`,
     ratio: (a / b).toFixed(2),
-    goal: `≤ ${mostRatio}, ≤ ${mostKb} KB`,
-    met: a / b <= mostRatio && a <= mostKb,
+    goal: `≤ ${maxRatio}, ≤ ${maxKb} KB`,
+    met: a / b <= maxRatio && a <= maxKb,
     figures: [cost('RSS per connection', 'KB', a)],
     chart: {
       file: 'idle-memory',
       title: `RSS per idle connection, of ${connections.toLocaleString('en')}`,
       unit: 'KB',
       bars: [{ label: 'ours, authenticated', value: a, isOurs: true }, { label: 'bare route', value: b }],
-      goal: { value: Math.min(mostKb, mostRatio * b), label: `goal: ${mostRatio} × the route, ${mostKb} KB at most` }
+      goal: { value: Math.min(maxKb, maxRatio * b), label: `goal: ${maxRatio} × the route, ${maxKb} KB at most` }
     }
   }]
 }

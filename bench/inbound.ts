@@ -1,9 +1,9 @@
-// How many requests a second are taken and acknowledged, when clients have many under way on each connection.
-import { Contestant, interleave, number, us } from './contest.js'
-import { cost, rate, seconds, type Row } from './rounds.js'
+// How many requests per second are acknowledged, when clients keep many open on each connection.
+import type { PipelineCommand } from './pipeline.js'
+import { cost, number, rate, seconds, us, type Row } from './report.js'
 import type { OurSetup } from './socket-ours.js'
-import type { PipelineWish } from './pipeline.js'
 import { median } from './statistics.js'
+import { interleave, Target } from './targets.js'
 
 const connections = 50
 const window = 64
@@ -11,31 +11,37 @@ const goal = 1.5
 
 const setup: OurSetup = {
   options: {
-    // Nothing but acks may come.
-    publicWs: { maxConnections: connections, messagesPerSecond: 1e9, burst: 1e9, intervalMs: 3_600_000, pingIntervalMs: 3_600_000 }
+    // The server sends nothing but acks.
+    publicWs: {
+      maxConnections: connections,
+      messagesPerSecond: 1e9,
+      burst: 1e9,
+      intervalMs: 3_600_000,
+      pingIntervalMs: 3_600_000
+    }
   }
 }
 
 interface Inbound { rate: number, cpuUs: number }
 
-async function load ({ server, crowd }: Contestant): Promise<Inbound> {
-  const wish: PipelineWish = { window, ms: seconds * 1000 }
+async function load ({ server, clients }: Target): Promise<Inbound> {
+  const command: PipelineCommand = { window, ms: seconds * 1000 }
   const before = await server.cpu()
-  const { answers, ms } = await crowd.ask<{ answers: number, ms: number }>({ ...wish })
-  return { rate: answers / ms * 1000, cpuUs: (await server.cpu() - before) / answers }
+  const { acks, ms } = await clients.request<{ acks: number, ms: number }>({ ...command })
+  return { rate: acks / ms * 1000, cpuUs: (await server.cpu() - before) / acks }
 }
 
-const middle = (results: readonly Inbound[]): Inbound =>
+const medians = (results: readonly Inbound[]): Inbound =>
   ({ rate: median(results.map(({ rate }) => rate)), cpuUs: median(results.map(({ cpuUs }) => cpuUs)) })
 
 const show = ({ rate, cpuUs }: Inbound) => `${number(rate)}/s, ${us(cpuUs)} CPU`
 
 export async function inbound (): Promise<Row[]> {
-  const ours = await Contestant.start('ours', setup, 'asking')
-  const peer = await Contestant.start('ws, parse and answer', '', 'plain')
+  const ours = await Target.start('ours', setup, 'requester')
+  const peer = await Target.start('ws, parse and answer', '', 'plain')
   for (const each of [ours, peer]) await each.open(connections)
   const results = await interleave([ours, peer], load)
-  const [a, b] = [middle(results.get(ours)!), middle(results.get(peer)!)]
+  const [a, b] = [medians(results.get(ours)!), medians(results.get(peer)!)]
   for (const each of [ours, peer]) each.stop()
   const ratio = a.rate / b.rate
   return [{

@@ -1,15 +1,15 @@
-// How long it takes to find who is subscribed to a channel, when very many patterns are subscribed to.
+// Duration of the search for the subscribers of a channel among very many patterns.
 import { matchesPattern, PatternTrie } from '../src/lib/pattern-trie.js'
-import { cost, type Row } from './rounds.js'
+import { cost, type Row } from './report.js'
 import { percentile } from './statistics.js'
 
 const mostUs = 10
 const matches = 20_000
 const checked = 20
-/** How many different segments there are at each depth: few at the root, many runs and agents, few below. */
+/** Number of different segments at each depth: few at the root, many runs and agents, few below. */
 const vocabulary = [20, 2_000, 50, 200, 10]
 
-/** A generator that makes the same numbers each time (Numerical Recipes). */
+/** A generator with the same sequence in every run (Numerical Recipes). */
 class Numbers {
   #state: number
 
@@ -25,7 +25,7 @@ function channelOf (numbers: Numbers): string[] {
   return vocabulary.slice(0, 2 + numbers.below(vocabulary.length - 1)).map((size, depth) => `segment-${depth}-${numbers.below(size)}`)
 }
 
-/** A channel with a quarter of its segments open; every third pattern is open at the end. */
+/** A channel with `*` for a quarter of its segments; every third pattern ends with `**`. */
 function patternOf (numbers: Numbers): string {
   const segments = channelOf(numbers).map(segment => numbers.below(4) === 0 ? '*' : segment)
   if (numbers.below(3) === 0) segments.push('**')
@@ -39,7 +39,9 @@ export async function patterns (count: number): Promise<Row[]> {
   const trie = new PatternTrie<string>()
   for (const pattern of all) trie.set(pattern, pattern)
   const channels = Array.from({ length: matches }, () => channelOf(numbers).join('/'))
-  for (const channel of channels.slice(0, checked)) assertSame(trie.match(channel), [...all].filter(pattern => matchesPattern(pattern, channel)), channel)
+  for (const channel of channels.slice(0, checked)) {
+    assertSame(trie.match(channel), [...all].filter(pattern => matchesPattern(pattern, channel)), channel)
+  }
   for (const channel of channels) trie.match(channel)
   const times: number[] = []
   let found = 0
@@ -50,7 +52,7 @@ export async function patterns (count: number): Promise<Row[]> {
   }
   const [p50, p99] = [percentile(times, 0.5), percentile(times, 0.99)]
   return [{
-    name: `patterns: who of ${count.toLocaleString('en')} subscriptions matches a channel, ${(found / matches).toFixed(0)} on average`,
+    name: `patterns: match a channel against ${count.toLocaleString('en')} subscriptions, ${(found / matches).toFixed(0)} found on average`,
     ours: `p50 ${p50.toFixed(2)} µs, p99 ${p99.toFixed(2)} µs`,
     peer: '–',
     ratio: '–',
@@ -61,5 +63,5 @@ export async function patterns (count: number): Promise<Row[]> {
 }
 
 function assertSame (found: readonly string[], expected: readonly string[], channel: string) {
-  if (found.toSorted().join() !== expected.toSorted().join()) throw new Error(`${channel}: not the patterns that match`)
+  if (found.toSorted().join() !== expected.toSorted().join()) throw new Error(`${channel}: the trie does not find the patterns that match`)
 }

@@ -1,16 +1,16 @@
-// Requests on one connection, so many under way at a time, each answer compared byte by byte with what it has to be.
+// Pipelined requests on one connection. Each ack is compared byte by byte with the expected one.
 import { clientFrame, serverFrame } from './frames.js'
 import type { LightClient } from './light-client.js'
 
-/** `window` requests under way on each connection, for `ms` milliseconds. */
-export interface PipelineWish { window: number, ms: number }
+/** Keeps `window` requests open on each connection, for `ms` milliseconds. */
+export interface PipelineCommand { window: number, ms: number }
 
-/** Ids come again after so many: none is in use twice. */
+/** Ids repeat after this number, which is larger than any window. */
 const idCount = 1024
 const idOf = (index: number) => String(index).padStart(4, '0')
 const request = (id: string) => `{"type":"unwatch","requestId":"${id}"}`
 
-/** The frames of all ids one after the other, twice, so that any run of them is in one piece. */
+/** The frames of all ids, twice in a row, so that any sequence of them is contiguous. */
 class Cycle {
   readonly frameLength: number
   readonly #bytes: Buffer
@@ -26,8 +26,8 @@ class Cycle {
     return this.#bytes.subarray(start, start + count * this.frameLength)
   }
 
-  /** Whether `chunk` is what follows after so many bytes: it holds fewer frames than there are ids, since fewer are under way. */
-  has (chunk: Buffer, after: number): boolean {
+  /** Whether `chunk` is the expected continuation after `after` bytes. It has fewer frames than there are ids. */
+  matches (chunk: Buffer, after: number): boolean {
     const start = after % (idCount * this.frameLength)
     return chunk.equals(this.#bytes.subarray(start, start + chunk.length))
   }
@@ -35,8 +35,8 @@ class Cycle {
 
 const requests = new Cycle(id => clientFrame(request(id)))
 
-/** The ack of the first id, as this server writes it. */
-function learn (client: LightClient): Promise<string> {
+/** Returns the ack of the first id, as this server writes it. */
+function sampleAck (client: LightClient): Promise<string> {
   client.send(request(idOf(0)))
   return new Promise(resolve => {
     client.onText = text => { if (String(text).startsWith('{"type":"ack"')) resolve(String(text)) }
@@ -55,35 +55,35 @@ export class Pipeline {
   private constructor (client: LightClient, acks: Cycle) {
     this.#client = client
     this.#acks = acks
-    client.take(chunk => { this.#heard(chunk) })
+    client.readWith(chunk => { this.#onAcks(chunk) })
   }
 
   static async on (client: LightClient): Promise<Pipeline> {
-    const ack = await learn(client)
+    const ack = await sampleAck(client)
     return new Pipeline(client, new Cycle(id => serverFrame(ack.replace(idOf(0), id))))
   }
 
-  /** @returns how many were answered */
+  /** @returns the number of acknowledged requests */
   run (window: number, until: number): Promise<number> {
-    const before = this.#answered
+    const before = this.#acknowledged
     this.#window = window
     this.#until = until
     this.#fill()
-    return new Promise(resolve => { this.#ended = () => resolve(this.#answered - before) })
+    return new Promise(resolve => { this.#ended = () => resolve(this.#acknowledged - before) })
   }
 
-  get #answered () { return Math.floor(this.#bytes / this.#acks.frameLength) }
+  get #acknowledged () { return Math.floor(this.#bytes / this.#acks.frameLength) }
 
   #fill () {
-    const count = this.#answered + this.#window - this.#sent
+    const count = this.#acknowledged + this.#window - this.#sent
     if (count > 0) this.#client.socket.write(requests.frames(this.#sent, count))
     this.#sent += Math.max(0, count)
   }
 
-  #heard (chunk: Buffer) {
-    if (!this.#acks.has(chunk, this.#bytes)) throw new Error(`not the acks that were due: ${chunk.toString('latin1', 0, 200)}`)
+  #onAcks (chunk: Buffer) {
+    if (!this.#acks.matches(chunk, this.#bytes)) throw new Error(`unexpected acks: ${chunk.toString('latin1', 0, 200)}`)
     this.#bytes += chunk.length
     if (performance.now() < this.#until) this.#fill()
-    else if (this.#answered === this.#sent) this.#ended()
+    else if (this.#acknowledged === this.#sent) this.#ended()
   }
 }

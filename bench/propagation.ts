@@ -1,15 +1,16 @@
-// How long a change takes from a request to one process to a watcher of another, over Redis.
+// Delay of a change from a request to one process to a watcher of another, over Redis.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket } from 'ws'
+import { BenchProcess } from './bench-process.js'
 import { startRedis } from './redis.js'
-import { cost, type Row, Server } from './rounds.js'
+import { cost, type Row } from './report.js'
 import { percentile } from './statistics.js'
 
 const changes = 2000
 const pauseMs = 4
 
-/** Hears of states of one agent, in the order in which they are asked for. */
-function watch (server: Server, heard: (at: number) => void): Promise<WebSocket> {
+/** Calls `onChange` with the time of each change. */
+function watch (server: BenchProcess, onChange: (at: number) => void): Promise<WebSocket> {
   const socket = new WebSocket(`${server.url.replace('http', 'ws')}/public/ws`)
   return new Promise((resolve, reject) => {
     socket.on('error', reject)
@@ -17,35 +18,36 @@ function watch (server: Server, heard: (at: number) => void): Promise<WebSocket>
     socket.on('message', data => {
       const frame = JSON.parse(String(data)) as { type: string, changes?: unknown[] }
       if (frame.type === 'ack') resolve(socket)
-      frame.changes?.forEach(() => heard(performance.now()))
+      frame.changes?.forEach(() => onChange(performance.now()))
     })
   })
 }
 
-async function send (server: Server, state: string): Promise<void> {
+async function setStatus (server: BenchProcess, status: string): Promise<void> {
   const headers = { authorization: `Bearer ${server.details.token}`, 'content-type': 'application/json' }
-  const answer = await fetch(`${server.url}/agents/${server.details.agentId}/status`, { method: 'POST', headers, body: JSON.stringify({ status: state }) })
-  if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`)
-  await answer.arrayBuffer()
+  const url = `${server.url}/agents/${server.details.agentId}/status`
+  const response = await fetch(url, { method: 'POST', headers, body: JSON.stringify({ status }) })
+  if (!response.ok) throw new Error(`${response.status} ${await response.text()}`)
+  await response.arrayBuffer()
 }
 
 export async function propagation (): Promise<Row[]> {
   const redis = await startRedis()
-  const a = await Server.start('./servers.js', ['ours', '1000', '0', 'redis', redis.url])
-  const b = await Server.start('./servers.js', ['ours', '0', '0', 'redis', redis.url])
+  const a = await BenchProcess.start('./servers.js', ['ours', '1000', '0', 'redis', redis.url])
+  const b = await BenchProcess.start('./servers.js', ['ours', '0', '0', 'redis', redis.url])
   const sent: number[] = []
   const times: number[] = []
-  await send(a, 'alive')
+  await setStatus(a, 'alive')
   await sleep(200)
   const socket = await watch(b, at => times.push(at - sent[times.length]!))
   for (let index = 0; index < changes; index++) {
     sent.push(performance.now())
-    await send(a, index % 2 === 0 ? 'draining' : 'alive')
+    await setStatus(a, index % 2 === 0 ? 'draining' : 'alive')
     await sleep(pauseMs)
   }
   while (times.length < changes) await sleep(10)
   socket.terminate()
-  for (const server of [a, b]) await server.end()
+  for (const server of [a, b]) await server.close()
   await redis.stop()
   const [p50, p99] = [percentile(times, 0.5), percentile(times, 0.99)]
   return [{

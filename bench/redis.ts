@@ -1,4 +1,4 @@
-// A redis-server of our own, reached by a socket in a folder that goes with it.
+// A redis-server on a unix socket in a temporary folder, which is removed with it.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 
-/** A figure of INFO, summed over the names. */
+/** Sum of the values of INFO with these names. */
 async function infoOf (url: string, section: string, ...names: string[]): Promise<number> {
   const client = new Redis(url)
   const text = await client.info(section)
@@ -14,10 +14,10 @@ async function infoOf (url: string, section: string, ...names: string[]): Promis
   return names.reduce((sum, name) => sum + Number(new RegExp(`^${name}:([\\d.]+)`, 'm').exec(text)?.[1]), 0)
 }
 
-/** CPU that Redis has used, in microseconds. */
+/** CPU time of Redis so far, in microseconds. */
 export const redisCpu = async (url: string) => await infoOf(url, 'cpu', 'used_cpu_user', 'used_cpu_sys') * 1e6
 
-/** Bytes that Redis holds. */
+/** Memory of Redis in bytes. */
 export const redisMemory = (url: string) => infoOf(url, 'memory', 'used_memory')
 
 export async function startRedis (): Promise<{ url: string, stop: () => Promise<void> }> {

@@ -1,10 +1,10 @@
-// What messaging is compared with: servers that only pass on what comes, to all, by id, or back to whoever asked.
+// Peers of the messaging parts: servers that only relay messages, to all, by id, or back to the requester.
 import { createServer } from 'node:http'
 import type { Socket } from 'node:net'
 import { Redis } from 'ioredis'
 import { Server as SocketIo } from 'socket.io'
 import type { WebSocket } from 'ws'
-import { listen, withWs } from './bare-servers.js'
+import { listen, startWs } from './bare-servers.js'
 import { serverFrame } from './frames.js'
 import type { SocketServer } from './socket-server.js'
 
@@ -12,10 +12,10 @@ interface Frame { type: string, token?: string, to: string, rid: string, request
 
 const welcome = '{"type":"auth_success"}'
 
-/** The text that came goes to all others as it is. */
-const passing = (pass: (clients: Iterable<WebSocket>, from: WebSocket, text: string) => void) => async (): Promise<SocketServer> => {
-  const { port, clients } = await withWs(socket => {
-    socket.on('message', (data: Buffer) => { pass(clients, socket, data.toString()) })
+/** Relays each text unchanged to all other clients. */
+const relaying = (relay: (clients: Iterable<WebSocket>, from: WebSocket, text: string) => void) => async (): Promise<SocketServer> => {
+  const { port, clients } = await startWs(socket => {
+    socket.on('message', (data: Buffer) => { relay(clients, socket, data.toString()) })
   })
   return { port }
 }
@@ -24,7 +24,7 @@ function sendText (clients: Iterable<WebSocket>, from: WebSocket, text: string) 
   for (const client of clients) if (client !== from) client.send(text)
 }
 
-/** The limit: one frame, below ws. */
+/** The lower limit of the cost: one frame, written below ws. */
 function writeFrame (clients: Iterable<WebSocket>, from: WebSocket, text: string) {
   const frame = serverFrame(text)
   for (const client of clients) if (client !== from) (client as unknown as { _socket: Socket })._socket.write(frame)
@@ -40,9 +40,12 @@ async function room (): Promise<SocketServer> {
   return { port: await listen(server) }
 }
 
-/** Each socket has the name that it shows in its first frame. */
-async function withNames (onNamed: (socket: WebSocket, name: string) => void, onFrame: (socket: WebSocket, name: string, text: string) => void): Promise<SocketServer> {
-  const { port } = await withWs(socket => {
+type OnNamed = (socket: WebSocket, name: string) => void
+type OnFrame = (socket: WebSocket, name: string, text: string) => void
+
+/** Names each socket by the token in its first frame. */
+async function startNamed (onNamed: OnNamed, onFrame: OnFrame): Promise<SocketServer> {
+  const { port } = await startWs(socket => {
     let name: string | undefined
     socket.on('message', (data: Buffer) => {
       const text = data.toString()
@@ -57,14 +60,14 @@ async function withNames (onNamed: (socket: WebSocket, name: string) => void, on
 
 function byId (): Promise<SocketServer> {
   const sockets = new Map<string, WebSocket>()
-  return withNames((socket, name) => { sockets.set(name, socket) }, (_socket, from, text) => {
+  return startNamed((socket, name) => { sockets.set(name, socket) }, (_socket, from, text) => {
     const { to, data } = JSON.parse(text) as Frame
     sockets.get(to)!.send(JSON.stringify({ type: 'direct', from, data }))
   })
 }
 
-/** Those who are asked, in turn: their names begin with `agent`. */
-class Agents {
+/** Gives requests to the agents in turn. Names of agents begin with `agent`. */
+class RoundRobin {
   readonly #sockets: WebSocket[] = []
   #turn = 0
 
@@ -77,20 +80,20 @@ class Agents {
   }
 }
 
-/** Requests that wait, each by a number. */
-class Waiting {
+/** Open requests, each under a number. */
+class PendingRequests {
   readonly #open = new Map<string, { socket: WebSocket, requestId: string }>()
   #count = 0
 
-  /** @returns the request as the one who is asked gets it */
+  /** @returns the request as the agent receives it */
   add (socket: WebSocket, from: string, { requestId, data }: Frame): string {
     const rid = String(++this.#count)
     this.#open.set(rid, { socket, requestId })
     return JSON.stringify({ type: 'request', rid, from, data })
   }
 
-  /** An `accept` changes nothing. */
-  answer (from: string, { type, rid, data }: Frame): void {
+  /** Ignores `accept`. */
+  resolve (from: string, { type, rid, data }: Frame): void {
     if (type !== 'reply') return
     const { socket, requestId } = this.#open.get(rid)!
     this.#open.delete(rid)
@@ -99,35 +102,35 @@ class Waiting {
 }
 
 function matching (): Promise<SocketServer> {
-  const agents = new Agents()
-  const waiting = new Waiting()
-  return withNames((socket, name) => { agents.add(socket, name) }, (socket, name, text) => {
+  const agents = new RoundRobin()
+  const pending = new PendingRequests()
+  return startNamed((socket, name) => { agents.add(socket, name) }, (socket, name, text) => {
     const frame = JSON.parse(text) as Frame
-    if (frame.type === 'request') agents.send(waiting.add(socket, name, frame))
-    else waiting.answer(name, frame)
+    if (frame.type === 'request') agents.send(pending.add(socket, name, frame))
+    else pending.resolve(name, frame)
   })
 }
 
-/** One of two processes: who asks is connected to one, who is asked to the other, which reads nothing of what it passes on. */
+/** One of two processes: requesters are connected to one, agents to the other, which relays without parsing. */
 const overRedis = (enableAutoPipelining: boolean) => async (argument: string): Promise<SocketServer> => {
-  const { url, isAsking } = JSON.parse(argument) as { url: string, isAsking: boolean }
+  const { url, forRequesters } = JSON.parse(argument) as { url: string, forRequesters: boolean }
   const [publisher, subscriber] = [new Redis(url, { enableAutoPipelining }), new Redis(url)]
-  const agents = new Agents()
-  const waiting = new Waiting()
-  const [own, other] = isAsking ? ['asking', 'serving'] : ['serving', 'asking']
+  const agents = new RoundRobin()
+  const pending = new PendingRequests()
+  const [own, other] = forRequesters ? ['requesters', 'agents'] : ['agents', 'requesters']
   await subscriber.subscribe(own)
   subscriber.on('message', (_channel: string, text: string) => {
-    if (isAsking) waiting.answer('agent', JSON.parse(text) as Frame)
+    if (forRequesters) pending.resolve('agent', JSON.parse(text) as Frame)
     else agents.send(text)
   })
-  return withNames((socket, name) => { agents.add(socket, name) }, (socket, name, text) => {
-    publisher.publish(other, isAsking ? waiting.add(socket, name, JSON.parse(text) as Frame) : text)
+  return startNamed((socket, name) => { agents.add(socket, name) }, (socket, name, text) => {
+    publisher.publish(other, forRequesters ? pending.add(socket, name, JSON.parse(text) as Frame) : text)
   })
 }
 
 export const relays = {
-  'ws, text passed on': passing(sendText),
-  'ws, prepared frame passed on': passing(writeFrame),
+  'ws, text passed on': relaying(sendText),
+  'ws, prepared frame passed on': relaying(writeFrame),
   'Socket.IO room, passed on': room,
   'ws, relay by id': byId,
   'ws, relay that matches ids': matching,

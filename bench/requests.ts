@@ -1,27 +1,37 @@
-// How many requests by capability get their reply, through one process and through two that are one over Redis.
+// How many requests by capability get a reply, through one process and through two over Redis.
 import type { Chart } from './chart.js'
-import { interleave } from './contest.js'
 import { startRedis } from './redis.js'
-import { busy, dataBytes, light, middle, ourSetup, paceText, showRate, showTimes, Team, type Flow } from './request-teams.js'
-import { cost, rate, type Figure, type Row } from './rounds.js'
+import { cost, rate, type Figure, type Row } from './report.js'
+import {
+  dataBytes, high, highText, medians, ourSetup, RequestTarget, showRate, showTimes, single, type RequestResult
+} from './request-targets.js'
 import type { ServerKind } from './socket-server.js'
+import { interleave } from './targets.js'
 
 const secret = 'a secret of more than thirty-two characters'
-const mostLightMs = 3
+const maxSingleMs = 3
 
-type Results = ReadonlyMap<ServerKind, Flow>
+type Results = ReadonlyMap<ServerKind, RequestResult>
 
-async function runAll (teams: readonly Team[], pace = busy): Promise<Results> {
-  const results = await interleave(teams, team => team.run(pace))
-  return new Map(Array.from(results, ([{ name }, flows]) => [name, middle(flows)]))
+async function runAll (targets: readonly RequestTarget[], concurrency = high): Promise<Results> {
+  const results = await interleave(targets, target => target.run(concurrency))
+  return new Map(Array.from(results, ([{ name }, all]) => [name, medians(all)]))
 }
 
-const rateFigures = (name: string, flow: Flow): Figure[] => [rate(name, flow.rate), cost(`${name}, CPU`, 'µs', flow.cpuUs)]
+const rateFigures = (name: string, result: RequestResult): Figure[] =>
+  [rate(name, result.rate), cost(`${name}, CPU`, 'µs', result.cpuUs)]
 
 function rateRow (name: string, results: Results, peer: ServerKind, goal: number | undefined): Row {
   const [a, b] = [results.get('ours')!, results.get(peer)!]
   const ratio = a.rate / b.rate
-  return { name, ours: showRate(a), peer: `${peer}: ${showRate(b)}`, ratio: ratio.toFixed(2), goal: goal === undefined ? 'reported' : `≥ ${goal}`, met: ratio >= (goal ?? 0) }
+  return {
+    name,
+    ours: showRate(a),
+    peer: `${peer}: ${showRate(b)}`,
+    ratio: ratio.toFixed(2),
+    goal: goal === undefined ? 'reported' : `≥ ${goal}`,
+    met: ratio >= (goal ?? 0)
+  }
 }
 
 function chartOf (file: string, title: string, results: Results, peer: ServerKind, goal: number): Chart {
@@ -37,12 +47,15 @@ function chartOf (file: string, title: string, results: Results, peer: ServerKin
 const local = { peer: 'ws, relay that matches ids', goal: 0.4, title: 'Requests by capability a second, one process' } as const
 
 async function inOneProcess (accepts: boolean): Promise<Row> {
-  const teams = [await Team.start('ours', [ourSetup({})], accepts), await Team.start(local.peer, [''], accepts)]
-  const results = await runAll(teams)
-  for (const team of teams) team.stop()
+  const targets = [
+    await RequestTarget.start('ours', [ourSetup({})], accepts),
+    await RequestTarget.start(local.peer, [''], accepts)
+  ]
+  const results = await runAll(targets)
+  for (const target of targets) target.stop()
   const manner = accepts ? 'accepted and replied to' : 'replied to at once'
   const row = {
-    ...rateRow(`requests: by capability with ${dataBytes} bytes, ${manner}, ${paceText}`, results, local.peer, local.goal),
+    ...rateRow(`requests: by capability with ${dataBytes} bytes, ${manner}, ${highText}`, results, local.peer, local.goal),
     figures: rateFigures(manner, results.get('ours')!)
   }
   return accepts ? { ...row, chart: chartOf('requests', local.title, results, local.peer, local.goal) } : row
@@ -50,28 +63,33 @@ async function inOneProcess (accepts: boolean): Promise<Row> {
 
 export const requests = async (): Promise<Row[]> => [await inOneProcess(true), await inOneProcess(false)]
 
-const shared = { peer: 'ws + ioredis relay', pipelining: 'ws + ioredis relay, auto-pipelining', goal: 0.5, title: 'Requests by capability a second, two processes over Redis' } as const
+const shared = {
+  peer: 'ws + ioredis relay',
+  pipelining: 'ws + ioredis relay, auto-pipelining',
+  goal: 0.5,
+  title: 'Requests by capability a second, two processes over Redis'
+} as const
 
-/** Each of the relays has a Redis database of its own: its channels have the same names. */
-async function startTeams (url: string, otherUrl: string): Promise<Team[]> {
+/** Each of the relays has a Redis of its own, because their channels have the same names. */
+async function startTargets (url: string, otherUrl: string): Promise<RequestTarget[]> {
   const options = { storage: 'redis', redis: { url }, jwt: { secret } } as const
-  const relay = (of: string) => [true, false].map(isAsking => ({ url: of, isAsking }))
+  const relay = (of: string) => [true, false].map(forRequesters => ({ url: of, forRequesters }))
   return [
-    await Team.start('ours', [ourSetup(options), { ...ourSetup(options), agents: 0 }], true),
-    await Team.start(shared.peer, relay(url), true),
-    await Team.start(shared.pipelining, relay(otherUrl), true)
+    await RequestTarget.start('ours', [ourSetup(options), { ...ourSetup(options), agents: 0 }], true),
+    await RequestTarget.start(shared.peer, relay(url), true),
+    await RequestTarget.start(shared.pipelining, relay(otherUrl), true)
   ]
 }
 
 export async function requestsOverRedis (): Promise<Row[]> {
   const [redis, other] = [await startRedis(), await startRedis()]
-  const teams = await startTeams(redis.url, other.url)
-  const results = await runAll(teams)
-  const few = await runAll(teams, light)
-  for (const team of teams) team.stop()
+  const targets = await startTargets(redis.url, other.url)
+  const results = await runAll(targets)
+  const singleResults = await runAll(targets, single)
+  for (const target of targets) target.stop()
   for (const each of [redis, other]) await each.stop()
-  const name = `requests over Redis: by capability from one process to another, ${paceText}`
-  const [ours, peer] = [few.get('ours')!, few.get(shared.peer)!]
+  const name = `requests over Redis: by capability from one process to another, ${highText}`
+  const [ours, peer] = [singleResults.get('ours')!, singleResults.get(shared.peer)!]
   return [
     {
       ...rateRow(name, results, shared.peer, shared.goal),
@@ -84,8 +102,8 @@ export async function requestsOverRedis (): Promise<Row[]> {
       ours: showTimes(ours),
       peer: `${shared.peer}: ${showTimes(peer)}`,
       ratio: (ours.p50 / peer.p50).toFixed(2),
-      goal: `p50 ≤ ${mostLightMs} ms`,
-      met: ours.p50 <= mostLightMs,
+      goal: `p50 ≤ ${maxSingleMs} ms`,
+      met: ours.p50 <= maxSingleMs,
       figures: [cost('one after the other, p50', 'ms', ours.p50), cost('one after the other, p99', 'ms', ours.p99)]
     }
   ]

@@ -1,26 +1,26 @@
-// Runs all parts, or those that are named, and prints their rows as a table (with `--json`: the values of ours as JSON).
-// A run of all parts also writes the table of docs/benchmarks/results.md and the charts beside it. `--list` prints the names of the parts.
+// Runs all parts, or those that are named, and prints their rows as a table (with `--json`: the values of our server as JSON).
+// A run of all parts also rewrites docs/benchmarks/results.md and the charts beside it. `--list` prints the names of the parts.
 import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { svgOf } from './chart.js'
 import { channels } from './channels.js'
-import { http } from './http.js'
-import { deaths } from './deaths.js'
+import { svgOf } from './chart.js'
+import { connectBurst } from './connect-burst.js'
 import { direct } from './direct.js'
 import { fanOutSockets } from './fan-out-sockets.js'
+import { http } from './http.js'
 import { idleMemory } from './idle-memory.js'
 import { inbound } from './inbound.js'
+import { leaseExpiry } from './lease-expiry.js'
 import { propagation } from './propagation.js'
+import { rounds, seconds, type Figure, type Row } from './report.js'
 import { requests, requestsOverRedis } from './requests.js'
 import { restart } from './restart.js'
 import { stalled } from './stalled.js'
-import { connectStorm } from './storm.js'
 import { stores } from './stores.js'
-import { rounds, seconds, type Figure, type Row } from './rounds.js'
 
 const report = process.env.BENCH_REPORT
 const { values: options, positionals: named } = parseArgs({
@@ -32,42 +32,45 @@ const isReport = report !== undefined && named.length === 0 && !options.json
 /** The folder for charts: beside the report, or chosen by the caller. */
 const charts = process.env.BENCH_CHARTS ?? (isReport ? dirname(report) : undefined)
 
-function inProcess (...args: string[]): Row[] {
-  const file = fileURLToPath(new URL('./process.js', import.meta.url))
-  const output = execFileSync(process.execPath, ['--expose-gc', file, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+function inOwnProcess (...args: string[]): Row[] {
+  const file = fileURLToPath(new URL('./part-process.js', import.meta.url))
+  const program = ['--expose-gc', file, ...args]
+  const output = execFileSync(process.execPath, program, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
   return JSON.parse(output) as Row[]
 }
 
-const measurements: Record<string, () => Row[] | Promise<Row[]>> = {
+const allParts: Record<string, () => Row[] | Promise<Row[]>> = {
   http,
-  sweep: () => inProcess('sweep'),
-  search: () => inProcess('search'),
-  memory: () => [...inProcess('memory'), ...inProcess('memory', 'index')],
-  'fan-out': () => inProcess('fan-out'),
-  sockets: () => inProcess('sockets'),
+  sweep: () => inOwnProcess('sweep'),
+  search: () => inOwnProcess('search'),
+  memory: () => [...inOwnProcess('memory'), ...inOwnProcess('memory', 'index')],
+  'fan-out': () => inOwnProcess('fan-out'),
+  sockets: () => inOwnProcess('sockets'),
   'fan-out-sockets': fanOutSockets,
   inbound,
   'idle-memory': idleMemory,
   stalled,
-  storm: connectStorm,
+  'connect-burst': connectBurst,
   channels,
   direct,
   requests,
   'requests-redis': requestsOverRedis,
-  patterns: () => inProcess('patterns'),
+  patterns: () => inOwnProcess('patterns'),
   stores,
   propagation,
-  deaths,
+  'lease-expiry': leaseExpiry,
   restart
 }
 
 function table (rows: Row[]): string {
-  const lines = rows.map(({ name, ours, peer, ratio, goal, met }) => `| ${[name, ours, peer, ratio, goal, met ? 'yes' : '**no**'].join(' | ')} |`)
+  const lines = rows.map(({ name, ours, peer, ratio, goal, met }) => {
+    return `| ${[name, ours, peer, ratio, goal, met ? 'yes' : '**no**'].join(' | ')} |`
+  })
   return ['| what | ours | peer | ratio | goal | met |', '| --- | --- | --- | --- | --- | --- |', ...lines].join('\n')
 }
 
 function namedParts (): string[] {
-  const all = Object.keys(measurements)
+  const all = Object.keys(allParts)
   const unknown = named.filter(name => !all.includes(name))
   if (unknown.length > 0) throw new Error(`no such part: ${unknown.join(', ')}; the parts are ${all.join(', ')}`)
   return named.length > 0 ? all.filter(name => named.includes(name)) : all
@@ -87,7 +90,7 @@ if (options.list) {
 const rows: Row[] = []
 const figures: Figure[] = []
 for (const part of parts) {
-  const measured = await measurements[part]!()
+  const measured = await allParts[part]!()
   rows.push(...measured)
   for (const { figures: some = [] } of measured) figures.push(...some.map(figure => ({ ...figure, name: `${part}: ${figure.name}` })))
 }

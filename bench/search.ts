@@ -1,8 +1,8 @@
-// Text search over many agents, at the rate of one query at a time.
+// Text search over many agents, one query at a time.
 import fastify from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
-import { agents, queries } from './corpus.js'
-import { cost, type Row } from './rounds.js'
+import { cost, type Row } from './report.js'
+import { agents, queries } from './sample-data.js'
 import { percentile } from './statistics.js'
 
 const queryCount = 2000
@@ -16,7 +16,7 @@ export async function search (population: number): Promise<Row[]> {
     await app.agentRegistry.search({ query: query.slice(0, 1000), min_similarity: 0 })
     return performance.now() - started
   }
-  // The index is filled in slices behind the writes: wait for it, and let the code get warm.
+  // These queries complete the index, which is filled in slices after the writes, and warm up the code.
   for (const query of queries(200, 1)) await find(query)
   const times: number[] = []
   for (const query of queries(queryCount, 2)) times.push(await find(query))

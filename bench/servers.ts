@@ -1,19 +1,19 @@
-// The servers that the HTTP rows compare: ours, and bare Fastify with the same hooks, each in a process of its own.
+// The servers that the HTTP parts compare: ours, and bare Fastify with the same hooks, each in a process of its own.
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import jwt from '@fastify/jwt'
 import helmet from '@fastify/helmet'
 import prom from '@platformatic/prom-client'
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
-import { agents } from './corpus.js'
+import { agents } from './sample-data.js'
 
 const secret = 'a secret of more than thirty-two characters'
 const adminPassword = 'bench-password'
-const [kind, argument = '', tokenCountText, storage = 'memory', place = ''] = process.argv.slice(2)
-/** As many as the rounds of registrations use up. */
+const [kind, argument = '', tokenCountText, storage = 'memory', location = ''] = process.argv.slice(2)
+/** Number of registrations in all rounds. */
 const tokenCount = Number(tokenCountText)
 
-/** What both have: security headers and a logger that writes nothing for a request. */
+/** The common base: security headers, and a logger that writes nothing for a request. */
 async function base (): Promise<FastifyInstance> {
   const app = fastify({ logger: { level: 'warn' } })
   await app.register(helmet)
@@ -22,11 +22,11 @@ async function base (): Promise<FastifyInstance> {
 
 const storageOptions = {
   memory: {},
-  level: { storage: 'level', level: { path: place } },
-  redis: { storage: 'redis', redis: { url: place } }
+  level: { storage: 'level', level: { path: location } },
+  redis: { storage: 'redis', redis: { url: location } }
 } as const
 
-/** Our registry with `population` agents in it, and tokens for agents that are not. */
+/** Our registry with `population` agents, and tokens for agents that are not registered. */
 async function ours (population: number) {
   const app = await base()
   const started = performance.now()
@@ -36,7 +36,7 @@ async function ours (population: number) {
     admin: { password: adminPassword },
     allowedAgentTypes: ['*'],
     lease: { durationMs: 3_600_000 },
-    // What is measured with tokens is how fast it can be, not how fast it lets anybody be.
+    // The parts that use tokens measure the throughput without admission limits.
     ...(Number(tokenCountText) > 0 && { admission: { registrationsPerSecond: 1e6, upgradesPerSecond: 1e6, burst: 1e6 } }),
     routes: { root: true }
   })
@@ -44,15 +44,16 @@ async function ours (population: number) {
   const registry = app.agentRegistry
   const ids: string[] = []
   const ownTokens: string[] = []
-  // Several at a time: a store that writes in batches is filled in batches.
+  // Several at a time, because a store may write in batches.
   for (const batch of batches(agents(population, 1), 64)) {
     const answers = await Promise.all(batch.map(registration => registry.register(registration)))
     ownTokens.push(...answers.map(answer => answer.access_token))
     ids.push(...batch.map(({ agent_id: id }) => id))
   }
-  // What was registered so far is indexed now, not behind the first rounds.
+  // Index all agents before the first round.
   for (let drained = 0; drained <= population; drained += 1000) await registry.search({ query: 'ready' })
-  return { app, details: { token: ownTokens.at(-1), ownTokens: ownTokens.slice(0, 20_000), agentId: ids.at(-1), startMs, tokens: await mintTokens(app) } }
+  const tokens = await mintTokens(app)
+  return { app, details: { token: ownTokens.at(-1), ownTokens: ownTokens.slice(0, 20_000), agentId: ids.at(-1), startMs, tokens } }
 }
 
 function * batches<T> (items: Iterable<T>, size: number): Generator<T[]> {
@@ -64,7 +65,7 @@ function * batches<T> (items: Iterable<T>, size: number): Generator<T[]> {
   if (batch.length > 0) yield batch
 }
 
-/** Tokens with which agents may register that are not registered yet. */
+/** Creates tokens for agents that are not registered yet. */
 async function mintTokens (app: FastifyInstance): Promise<string[]> {
   const headers = { 'x-client-fingerprint': 'bench' }
   const login = await app.inject({ method: 'POST', url: '/auth/login', headers, payload: { username: 'admin', password: adminPassword } })
@@ -78,7 +79,7 @@ async function mintTokens (app: FastifyInstance): Promise<string[]> {
   return tokens
 }
 
-/** What else ours does for each request, done the usual way: an id in the answer, a counter and a histogram by route. */
+/** The usual way to do what ours does for each request: an id in the response, a counter and a histogram by route. */
 function addHooks (scope: FastifyInstance) {
   const labelNames = ['method', 'endpoint', 'status_code']
   const registers = [new prom.Registry()]
@@ -96,14 +97,22 @@ function addHooks (scope: FastifyInstance) {
   })
 }
 
-/** The same work on the wire without a registry behind it; constant answers are copied from `url`. */
+/** The same work on the wire without a registry. Constant responses are copied from `url`. */
 async function bare (url: string) {
   const host = await base()
   await host.register(jwt, { secret, sign: { expiresIn: '1h' } })
   host.get('/no-hooks', async () => ({ status: 'live' }))
   await host.register(async function peers (app) { await addPeers(app, url) })
   await host.ready()
-  const claims = { sub: 'agent', agent_id: 'agent', jti: '00000000-0000-0000-0000-000000000000', typ: 'agent', role: 'agent', iss: 'agent-registry:default', aud: 'arcp:operations' }
+  const claims = {
+    sub: 'agent',
+    agent_id: 'agent',
+    jti: '00000000-0000-0000-0000-000000000000',
+    typ: 'agent',
+    role: 'agent',
+    iss: 'agent-registry:default',
+    aud: 'arcp:operations'
+  }
   const tokens = Array.from({ length: tokenCount }, (_, index) => host.jwt.sign({ ...claims, agent_id: `new-agent-${index}` }))
   return { app: host, details: { token: tokens[0], tokens } }
 }
@@ -142,15 +151,15 @@ loop.enable()
 const { app, details } = kind === 'ours' ? await ours(Number(argument)) : await bare(argument)
 await app.listen({ port: 0, host: '127.0.0.1' })
 
-process.on('message', (question: string) => {
-  if (question === 'cpu') process.send!(process.cpuUsage())
-  if (question === 'loop') {
+process.on('message', (command: string) => {
+  if (command === 'cpu') process.send!(process.cpuUsage())
+  if (command === 'loop') {
     process.send!({ p99: loop.percentile(99) / 1e6, max: loop.max / 1e6 })
     loop.reset()
   }
 })
-process.on('message', async (question: string) => {
-  if (question !== 'end') return
+process.on('message', async (command: string) => {
+  if (command !== 'close') return
   await app.close()
   process.exit(0)
 })

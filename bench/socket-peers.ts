@@ -1,4 +1,4 @@
-// What ours is compared with: ws by itself, behind a bare @fastify/websocket route, and Socket.IO.
+// Peers of the socket parts: ws by itself, behind a bare @fastify/websocket route, and Socket.IO.
 import { createServer } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import jwt from '@fastify/jwt'
@@ -6,12 +6,12 @@ import fastifyWebsocket from '@fastify/websocket'
 import fastify from 'fastify'
 import { Server as SocketIo } from 'socket.io'
 import type { WebSocket } from 'ws'
-import { host, listen, withRoute, withWs, type OnSocket } from './bare-servers.js'
+import { host, listen, startRoute, startWs, type OnSocket } from './bare-servers.js'
 import { serverFrame } from './frames.js'
 import { relays } from './relays.js'
 import type { SocketServer } from './socket-server.js'
 
-/** What is told: as the change of an agent's state looks here, `bytes` long as JSON. */
+/** An event like our change of an agent's state, `bytes` long as JSON. */
 function eventOf (bytes: number) {
   const change = { revision: 'epoch-id:10000', op: 'state', agent_id: '', state: 'draining', previous: 'alive', reason: 'requested' }
   const event = { type: 'agents_delta', changes: [change] }
@@ -33,7 +33,7 @@ function serialiseOnce (clients: Iterable<WebSocket>, event: Event, events: numb
   }
 }
 
-/** The limit: what is to be written is there, and is written as one. */
+/** The lower limit of the cost: prepared frames in one write. */
 function writePrepared (clients: Iterable<WebSocket>, event: Event, events: number) {
   const frames = Buffer.concat(Array.from({ length: events }, () => serverFrame(JSON.stringify(event))))
   for (const client of clients) (client as unknown as { _socket: Socket })._socket.write(frames)
@@ -41,13 +41,13 @@ function writePrepared (clients: Iterable<WebSocket>, event: Event, events: numb
 
 const listening: OnSocket = socket => { socket.on('message', () => {}) }
 
-const broadcasting = (start: typeof withWs, broadcast: Broadcast) => async (frameBytes: string): Promise<SocketServer> => {
+const broadcasting = (start: typeof startWs, broadcast: Broadcast) => async (frameBytes: string): Promise<SocketServer> => {
   const event = eventOf(Number(frameBytes))
   const { port, clients } = await start(listening)
   return { port, emit: events => broadcast(clients, event, events) }
 }
 
-/** Answers each request at once. */
+/** Acknowledges each request at once. */
 const acknowledging: OnSocket = socket => {
   socket.on('message', (data: Buffer) => {
     const { requestId } = JSON.parse(data.toString()) as { requestId: string }
@@ -59,15 +59,16 @@ async function socketIo (frameBytes: string): Promise<SocketServer> {
   const server = createServer()
   const io = new SocketIo(server, { transports: ['websocket'], perMessageDeflate: false, serveClient: false, pingInterval: 600_000 })
   io.on('connection', socket => { socket.join('watchers') })
-  // Besides the event it sends its name and two digits: as many bytes as the others all the same.
-  const { type, changes } = eventOf(Number(frameBytes) - '42["agents_delta",{"changes":[]}]'.length + '{"type":"agents_delta","changes":[]}'.length)
+  // Socket.IO adds the name of the event and two digits: the frame has the same length as those of the others.
+  const envelope = '42["agents_delta",{"changes":[]}]'.length - '{"type":"agents_delta","changes":[]}'.length
+  const { type, changes } = eventOf(Number(frameBytes) - envelope)
   function emit (events: number) {
     for (let index = 0; index < events; index++) io.to('watchers').emit(type, { changes })
   }
   return { port: await listen(server), emit }
 }
 
-/** Lets in whoever shows one of `tokens` in the first frame. */
+/** Verifies the token in the first frame. */
 async function tokenRoute (secret: string): Promise<SocketServer> {
   const app = fastify()
   await app.register(jwt, { secret })
@@ -83,16 +84,16 @@ async function tokenRoute (secret: string): Promise<SocketServer> {
   return { port: (app.server.address() as AddressInfo).port }
 }
 
-/** Each by the name that it has in the rows. */
+/** Peers by their names in the rows. */
 export const peers = {
-  'ws, JSON.stringify each': broadcasting(withWs, serialiseForEach),
-  'ws, one string': broadcasting(withWs, serialiseOnce),
-  'ws, prepared frame': broadcasting(withWs, writePrepared),
-  'route, one string': broadcasting(withRoute, serialiseOnce),
-  'route, prepared frame': broadcasting(withRoute, writePrepared),
+  'ws, JSON.stringify each': broadcasting(startWs, serialiseForEach),
+  'ws, one string': broadcasting(startWs, serialiseOnce),
+  'ws, prepared frame': broadcasting(startWs, writePrepared),
+  'route, one string': broadcasting(startRoute, serialiseOnce),
+  'route, prepared frame': broadcasting(startRoute, writePrepared),
   'Socket.IO room': socketIo,
-  'ws, parse and answer': () => withWs(acknowledging),
-  'bare route': () => withRoute(listening),
+  'ws, parse and answer': () => startWs(acknowledging),
+  'bare route': () => startRoute(listening),
   'bare route with a token': tokenRoute,
   ...relays
 } satisfies Record<string, (argument: string) => Promise<SocketServer>>

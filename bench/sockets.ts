@@ -1,13 +1,13 @@
-// Memory of connections that only listen.
+// Memory of watchers of the public tier.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import fastify from 'fastify'
 import agentRegistry from 'fastify-agent-registry'
 import { settledRss } from './memory.js'
-import { cost, type Row } from './rounds.js'
+import { cost, type Row } from './report.js'
 
-/** Watchers of the public tier in a process of their own, as many as are asked for. */
+/** Opens the watchers from a process of their own. */
 export async function sockets (count: number): Promise<Row[]> {
   const app = fastify()
   await app.register(agentRegistry, { publicWs: { maxConnections: count + 10 }, admission: { burst: count + 10 } })

@@ -1,5 +1,5 @@
 // Medians, percentiles, and the comparison of two checkouts that are measured in turn.
-import type { Figure } from './rounds.js'
+import type { Figure } from './report.js'
 
 const sorted = (values: readonly number[]) => [...values].sort((a, b) => a - b)
 

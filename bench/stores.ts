@@ -1,28 +1,30 @@
-// What a store costs: the level and the Redis store beside the one in memory, in the same rounds.
+// Cost of the stores: the level and the Redis store against the one in memory, in alternating rounds.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { agents } from './corpus.js'
+import { BenchProcess } from './bench-process.js'
+import { compare, figuresOf, round, type Compared, type Load, type Result } from './http-load.js'
 import { redisCpu, redisMemory, startRedis } from './redis.js'
-import { compare, cost, figuresOf, round, rounds, type Load, type Result, type Row, Server } from './rounds.js'
+import { cost, rounds, type Row } from './report.js'
+import { newAgentBodies } from './sample-data.js'
 
 const perRound = 3000
-const singly = 300
-/** A round more than is measured, to get warm; as many heartbeats are for agents that these rounds have registered. */
-const tokenCount = (rounds + 2) * perRound + singly
+const sequential = 300
+/** Registrations of all rounds, the first of which is not counted, and those at one connection. */
+const tokenCount = (rounds + 2) * perRound + sequential
 
-/** Registrations of agents that are new each time, each with a token of its own, and heartbeats of those. */
-class Fleet {
-  readonly server: Server
+/** Registrations of new agents, each with a token of its own, and heartbeats of the registered ones. */
+class AgentLoad {
+  readonly server: BenchProcess
   readonly #tokens: string[]
   readonly #bodies: string[]
   #registered = 0
-  #beaten = 0
+  #heartbeats = 0
 
-  constructor (server: Server) {
+  constructor (server: BenchProcess) {
     this.server = server
     this.#tokens = server.details.tokens as string[]
-    this.#bodies = Array.from(agents(this.#tokens.length, 2), (agent, index) => JSON.stringify({ ...agent, agent_id: `new-agent-${index}` }))
+    this.#bodies = newAgentBodies(this.#tokens.length)
   }
 
   registrations (amount: number, connections: number): Load {
@@ -43,18 +45,21 @@ class Fleet {
       path: '/',
       method: 'POST',
       next: () => {
-        const at = this.#beaten++ % this.#registered
+        const at = this.#heartbeats++ % this.#registered
         return { path: `/agents/new-agent-${at}/heartbeat`, headers: { authorization: `Bearer ${this.#tokens[at]}` } }
       }
     }
   }
 }
 
-const start = (population: number, ...storage: string[]) => Server.start('./servers.js', ['ours', String(population), String(tokenCount), ...storage])
+function start (population: number, ...storage: string[]): Promise<BenchProcess> {
+  return BenchProcess.start('./servers.js', ['ours', String(population), String(tokenCount), ...storage])
+}
+
 const show = ({ rate, cpuUs }: Result) => `${Math.round(rate)}/s, ${cpuUs.toFixed(0)} µs CPU`
 
-/** @param goal undefined where nothing is aimed at */
-function row (name: string, { ours, peer, ratio }: Awaited<ReturnType<typeof compare>>, goal: number | undefined): Row {
+/** @param goal undefined when the row is only reported */
+function row (name: string, { ours, peer, ratio }: Compared, goal: number | undefined): Row {
   return {
     name,
     ours: show(ours),
@@ -66,12 +71,15 @@ function row (name: string, { ours, peer, ratio }: Awaited<ReturnType<typeof com
   }
 }
 
-async function against (memory: Fleet, other: Fleet, name: string, goals: { registration: number, heartbeat?: number }): Promise<Row[]> {
+interface Goals { registration: number, heartbeat?: number }
+
+async function against (memory: AgentLoad, other: AgentLoad, name: string, goals: Goals): Promise<Row[]> {
   const connections = name === 'level' ? 16 : 40
-  for (const fleet of [memory, other]) await round(fleet.server, fleet.registrations(perRound, connections))
-  const registration = await compare(other.server, other.registrations(perRound, connections), memory.server, memory.registrations(perRound, connections))
+  for (const load of [memory, other]) await round(load.server, load.registrations(perRound, connections))
+  const loadOf = (each: AgentLoad) => each.registrations(perRound, connections)
+  const registration = await compare(other.server, loadOf(other), memory.server, loadOf(memory))
   const heartbeat = await compare(other.server, other.heartbeats(), memory.server, memory.heartbeats())
-  const alone = await round(other.server, other.registrations(singly, 1))
+  const alone = await round(other.server, other.registrations(sequential, 1))
   return [
     row(`${name}: registration at ${connections} connections`, registration, goals.registration),
     row(`${name}: heartbeat`, heartbeat, goals.heartbeat),
@@ -87,16 +95,16 @@ async function against (memory: Fleet, other: Fleet, name: string, goals: { regi
   ]
 }
 
-/** What a request costs Redis, in microseconds of its CPU. */
-async function redisCost (url: string, { server }: Fleet, load: Load): Promise<number> {
+/** CPU of Redis per request, in microseconds. */
+async function redisCost (url: string, { server }: AgentLoad, load: Load): Promise<number> {
   const before = await redisCpu(url)
   const { requests } = await round(server, load)
   return (await redisCpu(url) - before) / requests
 }
 
-async function redisCosts (url: string, fleet: Fleet): Promise<Row> {
-  const registration = await redisCost(url, fleet, fleet.registrations(perRound, 40))
-  const heartbeat = await redisCost(url, fleet, fleet.heartbeats())
+async function redisCosts (url: string, load: AgentLoad): Promise<Row> {
+  const registration = await redisCost(url, load, load.registrations(perRound, 40))
+  const heartbeat = await redisCost(url, load, load.heartbeats())
   return {
     name: 'redis: CPU of Redis itself',
     ours: `${registration.toFixed(1)} µs a registration, ${heartbeat.toFixed(1)} µs a heartbeat at 40 connections`,
@@ -108,15 +116,15 @@ async function redisCosts (url: string, fleet: Fleet): Promise<Row> {
   }
 }
 
-/** Starts a registry on what another one has left there. */
+/** Starts a registry on the data that another one has written. */
 async function loading (name: string, ...storage: string[]): Promise<Row> {
   const population = 100_000
   const arguments_ = (count: number) => ['ours', String(count), '0', ...storage]
-  const first = await Server.start('./servers.js', arguments_(population))
-  await first.end()
-  const second = await Server.start('./servers.js', arguments_(0))
+  const first = await BenchProcess.start('./servers.js', arguments_(population))
+  await first.close()
+  const second = await BenchProcess.start('./servers.js', arguments_(0))
   const seconds = (second.details.startMs as number) / 1000
-  await second.end()
+  await second.close()
   return {
     name: `${name}: start with ${population.toLocaleString('en')} agents`,
     ours: `${seconds.toFixed(2)} s`,
@@ -132,12 +140,12 @@ export async function stores (): Promise<Row[]> {
   const redis = await startRedis()
   const folder = mkdtempSync(join(tmpdir(), 'bench-level-'))
   const rows: Row[] = []
-  for (const [name, ...place] of [['level', join(folder, 'first')], ['redis', redis.url]] as const) {
-    const memory = new Fleet(await start(1000))
-    const other = new Fleet(await start(1000, name, ...place))
+  for (const [name, ...location] of [['level', join(folder, 'first')], ['redis', redis.url]] as const) {
+    const memory = new AgentLoad(await start(1000))
+    const other = new AgentLoad(await start(1000, name, ...location))
     rows.push(...await against(memory, other, name, name === 'level' ? { registration: 0.8 } : { registration: 0.7, heartbeat: 0.7 }))
     if (name === 'redis') rows.push(await redisCosts(redis.url, other))
-    for (const { server } of [memory, other]) await server.end()
+    for (const { server } of [memory, other]) await server.close()
   }
   const emptyRedis = await startRedis()
   rows.push(await loading('level', 'level', join(folder, 'second')), await loading('redis', 'redis', emptyRedis.url))

@@ -1,9 +1,9 @@
-// Many watchers in one process: says when all of them have heard of a change.
+// Many watchers in one process, which reports when all of them have received a change.
 import { WebSocket } from 'ws'
 
 const [port, count] = process.argv.slice(2).map(Number)
 let ready = 0
-let heard = 0
+let received = 0
 
 function connect () {
   const socket = new WebSocket(`ws://127.0.0.1:${port}/public/ws`)
@@ -11,7 +11,7 @@ function connect () {
   socket.on('message', data => {
     const text = data.toString()
     if (text.startsWith('{"type":"ack"') && ++ready === count) process.send!('ready')
-    if (text.startsWith('{"type":"agents_delta"') && ++heard % count! === 0) process.send!(performance.timeOrigin + performance.now())
+    if (text.startsWith('{"type":"agents_delta"') && ++received % count! === 0) process.send!(performance.timeOrigin + performance.now())
   })
 }
 

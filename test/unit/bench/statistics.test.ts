@@ -1,5 +1,5 @@
 import t from 'tap'
-import type { Figure } from '../../../bench/rounds.js'
+import type { Figure } from '../../../bench/report.js'
 import { compareFigures, comparisonTable, median, percentile } from '../../../bench/statistics.js'
 
 const time = (value: number): Figure => ({ name: 'part: time', unit: 'ms', value, lowerIsBetter: true })

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { agents, queries } from '../../../bench/corpus.js'
+import { agents, queries } from '../../../bench/sample-data.js'
 import { embeddedText, fieldsOf, isUnspaced, TextIndex, tokenize, type Fields } from '../../../src/search/text-index.js'
 import { fields, until } from './helper.js'
 

@@ -1,12 +1,12 @@
-// One measurement in a process of its own, so that no other has warmed or filled it: prints its rows as JSON.
-import { sweep } from './core.js'
+// Runs one part in a process of its own, which no other part has warmed up or filled, and prints its rows as JSON.
 import { fanOut } from './fan-out.js'
 import { memory } from './memory.js'
+import type { Row } from './report.js'
 import { search } from './search.js'
 import { sockets } from './sockets.js'
-import type { Row } from './rounds.js'
+import { sweep } from './sweep.js'
 
-const measurements: Record<string, () => Promise<Row[]>> = {
+const parts: Record<string, () => Promise<Row[]>> = {
   sweep: async () => [await sweep(100_000), await sweep(1_000_000)],
   memory: () => memory(100_000),
   search: () => search(10_000),
@@ -19,5 +19,5 @@ const measurements: Record<string, () => Promise<Row[]>> = {
   }
 }
 
-const rows = await measurements[process.argv[2]!]!()
+const rows = await parts[process.argv[2]!]!()
 process.stdout.write(JSON.stringify(rows), () => process.exit(0))

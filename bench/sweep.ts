@@ -1,22 +1,23 @@
-// The registry by itself: sweeps, memory, search. Each measurement runs in a process of its own.
+// Duration of a sweep over many agents whose leases have not ended.
 import { MemoryAgentStore } from 'fastify-agent-registry'
-import { agents } from './corpus.js'
-import { cost, rounds, type Row } from './rounds.js'
+import { cost, rounds, type Row } from './report.js'
+import { agents } from './sample-data.js'
 import { median } from './statistics.js'
 
-/** A store with `population` live agents whose clock is ours to move. */
+/** Creates a store with `population` live agents and a manual clock. */
 async function storeWith (population: number) {
   let now = 1_000_000_000_000
   const store = new MemoryAgentStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock: () => now })
   await store.open({ changed () {}, touched () {}, reloaded () {}, availability () {} })
   for (const agent of agents(population, 1)) {
     const { agent_type: type, capabilities, agent_id: id } = agent
-    await store.register({ id, content: { body: JSON.stringify(agent), type, capabilities }, claim: { kind: 'owner' }, maxAgents: Infinity })
+    const content = { body: JSON.stringify(agent), type, capabilities }
+    await store.register({ id, content, claim: { kind: 'owner' }, maxAgents: Infinity })
   }
   return { store, advance: (ms: number) => { now += ms } }
 }
 
-/** Milliseconds of a sweep that finds nothing to take. */
+/** Measures sweeps that find no ended lease. */
 export async function sweep (population: number): Promise<Row> {
   const { store, advance } = await storeWith(population)
   const times: number[] = []

@@ -1,6 +1,6 @@
-// Registrations and queries for benchmarks: the same for the same seed, with words as frequent as in natural text.
+// Registrations and queries for benchmarks: the same for the same seed, with the word frequencies of natural text.
 
-/** Commonest first, as in English prose. */
+/** The most frequent words first, as in English prose. */
 const commonWords = `the of and to in for is on that with by as it from at are an this be or which can data agent not all its
   was has have you service when each using your other into one more any only their will based between through up than
   new time system user also over out if two first they per then must who both these what so how used team under such
@@ -29,10 +29,11 @@ const capabilities = ['text-summarization', 'translation', 'code-review', 'docum
 const agentTypes = ['automation', 'monitoring', 'testing', 'security', 'networking']
 const regions = ['eu-west', 'eu-central', 'us-east', 'us-west', 'ap-south', 'ap-northeast', 'sa-east']
 const teams = ['Platform', 'Research', 'Payments', 'Support', 'Data', 'Security', 'Operations', 'Growth']
-const syllables = 'ba be bi bo ca ce co da de di do fa fe fi ga ge go ha he in ka la le li lo ma me mi mo na ne no or pa pe pi ra re ri ro sa se si so ta te ti to un va ve vi vo za zen tor lis mar ten ver con'.split(' ')
+const syllables = `ba be bi bo ca ce co da de di do fa fe fi ga ge go ha he in ka la le li lo ma me mi mo na ne no or pa pe pi
+  ra re ri ro sa se si so ta te ti to un va ve vi vo za zen tor lis mar ten ver con`.split(/\s+/)
 const vocabularySize = 20_000
 
-/** Mulberry32: numbers from 0 to 1, the same for the same seed. */
+/** Mulberry32: random numbers from 0 to 1, the same for the same seed. */
 function randomFrom (seed: number) {
   let state = seed >>> 0
   return function random () {
@@ -43,7 +44,7 @@ function randomFrom (seed: number) {
   }
 }
 
-/** Prose first, then the topics, then rare words that only look like some. */
+/** Prose first, then the topics, then generated rare words. */
 function makeVocabulary (): string[] {
   const random = randomFrom(7)
   const words = new Set([...commonWords, ...topicWords])
@@ -56,13 +57,13 @@ function makeVocabulary (): string[] {
 
 const vocabulary = makeVocabulary()
 
-/** Zipf and Mandelbrot: the word of rank r comes with a weight of 1 / (r + 2.7). */
+/** Zipf-Mandelbrot law: the word of rank r has a weight of 1 / (r + 2.7). */
 const cumulative = vocabulary.reduce<number[]>((sums, _word, rank) => {
   sums.push((sums.at(-1) ?? 0) + 1 / (rank + 2.7))
   return sums
 }, [])
 
-/** What is drawn from: a word, an item of a list, a whole number, some text. */
+/** Draws random words, items of a list, whole numbers and texts. */
 class Source {
   readonly random: () => number
 
@@ -78,7 +79,7 @@ class Source {
     return list[this.below(list.length)]!
   }
 
-  /** Items near the front of a list come more often. */
+  /** Prefers items near the front of the list. */
   popular<T> (list: readonly T[]): T {
     return list[Math.floor(this.random() ** 2 * list.length)]!
   }
@@ -98,7 +99,7 @@ class Source {
     return Array.from({ length: words }, () => this.word()).join(' ')
   }
 
-  /** A word that says something. */
+  /** A word of the topics. */
   topic (): string {
     return this.popular(topicWords)
   }
@@ -138,7 +139,12 @@ export function * agents (n: number, seed: number) {
   for (let index = 0; index < n; index++) yield registration(source, index)
 }
 
-/** What people type: a few words, sometimes a capability, a beginning of a word or a slip. */
+/** Bodies of registrations for the tokens that bench/servers.ts creates. */
+export function newAgentBodies (n: number): string[] {
+  return Array.from(agents(n, 2), (agent, index) => JSON.stringify({ ...agent, agent_id: `new-agent-${index}` }))
+}
+
+/** A few words, as people type them: sometimes a capability, the beginning of a word, or a typing error. */
 function query (source: Source): string {
   const kind = source.random()
   if (kind < 0.15) return source.popular(capabilities)
@@ -149,7 +155,7 @@ function query (source: Source): string {
   return [...words, last].join(' ')
 }
 
-/** `n` queries over what `agents` makes. */
+/** `n` queries for the registrations of `agents`. */
 export function * queries (n: number, seed: number): Generator<string> {
   const source = new Source(seed)
   for (let index = 0; index < n; index++) yield query(source)
