@@ -1,5 +1,5 @@
-// Runs the tests: `node scripts/test.js fast` (needs only Node), `all` (with the coverage floor), or `rest` (what `fast` leaves out,
-// then the coverage of both). Arguments after the part go to tap.
+// Runs the tests: `node scripts/test.js fast` (needs only Node), `all` (with the coverage floor), `rest` (what `fast` leaves out,
+// then the coverage of both) or `long` (the long forms of tests that kill, fuzz or soak). Arguments after the part go to tap.
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,7 +7,8 @@ import { root } from './support.js'
 
 const folders = {
   fast: ['test/unit', 'test/process'],
-  rest: ['test/redis', 'test/browser', 'test/reliability']
+  rest: ['test/redis', 'test/browser', 'test/reliability'],
+  long: ['test/reliability', 'test/unit/sockets/noise.test.ts', 'test/unit/sockets/random.test.ts', 'test/unit/routes/random.test.ts']
 }
 const kept = join(root, '.tap/coverage-fast')
 const coverage = join(root, '.tap/coverage')
@@ -37,6 +38,11 @@ function runRest (args) {
   return passed
 }
 
+function runLong (args) {
+  process.env.TEST_LONG = '1'
+  return tap('run', '--disable-coverage', `--output-file=${outputOf('long')}`, ...folders.long, ...args)
+}
+
 /** Counts of assertions from the last line of a TAP file: `# { total: 9, pass: 7, fail: 1, skip: 1 }`. */
 function countsOf (part) {
   const text = existsSync(outputOf(part)) ? readFileSync(outputOf(part), 'utf8') : ''
@@ -61,10 +67,11 @@ function runParts (part, args) {
   if (!ensureTools()) return false
   if (part === 'all') return [runFast(args), runRest(args), report()].every(Boolean)
   if (part === 'rest') return [runRest(args), report()].every(Boolean)
-  throw new Error(`Unknown part ${part}: fast, rest or all`)
+  if (part === 'long') return runLong(args)
+  throw new Error(`Unknown part ${part}: fast, rest, all or long`)
 }
 
 const [part = 'fast', ...args] = process.argv.slice(2)
 const passed = runParts(part, args)
-printCounts(part === 'fast' ? ['fast'] : ['fast', 'rest'])
+printCounts(part === 'fast' || part === 'long' ? [part] : ['fast', 'rest'])
 process.exitCode = passed ? 0 : 1

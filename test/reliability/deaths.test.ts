@@ -2,10 +2,10 @@ import { join } from 'node:path'
 import t from 'tap'
 import { build, sleep, until, type Harness, type Json } from '../support/harness.js'
 import { builtServer } from '../support/server-process.js'
-import { startFleet, startRedis } from './fleet.js'
-import { Herd } from './herd.js'
-import { View } from './view.js'
-import { Watcher } from './watchers.js'
+import { startFleet, startRedis } from '../support/fleet.js'
+import { Herd } from '../support/heartbeat-loop.js'
+import { View } from '../support/watched-view.js'
+import { Watcher } from '../support/watchers.js'
 
 const program = builtServer(t)
 t.setTimeout(300_000)

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { keys, problemOf, registration, until, type Answer, type Client, type Json, type Remote } from '../support/harness.js'
 import { builtServer } from '../support/server-process.js'
-import { startFleet, startRedis, type Member } from './fleet.js'
+import { startFleet, startRedis, type Member } from '../support/fleet.js'
 
 const program = builtServer(t)
 t.setTimeout(300_000)

@@ -4,7 +4,7 @@ import { sleep, until, type Client, type Json } from '../support/harness.js'
 import { channel, Nomad } from '../unit/messaging/nomad.js'
 import { builtServer } from '../support/server-process.js'
 import { ask } from '../unit/sockets/channels-helper.js'
-import { startFleet, startRedis, type Member } from './fleet.js'
+import { startFleet, startRedis, type Member } from '../support/fleet.js'
 
 const program = builtServer(t)
 t.setTimeout(300_000)

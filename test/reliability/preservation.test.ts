@@ -1,10 +1,10 @@
 import t, { type Test } from 'tap'
 import { sleep, until } from '../support/harness.js'
 import { builtServer } from '../support/server-process.js'
-import { startFleet, startRedis, type Member } from './fleet.js'
-import { Herd } from './herd.js'
-import { View } from './view.js'
-import { Watcher } from './watchers.js'
+import { startFleet, startRedis, type Member } from '../support/fleet.js'
+import { Herd } from '../support/heartbeat-loop.js'
+import { View } from '../support/watched-view.js'
+import { Watcher } from '../support/watchers.js'
 
 const program = builtServer(t)
 t.setTimeout(300_000)

@@ -2,15 +2,16 @@ import fc from 'fast-check'
 import t from 'tap'
 import { until, type Json } from '../support/harness.js'
 import { builtServer } from '../support/server-process.js'
-import { startFleet, startRedis } from './fleet.js'
-import { kindsOfOperation, ModelAgent, type Operation } from './model.js'
-import { Watcher } from './watchers.js'
+import { startFleet, startRedis } from '../support/fleet.js'
+import { kindsOfOperation, ModelAgent, type Operation } from '../support/agent-model.js'
+import { lengthOf, seedOf } from '../support/lengths.js'
+import { Watcher } from '../support/watchers.js'
 
 const program = builtServer(t)
 t.setTimeout(300_000)
-const seed = Number(process.env.RELIABILITY_SEED ?? 20_261_120)
+const seed = seedOf('RELIABILITY_SEED', 20_261_120)
 const agents = 50
-const operationsEach = 400
+const operationsEach = lengthOf('RELIABILITY_OPERATIONS', { short: 100, long: 400 })
 
 const place = fc.nat({ max: 2 })
 const operation: fc.Arbitrary<Operation> = fc.record({ does: fc.constantFrom(...kindsOfOperation), at: place, lookAt: place })

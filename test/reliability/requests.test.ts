@@ -2,7 +2,7 @@ import t from 'tap'
 import { sleep, until, type Client, type Json } from '../support/harness.js'
 import { builtServer } from '../support/server-process.js'
 import { nextWhere } from '../unit/sockets/helper.js'
-import { startFleet, startRedis } from './fleet.js'
+import { startFleet, startRedis } from '../support/fleet.js'
 
 const program = builtServer(t)
 t.setTimeout(300_000)

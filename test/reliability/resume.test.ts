@@ -1,11 +1,12 @@
 import t from 'tap'
 import { registration, sleep, type Remote } from '../support/harness.js'
 import { builtServer } from '../support/server-process.js'
-import { startFleet, startRedis, type Member } from './fleet.js'
-import { Watcher, type Carrier } from './watchers.js'
+import { startFleet, startRedis, type Member } from '../support/fleet.js'
+import { lengthOf } from '../support/lengths.js'
+import { Watcher, type Carrier } from '../support/watchers.js'
 
 const program = builtServer(t)
-const seconds = Number(process.env.RELIABILITY_SECONDS ?? 60)
+const seconds = lengthOf('RELIABILITY_SECONDS', { short: 15, long: 60 })
 t.setTimeout((seconds + 300) * 1000)
 const watcherCount = 200
 const writesPerSecond = 300

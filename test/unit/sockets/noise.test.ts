@@ -2,12 +2,13 @@ import t from 'tap'
 import { WebSocket } from 'ws'
 import { pack, unpack } from '../../../src/protocol/message-pack.js'
 import { build, until, type Client, type Harness, type Json } from '../../support/harness.js'
+import { lengthOf, seedOf } from '../../support/lengths.js'
 import { dashboard, strange } from './dashboard-helper.js'
 import { assertAlive, strangeFrames } from './helper.js'
 import { Noise } from './noise.js'
 
-const seed = Number(process.env.NOISE_SEED ?? 20_261)
-const frameCount = 100_000
+const seed = seedOf('NOISE_SEED', 20_261)
+const frameCount = lengthOf('NOISE_FRAMES', { short: 20_000, long: 100_000 })
 const together = 250
 t.setTimeout(300_000)
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { View } from '../../reliability/view.js'
+import { View } from '../../support/watched-view.js'
 import { build, until, type Client, type Harness, type Json } from '../../support/harness.js'
 import { dashboard } from './dashboard-helper.js'
 import { assertAlive, nextWhere } from './helper.js'

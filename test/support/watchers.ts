@@ -1,7 +1,7 @@
 import { get, type ClientRequest } from 'node:http'
 import { WebSocket } from 'ws'
-import { sleep, until, type Remote } from '../support/harness.js'
-import { View } from './view.js'
+import { sleep, until, type Remote } from './harness.js'
+import { View } from './watched-view.js'
 
 export type Carrier = 'agents' | 'dashboard' | 'events'
 

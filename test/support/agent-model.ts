@@ -1,4 +1,4 @@
-import { registration, type Answer, type Json, type Remote } from '../support/harness.js'
+import { registration, type Answer, type Json, type Remote } from './harness.js'
 
 export const kindsOfOperation = ['register', 'heartbeat', 'late heartbeat', 'report', 'drain', 'maintain', 'wake', 'rename', 'unregister', 'read'] as const
 

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import { sleep } from '../support/harness.js'
+import { sleep } from './harness.js'
 
 export interface HerdOptions {
   ids: readonly string[]

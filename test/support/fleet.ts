@@ -1,8 +1,8 @@
 import type { Test } from 'tap'
 import type { Environment } from '../../src/server/env.js'
-import { freePort, keys, password, Remote, secret } from '../support/harness.js'
-import { start, urlOf, type Started } from '../support/server-process.js'
-import { RedisServer } from '../support/redis-server.js'
+import { freePort, keys, password, Remote, secret } from './harness.js'
+import { start, urlOf, type Started } from './server-process.js'
+import { RedisServer } from './redis-server.js'
 
 export interface FleetOptions {
   /** The server as it is built. */

@@ -4,10 +4,11 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { AgentInfo } from '../../src/index.js'
 import { password, registration, Remote, secret } from '../support/harness.js'
+import { lengthOf } from '../support/lengths.js'
 import { builtServer, start, urlOf, type Started } from '../support/server-process.js'
 
 /** How often a server is killed in each of the lanes, which run at once. */
-const kills = Number(process.env.LEVEL_KILLS ?? 50)
+const kills = lengthOf('LEVEL_KILLS', { short: 10, long: 50 })
 const lanes = 2
 const clientsPerLane = 4
 const idsPerClient = 5

@@ -1,5 +1,5 @@
 import { Digest, recordDigest } from '../../src/registry/replica.js'
-import type { Json } from '../support/harness.js'
+import type { Json } from './harness.js'
 
 interface Known { readonly revision: number, readonly state: string }
 
