@@ -5,8 +5,7 @@ import { problem } from './errors.js'
 import type { Core } from './core.js'
 import type { Answer } from './dashboard/answers.js'
 import { logSink, type LogSink } from './dashboard/log-sink.js'
-import { hostChannels, type HostChannels } from './messaging/host.js'
-import { hostDirect, type HostDirect } from './messaging/direct/host-direct.js'
+import type { HostChannels, HostDirect } from './messaging/host-api.js'
 import type { SearchRequest, SearchResult } from './protocol/schemas/search.js'
 import type { RegistryEmitter } from './registry/registry.js'
 import { select, type AgentFilter } from './registry/query.js'
@@ -59,8 +58,7 @@ export function createApi ({ registry, enrollment, search, dashboard, messaging,
   }
 
   return {
-    ...hostChannels(messaging, options.agentsWs.maxMessageSize),
-    ...hostDirect(messaging),
+    ...messaging.host,
     get revision () { return registry.revision },
     events: registry.events,
     register,

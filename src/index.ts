@@ -5,10 +5,19 @@ export { MemoryAgentStore, type MemoryAgentStoreOptions } from './storage/memory
 export { MemoryKeyValueStore } from './storage/memory/kv-store.js'
 export type { MemoryKeyValueStoreOptions } from './storage/memory/kv-store.js'
 export type { AgentRegistry, RegistryStatistics } from './api.js'
-export type { HostChannels, PresentPeer, Published, PublishOptions } from './messaging/host.js'
-export type { HostDirect, HostReply, HostRequest, SendOptions } from './messaging/direct/host-direct.js'
+export type {
+  ChannelMessage,
+  HostChannels,
+  HostDirect,
+  HostReply,
+  HostRequest,
+  MessageListener,
+  PresentPeer,
+  Published,
+  PublishOptions,
+  SendOptions
+} from './messaging/host-api.js'
 export type { Sent } from './messaging/direct/direct.js'
-export type { ChannelMessage, MessageListener } from './messaging/host-listener.js'
 export type { AgentRegistryOptions, AuthenticateHook, AuthorizePublishHook, AuthorizeSubscribeHook, ChannelHookContext, OnRegisterHook, PublicViewHook, RegisterHookContext } from './options.js'
 export type { Principal, Role, TokenType } from './protocol/principal.js'
 export type { AgentFilter } from './registry/query.js'

@@ -1,10 +1,9 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { Core } from '../../src/core.js'
 import { problem } from '../../src/errors.js'
-import type { LogPosition } from '../../src/storage/message-broker.js'
+import { type LogPosition, nameOfChannel } from '../../src/storage/message-broker.js'
 import { channelNamed } from '../../src/protocol/channel-names.js'
-import { historyFrame } from '../../src/messaging/history.js'
-import { nameOfChannel } from '../../src/storage/message-broker.js'
+import { historyFrame } from '../../src/messaging/message-frames.js'
 import { payloadText } from '../../src/protocol/payload.js'
 import { ChannelParams, IdempotencyHeaders, v1Answers, V1History, V1HistoryQuery, V1Peers, V1PublishBody, V1Published } from '../../src/protocol/schemas/peers.js'
 import type { Static } from '@sinclair/typebox'
@@ -26,8 +25,8 @@ const channelRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function 
     schema: { tags, summary: 'Who is subscribed to a channel', params: ChannelParams, response: v1Answers(V1Peers) }
   }, async function peersOfChannel (request) {
     const { channel } = request.params
-    const { members } = await presence.roster(channels.placeFor(callerOf(request), channel))
-    return { channel, peers: members.map(({ peerId, metadata }) => ({ peerId, metadata: JSON.parse(metadata) as Record<string, unknown> })) }
+    const { members } = await presence.members(channels.presenceSetOf(callerOf(request), channel))
+    return { channel, peers: members.map(({ peerId, metadata }) => ({ peerId, metadata: JSON.parse(metadata) })) }
   })
 
   scope.post('/:channel/publish', {
@@ -36,7 +35,7 @@ const channelRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function 
     const { params: { channel }, body: { data, from, msgId } } = request
     const speaker = speakerFor(core, callerOf(request), from)
     return once(core, request, async () => {
-      const { members } = await presence.roster(nameOfChannel(channelNamed(channel, 'v1')))
+      const { members } = await presence.members(nameOfChannel(channelNamed(channel, 'v1')))
       const text = payloadText(data, options.agentsWs.maxMessageSize)
       const { epoch, offset, duplicate } = await channels.publish(speaker, { channel, data: text, msgId: messageIdOf(request, msgId) })
       return { channel, epoch, offset, subscribers: members.length, ...(duplicate && { duplicate: true as const }) }

@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Core } from '../../src/core.js'
-import type { RequestOrder } from '../../src/messaging/requests/open-request.js'
+import type { RequestInput } from '../../src/messaging/requests/open-requests.js'
 import { assertMay } from '../../src/messaging/access.js'
 import { IdempotencyHeaders, PeerParams, v1Answers, V1CapabilityBody, V1Disconnected, V1Reply, V1RequestBody, V1SendBody, V1Sent } from '../../src/protocol/schemas/peers.js'
 import type { Disconnects } from '../../src/sockets/disconnects.js'
@@ -22,11 +22,11 @@ function hangUpOf (request: FastifyRequest, { raw }: FastifyReply): AbortSignal 
 const peerRoutes: FastifyPluginAsyncTypebox<{ core: Core, disconnects: Disconnects }> = async function peerRoutes (scope, { core, disconnects }) {
   const { messaging: { direct, requests } } = core
 
-  async function ask (request: FastifyRequest, reply: FastifyReply, from: string | undefined, order: RequestOrder) {
+  async function ask (request: FastifyRequest, reply: FastifyReply, from: string | undefined, order: RequestInput) {
     const speaker = speakerFor(core, callerOf(request), from)
     assertMay(speaker, 'send')
     return once(core, request, async () => {
-      const answer = (await requests.ask(speaker.peerId, order, { signal: hangUpOf(request, reply) }))!
+      const answer = await requests.ask(speaker.peerId, order, hangUpOf(request, reply))
       return { from: answer.from, data: JSON.parse(answer.data) as unknown }
     }, order.timeoutMs)
   }

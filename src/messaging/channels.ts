@@ -1,146 +1,194 @@
+import { PatternTrie } from '../lib/pattern-trie.js'
+import { agentsChannel, channelNamed, isPattern, patternNamed } from '../protocol/channel-names.js'
 import type { EncodedMessage } from '../protocol/encoded-message.js'
+import { type Appended, type LogEntry, type LogPosition, type MessageBroker, nameOfChannel } from '../storage/message-broker.js'
 import type { ChannelAccess } from './access.js'
-import type { Appended, LogEntry, LogPosition } from '../storage/message-broker.js'
-import { channelNamed, isPattern, patternNamed, tierPlace } from '../protocol/channel-names.js'
-import type { History } from './history.js'
-import { HostListener, type MessageListener } from './host-listener.js'
-import { nameOfChannel } from '../storage/message-broker.js'
-import type { Peer, Sender } from './peer.js'
-import { Subscribing, type OnSubscribed, type SubscribeRequest, type SubscribingOptions } from './subscribing.js'
-import { Subscriptions } from './subscriptions.js'
+import { Delivery, type History } from './message-frames.js'
+import type { Sender } from './peer.js'
+import type { Presence } from './presence/presence.js'
+import { Subscription, type Subscriber } from './subscription.js'
 
 export interface PublishRequest {
-  /** As the dialect of the sender writes it. */
+  /** As the sender writes it. */
   channel: string
   /** JSON text. */
   data: string
   msgId?: string | undefined
-  /** The connection that it came by and that is not sent it. */
+  /** The id of the sending connection, which does not receive its own message. */
   origin?: string | undefined
 }
 
 export interface HistoryRequest { channel: string, since?: LogPosition | undefined, limit: number }
 
-export type ChannelsOptions = Omit<SubscribingOptions, 'subscriptions'> & { onError: (error: unknown) => void }
+export interface ChannelsOptions {
+  broker: MessageBroker
+  access: ChannelAccess
+  presence: Presence
+}
 
-/** Channels: who is subscribed to them, what is published in them, and what was. */
+const noSubscribers: ReadonlyMap<object, Subscriber> = new Map()
+
+/** Publishes into channels, reads their history, and delivers new messages to the subscribers of this process. */
 export class Channels {
-  readonly #options: ChannelsOptions
+  readonly #broker: MessageBroker
   readonly #access: ChannelAccess
-  readonly #subscriptions: Subscriptions
-  readonly #subscribing: Subscribing
-  /** Where the host is asked, the last that each sender wanted to publish. */
-  readonly #turns = new WeakMap<Sender, Promise<unknown>>()
+  readonly #presence: Presence
+  /** By channel and owner. */
+  readonly #byName = new Map<string, Map<object, Subscriber>>()
+  readonly #byPattern = new PatternTrie<Set<Subscriber>>()
+  /** The last call of the hook `authorizePublish` for each sender. */
+  readonly #authorizations = new WeakMap<Sender, Promise<unknown>>()
 
-  constructor (options: ChannelsOptions) {
-    this.#options = options
-    this.#access = options.access
-    this.#subscriptions = new Subscriptions(options.broker)
-    this.#subscribing = new Subscribing({ ...options, subscriptions: this.#subscriptions })
+  constructor ({ broker, access, presence }: ChannelsOptions) {
+    this.#broker = broker
+    this.#access = access
+    this.#presence = presence
   }
 
   /**
-   * Subscribes a connection to a channel, to all that a pattern matches, or to the presence of the tier. Where it is
-   * subscribed already the last options win.
-   * @param told is called before anything of it is sent; not at all when the connection has gone meanwhile
-   * @throws invalid-channel, channel-reserved, channel-not-authorized, insufficient-permissions, channel-limit-exceeded,
-   * hook-failed, storage-unavailable; then it is as if nobody had asked
-   */
-  async subscribe (peer: Peer, request: SubscribeRequest, told: OnSubscribed): Promise<void> {
-    await this.#subscribing.subscribe(peer, request, told)
-  }
-
-  /** Harmless where the connection is not subscribed. @throws invalid-channel, channel-reserved */
-  unsubscribe (peer: Peer, channel: string): void {
-    this.#subscribing.unsubscribe(peer, channel)
-  }
-
-  /**
-   * Those of one sender are stored in the order of the calls.
+   * The messages of one sender are stored in the order of the calls.
    * @throws invalid-channel, channel-reserved, channel-not-authorized, insufficient-permissions, hook-failed, storage-unavailable
    */
   async publish (sender: Sender, { channel: text, data, msgId, origin }: PublishRequest): Promise<Appended> {
     const channel = channelNamed(text, sender.dialect)
     this.#access.assertMay(sender, 'publish', channel)
-    const asked = this.#access.authorizePublish(sender, text, data)
-    if (asked) await this.#inTurn(sender, asked)
+    const authorization = this.#access.authorizePublish(sender, text, data)
+    if (authorization) await this.#inOrder(sender, authorization)
     return this.append(channel, { from: sender.peerId, data, msgId, origin })
   }
 
-  /** Publishes without asking anybody. @param channel as no dialect writes it */
+  /** Publishes without a check of rights. @param channel its name, as `channelNamed` returns it */
   append (channel: string, { from, data, msgId, origin }: { from: string } & Omit<PublishRequest, 'channel'>): Promise<Appended> {
-    const { broker, presence } = this.#options
-    return broker.append({ log: nameOfChannel(channel), from, data, metadata: presence.metadataOf(from), msgId, origin })
+    const metadata = this.#presence.metadataOf(from)
+    return this.#broker.append({ log: nameOfChannel(channel), from, data, metadata, msgId, origin })
   }
 
-  /** What was published, as far as it is kept. @throws as `publish` does */
+  /** Reads the stored messages of a channel. @throws as `publish` does */
   async history (sender: Sender, { channel: text, since, limit }: HistoryRequest): Promise<History> {
     const channel = channelNamed(text, sender.dialect)
     this.#access.assertMay(sender, 'history', channel)
-    return { channel, since, page: await this.#options.broker.read(nameOfChannel(channel), { since, limit }) }
+    return { channel, since, page: await this.#broker.read(nameOfChannel(channel), { since, limit }) }
   }
 
-  /** The place where those are who are subscribed to a channel, for somebody who may see them. @throws as `publish` does */
-  placeFor (sender: Sender, text: string): string {
-    if (sender.dialect === 'agents' && text === tierPlace) {
+  /** The name of the presence set of a channel, or of the tier, for a sender who may see it. @throws as `publish` does */
+  presenceSetOf (sender: Sender, text: string): string {
+    if (sender.dialect === 'agents' && text === agentsChannel) {
       this.#access.assertMaySeeTier(sender)
-      return tierPlace
+      return agentsChannel
     }
     const channel = channelNamed(text, sender.dialect)
     this.#access.assertMay(sender, 'presence', channel)
     return nameOfChannel(channel)
   }
 
-  /** Who is there now, as one frame. @throws as `publish` does */
-  async presence (sender: Sender, text: string, requestId?: string): Promise<EncodedMessage> {
-    return await this.#options.presence.frame(this.placeFor(sender, text), sender.dialect, requestId)
+  /** The current `presence` snapshot of a channel or of the tier. @throws as `publish` does */
+  async presenceFrame (sender: Sender, text: string, requestId?: string): Promise<EncodedMessage> {
+    return await this.#presence.snapshotFrame(this.presenceSetOf(sender, text), sender.dialect, requestId)
   }
 
   /**
-   * Tells the host of the messages of a channel, or of all that a pattern matches, from when it resolves.
-   * @returns how to stop
+   * Adds a subscriber to a channel or to all channels that a pattern matches, without a check of rights.
+   * @returns an unsubscribe function
    * @throws invalid-channel, channel-reserved, storage-unavailable
    */
-  async listen (text: string, listener: MessageListener): Promise<() => void> {
-    const subscriber = new HostListener(listener, this.#options.onError)
-    const isMany = isPattern(text, 'agents')
-    const name = isMany ? patternNamed(text) : channelNamed(text, 'agents')
-    const stop = () => {
-      if (isMany) this.#subscriptions.deletePattern(name, subscriber)
-      else this.#subscriptions.delete(name, subscriber)
-    }
-    try {
-      await (isMany ? this.#subscriptions.addPattern(name, subscriber) : this.#subscriptions.add(name, subscriber))
-      return stop
-    } catch (error) {
-      stop()
-      throw error
-    }
+  async listen (text: string, subscriber: Subscriber): Promise<() => void> {
+    if (isPattern(text, 'agents')) return await this.#listenToPattern(patternNamed(text), subscriber)
+    const channel = channelNamed(text, 'agents')
+    const stop = () => { this.delete(channel, subscriber) }
+    await rollBack(this.add(channel, subscriber), stop)
+    return stop
   }
 
-  /** A connection has other rights. @returns what they do not allow and has ended, as the connection writes it */
-  changed (peer: Peer): string[] {
-    return this.#subscribing.changed(peer)
+  async #listenToPattern (pattern: string, subscriber: Subscriber): Promise<() => void> {
+    const stop = () => { this.deletePattern(pattern, subscriber) }
+    await rollBack(this.addPattern(pattern, subscriber), stop)
+    return stop
   }
 
-  /** A connection is gone. */
-  leave (peer: Peer): void {
-    this.#subscribing.leave(peer)
+  /** @throws storage-unavailable; the caller has to delete the subscriber in that case too */
+  add (channel: string, subscriber: Subscriber): Promise<LogPosition> {
+    const subscribers = this.#byName.get(channel) ?? new Map<object, Subscriber>()
+    this.#byName.set(channel, subscribers.set(subscriber.owner, subscriber))
+    return this.#broker.follow(nameOfChannel(channel))
   }
 
+  delete (channel: string, { owner }: Subscriber): void {
+    const subscribers = this.#byName.get(channel)
+    if (!subscribers?.delete(owner) || subscribers.size > 0) return
+    this.#byName.delete(channel)
+    this.#broker.unfollow(nameOfChannel(channel))
+  }
+
+  /** @throws storage-unavailable; the caller has to delete the subscriber in that case too */
+  addPattern (pattern: string, subscriber: Subscriber): Promise<void> {
+    const subscribers = this.#byPattern.get(pattern)
+    if (subscribers) subscribers.add(subscriber)
+    else this.#byPattern.set(pattern, new Set([subscriber]))
+    return this.#broker.followPattern(pattern)
+  }
+
+  deletePattern (pattern: string, subscriber: Subscriber): void {
+    const subscribers = this.#byPattern.get(pattern)
+    if (!subscribers?.delete(subscriber) || subscribers.size > 0) return
+    this.#byPattern.delete(pattern)
+    this.#broker.unfollowPattern(pattern)
+  }
+
+  /** Delivers a new entry of a channel's log: once to every owner, however many of its subscriptions match. */
   appended (channel: string, epoch: string, entry: LogEntry): void {
-    this.#subscriptions.appended(channel, epoch, entry)
+    const delivery = new Delivery(channel, epoch, entry)
+    const named = this.#byName.get(channel) ?? noSubscribers
+    for (const subscriber of named.values()) subscriber.deliver(delivery)
+    if (this.#byPattern.size === 0) return
+    for (const subscriber of this.#matching(channel)) {
+      const other = named.get(subscriber.owner)
+      if (isSoleSource(other)) continue
+      subscriber.deliver(delivery)
+      if (other instanceof Subscription) other.deliveredByPattern(delivery)
+    }
   }
 
-  lost (channel: string, position: LogPosition): void {
-    this.#subscriptions.lost(channel, position)
+  /** Reports that entries of a channel's log are lost. */
+  logGap (channel: string, position: LogPosition): void {
+    const named = this.#byName.get(channel) ?? noSubscribers
+    for (const subscriber of named.values()) subscriber.reportGap(channel, position)
+    for (const subscriber of this.#matching(channel)) {
+      if (!isSoleSource(named.get(subscriber.owner))) subscriber.reportGap(channel, position)
+    }
   }
 
-  /** The host may answer sooner for what came later. */
-  async #inTurn (sender: Sender, asked: Promise<void>) {
-    const turn = Promise.allSettled([this.#turns.get(sender), asked])
-    this.#turns.set(sender, turn)
-    await turn
-    await asked
+  /** The subscribers whose patterns match a channel, one for each owner. */
+  * #matching (channel: string): Generator<Subscriber> {
+    const sets = this.#byPattern.match(channel)
+    if (sets.length === 0) return
+    const seen = new Set<object>()
+    for (const subscribers of sets) {
+      for (const subscriber of subscribers) {
+        if (sets.length > 1 && seen.has(subscriber.owner)) continue
+        if (sets.length > 1) seen.add(subscriber.owner)
+        yield subscriber
+      }
+    }
+  }
+
+  /** The hook may answer sooner for a later message: waits for the answers to the earlier ones. */
+  async #inOrder (sender: Sender, authorization: Promise<void>) {
+    const all = Promise.allSettled([this.#authorizations.get(sender), authorization])
+    this.#authorizations.set(sender, all)
+    await all
+    await authorization
+  }
+}
+
+function isSoleSource (subscriber: Subscriber | undefined): boolean {
+  return subscriber instanceof Subscription ? subscriber.isSoleSource : subscriber !== undefined
+}
+
+async function rollBack (adding: Promise<unknown>, undo: () => void): Promise<void> {
+  try {
+    await adding
+  } catch (error) {
+    undo()
+    throw error
   }
 }

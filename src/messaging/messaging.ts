@@ -1,23 +1,21 @@
-import { monotonicClock } from '../lib/clock.js'
-import { EncodedMessage } from '../protocol/encoded-message.js'
-import type { ResolvedOptions } from '../options.js'
-import type { Registry } from '../registry/registry.js'
-import type { MessageBroker, BrokerListener, LogEntry, LogPosition, PresenceChange, Roster } from '../storage/message-broker.js'
-import { ChannelAccess } from './access.js'
-import { tierPlace } from '../protocol/channel-names.js'
-import { Channels } from './channels.js'
-import { Deadlines } from '../lib/deadlines.js'
-import { Direct } from './direct/direct.js'
-import { channelOf } from '../storage/message-broker.js'
-import type { Peer } from './peer.js'
-import { Peers } from './peer.js'
-import { Presence } from './presence/presence.js'
-import { profileOf } from './presence/profile.js'
-import { RequestLine } from './requests/request-channel.js'
-import { Requests } from './requests/requests.js'
-import { Serving } from './requests/responder.js'
-import { Signals } from './signals.js'
 import { isUserName } from '../auth/rights.js'
+import { monotonicClock } from '../lib/clock.js'
+import { Deadlines } from '../lib/deadlines.js'
+import type { ResolvedOptions } from '../options.js'
+import { agentsChannel } from '../protocol/channel-names.js'
+import type { Registry } from '../registry/registry.js'
+import { type BrokerListener, channelOf, type LogEntry, type LogPosition, type MessageBroker, type PresenceChange, type Roster } from '../storage/message-broker.js'
+import { ChannelAccess } from './access.js'
+import { Channels } from './channels.js'
+import { ConnectionSubscriptions } from './connection-subscriptions.js'
+import { Direct } from './direct/direct.js'
+import { createHostMessaging, type HostChannels, type HostDirect } from './host-api.js'
+import { Peers, type Peer } from './peer.js'
+import { Presence } from './presence/presence.js'
+import { ProcessMessages } from './process-messages.js'
+import { RequestChannel } from './requests/request-channel.js'
+import { Requests } from './requests/requests.js'
+import { Responder } from './requests/responder.js'
 
 export interface MessagingOptions {
   broker: MessageBroker
@@ -26,36 +24,54 @@ export interface MessagingOptions {
   onError: (error: unknown) => void
 }
 
-/** What peers say to each other, in this process and, through the broker, in others. */
+/** The messaging services of a registry. Distributes the events of the broker and of the registry to them. */
 export class Messaging implements BrokerListener {
   readonly broker: MessageBroker
+  readonly processMessages: ProcessMessages
   readonly peers = new Peers()
-  readonly signals: Signals
   readonly presence: Presence
   readonly channels: Channels
+  readonly subscriptions: ConnectionSubscriptions
   readonly direct: Direct
   readonly requests: Requests
-  readonly serving: Serving
+  readonly responder: Responder
+  /** The part of `app.agentRegistry` that concerns messaging. */
+  readonly host: HostChannels & HostDirect
   readonly #deadlines = new Deadlines(monotonicClock())
-  readonly #stop: () => void
+  readonly #unsubscribe: () => void
 
   constructor ({ broker, registry, options, onError }: MessagingOptions) {
+    const { agentsWs: { maxMessageSize: maxDataBytes }, messaging: limits, limits: { hookTimeoutMs } } = options
+    const { replica } = registry
+    const { peers } = this
+    const deadlines = this.#deadlines
+    const processMessages = new ProcessMessages(broker)
+    const access = new ChannelAccess({ ...options, hookTimeoutMs, onError })
+    const presence = new Presence({ broker, processMessages, deadlines, replica })
+    const channels = new Channels({ broker, access, presence })
+    const channel = new RequestChannel(broker, processMessages)
+    const common = { broker, processMessages, channel, peers, deadlines, replica, maxDataBytes, onError }
     this.broker = broker
-    this.signals = new Signals(broker)
-    this.presence = new Presence({ broker, signals: this.signals, deadlines: this.#deadlines, profile: (bearer, said) => profileOf(bearer, registry.replica.get(bearer.agentId ?? '')?.record, said) })
-    const { signals, peers, presence } = this
-    const access = new ChannelAccess({ ...options, hookTimeoutMs: options.limits.hookTimeoutMs, onError })
-    this.channels = new Channels({ broker, presence, access, deadlines: this.#deadlines, maxSubscriptions: options.messaging.maxSubscriptions, onError })
-    const { agentsWs: { maxMessageSize: maxDataBytes }, messaging: { maxRequests: maxPerConnection, maxRequestsPerProcess: maxRequests } } = options
-    const line = new RequestLine(broker, signals)
-    const common = { broker, signals, line, peers, deadlines: this.#deadlines, replica: registry.replica, maxDataBytes, onError }
-    const registeredAt = (id: string) => isUserName(id) ? undefined : registry.replica.get(id)?.record.registeredAt
-    this.direct = new Direct({ ...common, registeredAt, metadataOf: id => presence.metadataOf(id) })
-    this.requests = new Requests({ ...common, maxPerConnection, maxRequests, processesOf: id => presence.processesOf(id) })
-    this.serving = new Serving(common)
-    this.#stop = registry.on('difference', difference => {
-      this.presence.refresh(difference.id)
-      this.requests.candidates.changed(difference)
+    this.processMessages = processMessages
+    this.presence = presence
+    this.channels = channels
+    this.subscriptions = new ConnectionSubscriptions({ broker, access, channels, presence, deadlines, maxSubscriptions: limits.maxSubscriptions })
+    this.direct = new Direct({
+      ...common,
+      metadataOf: id => presence.metadataOf(id),
+      registeredAt: id => isUserName(id) ? undefined : replica.get(id)?.record.registeredAt
+    })
+    this.requests = new Requests({
+      ...common,
+      processesOf: id => presence.processesOf(id),
+      maxPerConnection: limits.maxRequests,
+      maxRequests: limits.maxRequestsPerProcess
+    })
+    this.responder = new Responder(common)
+    this.host = createHostMessaging({ channels, presence, direct: this.direct, requests: this.requests, maxDataBytes, onError })
+    this.#unsubscribe = registry.on('difference', difference => {
+      presence.refresh(difference.id)
+      this.requests.candidates.agentChanged(difference)
     })
   }
 
@@ -66,35 +82,35 @@ export class Messaging implements BrokerListener {
     await this.direct.open()
   }
 
-  /** The broker is closed with the storage. */
+  /** Does not close the broker, which belongs to the storage. */
   close (): void {
-    this.#stop()
+    this.#unsubscribe()
     this.requests.close()
-    this.serving.close()
+    this.responder.close()
     this.direct.close()
     this.#deadlines.close()
     this.presence.close()
   }
 
-  /** A connection takes part from now on. */
-  join (peer: Peer): void {
-    this.direct.join(peer, this.peers.add(peer))
-    // Where the broker cannot be reached it is told later.
-    this.presence.enter(tierPlace, peer).catch(() => {})
+  /** A connection takes part in messaging from now on. */
+  addPeer (peer: Peer): void {
+    this.direct.addPeer(peer, this.peers.add(peer))
+    // Presence enters it later when the broker is not reachable.
+    this.presence.enter(agentsChannel, peer).catch(() => {})
   }
 
-  /** It does so with another token: what that does not allow ends. */
-  changed (peer: Peer): void {
-    this.presence.refresh(peer.peerId, peer)
-    for (const channel of this.channels.changed(peer)) peer.push(endedFrame(channel))
+  /** A connection has another token. */
+  tokenChanged (peer: Peer): void {
+    this.presence.refresh(peer.peerId, peer.bearer)
+    this.subscriptions.tokenChanged(peer)
   }
 
-  /** It is gone, and what it held goes with it. */
-  leave (peer: Peer): void {
-    this.channels.leave(peer)
-    this.direct.leave(peer, this.peers.delete(peer))
-    this.requests.leave(peer)
-    this.presence.leave(tierPlace, peer)
+  /** A connection has closed. */
+  removePeer (peer: Peer): void {
+    this.subscriptions.removePeer(peer)
+    this.direct.removePeer(peer, this.peers.delete(peer))
+    this.requests.removePeer(peer)
+    this.presence.leave(agentsChannel, peer)
   }
 
   appended (log: string, epoch: string, entry: LogEntry): void {
@@ -105,26 +121,21 @@ export class Messaging implements BrokerListener {
 
   logGap (log: string, position: LogPosition): void {
     const channel = channelOf(log)
-    if (channel === undefined) this.direct.lost(log, position)
-    else this.channels.lost(channel, position)
+    if (channel === undefined) this.direct.logGap(log, position)
+    else this.channels.logGap(channel, position)
   }
 
-  presenceChanged (place: string, change: PresenceChange): void {
-    this.presence.present(place, change)
-    if (place === tierPlace && change.op === 'leave') this.requests.left([change.peerId])
+  presenceChanged (setName: string, change: PresenceChange): void {
+    this.presence.changed(setName, change)
+    if (setName === agentsChannel && change.op === 'leave') this.requests.peersLeft([change.peerId])
   }
 
-  presenceReloaded (place: string, roster: Roster): void {
-    this.presence.reloaded(place, roster)
-    if (place === tierPlace) this.requests.left()
+  presenceReloaded (setName: string, roster: Roster): void {
+    this.presence.reloaded(setName, roster)
+    if (setName === agentsChannel) this.requests.peersLeft()
   }
 
   processMessage (from: string, body: string): void {
-    this.signals.received(from, body)
+    this.processMessages.received(from, body)
   }
-}
-
-/** A subscription that has ended, since the token that a connection has now does not allow it. */
-function endedFrame (channel: string): EncodedMessage {
-  return new EncodedMessage(JSON.stringify({ type: 'error', code: 'channel_not_authorized', message: `The token does not allow ${channel} any more`, channel }))
 }

@@ -1,56 +1,59 @@
 import type { LogPage, LogPosition } from '../storage/message-broker.js'
-import { Delivery, gapFrame } from './delivery.js'
+import { channelGapFrame, Delivery } from './message-frames.js'
 import type { Peer } from './peer.js'
 
-/** Who hears of channels: a connection, or a listener of the host. One owner hears of a message once. */
+/** A receiver of channel messages: a subscription of a connection, or a listener of the host application. */
 export interface Subscriber {
+  /** An owner with several matching subscribers receives a message once. */
   readonly owner: object
-  tell (delivery: Delivery): void
-  lost (channel: string, position: LogPosition): void
+  deliver (delivery: Delivery): void
+  /** Messages of the channel are lost; those after this position follow. */
+  reportGap (channel: string, position: LogPosition): void
 }
 
-/** What a connection hears by a pattern. */
+/** The subscription of a connection to a pattern. */
 export class PatternSubscription implements Subscriber {
   readonly owner: Peer
-  /** What is known of the sender stands in the message. */
+  /** Messages carry the metadata of their senders. */
   withMetadata = false
-  /** The connection has its answer. */
+  /** The client has its `ack`. */
   isOpen = false
 
   constructor (peer: Peer) {
     this.owner = peer
   }
 
-  tell (delivery: Delivery): void {
-    if (this.isOpen && delivery.entry.origin !== this.owner.id) this.owner.push(delivery.frame(this.owner.dialect, this.withMetadata))
+  deliver (delivery: Delivery): void {
+    if (!this.isOpen || delivery.entry.origin === this.owner.id) return
+    this.owner.push(delivery.frame(this.owner.dialect, this.withMetadata))
   }
 
-  lost (channel: string, position: LogPosition): void {
-    if (this.isOpen) this.owner.push(gapFrame(channel, position, this.owner.dialect))
+  reportGap (channel: string, position: LogPosition): void {
+    if (this.isOpen) this.owner.push(channelGapFrame(channel, position, this.owner.dialect))
   }
 }
 
 export interface SubscriptionOptions {
   peer: Peer
   channel: string
-  /** What is known of the sender stands in the message. */
+  /** Messages carry the metadata of their senders. */
   withMetadata: boolean
-  /** The last position that the connection knows. */
+  /** The last position that the client knows. */
   since?: LogPosition | undefined
-  /** Reads what follows a position. */
+  /** Reads the entries after a position. */
   read: (since: LogPosition) => Promise<LogPage>
-  /** What could not be read has to be read later, by `goOn`. */
+  /** A read failed: the owner calls `resume` later. */
   onStalled: (subscription: Subscription) => void
 }
 
-/** Live messages that wait while earlier ones are read; when there are more, they are read too. */
-const maxWaiting = 256
-/** About so much is sent before the connection has to have taken it. */
+/** Live messages that are held while missed ones are read. Beyond that number they are read from the log as well. */
+const maxHeld = 256
+/** About so many characters are sent before the connection has to have taken them. */
 const burstChars = 262_144
 
 /**
- * What a connection hears by the name of a channel: what it missed, and then what comes, each once and in order. While it
- * takes what it missed no more is kept for it than one page and a few live messages.
+ * The subscription of a connection to one channel: first the missed messages, then the live ones, each once and in order.
+ * While the connection catches up, this keeps no more for it than one page and a few live messages.
  */
 export class Subscription implements Subscriber {
   readonly owner: Peer
@@ -58,17 +61,18 @@ export class Subscription implements Subscriber {
   withMetadata: boolean
   readonly #options: SubscriptionOptions
   #state: 'opening' | 'behind' | 'live' | 'ended' = 'opening'
-  /** The last that was sent or, at first, the last that is not sent. */
-  #at: LogPosition = { epoch: '', offset: 0 }
+  /** The position of the last message that was sent; before the first, of the last one that is not sent. */
+  #position: LogPosition = { epoch: '', offset: 0 }
   #start: LogPosition = { epoch: '', offset: 0 }
+  /** Missed messages that were read and are not sent yet. */
   #page: Delivery[] = []
-  #waiting: Delivery[] = []
-  /** Where the channel stood when it was last read. */
-  #end = 0
-  /** The last that this process was told of, since it is subscribed. */
+  #held: Delivery[] = []
+  /** The end of the log when it was last read. */
+  #logEnd = 0
+  /** The newest position that the broker reported since the subscription began. */
   #newest: LogPosition | null = null
-  /** The last that a pattern of the same connection has told it; none does where this is the end of time. */
-  #passed = Infinity
+  /** The offset of the last message that a pattern of the same connection delivered; infinite without such a pattern. */
+  #patternOffset = Infinity
 
   constructor (options: SubscriptionOptions) {
     this.#options = options
@@ -77,138 +81,142 @@ export class Subscription implements Subscriber {
     this.withMetadata = options.withMetadata
   }
 
-  get position (): LogPosition { return this.#at }
+  get position (): LogPosition { return this.#position }
 
-  /** Nothing else tells the connection of this channel: not even a pattern that it had before. */
-  get isSole () { return this.#state !== 'opening' || this.#options.since !== undefined }
+  /** Whether this alone delivers the channel, so that the patterns of the same connection skip it. */
+  get isSoleSource () { return this.#state !== 'opening' || this.#options.since !== undefined }
 
-  /** Whether nothing after a position was withheld since it is subscribed. */
+  /** Whether every message after a position was delivered. */
   covers ({ epoch, offset }: LogPosition): boolean {
     return epoch === this.#start.epoch && offset >= this.#start.offset
   }
 
   /**
-   * Begins after a position; `page` has what was missed.
-   * @param told is called when the position is known, before anything is sent
+   * Starts after a position.
+   * @param page the missed messages
+   * @param onOpen is called when the position is known, before anything is sent
    */
-  open (position: LogPosition, page: LogPage | undefined, told: (position: LogPosition, recovered: boolean) => void): void {
+  open (position: LogPosition, page: LogPage | undefined, onOpen: (position: LogPosition, recovered: boolean) => void): void {
     if (this.#state !== 'opening') return
     this.#state = 'behind'
     const { since } = this.#options
     const { epoch, offset } = page ?? position
-    this.#at = this.#start = { epoch, offset: since && page ? lastKnown(since, page) : offset }
-    told({ epoch, offset }, page?.recovered ?? true)
+    this.#position = this.#start = { epoch, offset: since && page ? lastKnownOffset(since, page) : offset }
+    onOpen({ epoch, offset }, page?.recovered ?? true)
     if (page) this.#take(page)
-    this.#send()
+    this.#sendBurst()
   }
 
   end (): void {
     this.#state = 'ended'
-    this.#page = this.#waiting = []
+    this.#page = this.#held = []
   }
 
-  tell (delivery: Delivery): void {
-    if (this.#state === 'live') return this.#tellLive(delivery)
+  deliver (delivery: Delivery): void {
+    if (this.#state === 'live') return this.#deliverLive(delivery)
     this.#newest = delivery.position
-    if (this.#waiting.length === maxWaiting) this.#waiting = []
-    this.#waiting.push(delivery)
+    if (this.#held.length === maxHeld) this.#held = []
+    this.#held.push(delivery)
   }
 
-  /** The connection has a pattern that tells it of the channel until this is open. @param delivery what it has just told */
-  share (delivery?: Delivery): void {
-    this.#passed = delivery?.entry.offset ?? 0
+  /** A pattern of the same connection delivers the channel until this subscription is open. @param delivery the last one */
+  deliveredByPattern (delivery?: Delivery): void {
+    this.#patternOffset = delivery?.entry.offset ?? 0
   }
 
-  lost (channel: string, position: LogPosition): void {
+  reportGap (channel: string, position: LogPosition): void {
     this.#newest = position
-    this.#waiting = []
+    this.#held = []
     if (this.#state !== 'live') return
-    this.#at = this.#start = position
-    this.owner.push(gapFrame(channel, position, this.owner.dialect))
+    this.#position = this.#start = position
+    this.owner.push(channelGapFrame(channel, position, this.owner.dialect))
   }
 
-  /** Reads what could not be read before. */
-  goOn (): void {
+  /** Reads the entries after the last message that was sent. */
+  resume (): void {
     if (this.#state !== 'behind') return
-    this.#options.read(this.#at).then(page => { this.#goOnWith(page) }, () => { this.#options.onStalled(this) })
+    this.#options.read(this.#position).then(page => { this.#continueWith(page) }, () => { this.#options.onStalled(this) })
   }
 
-  #goOnWith (page: LogPage) {
+  #continueWith (page: LogPage) {
     if (this.#state !== 'behind') return
     if (!page.recovered) this.#skip(page)
     this.#take(page)
-    this.#send()
+    this.#sendBurst()
   }
 
-  /** What follows cannot be had: the connection is told from where it goes on. */
+  /** The entries between the position and the page are lost. */
   #skip ({ epoch, offset, entries: [first] }: LogPage) {
-    this.#at = this.#start = { epoch, offset: first ? first.offset - 1 : offset }
-    this.owner.push(gapFrame(this.channel, this.#at, this.owner.dialect))
+    this.#position = this.#start = { epoch, offset: first ? first.offset - 1 : offset }
+    this.owner.push(channelGapFrame(this.channel, this.#position, this.owner.dialect))
   }
 
-  #take ({ epoch, offset: end, entries }: LogPage) {
-    this.#end = end
-    this.#page = entries.filter(({ offset }) => offset > this.#at.offset).map(entry => new Delivery(this.channel, epoch, entry))
+  #take ({ epoch, offset: logEnd, entries }: LogPage) {
+    this.#logEnd = logEnd
+    const next = entries.filter(({ offset }) => offset > this.#position.offset)
+    this.#page = next.map(entry => new Delivery(this.channel, epoch, entry))
   }
 
-  /** Sends some, and goes on when the connection has taken that. */
-  #send () {
+  /** Sends a part of the page, and the rest when the connection has taken it. */
+  #sendBurst () {
     let chars = 0
-    while (this.#page.length > 0 && chars < burstChars) {
-      const delivery = this.#page.shift()!
+    let sent = 0
+    for (const delivery of this.#page) {
+      if (chars >= burstChars) break
       chars += delivery.entry.data.length
-      this.#pass(delivery)
+      sent++
+      this.#advance(delivery)
     }
-    if (this.#page.length > 0) return this.owner.whenSent(`channel ${this.channel}`, () => { if (this.#state === 'behind') this.#send() })
-    this.#catchUp()
+    this.#page = this.#page.slice(sent)
+    if (this.#page.length === 0) return this.#catchUp()
+    this.owner.whenSent(`channel ${this.channel}`, () => { if (this.#state === 'behind') this.#sendBurst() })
   }
 
-  /** Goes over to what comes live when that follows what was read, and reads more where it does not. */
+  /** Goes live when the held messages follow the ones that were read; otherwise reads more. */
   #catchUp () {
-    const [first] = this.#waiting.filter(delivery => !isKnown(delivery.position, this.#at))
-    const isNext = first ? first.epoch === this.#at.epoch && first.entry.offset === this.#at.offset + 1 : this.#isAtEnd
-    const waiting = this.#waiting
-    this.#waiting = []
-    if (!isNext) return this.#more()
+    const held = this.#held
+    this.#held = []
+    const first = held.find(({ position }) => !isReached(position, this.#position))
+    const isNext = first ? first.epoch === this.#position.epoch && first.entry.offset === this.#position.offset + 1 : this.#isAtEnd
+    if (!isNext) return this.#readMore()
     this.#state = 'live'
-    for (const delivery of waiting) this.#tellLive(delivery)
+    for (const delivery of held) this.#deliverLive(delivery)
   }
 
   get #isAtEnd () {
-    return this.#at.offset >= this.#end && (this.#newest === null || isKnown(this.#newest, this.#at))
+    return this.#position.offset >= this.#logEnd && (this.#newest === null || isReached(this.#newest, this.#position))
   }
 
-  #more () {
-    // After what was sent, so that a connection that takes nothing does not have more and more read for it.
-    this.owner.whenSent(`channel ${this.channel}`, () => { this.goOn() })
+  #readMore () {
+    // After everything sent so far has left: nothing more is read for a connection that takes nothing.
+    this.owner.whenSent(`channel ${this.channel}`, () => { this.resume() })
   }
 
-  #tellLive (delivery: Delivery) {
-    if (!isKnown(delivery.position, this.#at)) return this.#pass(delivery)
-    // It was under way when the subscription began: the pattern would have told it.
-    if (delivery.entry.offset <= this.#passed) return
-    this.share(delivery)
+  #deliverLive (delivery: Delivery) {
+    if (!isReached(delivery.position, this.#position)) return this.#advance(delivery)
+    // It was on its way when the subscription began, and the pattern would have delivered it.
+    if (delivery.entry.offset <= this.#patternOffset) return
+    this.deliveredByPattern(delivery)
     this.#push(delivery)
   }
 
-  #pass (delivery: Delivery) {
-    this.#at = delivery.position
+  #advance (delivery: Delivery) {
+    this.#position = delivery.position
     this.#push(delivery)
   }
 
   #push (delivery: Delivery) {
-    const { entry } = delivery
-    if (entry.origin !== this.owner.id) this.owner.push(delivery.frame(this.owner.dialect, this.withMetadata))
+    if (delivery.entry.origin !== this.owner.id) this.owner.push(delivery.frame(this.owner.dialect, this.withMetadata))
   }
 }
 
-/** Whether whoever is at a position has that other one behind it. */
-function isKnown ({ epoch, offset }: LogPosition, at: LogPosition): boolean {
+/** Whether a client at position `at` has passed another position. */
+function isReached ({ epoch, offset }: LogPosition, at: LogPosition): boolean {
   return epoch === at.epoch && offset <= at.offset
 }
 
-/** After which offset somebody is told that knows a position; a page that does not follow it has what is left. */
-function lastKnown ({ epoch, offset }: LogPosition, { epoch: now, offset: end, recovered, entries: [first] }: LogPage): number {
-  if (recovered || (epoch === now && offset > end)) return Math.min(offset, end)
-  return first ? first.offset - 1 : end
+/** The offset after which a client continues that knows a position. A page that does not follow the position has the entries that are left. */
+function lastKnownOffset (since: LogPosition, { epoch, offset: logEnd, recovered, entries: [first] }: LogPage): number {
+  if (recovered || (since.epoch === epoch && since.offset > logEnd)) return Math.min(since.offset, logEnd)
+  return first ? first.offset - 1 : logEnd
 }

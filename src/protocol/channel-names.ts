@@ -4,8 +4,8 @@ import { isPoisonousKey } from './schemas/common.js'
 /** The protocol of a connection. Names of channels and a few frames differ. */
 export type Dialect = 'agents' | 'v1'
 
-/** The place that everybody is in who takes part, and the channel by which that is seen. */
-export const tierPlace = '$agents'
+/** The reserved channel with the presence of all connected peers, and the name of its presence set. */
+export const agentsChannel = '$agents'
 
 /** UTF-16 units. */
 const maxLength = 256

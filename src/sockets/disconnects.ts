@@ -22,19 +22,19 @@ export class Disconnects {
   constructor ({ hub, messaging }: { hub: Hub, messaging: Messaging }) {
     this.#hub = hub
     this.#messaging = messaging
-    messaging.signals.on('disconnect', (from, body) => { this.#hear(from, body) })
-    messaging.signals.on('disconnected', (from, body) => { this.#count(from, body) })
+    messaging.processMessages.on('disconnect', (from, body) => { this.#hear(from, body) })
+    messaging.processMessages.on('disconnected', (from, body) => { this.#count(from, body) })
   }
 
   /** @returns how many there were, as far as other processes said so in time */
   async disconnect (peerId: string): Promise<number> {
-    const { broker: { process: self }, presence, signals } = this.#messaging
+    const { broker: { process: self }, presence, processMessages } = this.#messaging
     const here = this.#closeHere(peerId)
     const processes = presence.processesOf(peerId).filter(process => process !== self)
     if (processes.length === 0) return here
     const id = randomUUID()
     const elsewhere = this.#wait(id, processes)
-    for (const process of processes) signals.send(process, 'disconnect', JSON.stringify({ id, peerId }))
+    for (const process of processes) processMessages.send(process, 'disconnect', JSON.stringify({ id, peerId }))
     return here + await elsewhere
   }
 
@@ -53,7 +53,7 @@ export class Disconnects {
 
   #hear (from: string, body: string) {
     const { id, peerId } = JSON.parse(body) as { id: string, peerId: string }
-    this.#messaging.signals.send(from, 'disconnected', JSON.stringify({ id, closed: this.#closeHere(peerId) }))
+    this.#messaging.processMessages.send(from, 'disconnected', JSON.stringify({ id, closed: this.#closeHere(peerId) }))
   }
 
   #count (from: string, body: string) {

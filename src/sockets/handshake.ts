@@ -94,7 +94,7 @@ export class Handshake implements TierHandshake {
     connection.sendFrame(this.#success(connection, requestId))
     this.#services.lists.sendTo(connection)
     connection.isPeer = connection.rights.mayParticipate
-    if (connection.isPeer) this.#services.messaging.join(connection)
+    if (connection.isPeer) this.#services.messaging.addPeer(connection)
     connection.releaseHeld()
   }
 

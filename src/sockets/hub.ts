@@ -52,7 +52,7 @@ export class Hub {
     connection.renew(principal)
     connection.rate.belongTo(principal)
     this.#services.liveness.add(connection)
-    if (connection.isPeer) this.#services.messaging.changed(connection)
+    if (connection.isPeer) this.#services.messaging.tokenChanged(connection)
   }
 
   /** @param wasClean a close frame came: nothing broke */
@@ -62,7 +62,7 @@ export class Hub {
     connection.rate.leave()
     if (connection.watcher) this.#services.subscribers.delete(connection.watcher)
     connection.watcher = null
-    if (connection.isPeer) this.#services.messaging.leave(connection)
+    if (connection.isPeer) this.#services.messaging.removePeer(connection)
     this.#services.liveness.lost(connection, wasClean)
     if (connection.principal) connection.tier.handshake?.left?.(connection)
   }

@@ -75,7 +75,7 @@ export class V1Handshake implements TierHandshake {
       maxMessageSize: Math.min(connection.tier.options.maxMessageSize, agentsWs.maxMessageSize),
       ...(principal.ownMetadata && { metadata: principal.ownMetadata })
     })
-    messaging.join(connection)
+    messaging.addPeer(connection)
   }
 }
 

@@ -1,27 +1,25 @@
-import { problem } from '../../errors.js'
-import type { MessageBroker, LogEntry, LogPosition } from '../../storage/message-broker.js'
+import { randomBytes } from 'node:crypto'
+import { isAway, problem } from '../../errors.js'
 import type { Deadlines } from '../../lib/deadlines.js'
-import { DirectFrames, tagged, type Manner } from './frames.js'
-import { FollowedLogs } from './followed-logs.js'
-import { InboxReader, type Replay } from './inbox-reader.js'
 import { payloadText } from '../../protocol/payload.js'
-import type { Peer, Sender } from '../peer.js'
-import type { Peers } from '../peer.js'
-import { Receipts } from './receipts.js'
-import type { Signals } from '../signals.js'
+import type { AppendCommand, LogEntry, LogPosition, MessageBroker } from '../../storage/message-broker.js'
 import { assertMay } from '../access.js'
+import { DirectDelivery, taggedData, type DirectFormat } from '../message-frames.js'
+import type { Peer, Peers, Sender } from '../peer.js'
+import type { ProcessMessages } from '../process-messages.js'
+import { InboxReader, type Replay } from './inbox-reader.js'
 
 export interface DirectOptions {
   broker: MessageBroker
-  signals: Signals
+  processMessages: ProcessMessages
   deadlines: Deadlines
   peers: Peers
   maxDataBytes: number
-  /** How long a sender waits to hear that its message was given to the receiver (ms). */
+  /** The time that a sender waits for the receipt of its message (ms). */
   receiptMs?: number
-  /** JSON text of what others learn of a peer that takes part; undefined where it does not. */
+  /** The metadata of a connected peer as JSON text; undefined for a peer that is not connected. */
   metadataOf: (peerId: string) => string | undefined
-  /** When a peer registered that need not be connected: it may come back and look what there is for it. */
+  /** The registration time of a peer whose inbox keeps messages while it is not connected; undefined for other peers. */
   registeredAt: (peerId: string) => number | undefined
   onError: (error: unknown) => void
 }
@@ -29,135 +27,221 @@ export interface DirectOptions {
 export interface DirectMessage {
   to: string
   data: unknown
-  /** The same of the same sender within five minutes is stored once. */
+  /** A second message of the same sender with the same id within five minutes is not stored. */
   msgId?: string | undefined
-  /** `delivered` waits until a connection of the receiver was given the message. */
+  /** `delivered` waits until a connection of the receiver was sent the message. */
   level?: 'accepted' | 'delivered' | undefined
-  manner?: Manner
+  format?: DirectFormat
 }
 
 export interface Sent {
-  /** Of the message in the inbox of its receiver. */
+  /** The offset of the message in the inbox of its receiver. */
   readonly offset: number
-  /** Whether the receiver is connected or, where that was asked for, was given the message by this sending. */
+  /** Whether the receiver is connected; with the level `delivered`, whether it was sent this message in time. */
   readonly delivered: boolean
   readonly duplicate: boolean
 }
 
 const inboxPrefix = 'i:'
 const broadcastLog = 'b:'
-const usualReceiptMs = 5000
+const defaultReceiptMs = 5000
 
-/** Messages from one peer to another, which wait in its inbox, and to all who are there. */
+/** Direct messages: each peer has an inbox, a log that also keeps messages for a registered peer while it is not connected. */
 export class Direct {
   readonly #options: DirectOptions
-  readonly #followed: FollowedLogs
+  readonly #logs: FollowedLogs
   readonly #receipts: Receipts
   readonly #readers = new Map<Peer, InboxReader>()
 
   constructor (options: DirectOptions) {
-    const { broker, signals, deadlines, receiptMs: waitMs = usualReceiptMs } = options
     this.#options = options
-    this.#followed = new FollowedLogs(options)
-    this.#receipts = new Receipts({ process: broker.process, signals, deadlines, waitMs })
+    this.#logs = new FollowedLogs(options)
+    this.#receipts = new Receipts(options)
   }
 
   open (): Promise<void> {
-    return this.#followed.follow(broadcastLog)
+    return this.#logs.follow(broadcastLog)
   }
 
   close (): void {
     this.#receipts.close()
   }
 
-  /** @param isFirst no other connection of this peer is here */
-  join ({ peerId }: Peer, isFirst: boolean): void {
-    if (isFirst) this.#followed.follow(inboxPrefix + peerId).catch(this.#options.onError)
+  /** @param isFirst this is the first connection of its peer in this process */
+  addPeer ({ peerId }: Peer, isFirst: boolean): void {
+    if (isFirst) this.#logs.follow(inboxPrefix + peerId).catch(this.#options.onError)
   }
 
-  /** @param isLast no other connection of this peer is here */
-  leave (peer: Peer, isLast: boolean): void {
+  /** @param isLast this was the last connection of its peer in this process */
+  removePeer (peer: Peer, isLast: boolean): void {
     this.#readers.delete(peer)
-    if (isLast) this.#followed.unfollow(inboxPrefix + peer.peerId)
+    if (isLast) this.#logs.unfollow(inboxPrefix + peer.peerId)
   }
 
-  /** @throws insufficient-permissions, and as `post` */
+  /** @throws insufficient-permissions, and as `post` does */
   async send (sender: Sender, message: DirectMessage): Promise<Sent> {
     assertMay(sender, 'send')
     return this.post(sender.peerId, message)
   }
 
-  /** Sends without asking anybody. @throws missing-data, request-too-large, peer-not-found, storage-unavailable */
-  async post (from: string, { to, data, msgId, level = 'accepted', manner = 'direct' }: DirectMessage): Promise<Sent> {
-    const text = tagged(manner, this.#text(data))
-    const isConnected = this.#options.metadataOf(to) !== undefined
-    if (!isConnected && this.#options.registeredAt(to) === undefined) throw problem('peer-not-found', `There is no peer '${to}'`)
-    const command = { log: inboxPrefix + to, from, data: text, metadata: this.#options.metadataOf(from), msgId }
+  /** Sends a message without a check of rights. @throws missing-data, request-too-large, peer-not-found, storage-unavailable */
+  async post (from: string, { to, data, msgId, level = 'accepted', format = 'direct' }: DirectMessage): Promise<Sent> {
+    const { broker, metadataOf, registeredAt } = this.#options
+    const text = taggedData(format, this.#text(data))
+    const isConnected = metadataOf(to) !== undefined
+    if (!isConnected && registeredAt(to) === undefined) throw problem('peer-not-found', `Peer '${to}' not found`)
+    const command = { log: inboxPrefix + to, from, data: text, metadata: metadataOf(from), msgId }
     if (level === 'delivered' && isConnected) return this.#deliver(command)
-    const { offset, duplicate } = await this.#options.broker.append(command)
+    const { offset, duplicate } = await broker.append(command)
     return { offset, duplicate, delivered: isConnected && level === 'accepted' }
   }
 
-  /** To all who take part at this moment but the connection that it comes from. @throws as `send` */
+  /** Sends a message to all connections of the tier except the origin. @throws as `send` does */
   async broadcast (sender: Sender, { data, origin }: { data: unknown, origin?: string | undefined }): Promise<void> {
     assertMay(sender, 'broadcast')
-    await this.#options.broker.append({ log: broadcastLog, from: sender.peerId, data: tagged('small', this.#text(data)), origin })
+    await this.#options.broker.append({ log: broadcastLog, from: sender.peerId, data: taggedData('small', this.#text(data)), origin })
   }
 
-  /** What a peer missed, on one of its connections. @throws storage-unavailable */
+  /** Reads the inbox of a peer for one of its connections. @throws storage-unavailable */
   replay (peer: Peer, since: LogPosition | undefined): Promise<Replay> {
     return this.#readerOf(peer).replay(since)
   }
 
   appended (log: string, epoch: string, entry: LogEntry): void {
-    if (log === broadcastLog) return this.#giveToAll(epoch, entry)
+    if (log === broadcastLog) return this.#deliverToAll(epoch, entry)
     const peerId = log.slice(inboxPrefix.length)
-    const frames = new DirectFrames(peerId, epoch, entry)
-    let isGiven = false
-    for (const peer of this.#options.peers.of(peerId)) isGiven = this.#readerOf(peer).give(epoch, entry, frames) || isGiven
-    if (isGiven) this.#confirm(entry)
+    const delivery = new DirectDelivery(peerId, epoch, entry)
+    let isDelivered = false
+    for (const peer of this.#options.peers.of(peerId)) isDelivered = this.#readerOf(peer).deliver(delivery) || isDelivered
+    if (isDelivered) this.#sendReceipt(entry)
   }
 
-  lost (log: string, position: LogPosition): void {
-    for (const peer of this.#options.peers.of(log.slice(inboxPrefix.length))) this.#readerOf(peer).lost(position)
+  logGap (log: string, position: LogPosition): void {
+    for (const peer of this.#options.peers.of(log.slice(inboxPrefix.length))) this.#readerOf(peer).reportGap(position)
   }
 
   #text (data: unknown): string {
     return payloadText(data, this.#options.maxDataBytes)
   }
 
-  async #deliver (command: Parameters<MessageBroker['append']>[0]): Promise<Sent> {
+  async #deliver (command: AppendCommand): Promise<Sent> {
     const receipt = this.#receipts.open()
     try {
       const { offset, duplicate } = await this.#options.broker.append({ ...command, origin: receipt.address })
-      // The first one may have been given, but not by this sending.
+      // The first message may have been delivered; this one is not.
       if (duplicate) receipt.cancel()
-      return { offset, duplicate, delivered: await receipt.given }
+      return { offset, duplicate, delivered: await receipt.delivered }
     } finally {
       receipt.cancel()
     }
   }
 
-  #giveToAll (epoch: string, entry: LogEntry) {
-    const frames = new DirectFrames(null, epoch, entry)
-    for (const peer of this.#options.peers.all()) if (peer.id !== entry.origin) peer.push(frames.in(peer.dialect))
+  #deliverToAll (epoch: string, entry: LogEntry) {
+    const delivery = new DirectDelivery(null, epoch, entry)
+    for (const peer of this.#options.peers.all()) if (peer.id !== entry.origin) peer.push(delivery.frame(peer.dialect))
   }
 
-  #confirm ({ origin }: LogEntry) {
+  #sendReceipt ({ origin }: LogEntry) {
     if (origin !== undefined) this.#receipts.send(origin)
   }
 
   #readerOf (peer: Peer): InboxReader {
-    const known = this.#readers.get(peer)
-    if (known) return known
+    const current = this.#readers.get(peer)
+    if (current) return current
     const reader = new InboxReader({
       ...this.#options,
       peer,
       log: inboxPrefix + peer.peerId,
       isFor: ({ at }) => at >= (this.#options.registeredAt(peer.peerId) ?? 0),
-      onGiven: entry => { this.#confirm(entry) }
+      onDelivered: entry => { this.#sendReceipt(entry) }
     })
     this.#readers.set(peer, reader)
     return reader
+  }
+}
+
+const retryMs = 1000
+
+/** Follows logs, and tries again while the broker is not reachable. */
+class FollowedLogs {
+  readonly #options: DirectOptions
+  readonly #followed = new Set<string>()
+  readonly #retrying = new Set<string>()
+
+  constructor (options: DirectOptions) {
+    this.#options = options
+  }
+
+  /** Resolves after the first attempt; never rejects. */
+  async follow (log: string): Promise<void> {
+    this.#followed.add(log)
+    try {
+      await this.#options.broker.follow(log)
+    } catch (error) {
+      if (!isAway(error)) this.#options.onError(error)
+      this.#retry(log)
+    }
+    // It may have been unfollowed meanwhile.
+    if (!this.#followed.has(log)) this.#options.broker.unfollow(log)
+  }
+
+  unfollow (log: string): void {
+    this.#followed.delete(log)
+    this.#options.broker.unfollow(log)
+  }
+
+  #retry (log: string) {
+    if (this.#retrying.has(log)) return
+    this.#retrying.add(log)
+    this.#options.deadlines.after(retryMs, () => {
+      this.#retrying.delete(log)
+      if (this.#followed.has(log)) this.follow(log).catch(this.#options.onError)
+    })
+  }
+}
+
+interface Receipt {
+  /** The destination of the receipt, stored with the message. */
+  readonly address: string
+  /** False when no receipt arrived in time. */
+  readonly delivered: Promise<boolean>
+  cancel (): void
+}
+
+const receiptTopic = 'receipt'
+
+/** Receipts of deliveries: the process of the receiver notifies the process of the sender. */
+class Receipts {
+  readonly #options: DirectOptions
+  readonly #open = new Map<string, (isDelivered: boolean) => void>()
+
+  constructor (options: DirectOptions) {
+    this.#options = options
+    options.processMessages.on(receiptTopic, (_from, id) => { this.#open.get(id)?.(true) })
+  }
+
+  open (): Receipt {
+    const { broker: { process }, deadlines, receiptMs = defaultReceiptMs } = this.#options
+    const id = randomBytes(9).toString('base64url')
+    const delivered = new Promise<boolean>(resolve => {
+      const deadline = deadlines.after(receiptMs, () => { end(false) })
+      const end = (isDelivered: boolean) => {
+        this.#open.delete(id)
+        deadlines.cancel(deadline)
+        resolve(isDelivered)
+      }
+      this.#open.set(id, end)
+    })
+    return { address: `${process} ${id}`, delivered, cancel: () => { this.#open.get(id)?.(false) } }
+  }
+
+  /** Confirms the delivery of the message that was stored with this address. */
+  send (address: string): void {
+    const [process = '', id = ''] = address.split(' ')
+    this.#options.processMessages.send(process, receiptTopic, id)
+  }
+
+  close (): void {
+    for (const end of [...this.#open.values()]) end(false)
   }
 }

@@ -1,7 +1,7 @@
 import { isAway } from '../../errors.js'
-import type { MessageBroker, LogEntry, LogPage, LogPosition } from '../../storage/message-broker.js'
 import type { Deadlines } from '../../lib/deadlines.js'
-import { DirectFrames, inboxGap } from './frames.js'
+import type { LogEntry, LogPage, LogPosition, MessageBroker } from '../../storage/message-broker.js'
+import { DirectDelivery, inboxGapFrame } from '../message-frames.js'
 import type { Peer } from '../peer.js'
 
 export interface InboxReaderOptions {
@@ -9,41 +9,41 @@ export interface InboxReaderOptions {
   log: string
   broker: MessageBroker
   deadlines: Deadlines
-  /** Whether a message that was kept is for whoever has this name now. */
+  /** Whether a stored message is for the current owner of the peer's name: an agent may have registered after it. */
   isFor: (entry: LogEntry) => boolean
-  /** A message that was read was given to the connection. */
-  onGiven: (entry: LogEntry) => void
+  /** A message that was read from the log was sent to the connection. */
+  onDelivered: (entry: LogEntry) => void
   onError: (error: unknown) => void
 }
 
-/** What was missed, about to be sent. */
+/** Missed messages that are ready to be sent. */
 export interface Replay extends LogPosition {
   readonly recovered: boolean
-  /** Sends it, and then what comes; call it once whoever asked has its answer. */
+  /** Sends them, and then live messages. The caller sends the `ack` first. */
   start (): void
 }
 
 const pageSize = 100
-/** So much is sent before it has to have left. */
-const sliceLength = 262_144
+/** About so many characters are sent before the connection has to have taken them. */
+const burstChars = 262_144
 const retryMs = 1000
 const beginning: LogPosition = { epoch: '', offset: 0 }
 
-/** What one connection has had of the inbox of its peer: each message once, in order, whether it came live or was read. */
+/** The inbox of a peer as one of its connections receives it: each message once and in order, live or read from the log. */
 export class InboxReader {
   readonly #options: InboxReaderOptions
-  /** The messages of this epoch from `first` to `last` were given. */
+  /** The messages of this epoch from `first` to `last` were sent. */
   #epoch = ''
   #first = 1
   #last = 0
-  /** The first of what is being read, where that lies before the range. */
+  /** The lowest offset that the current replay has sent below that range. */
   #lowest = Infinity
-  /** Where the inbox stood when it was last read. */
-  #stands = beginning
+  /** The end of the inbox when it was last read. */
+  #end = beginning
   #isReading = false
-  /** Something came that the reading has to come to yet. */
+  /** A live message arrived that the replay has to read. */
   #isBehind = false
-  /** Live messages that wait for the first page. */
+  /** Live events that wait until the first page is read. */
   #held: Array<() => void> | null = null
   #running: Promise<void> = Promise.resolve()
 
@@ -51,61 +51,57 @@ export class InboxReader {
     this.#options = options
   }
 
-  /** A live message. @returns whether the connection was given it: if not, it is read with what came before it */
-  give (epoch: string, entry: LogEntry, frames: DirectFrames): boolean {
-    if (this.#isReading) return this.#wait(() => { this.give(epoch, entry, frames) })
-    if (!this.#has(epoch, entry)) this.#push(epoch, entry, frames)
+  /** Delivers a live message. @returns false when a replay sends it later, after the messages before it */
+  deliver (delivery: DirectDelivery): boolean {
+    if (this.#isReading) return this.#hold(() => { this.deliver(delivery) })
+    if (!this.#isSent(delivery)) this.#push(delivery)
     return true
   }
 
-  /** Messages up to this position cannot be had any more. */
-  lost (position: LogPosition): void {
-    if (this.#isReading) this.#wait(() => { this.lost(position) })
-    else this.#options.peer.push(inboxGap(position))
+  /** Messages of the inbox are lost; those after this position follow. */
+  reportGap (position: LogPosition): void {
+    if (this.#isReading) this.#hold(() => { this.reportGap(position) })
+    else this.#options.peer.push(inboxGapFrame(position))
   }
 
   /**
-   * Reads what came after a position, or all that is kept. Messages that come meanwhile are sent after that.
-   * @throws storage-unavailable; then it is as if nobody had asked
+   * Reads the messages after a position, or all stored ones. Live messages follow them.
+   * @throws storage-unavailable; live messages continue then as if there had been no replay
    */
   async replay (since: LogPosition | undefined): Promise<Replay> {
     await this.#running
+    const held: Array<() => void> = []
     this.#isReading = true
     this.#lowest = Infinity
-    this.#held = []
+    this.#held = held
     try {
       const page = await this.#read(since ?? beginning)
-      this.#isBehind = this.#held.length > 0
-      this.#held = null
+      this.#isBehind = held.length > 0
       const { epoch, offset } = page
       return { epoch, offset, recovered: since === undefined || page.recovered, start: () => { this.#start(page) } }
     } catch (error) {
-      this.#giveHeld()
+      this.#isReading = false
+      for (const deliver of held) deliver()
       throw error
+    } finally {
+      this.#held = null
     }
   }
 
-  #wait (go: () => void): false {
-    if (this.#held) this.#held.push(go)
+  #hold (deliver: () => void): false {
+    if (this.#held) this.#held.push(deliver)
     else this.#isBehind = true
     return false
-  }
-
-  #giveHeld () {
-    const held = this.#held!
-    this.#held = null
-    this.#isReading = false
-    for (const give of held) give()
   }
 
   #start (page: LogPage) {
     this.#running = this.#run(page).catch(error => { this.#failed(error) })
   }
 
-  /** What was not read is lost to this connection, which has to know. */
+  /** The messages that could not be read are lost to this connection. */
   #failed (error: unknown) {
     this.#isReading = false
-    this.#options.peer.push(inboxGap(this.#stands))
+    this.#options.peer.push(inboxGapFrame(this.#end))
     this.#options.onError(error)
   }
 
@@ -113,8 +109,8 @@ export class InboxReader {
     let position = await this.#send(first)
     while (this.#options.peer.isOpen && (this.#isBehind || position.isPart)) {
       this.#isBehind = false
-      const page = await this.#readOn(position)
-      if (!page.recovered) this.#options.peer.push(inboxGap(before(page)))
+      const page = await this.#readWhenReachable(position)
+      if (!page.recovered) this.#options.peer.push(inboxGapFrame(positionBefore(page)))
       position = await this.#send(page)
     }
     this.#first = Math.min(this.#first, this.#lowest)
@@ -125,8 +121,8 @@ export class InboxReader {
     return this.#options.broker.read(this.#options.log, { since, limit: pageSize })
   }
 
-  /** A broker that is away for a while only makes this slower. */
-  async #readOn (since: LogPosition): Promise<LogPage> {
+  /** Tries again while the broker is not reachable. */
+  async #readWhenReachable (since: LogPosition): Promise<LogPage> {
     for (;;) {
       try {
         return await this.#read(since)
@@ -137,41 +133,42 @@ export class InboxReader {
     }
   }
 
-  /** @returns how far this came, and whether there is more to be read */
+  /** @returns the position that was reached; `isPart` when the log has more entries */
   async #send (page: LogPage): Promise<LogPosition & { isPart: boolean }> {
     const { epoch, entries } = page
-    this.#stands = { epoch, offset: page.offset }
-    let length = 0
+    this.#end = { epoch, offset: page.offset }
+    let chars = 0
     for (const entry of entries) {
-      if (this.#has(epoch, entry) || !this.#options.isFor(entry)) continue
-      length += entry.data.length
-      this.#push(epoch, entry, new DirectFrames(this.#options.peer.peerId, epoch, entry))
-      this.#options.onGiven(entry)
-      if (length < sliceLength) continue
-      length = 0
-      await this.#sent()
+      const delivery = new DirectDelivery(this.#options.peer.peerId, epoch, entry)
+      if (this.#isSent(delivery) || !this.#options.isFor(entry)) continue
+      chars += entry.data.length
+      this.#push(delivery)
+      this.#options.onDelivered(entry)
+      if (chars < burstChars) continue
+      chars = 0
+      await this.#allSent()
     }
-    const isPart = entries.length === pageSize && entries.at(-1)!.offset < page.offset
-    const offset = isPart ? entries.at(-1)!.offset : page.offset
-    return { epoch, offset, isPart }
+    const lastRead = entries.at(-1)?.offset ?? page.offset
+    const isPart = entries.length === pageSize && lastRead < page.offset
+    return { epoch, offset: isPart ? lastRead : page.offset, isPart }
   }
 
-  #sent (): Promise<void> {
+  #allSent (): Promise<void> {
     return new Promise(resolve => { this.#options.peer.whenSent('inbox', resolve) })
   }
 
-  #has (epoch: string, { offset }: LogEntry): boolean {
+  #isSent ({ epoch, entry: { offset } }: DirectDelivery): boolean {
     return epoch === this.#epoch && offset >= this.#first && offset <= this.#last
   }
 
-  #push (epoch: string, entry: LogEntry, frames: DirectFrames) {
+  #push (delivery: DirectDelivery) {
     const { peer } = this.#options
-    this.#note(epoch, entry.offset)
-    peer.push(frames.in(peer.dialect))
+    this.#markSent(delivery.epoch, delivery.entry.offset)
+    peer.push(delivery.frame(peer.dialect))
   }
 
-  /** What is read of the time before the range joins it when all of that was sent. */
-  #note (epoch: string, offset: number) {
+  /** Messages below the range extend it when the replay has sent all of them. */
+  #markSent (epoch: string, offset: number) {
     if (epoch !== this.#epoch || this.#last < this.#first) {
       this.#epoch = epoch
       this.#lowest = Infinity
@@ -181,6 +178,6 @@ export class InboxReader {
   }
 }
 
-function before ({ epoch, offset, entries: [first] }: LogPage): LogPosition {
+function positionBefore ({ epoch, offset, entries: [first] }: LogPage): LogPosition {
   return { epoch, offset: first ? first.offset - 1 : offset }
 }

@@ -1,70 +1,71 @@
+import { agentsChannel, shownName, type Dialect } from '../../protocol/channel-names.js'
 import { EncodedMessage } from '../../protocol/encoded-message.js'
-import { shownName, tierPlace } from '../../protocol/channel-names.js'
 import { channelOf } from '../../storage/message-broker.js'
-import type { Dialect } from '../../protocol/channel-names.js'
-import type { PlaceDelta, Present } from './view.js'
+import type { OnlinePeer, PresenceDelta } from './presence-set.js'
 
-/** Leaves room for the rest of a frame, which common clients limit to 1 MiB. */
+/** A limit for the peers in one frame. It leaves room for the other members: common clients limit frames to 1 MiB. */
 const maxFrameChars = 250_000
 
-const nameOf = (place: string, dialect: Dialect) => shownName(channelOf(place) ?? place, dialect)
-
-function agentIdOf (metadata: string): string {
-  const { agent_id: agentId } = JSON.parse(metadata) as { agent_id?: string }
-  return agentId === undefined ? '' : `,"agent_id":${JSON.stringify(agentId)}`
+/** `presence` frames with the changes of a set, as many as they need. */
+export function deltaFrames (setName: string, { revision, joined, left }: PresenceDelta, dialect: Dialect): EncodedMessage[] {
+  const head = `{"type":"presence","channel":${channelText(setName, dialect)},"revision":${revision}`
+  const joinedTexts = chunks(joined.map(peer => peerText(setName, peer, true)))
+  const leftTexts = chunks(left.map(peer => peerText(setName, peer, false)))
+  return Array.from({ length: Math.max(joinedTexts.length, leftTexts.length) }, (_, index) => {
+    return new EncodedMessage(`${head},"joined":[${joinedTexts[index]?.join() ?? ''}],"left":[${leftTexts[index]?.join() ?? ''}]}`)
+  })
 }
 
-function joinedText (place: string, { peerId, metadata }: Present): string {
-  const status = place === tierPlace ? `${agentIdOf(metadata)},"status":"online"` : ''
-  return `{"peerId":${JSON.stringify(peerId)}${status},"metadata":${metadata}}`
-}
-
-function leftText (place: string, { peerId, metadata }: Present): string {
-  const status = place === tierPlace ? `${agentIdOf(metadata)},"status":"offline"` : ''
-  return `{"peerId":${JSON.stringify(peerId)}${status}}`
-}
-
-/** Splits texts into runs that are short enough for a frame; at least one run. */
-function runsOf (texts: readonly string[]): string[][] {
-  const runs: string[][] = [[]]
-  let size = 0
-  for (const text of texts) {
-    size += text.length
-    if (size > maxFrameChars && runs.at(-1)!.length > 0) {
-      runs.push([])
-      size = text.length
-    }
-    runs.at(-1)!.push(text)
-  }
-  return runs
-}
-
-export interface PresenceFrame {
-  readonly place: string
+/** The members of a set at a revision. */
+export interface PresenceState {
+  readonly setName: string
   readonly revision: number
-  /** Members that are shown or more than fit. */
-  readonly joined: readonly Present[]
-}
-
-/** `presence` frames that tell of a change, as many as it takes. */
-export function deltaFrames (place: string, { revision, joined, left }: PlaceDelta, dialect: Dialect): EncodedMessage[] {
-  const head = `{"type":"presence","channel":${JSON.stringify(nameOf(place, dialect))},"revision":${revision}`
-  const come = runsOf(joined.map(present => joinedText(place, present)))
-  const gone = runsOf(left.map(present => leftText(place, present)))
-  return Array.from({ length: Math.max(come.length, gone.length) }, (_, index) => new EncodedMessage(`${head},"joined":[${come[index] ?? ''}],"left":[${gone[index] ?? ''}]}`))
+  readonly members: readonly OnlinePeer[]
 }
 
 export interface Snapshot {
   readonly frame: EncodedMessage
-  /** How many of those who were given are in it. */
+  /** The number of members in the frame: the first ones. */
   readonly shown: number
 }
 
-/** The `presence` frame that says who is there. One that could not take everybody says so, and how many there are. */
-export function snapshotFrame ({ place, revision, joined }: PresenceFrame, dialect: Dialect, requestId?: string): Snapshot {
-  const [run = []] = runsOf(joined.map(present => joinedText(place, present)))
-  const cut = run.length < joined.length ? `,"truncated":true,"total_count":${joined.length}` : ''
+/** The `presence` frame with the members of a set. A frame that cannot hold all of them is `truncated` and has their number. */
+export function snapshotFrame ({ setName, revision, members }: PresenceState, dialect: Dialect, requestId?: string): Snapshot {
+  const [first = []] = chunks(members.map(peer => peerText(setName, peer, true)))
+  const truncated = first.length < members.length ? `,"truncated":true,"total_count":${members.length}` : ''
   const id = requestId === undefined ? '' : `,"requestId":${JSON.stringify(requestId)}`
-  const text = `{"type":"presence"${id},"channel":${JSON.stringify(nameOf(place, dialect))},"revision":${revision},"snapshot":true${cut},"joined":[${run}],"left":[]}`
-  return { frame: new EncodedMessage(text), shown: run.length }
+  const head = `{"type":"presence"${id},"channel":${channelText(setName, dialect)},"revision":${revision},"snapshot":true`
+  return { frame: new EncodedMessage(`${head}${truncated},"joined":[${first.join()}],"left":[]}`), shown: first.length }
+}
+
+function channelText (setName: string, dialect: Dialect): string {
+  return JSON.stringify(shownName(channelOf(setName) ?? setName, dialect))
+}
+
+function peerText (setName: string, { peerId, metadata }: OnlinePeer, isOnline: boolean): string {
+  const status = setName === agentsChannel ? `${agentIdText(metadata)},"status":"${isOnline ? 'online' : 'offline'}"` : ''
+  const known = isOnline ? `,"metadata":${metadata}` : ''
+  return `{"peerId":${JSON.stringify(peerId)}${status}${known}}`
+}
+
+function agentIdText (metadata: string): string {
+  const { agent_id: agentId }: { agent_id?: string } = JSON.parse(metadata)
+  return agentId === undefined ? '' : `,"agent_id":${JSON.stringify(agentId)}`
+}
+
+/** Splits texts into chunks that each fit into a frame; at least one chunk. */
+function chunks (texts: readonly string[]): string[][] {
+  let chunk: string[] = []
+  let size = 0
+  const all = [chunk]
+  for (const text of texts) {
+    size += text.length
+    if (size > maxFrameChars && chunk.length > 0) {
+      chunk = []
+      all.push(chunk)
+      size = text.length
+    }
+    chunk.push(text)
+  }
+  return all
 }

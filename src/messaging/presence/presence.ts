@@ -1,196 +1,346 @@
 import { tooMany } from '../../errors.js'
+import type { Deadline, Deadlines } from '../../lib/deadlines.js'
+import { agentsChannel, type Dialect } from '../../protocol/channel-names.js'
 import type { EncodedMessage } from '../../protocol/encoded-message.js'
+import type { Principal } from '../../protocol/principal.js'
+import type { Replica } from '../../registry/replica.js'
+import type { AgentRecord } from '../../storage/agent-store.js'
 import type { MessageBroker, PresenceChange, Roster } from '../../storage/message-broker.js'
-import { tierPlace } from '../../protocol/channel-names.js'
-import { Occupancy, type OccupancyOptions } from './occupancy.js'
-import type { Dialect } from '../../protocol/channel-names.js'
 import type { Peer } from '../peer.js'
-import { PlaceView, type PlaceDelta, type Present } from './view.js'
-import { deltaFrames, snapshotFrame } from './frames.js'
-import type { Metadata } from './profile.js'
-import type { Signals } from '../signals.js'
+import type { ProcessMessages } from '../process-messages.js'
+import { deltaFrames, snapshotFrame, type PresenceState } from './frames.js'
+import { PresenceSet, type PresenceDelta } from './presence-set.js'
 
-/** A place that this process looks at. */
-interface Watched {
-  readonly view: PlaceView
+export type Metadata = Readonly<Record<string, unknown>>
+
+export interface PresenceOptions {
+  broker: MessageBroker
+  processMessages: ProcessMessages
+  deadlines: Deadlines
+  replica: Replica
+}
+
+/** A presence set that this process watches. */
+interface WatchedSet {
+  readonly set: PresenceSet
   readonly ready: Promise<void>
-  /** Connections that want to hear, and whether they were shown who is there. */
+  /** Connections that receive changes, and whether they have received a snapshot. */
   readonly watchers: Map<Peer, boolean>
 }
 
-const saidEveryMs = 1000
+const topic = 'presence-update'
+const updateIntervalMs = 1000
 
-/** Who is where: peers that are subscribed to a channel by name, and all who take part. */
+/**
+ * Presence sets. The set of a channel, named as its log is, has the peers that are subscribed to the channel by its name.
+ * The set `$agents` has all peers of the tier. A peer is in a set once, through any number of connections and processes.
+ */
 export class Presence {
   readonly #broker: MessageBroker
-  readonly #signals: Signals
-  readonly #occupancy: Occupancy
-  readonly #watched = new Map<string, Watched>()
+  readonly #processMessages: ProcessMessages
+  readonly #local: LocalPeers
+  readonly #watched = new Map<string, WatchedSet>()
   readonly #changed = new Set<string>()
   #flush: NodeJS.Immediate | undefined
 
-  constructor ({ signals, ...options }: OccupancyOptions & { signals: Signals }) {
+  constructor (options: PresenceOptions) {
     this.#broker = options.broker
-    this.#signals = signals
-    this.#occupancy = new Occupancy(options)
-    signals.on('said', (_from, body) => { this.#hear(body) })
+    this.#processMessages = options.processMessages
+    this.#local = new LocalPeers(options)
+    options.processMessages.on(topic, (_from, body) => { this.#updatedElsewhere(body) })
   }
 
-  /** Who takes part is known from here on. @throws storage-unavailable */
+  /** Loads the peers of the tier. @throws storage-unavailable */
   async open (): Promise<void> {
-    await this.#look(tierPlace).ready
+    await this.#watchedSet(agentsChannel).ready
   }
 
   close (): void {
     clearImmediate(this.#flush)
-    this.#occupancy.close()
+    this.#local.close()
     this.#watched.clear()
   }
 
-  /** @throws storage-unavailable; the peer is there nevertheless as soon as that can be told, until it leaves */
-  enter (place: string, peer: Peer): Promise<void> {
-    return this.#occupancy.enter(place, peer)
+  /** Adds a connection of a peer to a set. @throws storage-unavailable; the peer enters when the broker is reachable again, unless it leaves */
+  enter (setName: string, peer: Peer): Promise<void> {
+    return this.#local.enter(setName, peer)
   }
 
-  leave (place: string, { peerId }: Peer): void {
-    this.#occupancy.leave(place, peerId)
+  leave (setName: string, { peerId }: Peer): void {
+    this.#local.leave(setName, peerId)
   }
 
-  /** What the server knows of a peer may have changed. @param peer with its new token, where that is what changed */
-  refresh (peerId: string, peer?: Peer): void {
-    this.#occupancy.refresh(peerId, peer?.bearer)
+  /** Publishes the metadata of a peer when its agent or its token changed. @param bearer the principal of a new token */
+  refresh (peerId: string, bearer?: Principal): void {
+    this.#local.refresh(peerId, bearer)
   }
 
-  /** What a peer says of itself, from now on and everywhere. @throws rate-limit-exceeded; storage-unavailable */
-  async say ({ peerId }: Peer, said: Metadata): Promise<void> {
-    const wait = (this.#occupancy.saidAt(peerId) ?? -Infinity) + saidEveryMs - this.#broker.now()
-    if (wait > 0) throw tooMany('rate-limit-exceeded', 'One update a second', wait)
-    const elsewhere = this.processesOf(peerId).filter(process => process !== this.#broker.process)
-    for (const process of elsewhere) this.#signals.send(process, 'said', JSON.stringify({ peerId, said }))
-    await this.#occupancy.say(peerId, said)
+  /** Sets the client's own metadata in all processes. @throws rate-limit-exceeded; storage-unavailable */
+  async update ({ peerId }: Peer, metadata: Metadata): Promise<void> {
+    const wait = this.#local.updatedAt(peerId) + updateIntervalMs - this.#broker.now()
+    if (wait > 0) throw tooMany('rate-limit-exceeded', 'At most one presence update per second', wait)
+    const others = this.processesOf(peerId).filter(process => process !== this.#broker.process)
+    for (const process of others) this.#processMessages.send(process, topic, JSON.stringify({ peerId, metadata }))
+    await this.#local.update(peerId, metadata)
   }
 
-  /** JSON text of what others learn of a peer that takes part, by whatever process. */
+  /** The metadata that other peers see, as JSON text; undefined for a peer that is not connected to any process. */
   metadataOf (peerId: string): string | undefined {
-    return this.#occupancy.metadataOf(peerId) ?? this.#watched.get(tierPlace)?.view.metadataOf(peerId)
+    return this.#local.metadataOf(peerId) ?? this.#watched.get(agentsChannel)?.set.metadataOf(peerId)
   }
 
-  /** Processes by which a peer takes part, as far as this one was told. */
+  /** The processes to which a peer is connected. */
   processesOf (peerId: string): string[] {
-    return this.#watched.get(tierPlace)?.view.processesOf(peerId) ?? []
+    return this.#watched.get(agentsChannel)?.set.processesOf(peerId) ?? []
   }
 
-  /** Who is in a place now, as one frame. @throws storage-unavailable */
-  async frame (place: string, dialect: Dialect, requestId?: string): Promise<EncodedMessage> {
-    const { revision, members } = await this.roster(place)
-    return snapshotFrame({ place, revision, joined: members }, dialect, requestId).frame
+  /** The current members of a set in one frame. @throws storage-unavailable */
+  async snapshotFrame (setName: string, dialect: Dialect, requestId?: string): Promise<EncodedMessage> {
+    return snapshotFrame(await this.members(setName), dialect, requestId).frame
   }
 
-  /** Who is in a place now. @throws storage-unavailable */
-  async roster (place: string): Promise<{ revision: number, members: Present[] }> {
-    const view = new PlaceView()
-    view.load(await this.#broker.roster(place))
-    return { revision: view.revision, members: membersOf(view) }
+  /** The current members of a set. @throws storage-unavailable */
+  async members (setName: string): Promise<PresenceState> {
+    const set = new PresenceSet()
+    set.load(await this.#broker.roster(setName))
+    return { setName, revision: set.revision, members: set.members() }
   }
 
-  /** Begins to look at a place for a peer, who hears of it after `show`. @throws storage-unavailable */
-  async watch (place: string, peer: Peer): Promise<void> {
-    const watched = this.#look(place)
+  /** Watches a set for a connection. It receives changes after `sendSnapshot`. @throws storage-unavailable */
+  async watch (setName: string, peer: Peer): Promise<void> {
+    const watched = this.#watchedSet(setName)
     if (!watched.watchers.has(peer)) watched.watchers.set(peer, false)
     await watched.ready
   }
 
-  /** Shows who is in a watched place once what was sent so far has left, and what changes from then on. */
-  show (place: string, peer: Peer): void {
-    peer.whenSent(`presence ${place}`, () => {
-      const watched = this.#watched.get(place)
+  /** Sends the members of a watched set once everything sent so far has left, and changes from then on. */
+  sendSnapshot (setName: string, peer: Peer): void {
+    peer.whenSent(`presence ${setName}`, () => {
+      const watched = this.#watched.get(setName)
       if (!watched?.watchers.has(peer)) return
-      this.#tell(place, watched)
+      this.#sendDelta(setName, watched)
       watched.watchers.set(peer, true)
-      this.#showSome(place, peer, watched.view.peerIds(), true)
+      this.#sendMembers(setName, peer, watched.set.peerIds(), true)
     })
   }
 
-  unwatch (place: string, peer: Peer): void {
-    const watched = this.#watched.get(place)
-    if (!watched?.watchers.delete(peer) || watched.watchers.size > 0 || place === tierPlace) return
-    this.#watched.delete(place)
-    this.#broker.unwatch(place)
+  unwatch (setName: string, peer: Peer): void {
+    const watched = this.#watched.get(setName)
+    if (!watched?.watchers.delete(peer) || watched.watchers.size > 0 || setName === agentsChannel) return
+    this.#watched.delete(setName)
+    this.#broker.unwatch(setName)
   }
 
-  present (place: string, change: PresenceChange): void {
-    this.#watched.get(place)?.view.apply(change)
-    this.#noteChange(place)
+  changed (setName: string, change: PresenceChange): void {
+    this.#watched.get(setName)?.set.apply(change)
+    this.#scheduleDelta(setName)
   }
 
-  reloaded (place: string, roster: Roster): void {
-    this.#watched.get(place)?.view.load(roster)
-    this.#noteChange(place)
+  reloaded (setName: string, roster: Roster): void {
+    this.#watched.get(setName)?.set.load(roster)
+    this.#scheduleDelta(setName)
   }
 
-  #look (place: string): Watched {
-    const known = this.#watched.get(place)
-    if (known) return known
-    const view = new PlaceView()
-    const ready = this.#broker.watch(place).then(roster => { view.load(roster) })
-    const watched = { view, ready, watchers: new Map<Peer, boolean>() }
-    this.#watched.set(place, watched)
+  #watchedSet (setName: string): WatchedSet {
+    const current = this.#watched.get(setName)
+    if (current) return current
+    const set = new PresenceSet()
+    const ready = this.#broker.watch(setName).then(roster => { set.load(roster) })
+    const watched = { set, ready, watchers: new Map<Peer, boolean>() }
+    this.#watched.set(setName, watched)
     return watched
   }
 
-  /** A crowd that one frame cannot hold follows in others: whoever has left meanwhile is not told of any more. */
-  #showSome (place: string, peer: Peer, peerIds: readonly string[], isFirst: boolean) {
-    const watched = this.#watched.get(place)
+  /** Members that do not fit into one frame follow in later ones, without those that have left meanwhile. */
+  #sendMembers (setName: string, peer: Peer, peerIds: readonly string[], isFirst: boolean) {
+    const watched = this.#watched.get(setName)
     if (!watched?.watchers.has(peer)) return
-    const { view } = watched
-    const joined = membersOf(view, peerIds)
-    const { frame, shown } = snapshotFrame({ place, revision: view.revision, joined }, peer.dialect)
-    peer.push(isFirst ? frame : deltaFrames(place, { revision: view.revision, joined: joined.slice(0, shown), left: [] }, peer.dialect)[0]!)
-    const rest = joined.slice(shown).map(({ peerId }) => peerId)
-    if (rest.length > 0) peer.whenSent(`presence ${place}`, () => { this.#showSome(place, peer, rest, false) })
+    const { set: { revision }, set } = watched
+    const members = set.members(peerIds)
+    const { frame, shown } = snapshotFrame({ setName, revision, members }, peer.dialect)
+    const frames = isFirst ? [frame] : deltaFrames(setName, { revision, joined: members.slice(0, shown), left: [] }, peer.dialect)
+    for (const frame of frames) peer.push(frame)
+    const rest = members.slice(shown).map(({ peerId }) => peerId)
+    if (rest.length > 0) peer.whenSent(`presence ${setName}`, () => { this.#sendMembers(setName, peer, rest, false) })
   }
 
-  /** Changes of one tick are told together. */
-  #noteChange (place: string) {
-    this.#changed.add(place)
-    this.#flush ??= setImmediate(() => { this.#tellChanges() })
+  /** Changes of one tick are sent together. */
+  #scheduleDelta (setName: string) {
+    this.#changed.add(setName)
+    this.#flush ??= setImmediate(() => { this.#sendDeltas() })
   }
 
-  #tellChanges () {
+  #sendDeltas () {
     this.#flush = undefined
-    for (const place of this.#changed) {
-      const watched = this.#watched.get(place)
-      if (watched) this.#tell(place, watched)
+    for (const setName of this.#changed) {
+      const watched = this.#watched.get(setName)
+      if (watched) this.#sendDelta(setName, watched)
     }
     this.#changed.clear()
   }
 
-  #tell (place: string, { view, watchers }: Watched) {
-    const delta = view.takeDelta()
+  #sendDelta (setName: string, { set, watchers }: WatchedSet) {
+    const delta = set.takeDelta()
     if (!delta) return
-    const frames = framesByDialect(place, delta)
-    for (const [peer, isShown] of watchers) if (isShown) for (const frame of frames(peer.dialect)) peer.push(frame)
+    const frames = framesByDialect(setName, delta)
+    for (const [peer, hasSnapshot] of watchers) if (hasSnapshot) for (const frame of frames(peer.dialect)) peer.push(frame)
   }
 
-  #hear (body: string) {
-    const { peerId, said } = JSON.parse(body) as { peerId: string, said: Metadata }
-    this.#occupancy.say(peerId, said).catch(() => { /* told when the broker can be reached again */ })
+  #updatedElsewhere (body: string) {
+    const { peerId, metadata }: { peerId: string, metadata: Metadata } = JSON.parse(body)
+    this.#local.update(peerId, metadata).catch(() => { /* entered again by the retry */ })
   }
 }
 
-function membersOf (view: PlaceView, peerIds: readonly string[] = view.peerIds()): Present[] {
-  return peerIds.flatMap(peerId => {
-    const metadata = view.metadataOf(peerId)
-    return metadata === undefined ? [] : [{ peerId, metadata }]
-  })
-}
-
-/** Frames that all who speak the same share. */
-function framesByDialect (place: string, delta: PlaceDelta): (dialect: Dialect) => EncodedMessage[] {
-  const made = new Map<Dialect, EncodedMessage[]>()
+/** Encodes the frames of a delta once for each dialect. */
+function framesByDialect (setName: string, delta: PresenceDelta): (dialect: Dialect) => EncodedMessage[] {
+  const encoded = new Map<Dialect, EncodedMessage[]>()
   return dialect => {
-    const frames = made.get(dialect) ?? deltaFrames(place, delta, dialect)
-    made.set(dialect, frames)
+    const frames = encoded.get(dialect) ?? deltaFrames(setName, delta, dialect)
+    encoded.set(dialect, frames)
     return frames
   }
+}
+
+interface LocalPeer {
+  readonly peerId: string
+  bearer: Principal
+  /** The metadata that the client set, and the time at which it did. */
+  ownMetadata: Metadata
+  updatedAt: number
+  /** JSON text of the metadata that other peers see. */
+  metadata: string
+  /** The number of its connections in each set. */
+  readonly sets: Map<string, number>
+}
+
+const retryMs = 1000
+
+/** The peers that are connected to this process, and the sets that they are in. */
+class LocalPeers {
+  readonly #broker: MessageBroker
+  readonly #deadlines: Deadlines
+  readonly #replica: Replica
+  readonly #peers = new Map<string, LocalPeer>()
+  /** Sets that could not be entered: the broker was not reachable. */
+  readonly #pending = new Map<LocalPeer, Set<string>>()
+  #retry: Deadline | undefined
+
+  constructor ({ broker, deadlines, replica }: PresenceOptions) {
+    this.#broker = broker
+    this.#deadlines = deadlines
+    this.#replica = replica
+  }
+
+  close (): void {
+    this.#pending.clear()
+    this.#peers.clear()
+  }
+
+  async enter (setName: string, { peerId, bearer }: Peer): Promise<void> {
+    const peer = this.#peers.get(peerId) ?? this.#add(peerId, bearer)
+    const connections = peer.sets.get(setName) ?? 0
+    peer.sets.set(setName, connections + 1)
+    if (connections === 0) await this.#publish(setName, peer)
+  }
+
+  leave (setName: string, peerId: string): void {
+    const peer = this.#peers.get(peerId)
+    const connections = peer?.sets.get(setName)
+    if (!peer || connections === undefined) return
+    if (connections > 1) {
+      peer.sets.set(setName, connections - 1)
+      return
+    }
+    peer.sets.delete(setName)
+    if (peer.sets.size === 0) this.#peers.delete(peerId)
+    this.#broker.leave(setName, peerId).catch(() => { /* the broker completes it when it is reachable again */ })
+  }
+
+  metadataOf (peerId: string): string | undefined {
+    return this.#peers.get(peerId)?.metadata
+  }
+
+  /** The time of the last update by the client; -Infinity without one. */
+  updatedAt (peerId: string): number {
+    return this.#peers.get(peerId)?.updatedAt ?? -Infinity
+  }
+
+  async update (peerId: string, metadata: Metadata): Promise<void> {
+    const peer = this.#peers.get(peerId)
+    if (!peer) return
+    peer.ownMetadata = metadata
+    peer.updatedAt = this.#broker.now()
+    peer.metadata = this.#metadataText(peer)
+    await this.#publishToAll(peer)
+  }
+
+  refresh (peerId: string, bearer?: Principal): void {
+    const peer = this.#peers.get(peerId)
+    if (!peer) return
+    if (bearer) peer.bearer = bearer
+    const metadata = this.#metadataText(peer)
+    if (metadata === peer.metadata) return
+    peer.metadata = metadata
+    this.#publishToAll(peer).catch(() => { /* published by the retry */ })
+  }
+
+  #add (peerId: string, bearer: Principal): LocalPeer {
+    const peer: LocalPeer = { peerId, bearer, ownMetadata: {}, updatedAt: -Infinity, metadata: '', sets: new Map() }
+    peer.metadata = this.#metadataText(peer)
+    this.#peers.set(peerId, peer)
+    return peer
+  }
+
+  #metadataText ({ bearer, ownMetadata }: LocalPeer): string {
+    const record = this.#replica.get(bearer.agentId ?? '')?.record
+    return JSON.stringify(publicMetadata(bearer, record, ownMetadata))
+  }
+
+  async #publishToAll (peer: LocalPeer) {
+    await Promise.all(Array.from(peer.sets.keys(), setName => this.#publish(setName, peer)))
+  }
+
+  async #publish (setName: string, peer: LocalPeer) {
+    try {
+      await this.#broker.enter(setName, peer.peerId, peer.metadata)
+    } catch (error) {
+      this.#pending.set(peer, (this.#pending.get(peer) ?? new Set()).add(setName))
+      this.#retry ??= this.#deadlines.after(retryMs, () => { this.#publishPending() })
+      throw error
+    }
+  }
+
+  #publishPending () {
+    const pending = new Map(this.#pending)
+    this.#pending.clear()
+    this.#retry = undefined
+    for (const [peer, setNames] of pending) {
+      if (this.#peers.get(peer.peerId) !== peer) continue
+      for (const setName of setNames) if (peer.sets.has(setName)) this.#publish(setName, peer).catch(() => { /* pending again */ })
+    }
+  }
+}
+
+/** Members that only the server sets. */
+const reservedMembers: ReadonlySet<string> = new Set(['agent_id', 'role', 'agent_type', 'capabilities', 'agentName'])
+
+interface AgentFacts { name: string, agent_type: string, capabilities: string[], metadata: Metadata }
+
+/** The metadata of a peer that other peers see: of its token, of the client, and of the server, in ascending precedence. */
+function publicMetadata ({ type, role, agentId, metadata }: Principal, record: AgentRecord | undefined, ownMetadata: Metadata): Metadata {
+  const agent: AgentFacts | undefined = type === 'agent' && record ? JSON.parse(record.body) : undefined
+  const model = agent?.metadata.model
+  return {
+    ...(model !== undefined && { model }),
+    ...withoutReserved(metadata ?? {}),
+    ...withoutReserved(ownMetadata),
+    role,
+    ...(type === 'agent' && { agent_id: agentId }),
+    ...(agent && { agentName: agent.name, agent_type: agent.agent_type, capabilities: agent.capabilities })
+  }
+}
+
+function withoutReserved (metadata: Metadata): Metadata {
+  return Object.fromEntries(Object.entries(metadata).filter(([key]) => !reservedMembers.has(key)))
 }

@@ -1,72 +1,76 @@
 import type { MessageBroker } from '../../storage/message-broker.js'
-import type { Signals } from '../signals.js'
+import type { ProcessMessages } from '../process-messages.js'
 
-/** What the process of the one who asks says of an offer, which `rid` names, to that of the one who is asked. */
-export type Errand =
+/** From the process of a requester to the process of an agent. `rid` names an offer. */
+export type RequesterMessage =
   | { readonly op: 'offer', readonly rid: string, readonly to: string, readonly from: string, readonly deadline: number }
   | { readonly op: 'withdraw', readonly rid: string, readonly to: string }
-  /** Whether an answer counts. */
-  | { readonly op: 'verdict', readonly answer: number, readonly counts: boolean }
+  /** Whether the response `id` came from the current assignee of an open request. */
+  | { readonly op: 'verdict', readonly id: number, readonly counts: boolean }
 
-/** What comes back: `by` is who says so, `answer` the number under which its process waits for the verdict. */
-export type Word =
-  /** Nobody by that name serves through this process. */
-  | { readonly op: 'declined', readonly rid: string }
-  | Answer
-export type Answer = { readonly rid: string, readonly by: string, readonly answer: number } & Content
-export type Content =
+/** A response of the agent `by`. Its process waits for the verdict on `id`. */
+export type AgentResponse = { readonly rid: string, readonly by: string, readonly id: number } & ResponseContent
+
+export type ResponseContent =
   | { readonly op: 'accept' }
   | { readonly op: 'reply' }
   | { readonly op: 'reject', readonly code: string, readonly message: string }
 
-/** One of the two sides. `data` is JSON text, or nothing. */
-export type LineListener<S> = (from: string, said: S, data: string) => void
+/** From the process of an agent to the process of a requester. */
+export type ResponderMessage =
+  | AgentResponse
+  /** The agent has no connection to this process that takes requests. */
+  | { readonly op: 'declined', readonly rid: string }
 
-/** Calls back as `queueMicrotask` does, for less. */
-const later = Promise.resolve()
-const topics = { errand: 'ask', word: 'answer' } as const
+/** @param data JSON text, or empty */
+export type RequestChannelListener<Message> = (from: string, message: Message, data: string) => void
 
-/** Between those who ask and those who are asked, in one process or in two: at most once, in order, and never from inside a call. */
-export class RequestLine {
-  readonly #broker: MessageBroker
-  readonly #signals: Signals
-  #onErrand: LineListener<Errand> | undefined
-  #onWord: LineListener<Word> | undefined
+/** Schedules as `queueMicrotask` does, at a lower cost. */
+const resolved = Promise.resolve()
+const topics = { requester: 'request', responder: 'response' } as const
 
-  constructor (broker: MessageBroker, signals: Signals) {
-    this.#broker = broker
-    this.#signals = signals
-    signals.on(topics.errand, (from, body) => { hear(from, body, this.#onErrand) })
-    signals.on(topics.word, (from, body) => { hear(from, body, this.#onWord) })
+/**
+ * Messages between the processes of requesters and agents, which may be the same process: at most once, in order, and
+ * never from within a call.
+ */
+export class RequestChannel {
+  readonly #process: string
+  readonly #processMessages: ProcessMessages
+  #onRequesterMessage: RequestChannelListener<RequesterMessage> | undefined
+  #onResponderMessage: RequestChannelListener<ResponderMessage> | undefined
+
+  constructor ({ process }: MessageBroker, processMessages: ProcessMessages) {
+    this.#process = process
+    this.#processMessages = processMessages
+    processMessages.on(topics.requester, (from, body) => { this.#onRequesterMessage?.(from, ...parseBody<RequesterMessage>(body)) })
+    processMessages.on(topics.responder, (from, body) => { this.#onResponderMessage?.(from, ...parseBody<ResponderMessage>(body)) })
   }
 
-  onErrand (listener: LineListener<Errand>): void {
-    this.#onErrand = listener
+  onRequesterMessage (listener: RequestChannelListener<RequesterMessage>): void {
+    this.#onRequesterMessage = listener
   }
 
-  onWord (listener: LineListener<Word>): void {
-    this.#onWord = listener
+  onResponderMessage (listener: RequestChannelListener<ResponderMessage>): void {
+    this.#onResponderMessage = listener
   }
 
-  ask (process: string, errand: Errand, data = ''): void {
-    const { process: own } = this.#broker
-    if (process === own) later.then(() => { this.#onErrand?.(own, errand, data) })
-    else this.#signals.send(process, topics.errand, textOf(errand, data))
+  sendToResponder (process: string, message: RequesterMessage, data = ''): void {
+    if (process === this.#process) resolved.then(() => { this.#onRequesterMessage?.(process, message, data) })
+    else this.#processMessages.send(process, topics.requester, bodyOf(message, data))
   }
 
-  answer (process: string, word: Word, data = ''): void {
-    const { process: own } = this.#broker
-    if (process === own) later.then(() => { this.#onWord?.(own, word, data) })
-    else this.#signals.send(process, topics.word, textOf(word, data))
+  sendToRequester (process: string, message: ResponderMessage, data = ''): void {
+    if (process === this.#process) resolved.then(() => { this.#onResponderMessage?.(process, message, data) })
+    else this.#processMessages.send(process, topics.responder, bodyOf(message, data))
   }
 }
 
-/** Data stays text: nobody on the way has to read it. */
-function textOf (said: Errand | Word, data: string): string {
-  return `${JSON.stringify(said)}\n${data}`
+/** The data stays JSON text: no process in between parses it. */
+function bodyOf (message: RequesterMessage | ResponderMessage, data: string): string {
+  return `${JSON.stringify(message)}\n${data}`
 }
 
-function hear<S> (from: string, body: string, listener: LineListener<S> | undefined) {
+function parseBody<Message> (body: string): [message: Message, data: string] {
   const end = body.indexOf('\n')
-  listener?.(from, JSON.parse(body.slice(0, end)) as S, body.slice(end + 1))
+  return [JSON.parse(body.slice(0, end)), body.slice(end + 1)]
 }

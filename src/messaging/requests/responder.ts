@@ -1,89 +1,93 @@
 import { problem } from '../../errors.js'
-import { EncodedMessage } from '../../protocol/encoded-message.js'
 import type { Deadlines } from '../../lib/deadlines.js'
+import { EncodedMessage } from '../../protocol/encoded-message.js'
 import { payloadText } from '../../protocol/payload.js'
-import type { Peer } from '../peer.js'
-import type { Peers } from '../peer.js'
-import type { Content, Errand, RequestLine } from './request-channel.js'
+import type { Peer, Peers } from '../peer.js'
+import type { RequestChannel, RequesterMessage, ResponseContent } from './request-channel.js'
 
-export interface ServingOptions {
-  line: RequestLine
+export interface ResponderOptions {
+  channel: RequestChannel
   peers: Peers
   deadlines: Deadlines
   maxDataBytes: number
-  /** How long an answer waits to hear whether it counts (ms). */
+  /** The time that a response waits for its verdict (ms). */
   verdictMs?: number
 }
 
-type Offer = Extract<Errand, { op: 'offer' }>
+type OfferMessage = Extract<RequesterMessage, { op: 'offer' }>
 
-const usualVerdictMs = 5000
-/** The process that a request began in, and what nobody can guess. */
+const defaultVerdictMs = 5000
+/** The process of the requester and a random part. */
 const ridShape = /^([\w-]{1,64})\.[\w-]{36}$/
 
-/** The side of the agents: what those of this process are asked, and what they answer. */
-export class Serving {
-  readonly #options: ServingOptions
-  readonly #waiting = new Map<number, (counts: boolean) => void>()
-  #answers = 0
+/** The agents' side of requests: sends offers to the agents of this process, and their responses to the requesters. */
+export class Responder {
+  readonly #options: ResponderOptions
+  /** Responses that wait for their verdict. */
+  readonly #responses = new Map<number, (counts: boolean) => void>()
+  #lastId = 0
 
-  constructor (options: ServingOptions) {
+  constructor (options: ResponderOptions) {
     this.#options = options
-    options.line.onErrand((from, errand, data) => { this.#hear(from, errand, data) })
+    options.channel.onRequesterMessage((from, message, data) => { this.#received(from, message, data) })
   }
 
-  /** Resolves when it counts. @throws unknown-request when the request is not, or no longer, this peer's */
-  async answer ({ peerId: by }: Peer, rid: string, content: Content, data = ''): Promise<void> {
+  /**
+   * Sends the response of an agent, and waits until it is known to count.
+   * @throws unknown-request when the request does not exist, or is not, or no longer, assigned to this agent
+   */
+  async respond ({ peerId: by }: Peer, rid: string, content: ResponseContent, data = ''): Promise<void> {
     const process = ridShape.exec(rid)?.[1]
-    if (process === undefined || !await this.#ask(process, { rid, by, content, data })) {
-      throw problem('unknown-request', 'This is no request that waits for you')
+    if (process === undefined || !await this.#send(process, { rid, by, content, data })) {
+      throw problem('unknown-request', 'No open request with this rid is addressed to you')
     }
   }
 
   /** @throws missing-data, request-too-large, unknown-request */
   async reply (peer: Peer, rid: string, data: unknown): Promise<void> {
-    await this.answer(peer, rid, { op: 'reply' }, payloadText(data, this.#options.maxDataBytes))
+    await this.respond(peer, rid, { op: 'reply' }, payloadText(data, this.#options.maxDataBytes))
   }
 
   close (): void {
-    for (const settle of [...this.#waiting.values()]) settle(false)
+    for (const settle of [...this.#responses.values()]) settle(false)
   }
 
-  #ask (process: string, { rid, by, content, data }: { rid: string, by: string, content: Content, data: string }): Promise<boolean> {
-    const { line, deadlines, verdictMs = usualVerdictMs } = this.#options
-    const answer = ++this.#answers
+  #send (process: string, { rid, by, content, data }: { rid: string, by: string, content: ResponseContent, data: string }): Promise<boolean> {
+    const { channel, deadlines, verdictMs = defaultVerdictMs } = this.#options
+    const id = ++this.#lastId
     return new Promise(resolve => {
       const deadline = deadlines.after(verdictMs, () => { settle(false) })
       const settle = (counts: boolean) => {
         deadlines.cancel(deadline)
-        this.#waiting.delete(answer)
+        this.#responses.delete(id)
         resolve(counts)
       }
-      this.#waiting.set(answer, settle)
-      line.answer(process, { rid, by, answer, ...content }, data)
+      this.#responses.set(id, settle)
+      channel.sendToRequester(process, { rid, by, id, ...content }, data)
     })
   }
 
-  #hear (from: string, errand: Errand, data: string) {
-    if (errand.op === 'offer') this.#offered(from, errand, data)
-    else if (errand.op === 'withdraw') this.#withdrawn(errand)
-    else this.#waiting.get(errand.answer)?.(errand.counts)
+  #received (from: string, message: RequesterMessage, data: string) {
+    if (message.op === 'offer') this.#offered(from, message, data)
+    else if (message.op === 'withdraw') this.#withdrawn(message)
+    else this.#responses.get(message.id)?.(message.counts)
   }
 
-  #offered (asking: string, { rid, to, from, deadline }: Offer, data: string) {
-    const peer = this.#serversOf(to).at(-1)
-    if (!peer) return this.#options.line.answer(asking, { op: 'declined', rid })
-    peer.push(new EncodedMessage(`{"type":"request","rid":"${rid}","from":${JSON.stringify(from)},"data":${data},"deadline":${deadline}}`))
+  #offered (process: string, { rid, to, from, deadline }: OfferMessage, data: string) {
+    const peer = this.#connectionsOf(to).at(-1)
+    if (!peer) return this.#options.channel.sendToRequester(process, { op: 'declined', rid })
+    const frame = `{"type":"request","rid":"${rid}","from":${JSON.stringify(from)},"data":${data},"deadline":${deadline}}`
+    peer.push(new EncodedMessage(frame))
   }
 
-  /** On all connections: the agent may go on with what it had begun on another. */
+  /** Notifies all connections of the agent: it may continue on another one than it began on. */
   #withdrawn ({ rid, to }: { rid: string, to: string }) {
     const frame = new EncodedMessage(JSON.stringify({ type: 'request_cancelled', rid }))
-    for (const peer of this.#serversOf(to)) peer.push(frame)
+    for (const peer of this.#connectionsOf(to)) peer.push(frame)
   }
 
-  /** Connections that take requests, the newest last. */
-  #serversOf (peerId: string): Peer[] {
-    return [...this.#options.peers.of(peerId)].filter(({ isOpen, dialect, observes, rights }) => isOpen && dialect === 'agents' && !observes && rights.mayAnywhere('serve'))
+  /** The connections that take requests, the newest last. */
+  #connectionsOf (peerId: string): Peer[] {
+    return this.#options.peers.of(peerId).filter(peer => peer.isOpen && peer.dialect === 'agents' && !peer.observes && peer.rights.mayAnywhere('serve'))
   }
 }

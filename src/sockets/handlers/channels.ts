@@ -1,5 +1,5 @@
 import { problem } from '../../errors.js'
-import { historyFrame } from '../../messaging/history.js'
+import { historyFrame } from '../../messaging/message-frames.js'
 import { assertParticipates } from '../../messaging/access.js'
 import { payloadText } from '../../protocol/payload.js'
 import {
@@ -14,13 +14,13 @@ const maxPresenceBytes = 4096
 const subscribe = defineHandler(SubscribeFrame, async function subscribe (connection, frame, { messaging }) {
   const { requestId, channel, since, presence, includeSenderMetadata, group } = frame
   if (group !== undefined) throw problem('insufficient-permissions', 'Worker groups are not supported')
-  await messaging.channels.subscribe(connection, { channel, since, presence, includeSenderMetadata }, subscribed => {
+  await messaging.subscriptions.subscribe(connection, { channel, since, presence, includeSenderMetadata }, subscribed => {
     connection.sendFrame({ type: 'ack', requestId, channel, ...subscribed })
   })
 })
 
 const unsubscribe = defineHandler(UnsubscribeFrame, function unsubscribe (connection, frame, { messaging }) {
-  messaging.channels.unsubscribe(connection, frame.channel)
+  messaging.subscriptions.unsubscribe(connection, frame.channel)
   connection.ack(frame)
 })
 
@@ -42,14 +42,14 @@ const history = defineHandler(HistoryFrame, async function history (connection, 
 
 /** Sends the current subscribers of a channel. */
 const presence = defineHandler(PresenceFrame, async function presence (connection, { requestId, channel }, { messaging }) {
-  connection.push(await messaging.channels.presence(connection, channel, requestId))
+  connection.push(await messaging.channels.presenceFrame(connection, channel, requestId))
 })
 
 /** Replaces the metadata that the peer shows to others. */
 const presenceUpdate = defineHandler(PresenceUpdateFrame, async function presenceUpdate (connection, frame, { messaging }) {
   assertParticipates(connection)
   payloadText(frame.metadata, maxPresenceBytes)
-  await messaging.presence.say(connection, frame.metadata)
+  await messaging.presence.update(connection, frame.metadata)
   connection.ack(frame)
 })
 

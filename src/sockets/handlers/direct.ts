@@ -25,7 +25,7 @@ const message = defineHandler(MessageFrame, async function message (connection, 
     await direct.broadcast(connection, { data: content, origin: connection.id })
     return connection.ack(frame)
   }
-  const { offset, delivered } = await direct.send(connection, { to, data: content, manner: 'small' })
+  const { offset, delivered } = await direct.send(connection, { to, data: content, format: 'small' })
   connection.ack(frame, { offset, delivered })
 }, { answersLater: true })
 

@@ -6,7 +6,7 @@ import { defineHandler } from './define.js'
 const request = defineHandler(RequestFrame, async function request (connection, frame, { messaging }) {
   const { requestId, to, capability, data, timeoutMs, idempotent } = frame
   const order = { to, capability, data, timeoutMs, idempotent }
-  const reply = await messaging.requests.request(connection, order, { peer: connection, requestId })
+  const reply = await messaging.requests.request({ peer: connection, requestId }, order)
   if (!reply) return
   const [id, from] = [JSON.stringify(requestId), JSON.stringify(reply.from)]
   connection.send(`{"type":"response","requestId":${id},"from":${from},"data":${reply.data}}`)
@@ -14,20 +14,20 @@ const request = defineHandler(RequestFrame, async function request (connection, 
 
 /** The agent accepts a request. */
 const accept = defineHandler(AcceptFrame, async function accept (connection, frame, { messaging }) {
-  await messaging.serving.answer(connection, frame.rid, { op: 'accept' })
+  await messaging.responder.respond(connection, frame.rid, { op: 'accept' })
   connection.ack(frame)
 }, { answersLater: true })
 
 /** The agent replies to a request. */
 const reply = defineHandler(ReplyFrame, async function reply (connection, frame, { messaging }) {
-  await messaging.serving.reply(connection, frame.rid, frame.data)
+  await messaging.responder.reply(connection, frame.rid, frame.data)
   connection.ack(frame)
 }, { answersLater: true })
 
 /** The agent rejects a request. */
 const reject = defineHandler(RejectFrame, async function reject (connection, frame, { messaging }) {
   const { rid, code, message } = frame
-  await messaging.serving.answer(connection, rid, { op: 'reject', code, message })
+  await messaging.responder.respond(connection, rid, { op: 'reject', code, message })
   connection.ack(frame)
 }, { answersLater: true })
 

@@ -9,13 +9,13 @@ const codes = { '/channel': 'invalid_channel', '/to': 'invalid_peer_id' } as con
 const subscribe = defineHandler(V1SubscribeFrame, async function subscribe (connection, frame, { messaging }) {
   const { channel, includeSenderMetadata } = frame
   const presence = connection.rights.may('presence', channelNamed(channel, 'v1'))
-  await messaging.channels.subscribe(connection, { channel, presence, includeSenderMetadata }, ({ epoch, offset }) => {
+  await messaging.subscriptions.subscribe(connection, { channel, presence, includeSenderMetadata }, ({ epoch, offset }) => {
     connection.ack(frame, { channel, epoch, offset })
   })
 }, { codes })
 
 const unsubscribe = defineHandler(V1UnsubscribeFrame, function unsubscribe (connection, frame, { messaging }) {
-  messaging.channels.unsubscribe(connection, frame.channel)
+  messaging.subscriptions.unsubscribe(connection, frame.channel)
   connection.ack(frame)
 }, { codes })
 

@@ -4,7 +4,7 @@ import type { MemoryMessageBrokerOptions } from '../../../src/storage/memory/mes
 import { Deadlines } from '../../../src/lib/deadlines.js'
 import { Direct } from '../../../src/messaging/direct/direct.js'
 import { Peers } from '../../../src/messaging/peer.js'
-import { Signals } from '../../../src/messaging/signals.js'
+import { ProcessMessages } from '../../../src/messaging/process-messages.js'
 import { sleep, until, type Json } from '../../support/harness.js'
 import { Faulty, Listener } from './line-scene.js'
 
@@ -20,13 +20,13 @@ interface Scene {
 /** Direct messages without sockets: who has joined is connected, everybody whose name begins with `agent` is registered. */
 async function open (t: Test, { faults = 0, ...options }: MemoryMessageBrokerOptions & { faults?: number } = {}): Promise<Scene> {
   const broker = new Faulty(options)
-  const signals = new Signals(broker)
+  const processMessages = new ProcessMessages(broker)
   const deadlines = new Deadlines(monotonicClock())
   const peers = new Peers()
   const errors: unknown[] = []
   const direct = new Direct({
     broker,
-    signals,
+    processMessages,
     deadlines,
     peers,
     maxDataBytes: 100_000,
@@ -37,10 +37,10 @@ async function open (t: Test, { faults = 0, ...options }: MemoryMessageBrokerOpt
   })
   await broker.open({
     appended: (log, epoch, entry) => { direct.appended(log, epoch, entry) },
-    logGap: (log, position) => { direct.lost(log, position) },
+    logGap: (log, position) => { direct.logGap(log, position) },
     presenceChanged () {},
     presenceReloaded () {},
-    processMessage: (from, body) => { signals.received(from, body) }
+    processMessage: (from, body) => { processMessages.received(from, body) }
   })
   broker.faults = faults
   await direct.open()
@@ -57,10 +57,10 @@ async function open (t: Test, { faults = 0, ...options }: MemoryMessageBrokerOpt
     direct,
     errors,
     join (peer) {
-      direct.join(peer, peers.add(peer))
+      direct.addPeer(peer, peers.add(peer))
       return peer
     },
-    leave (peer) { direct.leave(peer, peers.delete(peer)) },
+    leave (peer) { direct.removePeer(peer, peers.delete(peer)) },
     post: (data, { to = 'agent-two', ...more } = {}) => direct.post('agent-one', { to, data, ...more })
   }
 }
@@ -254,7 +254,7 @@ t.test('in the other dialect everything is direct', async t => {
   const scene = await open(t)
   const two = scene.join(new Listener('agent-two', { dialect: 'v1' }))
   await scene.post({ a: 1 })
-  await scene.direct.post('agent-one', { to: 'agent-two', data: 'small', manner: 'small' })
+  await scene.direct.post('agent-one', { to: 'agent-two', data: 'small', format: 'small' })
   await until(() => two.data.length === 2)
   t.strictSame(two.data, [{ a: 1 }, 'small'])
   t.match(two.frames[1], { type: 'direct', from: 'agent-one', fromMetadata: undefined })

@@ -3,12 +3,12 @@ import fc from 'fast-check'
 import { monotonicClock } from '../../../src/lib/clock.js'
 import { Candidates } from '../../../src/messaging/requests/candidates.js'
 import { Deadlines, type Deadline } from '../../../src/lib/deadlines.js'
-import { newRequest } from '../../../src/messaging/requests/open-request.js'
+import { newRequest } from '../../../src/messaging/requests/open-requests.js'
 import { Peers } from '../../../src/messaging/peer.js'
-import { RequestLine } from '../../../src/messaging/requests/request-channel.js'
+import { RequestChannel } from '../../../src/messaging/requests/request-channel.js'
 import { Requests, type RequestsOptions } from '../../../src/messaging/requests/requests.js'
-import { Serving } from '../../../src/messaging/requests/responder.js'
-import { Signals } from '../../../src/messaging/signals.js'
+import { Responder } from '../../../src/messaging/requests/responder.js'
+import { ProcessMessages } from '../../../src/messaging/process-messages.js'
 import { Replica } from '../../../src/registry/replica.js'
 import type { AgentRecord } from '../../../src/storage/agent-store.js'
 import { sleep, until } from '../../support/harness.js'
@@ -17,7 +17,7 @@ import { Faulty, Listener } from './line-scene.js'
 interface Scene {
   broker: Faulty
   requests: Requests
-  serving: Serving
+  responder: Responder
   deadlines: Deadlines
   peers: Peers
   ask: (more?: { to?: string, timeoutMs?: number, from?: string, signal?: AbortSignal }) => ReturnType<Requests['ask']>
@@ -26,11 +26,11 @@ interface Scene {
 /** Requests without sockets; processes of which nobody hears are those whose name is no broker's. */
 async function open (t: Test, { processesOf, ...options }: Partial<RequestsOptions> = {}): Promise<Scene> {
   const broker = new Faulty()
-  const signals = new Signals(broker)
+  const processMessages = new ProcessMessages(broker)
   const deadlines = new Deadlines(monotonicClock())
   const peers = new Peers()
-  const line = new RequestLine(broker, signals)
-  const common = { broker, line, deadlines, peers, replica: new Replica(), maxDataBytes: 1000 }
+  const channel = new RequestChannel(broker, processMessages)
+  const common = { broker, channel, deadlines, peers, replica: new Replica(), maxDataBytes: 1000 }
   const requests = new Requests({
     ...common,
     maxPerConnection: 10,
@@ -39,30 +39,30 @@ async function open (t: Test, { processesOf, ...options }: Partial<RequestsOptio
     processesOf: processesOf ?? (id => peers.of(id).length > 0 ? [broker.process] : []),
     ...options
   })
-  const serving = new Serving({ ...common, verdictMs: 50 })
-  await broker.open({ appended () {}, logGap () {}, presenceChanged () {}, presenceReloaded () {}, processMessage: (from, body) => { signals.received(from, body) } })
+  const responder = new Responder({ ...common, verdictMs: 50 })
+  await broker.open({ appended () {}, logGap () {}, presenceChanged () {}, presenceReloaded () {}, processMessage: (from, body) => { processMessages.received(from, body) } })
   const alive = setInterval(() => {}, 1000)
   t.teardown(async () => {
     clearInterval(alive)
     deadlines.close()
     await broker.close()
   })
-  return { broker, requests, serving, deadlines, peers, ask: ({ from = 'agent-one', to = 'agent-two', timeoutMs = 5000, signal } = {}) => requests.ask(from, { to, data: null, timeoutMs }, { signal }) }
+  return { broker, requests, responder, deadlines, peers, ask: ({ from = 'agent-one', to = 'agent-two', timeoutMs = 5000, signal } = {}) => requests.ask(from, { to, data: null, timeoutMs }, signal) }
 }
 
 const code = (type: string) => ({ code: `AGENT_REGISTRY_${type}` })
 
 t.test('what is said to a process that hears nothing ends all the same', async t => {
-  const { ask, serving, deadlines } = await open(t, { processesOf: () => ['nobody'] })
+  const { ask, responder, deadlines } = await open(t, { processesOf: () => ['nobody'] })
   await t.rejects(ask({ timeoutMs: 100 }), code('DEADLINE_EXCEEDED'))
-  await t.rejects(serving.answer(new Listener('agent-two'), `nobody.${'x'.repeat(36)}`, { op: 'accept' }), code('UNKNOWN_REQUEST'))
+  await t.rejects(responder.respond(new Listener('agent-two'), `nobody.${'x'.repeat(36)}`, { op: 'accept' }), code('UNKNOWN_REQUEST'))
   t.equal(deadlines.size, 0, 'and leaves nothing behind')
 })
 
 t.test('whoever waits for a verdict hears that there is none when this process ends', async t => {
-  const { serving } = await open(t)
-  const answering = serving.answer(new Listener('agent-two'), `nobody.${'x'.repeat(36)}`, { op: 'accept' })
-  serving.close()
+  const { responder } = await open(t)
+  const answering = responder.respond(new Listener('agent-two'), `nobody.${'x'.repeat(36)}`, { op: 'accept' })
+  responder.close()
   await t.rejects(answering, code('UNKNOWN_REQUEST'))
 })
 
@@ -89,7 +89,7 @@ t.test('a peer that one of its processes does not serve is asked through the nex
   scene.peers.add(two)
   const again = scene.ask()
   const { rid } = await two.next('request')
-  await scene.serving.reply(two, rid, 1)
+  await scene.responder.reply(two, rid, 1)
   t.strictSame(await again, { from: 'agent-two', data: '1' })
   t.equal(asked.length, 1)
 })
@@ -109,7 +109,7 @@ t.test('whoever had gone when it was looked again has nothing any more', async t
   const [asking, other] = [ask(), ask({ to: 'agent-three' })]
   await Promise.all([two.next('request'), three.next('request')])
   peers.delete(two)
-  requests.left()
+  requests.peersLeft()
   await t.rejects(asking, code('AGENT_OFFLINE'))
   t.equal(requests.size, 1)
   requests.close()
@@ -213,8 +213,16 @@ t.test('of many that have a capability the least loaded is found without looking
   choose()
   t.equal(looks, 64)
   loads.set(agents[7]!.id, 0)
-  const order = newRequest('agent-one', { capability: 'count', timeoutMs: 1 }, { data: '1', deadline: 0, asker: undefined })
-  const asked = new Set(Array.from({ length: 200 }, () => candidates.nextFor(order)?.peerId))
+  const order = newRequest({
+    from: 'agent-one',
+    target: { capability: 'count', timeoutMs: 1 },
+    data: '1',
+    deadline: 0,
+    requester: undefined,
+    resolve: () => {},
+    reject: () => {}
+  })
+  const asked = new Set(Array.from({ length: 200 }, () => candidates.next(order)?.peerId))
   t.equal(asked.size, 200, 'nobody is asked twice')
-  t.equal(candidates.nextFor(order), undefined)
+  t.equal(candidates.next(order), undefined)
 })

@@ -1,19 +1,18 @@
 import type { MessageBroker } from '../storage/message-broker.js'
 
-/** Hears what another process says about one topic. */
-export type SignalListener = (from: string, body: string) => void
+export type ProcessMessageListener = (from: string, body: string) => void
 
-/** What processes say to each other, by topic. At most once, in order. */
-export class Signals {
+/** Messages between the processes of a registry, by topic: delivered at most once, and in order. */
+export class ProcessMessages {
   readonly #broker: MessageBroker
-  readonly #listeners = new Map<string, SignalListener>()
+  readonly #listeners = new Map<string, ProcessMessageListener>()
 
   constructor (broker: MessageBroker) {
     this.#broker = broker
   }
 
-  /** One listener for each topic; a topic has no colon. */
-  on (topic: string, listener: SignalListener): void {
+  /** Sets the listener of a topic. @param topic without a colon */
+  on (topic: string, listener: ProcessMessageListener): void {
     this.#listeners.set(topic, listener)
   }
 
@@ -21,7 +20,7 @@ export class Signals {
     this.#broker.sendToProcess(process, `${topic}:${body}`)
   }
 
-  /** A topic that nobody knows is of a newer version. */
+  /** An unknown topic is ignored: the sender may run a newer version. */
   received (from: string, text: string): void {
     const end = text.indexOf(':')
     this.#listeners.get(text.slice(0, end))?.(from, text.slice(end + 1))
