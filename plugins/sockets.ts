@@ -100,7 +100,7 @@ function createServices ({ registry, state, enrollment, authority, dashboard, me
     rates: createFrameRates(options, now),
     throttle: new Throttle(),
     subscribers: new Subscribers({ feed, bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now }),
-    longRequests: new LongRequests<Principal>(options.feed),
+    longRequests: new LongRequests(options.feed),
     admission: new Admission({ perSecond: options.admission.upgradesPerSecond, burst: options.admission.burst, now }),
     lists: new ListUpdates(),
     liveness: new SocketLiveness(),

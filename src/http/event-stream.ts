@@ -40,7 +40,7 @@ interface EventStreamOptions {
   /** The revision at which the stream starts; null if it starts with a snapshot. */
   revision: string | null
   subscribers: Subscribers
-  longRequests: LongRequests<Principal>
+  longRequests: LongRequests
   principal: Principal
   address: string
   keepAliveMs: number
@@ -50,12 +50,12 @@ interface EventStreamOptions {
  * The feed as Server-Sent Events. One chunk is on its way at a time, and the next one is made when that has been read.
  * A client that reads nothing for two keep-alive intervals is disconnected.
  */
-export class EventStream extends Readable implements StreamSubscriber<Buffer>, LongRequest<Principal> {
+export class EventStream extends Readable implements StreamSubscriber<Buffer>, LongRequest {
   readonly cursor: Cursor<Buffer>
   readonly principal: Principal
   readonly address: string
   readonly #subscribers: Subscribers
-  readonly #longRequests: LongRequests<Principal>
+  readonly #longRequests: LongRequests
   readonly #keepAliveMs: number
   /** Chunks that are sent before the feed; null ends the stream. */
   readonly #queue: Array<Buffer | null>

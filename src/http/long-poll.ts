@@ -8,7 +8,7 @@ import type { Subscriber, Subscribers } from '../registry/feed/subscribers.js'
 interface LongPollOptions {
   position: FeedPosition
   subscribers: Subscribers
-  longRequests: LongRequests<Principal>
+  longRequests: LongRequests
   principal: Principal
   address: string
   waitMs: number
@@ -33,12 +33,12 @@ export function readChanges (position: FeedPosition): string | null {
 }
 
 /** A request for changes that waits for the next one, at most `waitMs`. */
-export class LongPoll implements Subscriber, LongRequest<Principal> {
+export class LongPoll implements Subscriber, LongRequest {
   readonly position: FeedPosition
   readonly principal: Principal
   readonly address: string
   readonly #subscribers: Subscribers
-  readonly #longRequests: LongRequests<Principal>
+  readonly #longRequests: LongRequests
   readonly #timer: NodeJS.Timeout
   readonly #resolve: (json: string) => void
   readonly #reject: (error: Error) => void

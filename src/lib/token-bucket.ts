@@ -1,36 +1,37 @@
-/** Differences of sums of milliseconds are not exact: without this a wait that was kept might be a rounding error short. */
+/** Sums of milliseconds are not exact: without this tolerance a client that waited as told could be refused. */
 const roundingMs = 1e-6
 
 /**
- * Lets `burst` through at once and `perSecond` for long: frames of a connection, registrations, upgrades. What was taken
- * is kept as a debt of time that goes by itself (the virtual scheduling of ITU-T I.371).
+ * A token bucket that holds `burst` tokens and refills at `perSecond`. Its state is the time until it is full again
+ * (virtual scheduling, the form of GCRA in ITU-T I.371), so that it needs no timer.
  */
 export class TokenBucket {
   readonly #intervalMs: number
-  readonly #mostMs: number
-  #debtMs = 0
+  /** The bucket has a token while it is full again within this time. */
+  readonly #toleranceMs: number
+  #untilFullMs = 0
   #at: number
 
   constructor ({ perSecond, burst, now }: { perSecond: number, burst: number, now: number }) {
     this.#intervalMs = 1000 / perSecond
-    this.#mostMs = (burst - 1) * this.#intervalMs + roundingMs
+    this.#toleranceMs = (burst - 1) * this.#intervalMs + roundingMs
     this.#at = now
   }
 
-  /** When nothing of what was taken is owed any more. */
-  get fullAt (): number { return this.#at + this.#debtMs }
+  /** When the bucket is full again. */
+  get fullAt (): number { return this.#at + this.#untilFullMs }
 
-  /** @returns 0 when there is a token, or the milliseconds until there is one */
+  /** @returns 0 if there is a token, or the milliseconds until there is one */
   wait (now: number): number {
-    // A clock that was set back says nothing of the time that has passed.
-    if (now > this.#at) this.#debtMs = Math.max(0, this.#debtMs - (now - this.#at))
+    // When the clock is set back, no time passes.
+    if (now > this.#at) this.#untilFullMs = Math.max(0, this.#untilFullMs - (now - this.#at))
     this.#at = now
-    return this.#debtMs <= this.#mostMs ? 0 : Math.ceil(this.#debtMs - this.#mostMs)
+    return this.#untilFullMs <= this.#toleranceMs ? 0 : Math.ceil(this.#untilFullMs - this.#toleranceMs)
   }
 
   /** Takes the token that `wait` has found. */
   spend (): void {
-    this.#debtMs += this.#intervalMs
+    this.#untilFullMs += this.#intervalMs
   }
 
   /** Takes one token. @returns 0, or the milliseconds until there is one */

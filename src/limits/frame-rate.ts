@@ -1,35 +1,36 @@
-import type { Principal } from '../protocol/principal.js'
 import type { Clock } from '../lib/clock.js'
-import type { ResolvedOptions } from '../options.js'
-import { SharedBuckets, type BucketRate, type SharedBucket } from './keyed-buckets.js'
 import { TokenBucket } from '../lib/token-bucket.js'
+import type { ResolvedOptions } from '../options.js'
+import type { Principal } from '../protocol/principal.js'
+import { SharedBuckets, type BucketRate, type SharedBucket } from './keyed-buckets.js'
 
 type RateOptions = Pick<ResolvedOptions, 'sockets' | 'routes' | 'publicWs' | 'agentsWs' | 'dashboardWs' | 'v1Ws'>
 
-const perPrincipal = 2
-const perAddress = 10
+/** The rate of a principal and of an address, as a multiple of the rate of one connection. */
+const connectionsPerPrincipal = 2
+const connectionsPerAddress = 10
 
-/** What connections share of the right to send. */
+/** The rates that connections share. */
 export interface FrameRates {
   readonly principals: SharedBuckets
   readonly addresses: SharedBuckets
 }
 
-/** Rates that nobody configured follow from those of a connection, of the tier that allows most. */
+/** Rates that are not configured follow from the rate of one connection, in the tier that allows most. */
 function ratesOf ({ sockets, routes, publicWs, agentsWs, dashboardWs, v1Ws }: RateOptions): { principal: BucketRate, address: BucketRate } {
   const tiers = [publicWs, agentsWs, dashboardWs, ...(routes.v1 ? [v1Ws] : [])]
   const perSecond = Math.max(...tiers.map(tier => tier.messagesPerSecond))
   const burst = Math.max(...tiers.map(tier => tier.burst))
-  // A fleet behind one address answers a ping of ours in one instant.
-  const places = tiers.reduce((sum, tier) => sum + tier.maxConnections, 0)
+  // All connections behind one address may answer a ping in the same instant.
+  const maxConnections = tiers.reduce((sum, tier) => sum + tier.maxConnections, 0)
   return {
     principal: {
-      perSecond: sockets.messagesPerSecondPerPrincipal ?? perPrincipal * perSecond,
-      burst: sockets.burstPerPrincipal ?? perPrincipal * burst
+      perSecond: sockets.messagesPerSecondPerPrincipal ?? connectionsPerPrincipal * perSecond,
+      burst: sockets.burstPerPrincipal ?? connectionsPerPrincipal * burst
     },
     address: {
-      perSecond: sockets.messagesPerSecondPerAddress ?? Math.max(perAddress * perSecond, places),
-      burst: sockets.burstPerAddress ?? Math.max(perAddress * burst, 2 * places)
+      perSecond: sockets.messagesPerSecondPerAddress ?? Math.max(connectionsPerAddress * perSecond, maxConnections),
+      burst: sockets.burstPerAddress ?? Math.max(connectionsPerAddress * burst, 2 * maxConnections)
     }
   }
 }
@@ -39,21 +40,21 @@ export function createFrameRates (options: RateOptions, now: Clock): FrameRates 
   return { principals: new SharedBuckets(principal, now), addresses: new SharedBuckets(address, now) }
 }
 
-/** Whom the sockets of a principal are counted for: an agent whatever its token, anybody else by subject. */
-export function rateKeyOf ({ type, role, agentId, subject }: Principal): string {
+/** Identifies a client for rate limits: an agent by its id whatever its token, any other client by role and subject. */
+export function rateLimitKey ({ type, role, agentId, subject }: Principal): string {
   return type === 'agent' && agentId !== null ? `agent ${agentId}` : `${role} ${subject}`
 }
 
 /**
- * What one connection may send: as much as it, its principal and its address have left. A frame that one of them
- * refuses takes nothing from the others.
+ * The rate at which one connection may send frames, limited by its own bucket and by those of its principal and address.
+ * A frame that one bucket refuses takes no token from the others.
  */
-export class InboundRate {
+export class FrameRate {
   readonly #rates: FrameRates
   readonly #own: TokenBucket
   readonly #address: SharedBucket
   #principal: SharedBucket | null = null
-  #offences: Offences | null = null
+  #violations: RateViolations | null = null
 
   constructor (rates: FrameRates, { perSecond, burst }: BucketRate, { addressKey, now }: { addressKey: string, now: number }) {
     this.#rates = rates
@@ -61,16 +62,19 @@ export class InboundRate {
     this.#address = rates.addresses.join(addressKey)
   }
 
-  get isAbuse (): boolean { return this.#offences !== null && this.#offences.isAbuse }
-  get isFlood (): boolean { return this.#offences !== null && this.#offences.isFlood }
+  /** Whether the connection has ignored the limit for so long that it should be closed. */
+  get isAbuse (): boolean { return this.#violations !== null && this.#violations.isAbuse }
 
-  /** Takes one frame. @returns 0, or the milliseconds after which this very frame would pass */
+  /** Whether so many frames are refused that replies to all of them would be a burden. */
+  get isFlood (): boolean { return this.#violations !== null && this.#violations.isFlood }
+
+  /** Takes one frame. @returns 0, or the milliseconds after which the same frame would pass */
   take (now: number): number {
     const own = Math.max(this.#own.wait(now), this.#principal === null ? 0 : this.#principal.bucket.wait(now))
     const wait = Math.max(own, this.#address.bucket.wait(now))
     if (wait > 0) {
-      this.#offences ??= new Offences()
-      this.#offences.refused(now, wait, own > 0)
+      this.#violations ??= new RateViolations()
+      this.#violations.add(now, wait, own > 0)
       return wait
     }
     this.#own.spend()
@@ -79,15 +83,15 @@ export class InboundRate {
     return 0
   }
 
-  /** From now on the connection also counts for this principal. */
-  belongTo (principal: Principal): void {
-    const key = rateKeyOf(principal)
+  /** From now on the frames of the connection also count for this principal. */
+  setPrincipal (principal: Principal): void {
+    const key = rateLimitKey(principal)
     if (key === this.#principal?.key) return
     this.#leavePrincipal()
     this.#principal = this.#rates.principals.join(key)
   }
 
-  /** The connection is gone. */
+  /** The connection is closed. */
   leave (): void {
     this.#rates.addresses.leave(this.#address)
     this.#leavePrincipal()
@@ -100,43 +104,41 @@ export class InboundRate {
 }
 
 const abuseMs = 10_000
-/** Time without an offence after which a sender has a clean sheet. */
-const forgivenMs = 1000
-/** So many refusals within so long are still answered as they come. */
+/** A pause of this length ends a series of violations. */
+const pauseMs = 1000
+/** More refusals than this within `floodMs` are a flood. */
 const maxRefusals = 100
-const refusalsMs = 100
+const floodMs = 100
 
-/** What a sender did whose frames were refused. */
-export class Offences {
+/** The refused frames of one connection. */
+class RateViolations {
   #since = 0
-  #at = -Infinity
-  /** When it was told to come again. */
+  #lastAt = -Infinity
+  /** When the client was told to retry. */
   #retryAt = -Infinity
   #countedSince = -Infinity
   #refusals = 0
 
-  /** It has gone on for too long to be let go on. */
-  get isAbuse (): boolean { return this.#at - this.#since > abuseMs }
+  get isAbuse (): boolean { return this.#lastAt - this.#since > abuseMs }
 
-  /** So much is refused that answering all of it would be a burden. */
   get isFlood (): boolean { return this.#refusals > maxRefusals }
 
-  /** @param isOwn over its own rate, not just over what others behind its address have left */
-  refused (now: number, retryAfterMs: number, isOwn: boolean): void {
-    // Whoever comes when it was told to is not to blame for its neighbours.
-    if (isOwn || now < this.#retryAt) this.#offended(now)
+  /** @param isOwn whether the connection or its principal exceeded their own rate, not only the rate of the shared address */
+  add (now: number, retryAfterMs: number, isOwn: boolean): void {
+    // A client that retries when it was told to is not responsible for others behind its address.
+    if (isOwn || now < this.#retryAt) this.#violate(now)
     this.#retryAt = now + retryAfterMs
     this.#count(now)
   }
 
-  /** A sender over the limit still gets a frame through now and then: only a pause ends the count. */
-  #offended (now: number) {
-    if (now - this.#at > forgivenMs) this.#since = now
-    this.#at = now
+  /** A client over the limit still passes a frame now and then, so that only a pause ends the series. */
+  #violate (now: number) {
+    if (now - this.#lastAt > pauseMs) this.#since = now
+    this.#lastAt = now
   }
 
   #count (now: number) {
-    if (now - this.#countedSince >= refusalsMs) {
+    if (now - this.#countedSince >= floodMs) {
       this.#countedSince = now
       this.#refusals = 0
     }

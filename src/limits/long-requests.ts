@@ -3,13 +3,11 @@ import { problem, retryAfter } from '../errors.js'
 import { addressKey } from '../lib/address.js'
 import { jittered } from '../lib/jitter.js'
 import { Multiset } from '../lib/multiset.js'
-
-/** The part of a principal that limits need. `expiresAt` is in epoch seconds; null if the principal does not expire. */
-export interface Caller { readonly role: string, readonly subject: string, readonly expiresAt: number | null }
+import type { Principal } from '../protocol/principal.js'
 
 /** A request that stays open: an event stream, or a poll that waits. */
-export interface LongRequest<P extends Caller = Caller> {
-  readonly principal: P
+export interface LongRequest {
+  readonly principal: Principal
   readonly address: string
   /** Ends the request because its principal lost the right to it. */
   end (reason: string): void
@@ -27,14 +25,14 @@ interface LongRequestLimits { maxStreams: number, maxStreamsPerCaller: number, m
 const drainMsPerRequest = 10
 const retryMs = 5_000
 
-function keysOf ({ role, subject }: Caller, address: string) {
+function keysOf ({ role, subject }: Principal, address: string) {
   return { caller: `subject ${role} ${subject}`, address: `address ${addressKey(address)}` }
 }
 
 /** All open long requests: limits their number, ends them when their principal expires, and drains them on shutdown. */
-export class LongRequests<P extends Caller> {
+export class LongRequests {
   readonly #limits: LongRequestLimits
-  readonly #requests = new Set<LongRequest<P>>()
+  readonly #requests = new Set<LongRequest>()
   readonly #counts = new Multiset()
   #isDraining = false
 
@@ -45,7 +43,7 @@ export class LongRequests<P extends Caller> {
   get size (): number { return this.#requests.size }
 
   /** @throws too-many-connections, shutting-down */
-  assertRoom (principal: P, address: string): void {
+  assertRoom (principal: Principal, address: string): void {
     if (this.#isDraining) throw problem('shutting-down', 'Shutting down', retryAfter(jittered(retryMs, 0.5)))
     const { maxStreams, maxStreamsPerCaller, maxStreamsPerAddress } = this.#limits
     const keys = keysOf(principal, address)
@@ -54,14 +52,14 @@ export class LongRequests<P extends Caller> {
     if (!hasRoom) throw problem('too-many-connections', 'Too many streams and polls', retryAfter(jittered(retryMs, 0.5)))
   }
 
-  add (request: LongRequest<P>): void {
+  add (request: LongRequest): void {
     const keys = keysOf(request.principal, request.address)
     this.#requests.add(request)
     this.#counts.add(keys.caller)
     this.#counts.add(keys.address)
   }
 
-  delete (request: LongRequest<P>): void {
+  delete (request: LongRequest): void {
     if (!this.#requests.delete(request)) return
     const keys = keysOf(request.principal, request.address)
     this.#counts.delete(keys.caller)
@@ -69,7 +67,7 @@ export class LongRequests<P extends Caller> {
   }
 
   /** Ends every request whose principal matches. */
-  endWhere (matches: (principal: P) => boolean, reason: string): void {
+  endWhere (matches: (principal: Principal) => boolean, reason: string): void {
     for (const request of this.#requests) if (matches(request.principal)) request.end(reason)
   }
 

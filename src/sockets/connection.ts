@@ -4,7 +4,7 @@ import { closeCodes, type ErrorCode, v1Code } from '../protocol/codes.js'
 import type { Peer } from '../messaging/peer.js'
 import type { Dialect } from '../protocol/channel-names.js'
 import { peerIdOf, Rights } from '../auth/rights.js'
-import { InboundRate } from '../limits/frame-rate.js'
+import { FrameRate } from '../limits/frame-rate.js'
 import { Inbox } from './inbox.js'
 import { unpack } from '../protocol/message-pack.js'
 import { OutboundQueue, type Transport } from './outbound.js'
@@ -26,7 +26,7 @@ export class Connection implements Peer {
   readonly tier: Tier
   readonly address: string
   readonly slot: ConnectionSlot
-  readonly rate: InboundRate
+  readonly rate: FrameRate
   readonly transport: Transport
   readonly encoding: Encoding
   readonly openedAt: number
@@ -68,7 +68,7 @@ export class Connection implements Peer {
     this.#services = services
     this.openedAt = this.heardAt = this.framedAt = this.usedAt = services.now()
     this.nextStatsAt = this.openedAt + tier.options.intervalMs
-    this.rate = new InboundRate(services.rates, { perSecond: tier.options.messagesPerSecond, burst: tier.options.burst }, { addressKey: slot.addressKey, now: this.openedAt })
+    this.rate = new FrameRate(services.rates, { perSecond: tier.options.messagesPerSecond, burst: tier.options.burst }, { addressKey: slot.addressKey, now: this.openedAt })
     this.#inbox = new Inbox(this, services)
     this.#outbound = new OutboundQueue(this, services.flusher)
   }

@@ -42,7 +42,7 @@ export class Hub {
   identify (connection: Connection, principal: Principal): void {
     this.#services.slots.authenticate(connection.slot)
     connection.principal = principal
-    connection.rate.belongTo(principal)
+    connection.rate.setPrincipal(principal)
     this.#services.liveness.add(connection)
   }
 
@@ -50,7 +50,7 @@ export class Hub {
   replaceToken (connection: Connection, principal: Principal): void {
     this.#services.liveness.delete(connection)
     connection.renew(principal)
-    connection.rate.belongTo(principal)
+    connection.rate.setPrincipal(principal)
     this.#services.liveness.add(connection)
     if (connection.isPeer) this.#services.messaging.tokenChanged(connection)
   }

@@ -4,7 +4,6 @@ import type { Clock } from '../lib/clock.js'
 import type { Dashboard } from '../dashboard/dashboard.js'
 import type { Messaging } from '../messaging/messaging.js'
 import type { ResolvedOptions } from '../options.js'
-import type { Principal } from '../protocol/principal.js'
 import type { Subscribers } from '../registry/feed/subscribers.js'
 import type { Feed } from '../registry/feed/change-log.js'
 import type { LongRequests } from '../limits/long-requests.js'
@@ -31,7 +30,7 @@ export interface SocketServices {
   readonly rates: FrameRates
   readonly throttle: Throttle
   readonly subscribers: Subscribers
-  readonly longRequests: LongRequests<Principal>
+  readonly longRequests: LongRequests
   /** Of sockets and streams. */
   readonly admission: Admission
   readonly lists: ListUpdates

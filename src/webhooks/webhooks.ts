@@ -4,8 +4,7 @@ import { request as httpsRequest } from 'node:https'
 import type { LookupFunction } from 'node:net'
 import { problem, tooMany } from '../errors.js'
 import type { Clock } from '../lib/clock.js'
-import { ExpiringMap } from '../lib/expiring-map.js'
-import { TokenBucket } from '../lib/token-bucket.js'
+import { SharedBuckets } from '../limits/keyed-buckets.js'
 import { implementation } from '../protocol/identity.js'
 import { isLoopback, isPublicAddress } from './addresses.js'
 
@@ -42,7 +41,6 @@ interface PostOptions {
 }
 
 const maxResponseBytes = 65_536
-const maxKeys = 100_000
 const userAgent = `${implementation.name}/${implementation.version}`
 
 const resolveAll = (host: string) => dns.lookup(host, { all: true })
@@ -117,29 +115,7 @@ async function post (options: PostOptions): Promise<number> {
   return response.statusCode ?? 0
 }
 
-/** One token bucket per key. A bucket is removed once it would be full again. */
-class Quotas {
-  readonly #burst: number
-  readonly #perMinute: number
-  readonly #now: Clock
-  readonly #buckets: ExpiringMap<TokenBucket>
-
-  constructor ({ burst, perMinute }: Quota, now: Clock) {
-    this.#burst = burst
-    this.#perMinute = perMinute
-    this.#now = now
-    this.#buckets = new ExpiringMap(now, maxKeys)
-  }
-
-  /** @returns 0, or the milliseconds until the next request of this key is allowed */
-  take (key: string): number {
-    const now = this.#now()
-    const perSecond = this.#perMinute / 60
-    const bucket = this.#buckets.get(key) ?? new TokenBucket({ perSecond, burst: this.#burst, now })
-    this.#buckets.set(key, bucket, now + Math.ceil(this.#burst / perSecond * 1000))
-    return bucket.take(now)
-  }
-}
+const bucketsOf = ({ burst, perMinute }: Quota, now: Clock) => new SharedBuckets({ perSecond: perMinute / 60, burst }, now)
 
 /** Requests to the endpoints of agents. An endpoint is untrusted: any client that may register an agent chooses its URL. */
 export class Webhooks {
@@ -147,8 +123,8 @@ export class Webhooks {
   readonly #allowLoopback: () => boolean
   readonly #maxConcurrent: number
   readonly #timeoutMs: number
-  readonly #callers: Quotas
-  readonly #targets: Quotas
+  readonly #callers: SharedBuckets
+  readonly #targets: SharedBuckets
   readonly #open = new Set<AbortController>()
   #isClosed = false
 
@@ -157,8 +133,8 @@ export class Webhooks {
     this.#allowLoopback = options.allowLoopback ?? (() => false)
     this.#maxConcurrent = options.maxConcurrent ?? 32
     this.#timeoutMs = options.timeoutMs ?? 5_000
-    this.#callers = new Quotas(options.perCaller ?? { burst: 10, perMinute: 10 }, options.now)
-    this.#targets = new Quotas(options.perTarget ?? { burst: 30, perMinute: 30 }, options.now)
+    this.#callers = bucketsOf(options.perCaller ?? { burst: 10, perMinute: 10 }, options.now)
+    this.#targets = bucketsOf(options.perTarget ?? { burst: 30, perMinute: 30 }, options.now)
   }
 
   /**

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { createFrameRates, rateKeyOf, InboundRate } from '../../../src/limits/frame-rate.js'
+import { createFrameRates, FrameRate, rateLimitKey } from '../../../src/limits/frame-rate.js'
 import { SharedBuckets } from '../../../src/limits/keyed-buckets.js'
 import { resolveOptions } from '../../../src/options.js'
 import { manualClock, principal, start } from '../auth/helper.js'
@@ -10,7 +10,7 @@ const agent = principal({ agentId: 'agent-one', subject: 'agent-one' })
 function world (sockets: object) {
   const now = manualClock()
   const rates = createFrameRates(resolveOptions({ sockets }), now)
-  const connection = (addressKey = '192.0.2.1', perSecond = 1000) => new InboundRate(rates, { perSecond, burst: perSecond }, { addressKey, now: now() })
+  const connection = (addressKey = '192.0.2.1', perSecond = 1000) => new FrameRate(rates, { perSecond, burst: perSecond }, { addressKey, now: now() })
   return { now, rates, connection }
 }
 
@@ -43,7 +43,7 @@ t.test('a bucket is shared while somebody uses it, kept until it is full again, 
 t.test('a frame that one bucket refuses takes nothing from the others, and the wait is that of the slowest', async t => {
   const { now, rates, connection } = world({ messagesPerSecondPerPrincipal: 10, burstPerPrincipal: 2, messagesPerSecondPerAddress: 4, burstPerAddress: 3 })
   const [one, other] = [connection(), connection()]
-  one.belongTo(agent)
+  one.setPrincipal(agent)
   t.strictSame([one.take(now()), one.take(now())], [0, 0])
   t.equal(one.take(now()), 100, 'the principal has none left')
   t.equal(other.take(now()), 0, 'the third of the address, which the refused one did not take')
@@ -62,17 +62,17 @@ t.test('a frame that one bucket refuses takes nothing from the others, and the w
 t.test('an agent is one sender whatever its token says, anybody else is by role and subject', async t => {
   const same = [agent, principal({ agentId: 'agent-one', subject: 'somebody', tokenId: 'other' })]
   const others = [principal({ type: 'user', role: 'user', agentId: null, subject: 'agent-one' }), principal({ type: 'admin', role: 'admin', agentId: null, subject: 'agent-one' }), principal({ agentId: 'agent-two' })]
-  t.equal(new Set(same.map(rateKeyOf)).size, 1)
-  t.equal(new Set([...same, ...others].map(rateKeyOf)).size, 4)
+  t.equal(new Set(same.map(rateLimitKey)).size, 1)
+  t.equal(new Set([...same, ...others].map(rateLimitKey)).size, 4)
   const { now, connection } = world({ messagesPerSecondPerPrincipal: 1, burstPerPrincipal: 1 })
   const moved = connection()
-  moved.belongTo(agent)
-  moved.belongTo(same[1]!)
+  moved.setPrincipal(agent)
+  moved.setPrincipal(same[1]!)
   t.strictSame([moved.take(now()), moved.take(now())], [0, 1000])
-  moved.belongTo(others[0]!)
+  moved.setPrincipal(others[0]!)
   t.equal(moved.take(now()), 0, 'somebody else now')
   const back = connection()
-  back.belongTo(agent)
+  back.setPrincipal(agent)
   t.equal(back.take(now()), 1000, 'what was taken before is not forgotten')
 })
 
