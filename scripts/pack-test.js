@@ -4,9 +4,10 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { begin, makeFolder, ownStorage, root, run, script, startedLine, stop, waitForOutput } from './support.js'
 
-const wanted = /^package\/(package\.json|README\.md|LICENSE|CHANGELOG\.md|docs\/.+\.(md|svg)|dist\/(src|plugins|routes)\/.+\.(js|d\.ts))$/
+const wanted = /^package\/(package\.json|(README|CHANGELOG)\.md|LICENSE|docs\/.+\.(md|svg)|dist\/(src|plugins|routes)\/.+\.(js|d\.ts|lua))$/
 const required = [
-  'package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'dist/src/index.js', 'dist/src/index.d.ts', 'dist/src/server/main.js'
+  'package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'dist/src/index.js', 'dist/src/index.d.ts', 'dist/src/server/main.js',
+  'dist/src/storage/redis/scripts/register.lua'
 ]
 
 const useIt = `

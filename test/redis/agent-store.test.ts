@@ -207,7 +207,7 @@ t.test('what changes faster than it can be read is not opened, and the message s
   await a.close()
   const stop = new AbortController()
   const counting = count(`{ar:${a.namespace}}:meta`, stop.signal)
-  await t.rejects(Peer.open(server, { namespace: a.namespace }), { message: /keep more changes/ })
+  await t.rejects(Peer.open(server, { namespace: a.namespace }), { message: /increase feed\.ringSize/ })
   stop.abort()
   await counting
 })

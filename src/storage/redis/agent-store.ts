@@ -1,69 +1,76 @@
-import type { AgentRecord, AgentStore, Outcome, Rejection, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand, Heartbeat, StateCommand, StoreListener, StoreSnapshot, UpdateCommand } from '../agent-store.js'
-import type { Commands, Reply } from './commands.js'
-import { unavailable, type Connections, type LinkName } from './connections.js'
-import { Feed, type Touch } from './feed.js'
-import { metricsText, packContent, readTold, resultOf, type ChangeEntry } from './records.js'
-import { Reports, type Reported } from './reports.js'
-import type { AgentScript } from './scripts/index.js'
-import { Signs, type Renewed } from './heartbeats.js'
-import { loadSnapshot, readPages, type Loaded } from './snapshot.js'
-import { Tail } from './tail.js'
-import { Touches } from './touches.js'
-import { Watchdog } from './watchdog.js'
+import type {
+  AgentRecord, AgentStore, Heartbeat, Outcome, RegisterCommand, RegisterOutcome, Rejection, RemoveCommand, ReportCommand, StateCommand,
+  StoreListener, StoreSnapshot, UpdateCommand
+} from '../agent-store.js'
+import { metricsText, packContent, readPublished, resultOf, type ChangeEntry } from './agent-codec.js'
+import type { AgentCommands, Reply } from './agent-commands.js'
+import { ChangeSequencer, ChangeTail } from './change-stream.js'
+import { unavailable, type Connections, type Touch } from './connections.js'
+import { HeartbeatBatcher, ReportQueue, TouchPublisher, type Renewal } from './heartbeats.js'
+import type { AgentScript } from './scripts.js'
+import { loadSnapshot, readPages, type LoadedSnapshot } from './snapshot.js'
+import { Watchdog, type Outage } from './watchdog.js'
 
 export interface RedisAgentStoreOptions {
   leaseMs: number
-  /** How many changes are kept, and remembered at the start. */
+  /** The number of newest changes that the stream keeps and that are loaded at the start. */
   changes: number
   probeIntervalMs: number
   onError: (error: unknown) => void
 }
 
-const refusals: Record<number, Rejection> = { [-1]: { ok: false, reason: 'not-found' }, [-2]: { ok: false, reason: 'stale-incarnation' } }
-const takenPerSweep = 500
+type Arguments = ReadonlyArray<string | number>
+
+const notFound: Rejection = { ok: false, reason: 'not-found' }
+const stale: Rejection = { ok: false, reason: 'stale-incarnation' }
+/** `expire.lua` affects at most this many agents per call. */
+const expiredPerCall = 500
 const idsPerExtension = 2000
-/** After a longer outage agents get a whole lease, not just that time. */
+/** After a longer outage agents get a full lease, not only the duration of the outage. */
 const shortOutageMs = 1000
 
-/** Keeps agents in Redis, where every process of a namespace finds them. */
+/** Keeps agents in Redis, shared by all processes of a namespace. */
 export class RedisAgentStore implements AgentStore {
   readonly #connections: Connections
   readonly #options: RedisAgentStoreOptions
-  readonly #commands: Commands
-  readonly #feed: Feed
-  readonly #tail: Tail
-  readonly #touches: Touches
+  readonly #commands: AgentCommands
+  readonly #sequencer: ChangeSequencer
+  readonly #tail: ChangeTail
+  readonly #touches: TouchPublisher
   readonly #watchdog: Watchdog
-  readonly #signs = new Signs(signs => this.#renew(signs))
-  readonly #reports: Reports
+  readonly #heartbeats = new HeartbeatBatcher(heartbeats => this.#sendHeartbeats(heartbeats))
+  readonly #reports: ReportQueue
   #listener: StoreListener | undefined
   #reloading: Promise<void> | undefined
 
-  constructor (connections: Connections, commands: Commands, options: RedisAgentStoreOptions) {
+  constructor (connections: Connections, commands: AgentCommands, options: RedisAgentStoreOptions) {
     this.#connections = connections
     this.#options = options
     this.#commands = commands
     const { process } = commands
-    const lost = () => { this.#reload() }
-    this.#feed = new Feed(process, {
+    const broken = () => { this.#reload() }
+    this.#sequencer = new ChangeSequencer(process, {
       changed: changes => { this.#listener?.changed(changes) },
       touched: records => { this.#listener?.touched(records) },
-      lost
+      broken
     })
-    this.#tail = new Tail(connections, this.#feed, { probe: nonce => { this.#watchdog.hear('changes', nonce) }, lost })
-    this.#touches = new Touches(connections, process)
-    this.#reports = new Reports(id => this.#feed.get(id)?.metrics ?? null, args => this.#report(args))
+    const probe = (nonce: string) => { this.#watchdog.receive('changes', nonce) }
+    this.#tail = new ChangeTail(connections, this.#sequencer, { probe, broken })
+    this.#touches = new TouchPublisher(connections, process)
+    this.#reports = new ReportQueue(id => this.#sequencer.get(id)?.metrics ?? null, args => this.#sendReports(args))
     this.#watchdog = new Watchdog({
       connections,
       process,
       probeIntervalMs: options.probeIntervalMs,
-      look: nonce => this.#look(nonce),
+      pulse: nonce => this.#pulse(nonce),
       failed: fault => { this.#failed(fault) },
       recover: outage => this.#recover(outage),
       recovered: () => { this.#listener?.availability(null) }
     })
-    connections.read('probe', ({ nonce }) => { this.#watchdog.hear('messages', nonce as string) })
-    connections.read('touched', message => { this.#feed.touch(this.#touches.read(message)) })
+    connections.events.on('message', message => {
+      if (message.type === 'probe') this.#watchdog.receive('messages', message.nonce)
+      else if (message.type === 'touched' && message.from !== process) this.#sequencer.touch(message.touches)
+    })
   }
 
   now (): number {
@@ -73,17 +80,17 @@ export class RedisAgentStore implements AgentStore {
   async open (listener: StoreListener): Promise<StoreSnapshot> {
     await this.#connections.open()
     try {
-      await this.#commands.look('')
-      const loaded = await this.#read()
-      this.#feed.load(loaded)
-      this.#commands.follow(this.#feed)
+      await this.#commands.pulse('')
+      const loaded = await this.#load()
+      this.#sequencer.load(loaded)
+      this.#commands.follow(this.#sequencer)
       this.#listener = listener
       this.#tail.start()
       this.#watchdog.start()
-      return snapshotOf(loaded)
+      return toStoreSnapshot(loaded)
     } catch (error) {
       this.#connections.close()
-      throw asStartFault(error as Error)
+      throw explainStartError(error)
     }
   }
 
@@ -92,103 +99,98 @@ export class RedisAgentStore implements AgentStore {
     this.#listener = undefined
     await this.#watchdog.stop()
     await Promise.allSettled([this.#touches.flush()])
-    this.#feed.fail(unavailable('this registry closes'))
+    this.#sequencer.fail(unavailable('this registry closes'))
     this.#connections.close()
-    this.#connections.links.changes.cut()
+    // Ends the blocking read if another store keeps the connections open.
+    this.#connections.links.changes.reconnect()
     await this.#tail.stop()
   }
 
   async register ({ id, content, claim, maxAgents }: RegisterCommand): Promise<RegisterOutcome> {
     const packed = packContent(content)
     const { exclusive = false, maxAgents: keyMax = '' } = claim.kind === 'key' ? claim : {}
-    const reply = await this.#ask('register', [id, packed, claim.kind, claim.digest ?? '', exclusive ? 1 : 0, keyMax, maxAgents])
+    const reply = await this.#run('register', [id, packed, claim.kind, claim.digest ?? '', exclusive ? 1 : 0, keyMax, maxAgents])
     const { status } = reply
     if (status === 'taken' || status === 'full' || status === 'key-full') return { ok: false, reason: status }
-    return { ok: true, created: status === 'created', record: await this.#told(reply, id, packed) }
+    return { ok: true, created: status === 'created', record: await this.#resultOf(reply, id, packed) }
   }
 
   async update ({ id, content, revision }: UpdateCommand): Promise<Outcome> {
     const packed = packContent(content)
-    return this.#outcome(await this.#ask('update', [id, packed, revision]), id, packed)
+    return this.#outcomeOf(await this.#run('update', [id, packed, revision]), id, packed)
   }
 
   async remove ({ id, incarnation, reason, ownerKey }: RemoveCommand): Promise<Outcome> {
-    return this.#outcome(await this.#ask('remove', [id, incarnation ?? '', reason, ownerKey ?? '']), id)
+    return this.#outcomeOf(await this.#run('remove', [id, incarnation ?? '', reason, ownerKey ?? '']), id)
   }
 
   async setState ({ id, incarnation, state, reason }: StateCommand): Promise<Outcome> {
-    const reply = await this.#ask('setState', [id, incarnation ?? '', state, reason])
-    if (reply.status !== 'ok') return refusalOf(reply)
-    const n = reply.extra as number
-    await this.#reached(reply, n)
-    if (state === 'suspect') return this.#found(this.#feed.get(id))
-    return this.#touched({ id, seen: reply.now, n })
+    const reply = await this.#run('set-state', [id, incarnation ?? '', state, reason])
+    if (reply.status !== 'ok') return rejectionOf(reply)
+    await this.#reached(reply, reply.result)
+    if (state === 'suspect') return found(this.#sequencer.get(id))
+    return found(this.#touch({ id, seen: reply.now, n: reply.result }))
   }
 
-  async renew (signs: readonly Heartbeat[]): Promise<Outcome[]> {
-    const renewed = await Promise.all(signs.map(sign => this.#signs.add(sign)))
-    return renewed.map(({ n, seen }, index) => refusals[n] ?? this.#touched({ id: signs[index]!.id, seen, n }))
+  async renew (heartbeats: readonly Heartbeat[]): Promise<Outcome[]> {
+    const renewals = await Promise.all(heartbeats.map(heartbeat => this.#heartbeats.add(heartbeat)))
+    return renewals.map(renewal => this.#renewed(renewal))
   }
 
   async report (command: ReportCommand): Promise<Outcome> {
     const reported = await this.#reports.add(command)
-    return refusals[reported.n] ?? this.#reportTouched(command.id, reported as Reported & { text: string })
+    if (!reported.ok) return rejectionAt(reported.n)
+    const { n, seen, text, metrics } = reported
+    const record = this.#touch({ id: command.id, seen, n, metrics: text })
+    return record ? { ok: true, record: { ...record, metrics } } : notFound
   }
 
   async expire ({ cleanup }: { cleanup: boolean }): Promise<number> {
     let count = 0
     for (;;) {
-      const reply = await this.#ask('expire', [cleanup ? 1 : 0])
+      const reply = await this.#run('expire', [cleanup ? 1 : 0])
       await this.#reached(reply, reply.revision)
-      count += reply.extra as number
-      if ((reply.extra as number) < takenPerSweep) return count
+      count += reply.result
+      if (reply.result < expiredPerCall) return count
     }
   }
 
   async release (): Promise<void> {
-    await this.#ask('release', [])
+    await this.#run('release', [])
   }
 
-  /** Leases that were last renewed through this process: those of others were not held up by it. */
+  /** Extends the leases that were last renewed through this process: it did not delay those of other processes. */
   async extend (ms: number): Promise<void> {
-    const ids = [...this.#feed.mine]
+    const ids = [...this.#sequencer.ownLeases]
     for (let first = 0; first === 0 || first < ids.length; first += idsPerExtension) {
-      await this.#ask('extend', [Math.ceil(ms), first === 0 ? 1 : 0, ...ids.slice(first, first + idsPerExtension)])
+      await this.#run('extend', [Math.ceil(ms), first === 0 ? 1 : 0, ...ids.slice(first, first + idsPerExtension)])
     }
   }
 
-  async #renew (signs: readonly Heartbeat[]): Promise<Renewed[]> {
-    const reply = await this.#ask('renew', signs.flatMap(({ id, incarnation }) => [id, incarnation ?? '']))
-    const results = reply.extra as number[]
-    await this.#reached(reply, Math.max(...results))
-    return results.map(n => ({ n, seen: reply.now }))
+  #renewed (renewal: Renewal): Outcome {
+    return renewal.n < 0 ? rejectionAt(renewal.n) : found(this.#touch(renewal))
   }
 
-  async #report (args: string[]): Promise<{ now: number, results: Array<number | string> }> {
-    const reply = await this.#ask('report', args)
-    const results = reply.extra as Array<number | string>
-    await this.#reached(reply, Math.max(...results.map(result => typeof result === 'number' ? result : 0)))
-    return { now: reply.now, results }
+  async #sendHeartbeats (heartbeats: readonly Heartbeat[]): Promise<Renewal[]> {
+    const reply = await this.#run('renew', heartbeats.flatMap(({ id, incarnation }) => [id, incarnation ?? '']))
+    await this.#reached(reply, Math.max(...reply.result))
+    return heartbeats.map(({ id }, index) => ({ id, n: reply.result[index] ?? -1, seen: reply.now }))
   }
 
-  #reportTouched (id: string, { n, seen, text, metrics }: Reported & { text: string, seen?: number, metrics?: AgentRecord['metrics'] }): Outcome {
-    const outcome = this.#touched({ id, seen: seen!, n, metrics: text })
-    return outcome.ok ? { ok: true, record: { ...outcome.record, metrics: metrics! } } : outcome
+  async #sendReports (args: string[]): Promise<{ now: number, results: Array<number | string> }> {
+    const reply = await this.#run('report', args)
+    await this.#reached(reply, Math.max(...reply.result.map(result => typeof result === 'number' ? result : 0)))
+    return { now: reply.now, results: reply.result }
   }
 
-  /** An agent of which this process has just taken in a sign of life. */
-  #touched (touch: Touch): Outcome {
-    const record = this.#feed.note(touch)
+  /** Applies a heartbeat that this process received. @returns the record, unless it was removed in the meantime */
+  #touch (touch: Touch): AgentRecord | undefined {
+    const record = this.#sequencer.note(touch)
     if (record) this.#touches.add(touch, record)
-    return this.#found(record)
+    return record
   }
 
-  #found (record: AgentRecord | undefined): Outcome {
-    // It was there when Redis decided, and has been removed since.
-    return record ? { ok: true, record } : refusals[-1]!
-  }
-
-  async #ask (script: AgentScript, args: ReadonlyArray<string | number>): Promise<Reply> {
+  async #run<S extends AgentScript> (script: S, args: Arguments) {
     try {
       return await this.#commands.run(script, args)
     } catch (error) {
@@ -196,94 +198,109 @@ export class RedisAgentStore implements AgentStore {
     }
   }
 
-  async #outcome (reply: Reply, id: string, content?: string): Promise<Outcome> {
-    if (reply.status === 'ok') return { ok: true, record: await this.#told(reply, id, content) }
-    // Whoever tries again does so with what made it a conflict.
+  async #outcomeOf (reply: Reply, id: string, content?: string): Promise<Outcome> {
+    if (reply.status === 'ok') return { ok: true, record: await this.#resultOf(reply, id, content) }
+    // A caller that tries again must know the conflicting change.
     if (reply.status === 'conflict') await this.#reached(reply, reply.revision)
-    return refusalOf(reply)
+    return rejectionOf(reply)
   }
 
-  /** The record that the one change of a reply made, or took away, once it has been told. */
-  async #told (reply: Reply, id: string, content?: string): Promise<AgentRecord> {
-    const followed = this.#feed.get(id)
-    // The stream was faster.
-    if (reply.epoch === this.#feed.epoch && followed?.revision === reply.revision) return followed
-    const entry = readTold(reply.told[0]!, content)
+  /** The record that the only change of a reply created or removed, after the change was delivered. */
+  async #resultOf (reply: Reply, id: string, content?: string): Promise<AgentRecord> {
+    const current = this.#sequencer.get(id)
+    // The stream was faster than the reply.
+    if (reply.epoch === this.#sequencer.epoch && current?.revision === reply.revision) return current
+    const [entry] = reply.published.map(change => readPublished(change, content))
+    if (!entry) throw unavailable('the reply has no change')
     await this.#reached(reply, entry.n, [entry])
-    const known = this.#feed.get(id)
-    return known?.revision === entry.n ? known : resultOf(entry)
+    const newest = this.#sequencer.get(id)
+    return newest?.revision === entry.n ? newest : resultOf(entry)
   }
 
-  /** Resolves when the changes of a reply, and all up to a number, have been told. */
-  async #reached ({ epoch, told }: Reply, n: number, entries: readonly ChangeEntry[] = told.map(entry => readTold(entry))): Promise<void> {
-    if (epoch === this.#feed.epoch) this.#feed.offer(entries)
-    const waiting = this.#feed.reached(epoch, n)
-    if (this.#watchdog.isStalled) this.#feed.fail(unavailable(this.#watchdog.fault))
+  /** Resolves when the changes of a reply and all changes up to number `n` were delivered. */
+  async #reached ({ epoch, published }: Reply, n: number, entries: readonly ChangeEntry[] = published.map(change => readPublished(change))) {
+    if (epoch === this.#sequencer.epoch) this.#sequencer.offer(entries)
+    const reached = this.#sequencer.reached(epoch, n)
+    if (this.#watchdog.isStalled) this.#sequencer.fail(unavailable(this.#watchdog.fault))
     try {
-      await waiting
+      await reached
     } catch (error) {
       throw unavailable(error)
     }
   }
 
-  async #look (nonce: string): Promise<void> {
-    const { epoch } = await this.#commands.look(nonce)
-    if (epoch !== this.#feed.epoch || !this.#feed.isFollowing) this.#reload()
+  async #pulse (nonce: string): Promise<void> {
+    const { epoch } = await this.#commands.pulse(nonce)
+    if (epoch !== this.#sequencer.epoch || !this.#sequencer.isFollowing) this.#reload()
     this.#touches.flush().catch(this.#options.onError)
   }
 
   #failed (fault: string) {
-    if (this.#watchdog.isStalled) this.#feed.fail(unavailable(fault))
+    if (this.#watchdog.isStalled) this.#sequencer.fail(unavailable(fault))
     this.#listener?.availability(`Redis: ${fault}`)
   }
 
-  async #recover ({ ms, links }: { ms: number, links: ReadonlySet<LinkName> }): Promise<void> {
+  async #recover ({ ms, links }: Outage): Promise<void> {
     await this.extend(ms < shortOutageMs ? ms : this.#options.leaseMs)
-    if (links.has('messages')) await this.#refresh()
-    const { epoch, revision } = await this.#commands.look('')
-    await this.#feed.reached(epoch, revision)
+    if (links.has('messages')) await this.#readTouches()
+    const { epoch, revision } = await this.#commands.pulse('')
+    await this.#sequencer.reached(epoch, revision)
   }
 
-  /** Signs of life are told once: those that were missed are read. */
-  async #refresh (): Promise<void> {
-    for await (const { records } of readPages(this.#commands)) {
-      this.#feed.touch(records.map(({ id, lastSeen, revision, metrics }) => ({ id, seen: lastSeen, n: revision, ...(metrics && { metrics: metricsText(metrics) }) })))
-    }
+  /** Touches are messages and therefore sent once: after an outage all of them are read. */
+  async #readTouches (): Promise<void> {
+    for await (const { records } of readPages(this.#commands)) this.#sequencer.touch(records.map(touchOf))
   }
 
-  #read (): Promise<Loaded> {
+  #load (): Promise<LoadedSnapshot> {
     return loadSnapshot(this.#commands, this.#connections, this.#options.changes)
   }
 
   #reload () {
-    this.#feed.pause()
+    this.#sequencer.pause()
     this.#reloading ??= this.#loadAgain()
       .catch(this.#options.onError)
       .finally(() => { this.#reloading = undefined })
   }
 
   async #loadAgain (): Promise<void> {
-    // What Redis knows otherwise than we do begins a new epoch first.
-    await this.#commands.look('')
-    const loaded = await this.#read()
-    // All of it in one turn: a change that came in between would be told before the place that it follows.
-    this.#feed.load(loaded)
-    this.#listener?.reloaded(snapshotOf(loaded))
-    this.#feed.resume()
+    // If Redis has lost writes, this begins a new epoch.
+    await this.#commands.pulse('')
+    const loaded = await this.#load()
+    // In one turn of the event loop: a change must not be delivered before the snapshot that it follows.
+    this.#sequencer.load(loaded)
+    this.#listener?.reloaded(toStoreSnapshot(loaded))
+    this.#sequencer.resume()
     this.#watchdog.probe()
   }
 }
 
-function snapshotOf ({ epoch, revision, records, changes }: Loaded): StoreSnapshot {
+function touchOf ({ id, lastSeen, revision, metrics }: AgentRecord): Touch {
+  return { id, seen: lastSeen, n: revision, ...(metrics && { metrics: metricsText(metrics) }) }
+}
+
+function toStoreSnapshot ({ epoch, revision, records, changes }: LoadedSnapshot): StoreSnapshot {
   return { epoch, revision, agents: [...records.values()], changes }
 }
 
-function refusalOf ({ status }: Reply): Rejection {
-  return { ok: false, reason: status as Rejection['reason'] }
+/** An agent may be removed after Redis decided a call and before its outcome is read. */
+function found (record: AgentRecord | undefined): Outcome {
+  return record ? { ok: true, record } : notFound
 }
 
-function asStartFault (error: Error): Error {
-  const [, schema] = /^SCHEMA (\d+)/.exec(error.message) ?? []
+function rejectionAt (n: number): Rejection {
+  return n === -2 ? stale : notFound
+}
+
+const rejections = new Map<string, Rejection>((['not-found', 'stale-incarnation', 'not-owner', 'conflict'] as const)
+  .map(reason => [reason, { ok: false, reason }]))
+
+function rejectionOf ({ status }: Reply): Rejection {
+  return rejections.get(status) ?? notFound
+}
+
+function explainStartError (error: unknown): unknown {
+  const [, schema] = /^SCHEMA (\d+)/.exec(error instanceof Error ? error.message : '') ?? []
   if (schema === undefined) return error
-  return new Error(`The registry in Redis was written by a newer version (schema ${schema}): use that version, or another namespace`, { cause: error })
+  return new Error(`The registry in Redis was written by a newer version (schema ${schema}): use it, or another namespace`, { cause: error })
 }

@@ -1,33 +1,40 @@
 import { Cluster, Redis, type ClusterNode, type RedisOptions } from 'ioredis'
 import { problem, type ProblemError } from '../../errors.js'
-import { scripts } from './scripts/index.js'
+import { Emitter } from '../../lib/emitter.js'
+import type { KeyValueEntry } from '../kv-store.js'
+import { scripts, type ScriptName } from './scripts.js'
 
 export type RedisClient = Redis | Cluster
 
-/** Where Redis is: options of ioredis (host, port, path, sentinels, tls …), a URL, the nodes of a Cluster or a client. */
+/** How to connect: options of ioredis (host, port, path, sentinels, tls …), a URL, the nodes of a Cluster or a client. */
 export interface RedisConnection extends RedisOptions {
   url?: string
-  /** Any of the nodes; the others are found. */
+  /** Some of the nodes; the others are discovered. */
   cluster?: ClusterNode[]
-  /** A client of the host: its settings are copied, it is neither used nor closed nor changed. */
+  /** A client of the host application. Its settings are copied; it is not used, changed or closed. */
   client?: RedisClient
 }
 
-/** What each connection is for: a read that blocks, and messages, would hold up everything behind them. */
+/** The purpose of a connection. Blocking reads and subscriptions need their own: they delay everything behind them. */
 export type LinkName = 'commands' | 'changes' | 'messages'
 
 type Argument = string | number
-type Scripted = Record<string, (...args: Argument[]) => Promise<unknown>>
+
+/** The method that `defineCommand` adds to a client for a script. */
+type ScriptCommand = (this: RedisClient, key: string, ...args: readonly Argument[]) => Promise<unknown>
+
+const commandOf = (script: ScriptName) => `registry:${script}`
 
 const maxRetryMs = 1000
+/** A connection attempt at the start may take this many command timeouts. */
 const startTimeouts = 3
 
 function retryDelay (tries: number): number {
   return Math.min(maxRetryMs, 25 * 2 ** Math.min(tries, 10)) * (0.5 + Math.random() / 2)
 }
 
-/** Nothing waits for a connection and nothing is sent twice: what cannot be sent now fails now. */
-function settings (name: LinkName, timeoutMs: number) {
+/** Commands never wait for a connection and are never sent twice: a command that cannot be sent fails at once. */
+function linkOptions (name: LinkName, timeoutMs: number) {
   return {
     connectionName: `agent-registry-${name}`,
     lazyConnect: true,
@@ -46,48 +53,57 @@ function settings (name: LinkName, timeoutMs: number) {
   } satisfies RedisOptions
 }
 
-/** A master that has become a replica: the new one is elsewhere. */
+/** The master became a replica: a reconnect finds the new master. */
 function isReadOnly (error: Error): boolean {
   return error.message.startsWith('READONLY')
 }
 
-function makeClient ({ url, cluster, client, ...rest }: RedisConnection, own: ReturnType<typeof settings>): RedisClient {
-  const clusterOptions = { lazyConnect: true, enableOfflineQueue: false, keyPrefix: '', clusterRetryStrategy: retryDelay, slotsRefreshTimeout: own.connectTimeout }
-  if (client?.isCluster) return (client as Cluster).duplicate([], { ...clusterOptions, redisOptions: own })
-  if (client) return (client as Redis).duplicate(own)
+/** The client may come from another copy of ioredis, so `instanceof` does not apply. */
+function isCluster (client: RedisClient): client is Cluster {
+  return client.isCluster
+}
+
+function createClient ({ url, cluster, client, ...rest }: RedisConnection, own: ReturnType<typeof linkOptions>): RedisClient {
+  const clusterOptions = {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    keyPrefix: '',
+    clusterRetryStrategy: retryDelay,
+    slotsRefreshTimeout: own.connectTimeout
+  }
+  if (client && isCluster(client)) return client.duplicate([], { ...clusterOptions, redisOptions: own })
+  if (client) return client.duplicate(own)
   if (cluster) return new Cluster(cluster, { ...clusterOptions, redisOptions: { ...rest, ...own } })
   return url === undefined ? new Redis({ ...rest, ...own }) : new Redis(url, { ...rest, ...own })
 }
 
-export interface LinkListener {
-  up (name: LinkName): void
-  down (name: LinkName, fault: string): void
-}
+/** Events of a connection that is used: it is ready, or it is lost for this reason. */
+export interface LinkEvents { up: [name: LinkName], down: [name: LinkName, fault: string] }
 
-/** One connection that comes back by itself. */
+/** One connection, which reconnects by itself. */
 export class Link {
   readonly name: LinkName
   readonly client: RedisClient
   readonly #timeoutMs: number
   #lastError = 'the connection was closed'
 
-  constructor (name: LinkName, connection: RedisConnection, timeoutMs: number, listener: LinkListener) {
+  constructor (name: LinkName, connection: RedisConnection, timeoutMs: number, events: Emitter<LinkEvents>) {
     this.name = name
     this.#timeoutMs = timeoutMs
-    this.client = makeClient(connection, settings(name, timeoutMs))
+    this.client = createClient(connection, linkOptions(name, timeoutMs))
     this.client.on('error', (error: Error) => { this.#lastError = error.message || error.name })
-    this.client.on('ready', () => { listener.up(name) })
-    this.client.on('close', () => { listener.down(name, this.#lastError) })
+    this.client.on('ready', () => { events.emit('up', name) })
+    this.client.on('close', () => { events.emit('down', name, this.#lastError) })
   }
 
   get isReady () { return this.client.status === 'ready' }
 
-  /** A Cluster tries for ever: it gets some times what a command may take. */
+  /** A Cluster client retries without end: the attempt is limited to some command timeouts. */
   async connect (): Promise<void> {
     let timer: NodeJS.Timeout | undefined
-    const late = new Promise<never>((_resolve, reject) => { timer = setTimeout(reject, startTimeouts * this.#timeoutMs) })
+    const timeout = new Promise<never>((_resolve, reject) => { timer = setTimeout(reject, startTimeouts * this.#timeoutMs) })
     try {
-      await Promise.race([this.client.connect(), late])
+      await Promise.race([this.client.connect(), timeout])
     } catch {
       throw new Error(this.#lastError)
     } finally {
@@ -95,8 +111,8 @@ export class Link {
     }
   }
 
-  /** Ends the connection, however stuck it is; another one is made. */
-  cut (): void {
+  /** Replaces the connection, even if it hangs. */
+  reconnect (): void {
     if (this.isReady) this.client.disconnect(true)
   }
 
@@ -105,37 +121,48 @@ export class Link {
   }
 }
 
+/** A heartbeat that a process received: when, at which revision of the agent, and the metrics reported with it. */
+export interface Touch { readonly id: string, readonly seen: number, readonly n: number, readonly metrics?: string }
+
+/** The messages that the stores of all processes of a namespace receive. */
+export type StoreMessage =
+  | { readonly type: 'probe', readonly nonce: string }
+  | { readonly type: 'touched', readonly from: string, readonly touches: readonly Touch[] }
+  | { readonly type: 'state', readonly call: string, readonly entry: KeyValueEntry }
+
+export interface ConnectionsEvents extends LinkEvents {
+  message: [message: StoreMessage]
+  /** A message of another Redis channel. */
+  channelMessage: [channel: string, text: string]
+}
+
 export interface ConnectionsOptions {
   connection: RedisConnection
   namespace: string
-  /** How long a command may take (ms). */
+  /** The time limit of a command (ms). */
   commandTimeoutMs: number
   /** How long the read of changes blocks (ms). */
   blockMs: number
 }
 
-export type Message = { readonly type: string } & Readonly<Record<string, unknown>>
-
-/** A write or read that Redis did not do, as far as we know. */
+/** The error of a call that Redis did not answer, as far as is known. */
 export function unavailable (error: unknown): ProblemError {
   const detail = error instanceof Error ? error.message : String(error)
   return problem('storage-unavailable', `Redis cannot be reached: ${detail}`, { headers: { 'retry-after': '2' } })
 }
 
-/** The connections of a storage, opened by the first of its stores and closed by the last. */
+/** The connections that the stores of a storage share: opened by the first store, closed by the last. */
 export class Connections {
-  /** Begins the name of every key and channel; all of a namespace are in one slot of a Cluster. */
+  /** The prefix of every key and channel. Its hash tag puts all keys of a namespace into one slot of a Cluster. */
   readonly base: string
   readonly blockMs: number
   readonly commandTimeoutMs: number
   readonly links: Readonly<Record<LinkName, Link>>
+  readonly events = new Emitter<ConnectionsEvents>()
   readonly #channel: string
-  readonly #listeners = new Set<LinkListener>()
-  readonly #readers = new Map<string, (message: Message) => void>()
-  #hearer: ((channel: string, text: string) => void) | undefined
   #users = 0
   #isOpen = false
-  #isGathering = false
+  #isCorked = false
   #opening: Promise<void> | undefined
 
   constructor ({ connection, namespace, commandTimeoutMs, blockMs }: ConnectionsOptions) {
@@ -143,12 +170,18 @@ export class Connections {
     this.#channel = `${this.base}messages`
     this.blockMs = blockMs
     this.commandTimeoutMs = commandTimeoutMs
-    const listener = { up: (name: LinkName) => { this.#up(name) }, down: (name: LinkName, fault: string) => { this.#down(name, fault) } }
-    const link = (name: LinkName, timeoutMs: number) => new Link(name, connection, timeoutMs, listener)
-    this.links = { commands: link('commands', commandTimeoutMs), changes: link('changes', commandTimeoutMs + blockMs), messages: link('messages', commandTimeoutMs) }
-    this.define(scripts)
-    this.links.messages.client.on('message', (channel: string, text: string) => { this.#take(channel, text) })
-    this.links.messages.client.on('pmessage', (_glob: string, channel: string, text: string) => { this.#take(channel, text) })
+    const linkEvents = new Emitter<LinkEvents>()
+    linkEvents.on('up', name => { this.#up(name) })
+    linkEvents.on('down', (name, fault) => { this.#down(name, fault) })
+    const createLink = (name: LinkName, timeoutMs: number) => new Link(name, connection, timeoutMs, linkEvents)
+    this.links = {
+      commands: createLink('commands', commandTimeoutMs),
+      changes: createLink('changes', commandTimeoutMs + blockMs),
+      messages: createLink('messages', commandTimeoutMs)
+    }
+    for (const [name, lua] of scripts) this.links.commands.client.defineCommand(commandOf(name), { numberOfKeys: 1, lua })
+    this.links.messages.client.on('message', (channel: string, text: string) => { this.#receive(channel, text) })
+    this.links.messages.client.on('pmessage', (_glob: string, channel: string, text: string) => { this.#receive(channel, text) })
   }
 
   /** @throws when Redis cannot be reached */
@@ -162,49 +195,27 @@ export class Connections {
     if (this.#users > 0 && --this.#users === 0) this.#close()
   }
 
-  /** Hears when connections come and go. */
-  listen (listener: LinkListener): void {
-    this.#listeners.add(listener)
-  }
-
-  unlisten (listener: LinkListener): void {
-    this.#listeners.delete(listener)
-  }
-
-  /** @param scripts names and Lua; each takes one key */
-  define (scripts: ReadonlyMap<string, string>): void {
-    for (const [name, lua] of scripts) this.links.commands.client.defineCommand(`registry:${name}`, { numberOfKeys: 1, lua })
-  }
-
-  /** Who hears what comes over other channels of Redis. */
-  hear (hearer: (channel: string, text: string) => void): void {
-    this.#hearer = hearer
-  }
-
-  /** Who reads messages of a type. */
-  read (type: string, reader: (message: Message) => void): void {
-    this.#readers.set(type, reader)
-  }
-
-  async publish (message: Message): Promise<void> {
+  async publish (message: StoreMessage): Promise<void> {
     await this.links.commands.client.publish(this.#channel, JSON.stringify(message))
   }
 
-  /** Runs a script; `key` is the last word of a key of this namespace. */
-  run (script: string, key: string, args: readonly Argument[]): Promise<unknown> {
-    this.#gather()
-    return (this.links.commands.client as unknown as Scripted)[`registry:${script}`]!(this.base + key, ...args)
+  /** Runs a script. `key` is the last word of a key of this namespace. */
+  run (script: ScriptName, key: string, args: readonly Argument[]): Promise<unknown> {
+    this.#cork()
+    const { client } = this.links.commands
+    const command: ScriptCommand = Reflect.get(client, commandOf(script))
+    return command.call(client, this.base + key, ...args)
   }
 
-  /** What is sent in one turn of the event loop leaves in one write. */
-  #gather () {
+  /** Sends the commands of one turn of the event loop in one write. */
+  #cork () {
     const { client } = this.links.commands
-    if (this.#isGathering || client.isCluster || !(client as Redis).stream) return
-    const { stream } = client as Redis
-    this.#isGathering = true
+    if (this.#isCorked || isCluster(client) || !client.stream) return
+    const { stream } = client
+    this.#isCorked = true
     stream.cork()
     setImmediate(() => {
-      this.#isGathering = false
+      this.#isCorked = false
       stream.uncork()
     })
   }
@@ -217,7 +228,8 @@ export class Connections {
     } catch (error) {
       this.#users = 0
       this.#close()
-      throw new Error(`Redis cannot be reached: ${(error as Error).message}. Start it, or correct where it is looked for`, { cause: error })
+      const reason = error instanceof Error ? error.message : String(error)
+      throw new Error(`Redis cannot be reached: ${reason}. Start it, or correct its address`, { cause: error })
     }
   }
 
@@ -231,26 +243,20 @@ export class Connections {
     for (const link of Object.values(this.links)) link.close()
   }
 
-  #take (channel: string, text: string) {
-    if (channel === this.#channel) this.#read(text)
-    else this.#hearer?.(channel, text)
+  #receive (channel: string, text: string) {
+    if (channel === this.#channel) this.events.emit('message', JSON.parse(text) as StoreMessage)
+    else this.events.emit('channelMessage', channel, text)
   }
 
-  #read (text: string) {
-    const message = JSON.parse(text) as Message
-    this.#readers.get(message.type)?.(message)
-  }
-
-  /** Messages come again only when they are subscribed to again. */
+  /** A new connection has no subscriptions. */
   async #up (name: LinkName): Promise<void> {
     if (!this.#isOpen) return
-    // Where that fails no probe comes through, and the connection is made anew.
+    // After a failure the next probe is not received, and the connection is replaced.
     if (name === 'messages') await Promise.allSettled([this.#subscribe()])
-    for (const listener of this.#listeners) listener.up(name)
+    this.events.emit('up', name)
   }
 
   #down (name: LinkName, fault: string) {
-    if (!this.#isOpen) return
-    for (const listener of this.#listeners) listener.down(name, fault)
+    if (this.#isOpen) this.events.emit('down', name, fault)
   }
 }

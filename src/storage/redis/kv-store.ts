@@ -1,47 +1,56 @@
 import { randomBytes } from 'node:crypto'
-import { replicatedKinds, type BucketSettings, type KeyValueEntry, type KeyValueKind, type KeyValueListener, type KeyValueStore } from '../kv-store.js'
 import type { Clock } from '../../lib/clock.js'
-import { unavailable, type Connections, type LinkListener, type LinkName, type Message } from './connections.js'
-import type { StateScript } from './scripts/index.js'
+import {
+  replicatedKinds, type BucketSettings, type KeyValueEntry, type KeyValueKind, type KeyValueListener, type KeyValueStore
+} from '../kv-store.js'
+import { unavailable, type Connections, type LinkName } from './connections.js'
+import type { KeyValueScript } from './scripts.js'
 
 export interface RedisKeyValueStoreOptions {
-  /** Until when a command that is sent now may begin, by the clock of Redis; '' for ever. */
+  /** The latest time of Redis at which a script that is sent now may begin, or ''. */
   latest: () => string
   onError: (error: unknown) => void
-  /** Of each call instead of the time of Redis; for tests. */
+  /** Replaces the time of Redis in every call (for tests). */
   clock?: Clock
 }
 
-/** How many entries of a kind are kept; over it those go that end first. */
+/** The number of entries of a kind that are kept; those that expire first are dropped. */
 const limits: Partial<Record<KeyValueKind, number>> = { ticket: 10_000, known: 1_000 }
 
-/** Whether it was told, and what it came to. */
-type Answer = [isTold: number, result: string | null]
-type Listed = Array<[key: string, value: string, until: string]>
+/** Whether the change was published, and the result. */
+type WriteReply = [isPublished: number, result: string | null]
+type ListReply = Array<Array<[key: string, value: string, until: string]>>
+
+function conditionOf (onlyIf: string | null | undefined): '' | 'none' | 'is' {
+  if (onlyIf === undefined) return ''
+  return onlyIf === null ? 'none' : 'is'
+}
 
 /**
- * Keeps shared facts in Redis. Changes of replicated kinds are told as messages, which come in the same order to every
- * process: a call waits for its own.
+ * Keeps entries in Redis. Changes of replicated kinds are published as messages, which every process receives in the same
+ * order; a call waits for its own message.
  */
-export class RedisKeyValueStore implements KeyValueStore, LinkListener {
+export class RedisKeyValueStore implements KeyValueStore {
   readonly #connections: Connections
   readonly #options: RedisKeyValueStoreOptions
   readonly #process = randomBytes(6).toString('base64url')
   /** Calls that wait for their own message. */
-  readonly #waiting = new Map<string, (isHeard: boolean) => void>()
+  readonly #waiting = new Map<string, (isReceived: boolean) => void>()
+  #unsubscribe: Array<() => void> = []
   #listener: KeyValueListener | undefined
   #calls = 0
 
   constructor (connections: Connections, options: RedisKeyValueStoreOptions) {
     this.#connections = connections
     this.#options = options
-    connections.read('state', message => { this.#hear(message) })
+    connections.events.on('message', message => { if (message.type === 'state') this.#receive(message.call, message.entry) })
   }
 
   async open (listener: KeyValueListener): Promise<readonly KeyValueEntry[]> {
+    const { events } = this.#connections
     await this.#connections.open()
-    this.#connections.listen(this)
-    const entries = await this.#replicated()
+    this.#unsubscribe = [events.on('up', name => { this.#up(name) }), events.on('down', name => { this.#down(name) })]
+    const entries = await this.#listReplicated()
     this.#listener = listener
     return entries
   }
@@ -49,23 +58,23 @@ export class RedisKeyValueStore implements KeyValueStore, LinkListener {
   async close (): Promise<void> {
     if (!this.#listener) return
     this.#listener = undefined
-    this.#connections.unlisten(this)
+    for (const unsubscribe of this.#unsubscribe) unsubscribe()
     this.#connections.close()
   }
 
   async get (kind: KeyValueKind, key: string): Promise<string | undefined> {
-    return await this.#ask('stateGet', [kind, key]) as string | null ?? undefined
+    return await this.#run<string | null>('kv-get', [kind, key]) ?? undefined
   }
 
   async put ({ kind, key, value, until }: KeyValueEntry & { value: string }, onlyIf?: string | null): Promise<boolean> {
-    const condition = onlyIf === undefined ? '' : onlyIf === null ? 'none' : 'is'
-    const args = [kind, key, value, until, condition, onlyIf ?? '', limits[kind] ?? '', replicatedKinds.has(kind) ? 1 : 0]
-    return await this.#tell('statePut', args, { kind, key, value, until }) !== 'refused'
+    const isReplicated = replicatedKinds.has(kind) ? 1 : 0
+    const args = [kind, key, value, until, conditionOf(onlyIf), onlyIf ?? '', limits[kind] ?? '', isReplicated]
+    return await this.#write('kv-put', args, { kind, key, value, until }) !== 'refused'
   }
 
   async take (kind: KeyValueKind, key: string): Promise<string | undefined> {
     const args = [kind, key, replicatedKinds.has(kind) ? 1 : 0]
-    return await this.#tell('stateTake', args, { kind, key, value: null, until: Date.now() }) as string | null ?? undefined
+    return await this.#write('kv-take', args, { kind, key, value: null, until: Date.now() }) ?? undefined
   }
 
   async list (kind: KeyValueKind): Promise<readonly KeyValueEntry[]> {
@@ -73,71 +82,75 @@ export class RedisKeyValueStore implements KeyValueStore, LinkListener {
   }
 
   async takeTokens (buckets: readonly string[], { burst, windowMs }: BucketSettings): Promise<number | null> {
-    const wait = await this.#ask('bucketsDraw', [burst, windowMs, ...buckets]) as string | null
+    const wait = await this.#run<string | null>('tokens-take', [burst, windowMs, ...buckets])
     return wait === null ? null : Number(wait)
   }
 
   async returnTokens (buckets: readonly string[], { burst, windowMs }: BucketSettings): Promise<void> {
-    await this.#ask('bucketsGiveBack', [burst, windowMs, ...buckets])
+    await this.#run('tokens-return', [burst, windowMs, ...buckets])
   }
 
-  up (name: LinkName): void {
+  #up (name: LinkName) {
     if (name === 'messages') this.#reload().catch(this.#options.onError)
   }
 
-  /** Nobody knows what becomes of messages now: who waits for one goes on, and all is read anew. */
-  down (name: LinkName): void {
+  /** Messages may be lost now: calls stop waiting for theirs, and a reload follows. */
+  #down (name: LinkName) {
     if (name === 'messages') for (const resolve of this.#waiting.values()) resolve(false)
   }
 
   async #reload (): Promise<void> {
-    const entries = await this.#replicated()
+    const entries = await this.#listReplicated()
     this.#listener?.reloaded(entries)
   }
 
-  #replicated (): Promise<KeyValueEntry[]> {
+  #listReplicated (): Promise<KeyValueEntry[]> {
     return this.#list([...replicatedKinds])
   }
 
   async #list (kinds: readonly KeyValueKind[]): Promise<KeyValueEntry[]> {
-    const lists = await this.#ask('stateList', kinds) as Listed[]
-    return lists.flatMap((list, index) => list.map(([key, value, until]) => ({ kind: kinds[index]!, key, value, until: Number(until) })))
+    const lists = await this.#run<ListReply>('kv-list', kinds)
+    return kinds.flatMap((kind, index) => (lists[index] ?? []).map(([key, value, until]) => ({ kind, key, value, until: Number(until) })))
   }
 
-  async #ask (script: StateScript, args: ReadonlyArray<string | number>, call = ''): Promise<unknown> {
+  async #run<T> (script: KeyValueScript, args: ReadonlyArray<string | number>, call = ''): Promise<T> {
     try {
-      return await this.#connections.run(script, 'state', [this.#options.latest(), this.#options.clock?.() ?? '', call, ...args])
+      const context = [this.#options.latest(), this.#options.clock?.() ?? '', call]
+      return await this.#connections.run(script, 'state', [...context, ...args]) as T
     } catch (error) {
       throw unavailable(error)
     }
   }
 
-  /** Runs what may change an entry, and waits until that has been told where it is of a replicated kind. */
-  async #tell (script: StateScript, args: ReadonlyArray<string | number>, entry: KeyValueEntry): Promise<unknown> {
-    if (!replicatedKinds.has(entry.kind)) return (await this.#ask(script, args) as Answer)[1]
+  /** Runs a script that may change an entry. Waits for the message about a change of a replicated kind. */
+  async #write (script: KeyValueScript, args: ReadonlyArray<string | number>, entry: KeyValueEntry): Promise<string | null> {
+    if (!replicatedKinds.has(entry.kind)) {
+      const [, result] = await this.#run<WriteReply>(script, args)
+      return result
+    }
     const call = `${this.#process}:${++this.#calls}`
-    const told = new Promise<boolean>(resolve => { this.#waiting.set(call, resolve) })
+    const message = new Promise<boolean>(resolve => { this.#waiting.set(call, resolve) })
     try {
-      const [isTold, result] = await this.#ask(script, args, call) as Answer
-      if (isTold === 1 && !await this.#heard(told)) this.#listener?.changed(result === 'gone' ? { ...entry, value: null } : entry)
+      const [isPublished, result] = await this.#run<WriteReply>(script, args, call)
+      if (isPublished === 1 && !await this.#isReceived(message)) this.#listener?.changed(result === 'gone' ? { ...entry, value: null } : entry)
       return result
     } finally {
       this.#waiting.delete(call)
     }
   }
 
-  /** A message that does not come is half of an outage, which others notice. */
-  async #heard (told: Promise<boolean>): Promise<boolean> {
+  /** Waits for a message with a time limit. A message that does not arrive is part of an outage that the watchdog detects. */
+  async #isReceived (message: Promise<boolean>): Promise<boolean> {
     if (!this.#connections.links.messages.isReady) return false
     let timer: NodeJS.Timeout | undefined
-    const late = new Promise<boolean>(resolve => { timer = setTimeout(resolve, this.#connections.commandTimeoutMs, false) })
-    const isHeard = await Promise.race([told, late])
+    const timeout = new Promise<boolean>(resolve => { timer = setTimeout(resolve, this.#connections.commandTimeoutMs, false) })
+    const isReceived = await Promise.race([message, timeout])
     clearTimeout(timer)
-    return isHeard
+    return isReceived
   }
 
-  #hear ({ call, entry }: Message) {
-    this.#listener?.changed(entry as KeyValueEntry)
-    this.#waiting.get(call as string)?.(true)
+  #receive (call: string, entry: KeyValueEntry) {
+    this.#listener?.changed(entry)
+    this.#waiting.get(call)?.(true)
   }
 }

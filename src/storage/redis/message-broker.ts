@@ -1,135 +1,193 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from '../../lib/clock.js'
-import type { Connections, LinkListener, LinkName } from './connections.js'
-import { defaultBrokerLimits, type AppendCommand, type Appended, type MessageBroker, type BrokerLimits, type BrokerListener, type LogPage, type LogPosition, type Roster } from '../message-broker.js'
-import { Calls } from './calls.js'
-import { Following } from './log-followers.js'
-import { PatternsFollowed } from './pattern-followers.js'
-import { Presence } from './presence.js'
-import { RedisLogs } from './logs.js'
-import { brokerScripts } from './scripts/broker.js'
-import { Signals } from './signals.js'
+import {
+  defaultBrokerLimits, type AppendCommand, type Appended, type BrokerLimits, type BrokerListener, type LogPage, type LogPosition,
+  type MessageBroker, type Roster
+} from '../message-broker.js'
+import { BrokerCommands, RedisLogs } from './broker-commands.js'
+import type { Connections, LinkName } from './connections.js'
+import { LogFollowers, PatternFollowers } from './log-followers.js'
+import { PresenceWatchers, RedisPresenceSets } from './presence.js'
 import { Subscriptions } from './subscriptions.js'
-import { Watching } from './presence-watchers.js'
+
+/** Messages to other processes. The messages of one tick to one process share a Redis message. */
+class ProcessMessages {
+  readonly #connections: Connections
+  readonly #process: string
+  readonly #received: (from: string, body: string) => void
+  #pending = new Map<string, string[]>()
+
+  constructor (connections: Connections, process: string, received: (from: string, body: string) => void) {
+    this.#connections = connections
+    this.#process = process
+    this.#received = received
+  }
+
+  /** The Redis channel of this process. */
+  get channel () { return this.#channelOf(this.#process) }
+
+  send (process: string, body: string): void {
+    const pending = this.#pending.get(process)
+    if (pending) pending.push(body)
+    else {
+      if (this.#pending.size === 0) setImmediate(() => { this.#flush() })
+      this.#pending.set(process, [body])
+    }
+  }
+
+  receive (text: string): void {
+    const [from, ...bodies]: [string, ...string[]] = JSON.parse(text)
+    for (const body of bodies) this.#received(from, body)
+  }
+
+  clear (): void {
+    this.#pending.clear()
+  }
+
+  #flush () {
+    const pending = this.#pending
+    this.#pending = new Map()
+    for (const [process, bodies] of pending) this.#publish(process, JSON.stringify([this.#process, ...bodies]))
+  }
+
+  /** A message that cannot be sent is dropped: callers that expect an answer have a deadline. */
+  #publish (process: string, text: string) {
+    if (process === this.#process) this.receive(text)
+    else Promise.allSettled([this.#connections.links.commands.client.publish(this.#channelOf(process), text)])
+  }
+
+  #channelOf (process: string): string {
+    return `${this.#connections.base}process:${process}`
+  }
+}
 
 export interface RedisMessageBrokerOptions {
-  /** By the clock of Redis. */
+  /** The clock of Redis. */
   now: Clock
-  /** Until when a command that is sent now may begin, by the clock of Redis; '' for ever. */
+  /** The latest time of Redis at which a script that is sent now may begin, or ''. */
   latest: () => string
   onError: (error: unknown) => void
   limits?: Partial<BrokerLimits>
-  /** Within which time the peers of a process leave that has ended without a word (ms). */
+  /** Within which time the peers of a process that ended without closing are removed (ms). */
   presenceTtlMs?: number
 }
 
-/** A log that is followed is located four times in the time that Redis keeps it. */
+/** Redis deletes an idle log after this time or its age limit; a followed log is located four times within it. */
 const maxIdleMs = 600_000
 
-/** Lets peers of all processes of a namespace talk, over Redis. */
-export class RedisMessageBroker implements MessageBroker, LinkListener {
+/** Connects the peers of all processes of a namespace. */
+export class RedisMessageBroker implements MessageBroker {
   readonly process = randomBytes(9).toString('base64url')
   readonly now: Clock
   readonly #connections: Connections
   readonly #onError: (error: unknown) => void
-  readonly #calls: Calls
-  readonly #names: Subscriptions
+  readonly #commands: BrokerCommands
+  readonly #channels: Subscriptions
   readonly #globs: Subscriptions
   readonly #logs: RedisLogs
-  readonly #patterns: PatternsFollowed
-  readonly #following: Following
-  readonly #presence: Presence
-  readonly #watching: Watching
-  readonly #signals: Signals
+  readonly #patterns: PatternFollowers
+  readonly #followers: LogFollowers
+  readonly #sets: RedisPresenceSets
+  readonly #watchers: PresenceWatchers
+  readonly #processMessages: ProcessMessages
   readonly #logPrefix: string
-  readonly #beatMs: number
+  readonly #heartbeatMs: number
   readonly #verifyMs: number
   #listener: BrokerListener | undefined
+  #unsubscribe: Array<() => void> = []
   #timer: NodeJS.Timeout | undefined
   #verifiedAt = 0
-  /** Something may have been missed. */
+  /** Events may have been missed. */
   #isStale = false
-  /** Nothing is subscribed to on the connection that there is now. */
-  #isCut = false
-  #resuming: Promise<void> | undefined
+  /** The current connection for messages has no subscriptions. */
+  #isUnsubscribed = false
+  #recovering: Promise<void> | undefined
 
   constructor (connections: Connections, { now, latest, onError, limits, presenceTtlMs = 15_000 }: RedisMessageBrokerOptions) {
     const { base, links: { messages } } = connections
     const allLimits = { ...defaultBrokerLimits, ...limits }
     const prefix = `${base}log:`
     const listener = () => this.#listener
-    const behind = () => { this.#isStale = true }
+    const commands = new BrokerCommands(connections, latest)
+    const channels = new Subscriptions(messages, ['subscribe', 'unsubscribe'])
+    const globs = new Subscriptions(messages, ['psubscribe', 'punsubscribe'])
+    const logs = new RedisLogs(commands, allLimits)
+    const patterns = new PatternFollowers(prefix, globs)
+    // A process that has ended is missed after at most two thirds of the time, and found a sixth of it later.
+    const leaseMs = Math.floor(presenceTtlMs * 2 / 3)
+    const sets = new RedisPresenceSets({ process: this.process, commands, leaseMs, expired: () => { this.#recover() } })
     this.now = now
     this.#connections = connections
     this.#onError = onError
-    this.#calls = new Calls(connections, latest)
-    this.#names = new Subscriptions(messages, ['subscribe', 'unsubscribe'])
-    this.#globs = new Subscriptions(messages, ['psubscribe', 'punsubscribe'])
-    this.#logs = new RedisLogs(this.#calls, allLimits)
-    this.#patterns = new PatternsFollowed(prefix, this.#globs)
-    this.#following = new Following({ prefix, logs: this.#logs, names: this.#names, patterns: this.#patterns, listener, behind })
-    // Whoever has ended is missed after two thirds of the time at the latest, and found a sixth later.
-    this.#presence = new Presence({ process: this.process, calls: this.#calls, leaseMs: Math.floor(presenceTtlMs * 2 / 3), doubted: () => { this.#resume() } })
-    this.#watching = new Watching({ prefix: `${base}place:`, subscriptions: this.#names, roster: place => this.#presence.roster(place), listener })
-    this.#signals = new Signals(connections, this.process, (from, body) => { this.#listener?.processMessage(from, body) })
+    this.#commands = commands
+    this.#channels = channels
+    this.#globs = globs
+    this.#logs = logs
+    this.#patterns = patterns
+    const readFailed = () => { this.#isStale = true }
+    this.#followers = new LogFollowers({ prefix, logs, subscriptions: channels, patterns, listener, readFailed })
+    this.#sets = sets
+    this.#watchers = new PresenceWatchers({ prefix: `${base}place:`, subscriptions: channels, roster: set => sets.roster(set), listener })
+    this.#processMessages = new ProcessMessages(connections, this.process, (from, body) => { this.#listener?.processMessage(from, body) })
     this.#logPrefix = prefix
     this.#verifyMs = Math.min(allLimits.ageMs, maxIdleMs) / 4
-    this.#beatMs = Math.min(presenceTtlMs / 6, this.#verifyMs)
-    connections.define(brokerScripts)
-    connections.hear((name, text) => { this.#receive(name, text) })
+    this.#heartbeatMs = Math.min(presenceTtlMs / 6, this.#verifyMs)
+    connections.events.on('channelMessage', (channel, text) => { this.#receive(channel, text) })
   }
 
   async open (listener: BrokerListener): Promise<void> {
+    const { events } = this.#connections
     await this.#connections.open()
     try {
-      await Promise.all([this.#names.join(this.#signals.name), this.#presence.beat()])
-      await this.#presence.settle()
+      await Promise.all([this.#channels.join(this.#processMessages.channel), this.#sets.heartbeat()])
+      await this.#sets.settle()
     } catch (error) {
       this.#connections.close()
       throw error
     }
     this.#listener = listener
-    this.#calls.isOpen = true
+    this.#commands.isOpen = true
     this.#verifiedAt = Date.now()
-    this.#connections.listen(this)
-    this.#timer = setInterval(() => { this.#beat() }, this.#beatMs).unref()
+    this.#unsubscribe = [events.on('up', () => { this.#recover() }), events.on('down', name => { this.#down(name) })]
+    this.#timer = setInterval(() => { this.#heartbeat() }, this.#heartbeatMs).unref()
   }
 
   async close (): Promise<void> {
     if (!this.#listener) return
     this.#listener = undefined
-    this.#calls.isOpen = false
+    this.#commands.isOpen = false
     clearInterval(this.#timer)
-    this.#connections.unlisten(this)
-    await this.#resuming
-    for (const part of [this.#following, this.#patterns, this.#watching, this.#signals, this.#names, this.#globs]) part.clear()
+    for (const unsubscribe of this.#unsubscribe) unsubscribe()
+    await this.#recovering
+    const parts = [this.#followers, this.#patterns, this.#watchers, this.#processMessages, this.#channels, this.#globs]
+    for (const part of parts) part.clear()
     this.#logs.close()
-    // Where Redis cannot be reached others find that this process has ended.
-    await Promise.allSettled([this.#presence.close()])
+    // If Redis cannot be reached, the other processes find that this one has ended.
+    await Promise.allSettled([this.#sets.close()])
     this.#connections.close()
   }
 
   async append (command: AppendCommand): Promise<Appended> {
-    this.#calls.checkOpen()
+    this.#commands.checkOpen()
     return this.#logs.append(command)
   }
 
   async read (log: string, query: { since?: LogPosition | undefined, limit: number }): Promise<LogPage> {
-    this.#calls.checkOpen()
+    this.#commands.checkOpen()
     return this.#logs.read(log, query)
   }
 
   async follow (log: string): Promise<LogPosition> {
-    this.#calls.checkOpen()
-    return this.#following.follow(log)
+    this.#commands.checkOpen()
+    return this.#followers.follow(log)
   }
 
   unfollow (log: string): void {
-    this.#following.unfollow(log)
+    this.#followers.unfollow(log)
   }
 
   async followPattern (pattern: string): Promise<void> {
-    this.#calls.checkOpen()
+    this.#commands.checkOpen()
     return this.#patterns.follow(pattern)
   }
 
@@ -137,91 +195,87 @@ export class RedisMessageBroker implements MessageBroker, LinkListener {
     this.#patterns.unfollow(pattern)
   }
 
-  async enter (place: string, peerId: string, metadata: string): Promise<void> {
-    this.#calls.checkOpen()
-    return this.#presence.enter(place, peerId, metadata)
+  async enter (set: string, peerId: string, metadata: string): Promise<void> {
+    this.#commands.checkOpen()
+    return this.#sets.enter(set, peerId, metadata)
   }
 
-  async leave (place: string, peerId: string): Promise<void> {
-    this.#calls.checkOpen()
-    return this.#presence.leave(place, peerId)
+  async leave (set: string, peerId: string): Promise<void> {
+    this.#commands.checkOpen()
+    return this.#sets.leave(set, peerId)
   }
 
-  async roster (place: string): Promise<Roster> {
-    this.#calls.checkOpen()
-    return this.#presence.roster(place)
+  async roster (set: string): Promise<Roster> {
+    this.#commands.checkOpen()
+    return this.#sets.roster(set)
   }
 
-  async watch (place: string): Promise<Roster> {
-    this.#calls.checkOpen()
-    return this.#watching.watch(place)
+  async watch (set: string): Promise<Roster> {
+    this.#commands.checkOpen()
+    return this.#watchers.watch(set)
   }
 
-  unwatch (place: string): void {
-    this.#watching.unwatch(place)
+  unwatch (set: string): void {
+    this.#watchers.unwatch(set)
   }
 
   sendToProcess (process: string, body: string): void {
-    if (this.#calls.isOpen) this.#signals.send(process, body)
+    if (this.#commands.isOpen) this.#processMessages.send(process, body)
   }
 
-  up (): void {
-    this.#resume()
-  }
-
-  down (name: LinkName): void {
-    this.#isCut ||= name === 'messages'
+  #down (name: LinkName) {
+    this.#isUnsubscribed ||= name === 'messages'
     this.#isStale = true
   }
 
-  #receive (name: string, text: string) {
-    if (name === this.#signals.name) this.#signals.receive(text)
-    else if (name.startsWith(this.#logPrefix)) this.#following.receive(name, text)
-    else this.#watching.receive(name, text)
+  #receive (channel: string, text: string) {
+    if (channel === this.#processMessages.channel) this.#processMessages.receive(text)
+    else if (channel.startsWith(this.#logPrefix)) this.#followers.receive(channel, text)
+    else this.#watchers.receive(channel, text)
   }
 
-  #beat () {
-    if (this.#isStale || !this.#presence.isSettled) this.#resume()
-    else this.#look().catch(error => { this.#failed(error) })
+  #heartbeat () {
+    if (this.#isStale || !this.#sets.isSettled) this.#recover()
+    else this.#check().catch(error => { this.#failed(error) })
   }
 
-  async #look (): Promise<void> {
-    await this.#presence.beat()
-    if (!this.#presence.isSettled) this.#resume()
-    else if (Date.now() - this.#verifiedAt > this.#verifyMs - this.#beatMs) await this.#verify()
+  async #check (): Promise<void> {
+    await this.#sets.heartbeat()
+    if (!this.#sets.isSettled) this.#recover()
+    else if (Date.now() - this.#verifiedAt > this.#verifyMs - this.#heartbeatMs) await this.#verify()
   }
 
   async #verify (): Promise<void> {
-    await this.#following.verify()
+    await this.#followers.verify()
     this.#verifiedAt = Date.now()
   }
 
-  #resume () {
+  #recover () {
     this.#isStale = true
-    this.#resuming ??= this.#makeGood()
+    this.#recovering ??= this.#catchUp()
       .catch(error => { this.#failed(error) })
-      .finally(() => { this.#resuming = undefined })
+      .finally(() => { this.#recovering = undefined })
   }
 
-  /** Says here what is so, and finds out what was missed. */
-  async #makeGood (): Promise<void> {
+  /** Restores the state of this process in Redis, and catches up with missed events. */
+  async #catchUp (): Promise<void> {
     while (this.#isStale && this.#isConnected && this.#listener) {
       this.#isStale = false
       await this.#subscribeAgain()
-      await this.#presence.beat()
-      await this.#presence.settle()
+      await this.#sets.heartbeat()
+      await this.#sets.settle()
       await this.#verify()
-      await this.#watching.reload()
+      await this.#watchers.reload()
     }
   }
 
   async #subscribeAgain (): Promise<void> {
-    if (!this.#isCut) return
-    this.#isCut = false
+    if (!this.#isUnsubscribed) return
+    this.#isUnsubscribed = false
     try {
-      await Promise.all([this.#names.renew(), this.#globs.renew()])
+      await Promise.all([this.#channels.renew(), this.#globs.renew()])
     } catch (error) {
-      this.#isCut = true
+      this.#isUnsubscribed = true
       throw error
     }
   }
@@ -231,7 +285,7 @@ export class RedisMessageBroker implements MessageBroker, LinkListener {
     return commands.isReady && messages.isReady
   }
 
-  /** The next beat tries again. Why a connection is missing others say. */
+  /** The next heartbeat tries again. The agent store reports lost connections. */
   #failed (error: unknown) {
     this.#isStale = true
     if (this.#isConnected && this.#listener) this.#onError(error)

@@ -1,126 +1,230 @@
-import type { Roster } from '../message-broker.js'
-import { Batch } from './batch.js'
-import { closed, type Calls } from './calls.js'
-import { keyOf, readMembers } from './texts.js'
+import type { BrokerListener, PresenceChange, Roster } from '../message-broker.js'
+import { encodeName, readMembers, readPresenceChange } from './broker-codec.js'
+import { CommandBatch, notOpen, type BrokerCommands } from './broker-commands.js'
+import type { Subscriptions } from './subscriptions.js'
 
-export interface PresenceOptions {
+export interface PresenceSetsOptions {
   process: string
-  calls: Calls
-  /** How long this process is believed to live after it was last heard of. */
+  commands: BrokerCommands
+  /** How long this process counts as running after its last heartbeat (ms). */
   leaseMs: number
-  /** Others may have taken this process for dead: `settle` is to be called. */
-  doubted: () => void
+  /** Other processes may have removed the peers of this one: `settle` must be called. */
+  expired: () => void
 }
 
-/** A peer in a place, by this process; `metadata` is what was said last. */
-interface Stay { readonly place: string, readonly peerId: string, readonly metadata: string }
-interface Move extends Stay { readonly op: 'enter' | 'leave' | 'stay' }
+/** A peer that this process has entered into a set. */
+interface LocalMember { readonly set: string, readonly peerId: string, readonly metadata: string }
+interface MemberChange extends LocalMember { readonly op: 'enter' | 'leave' | 'stay' }
 
-const movesPerCall = 500
-const leavesPerCall = 500
+const changesPerCall = 500
+const removalsPerCall = 500
 
-const idOf = (place: string, peerId: string) => `${place.length}:${place}${peerId}`
+const idOf = (set: string, peerId: string) => `${set.length}:${set}${peerId}`
 
-/** Who is where, in Redis; and who is there by this process, which is made so again when it is not. */
-export class Presence {
-  readonly #options: PresenceOptions
-  readonly #here = new Map<string, Stay>()
-  /** Of these it is not known what Redis took in. */
-  #unsure = new Map<string, Stay>()
-  /** Whether it may have let go everybody. */
-  #isDoubted = false
-  readonly #moves = new Batch<Move, void>(movesPerCall, moves => this.#send(moves))
+/** Presence sets in Redis. The members of this process are entered again when Redis may have lost them. */
+export class RedisPresenceSets {
+  readonly #options: PresenceSetsOptions
+  readonly #local = new Map<string, LocalMember>()
+  /** Members of which it is unknown whether Redis has applied the last change. */
+  #unsettled = new Map<string, LocalMember>()
+  /** Whether Redis may have removed all members of this process. */
+  #isExpired = false
+  readonly #changes = new CommandBatch<MemberChange, boolean>(changesPerCall, changes => this.#send(changes))
 
-  constructor (options: PresenceOptions) {
+  constructor (options: PresenceSetsOptions) {
     this.#options = options
   }
 
-  async enter (place: string, peerId: string, metadata: string): Promise<void> {
-    const id = idOf(place, peerId)
-    const before = this.#here.get(id)
-    const stay = { place, peerId, metadata }
-    this.#here.set(id, stay)
+  async enter (set: string, peerId: string, metadata: string): Promise<void> {
+    const id = idOf(set, peerId)
+    const before = this.#local.get(id)
+    const member = { set, peerId, metadata }
+    this.#local.set(id, member)
     try {
-      await this.#move({ op: 'enter', ...stay })
+      await this.#change({ op: 'enter', ...member })
     } catch (error) {
-      if (this.#here.get(id) === stay) this.#restore(id, before)
+      if (this.#local.get(id) === member) this.#restore(id, before)
       throw error
     }
   }
 
-  async leave (place: string, peerId: string): Promise<void> {
-    this.#here.delete(idOf(place, peerId))
-    await this.#move({ op: 'leave', place, peerId, metadata: '' })
+  async leave (set: string, peerId: string): Promise<void> {
+    this.#local.delete(idOf(set, peerId))
+    await this.#change({ op: 'leave', set, peerId, metadata: '' })
   }
 
-  async roster (place: string): Promise<Roster> {
-    const { calls } = this.#options
-    const [revision, facts] = await calls.run('placesRoster', [...this.#context(), keyOf(place)]) as [string, string[]]
-    return { revision: Number(revision), members: readMembers(facts) }
+  async roster (set: string): Promise<Roster> {
+    const args = [...this.#context(), encodeName(set)]
+    const [revision, fieldsAndValues] = await this.#options.commands.run<[string, string[]]>('presence-roster', args)
+    return { revision: Number(revision), members: readMembers(fieldsAndValues) }
   }
 
-  /** Whether Redis may say something else than what is so. */
-  get isSettled () { return !this.#isDoubted && this.#unsure.size === 0 }
+  /** Whether Redis has the members of this process. */
+  get isSettled () { return !this.#isExpired && this.#unsettled.size === 0 }
 
-  /** Says that this process lives, and lets go who came by processes that do not. */
-  async beat (): Promise<void> {
-    const [wasOver, ...dead] = await this.#options.calls.run('placesBeat', this.#context()) as [string, ...string[]]
-    this.#isDoubted ||= wasOver === '1'
-    for (const process of dead) await this.#sweep(process, false)
+  /** Renews the lease of this process, and removes the peers of processes that have ended. */
+  async heartbeat (): Promise<void> {
+    const [wasExpired, ...ended] = await this.#options.commands.run<string[]>('presence-heartbeat', this.#context())
+    this.#isExpired ||= wasExpired === '1'
+    for (const process of ended) await this.#removeAll(process, false)
   }
 
-  /** Makes Redis say what is so. */
+  /** Repeats changes that Redis may not have applied. */
   async settle (): Promise<void> {
-    const doubtful = this.#isDoubted ? new Map([...this.#unsure, ...this.#here]) : this.#unsure
-    this.#unsure = new Map()
-    this.#isDoubted = false
-    // What does not come through is unsure again.
-    await Promise.all(Array.from(doubtful, ([id, stay]) => {
-      const here = this.#here.get(id)
-      return this.#move(here ? { ...here, op: 'stay' } : { ...stay, op: 'leave' })
+    const members = this.#isExpired ? new Map([...this.#unsettled, ...this.#local]) : this.#unsettled
+    this.#unsettled = new Map()
+    this.#isExpired = false
+    // A change that fails is unsettled again.
+    await Promise.all(Array.from(members, ([id, member]) => {
+      const local = this.#local.get(id)
+      return this.#change(local ? { ...local, op: 'stay' } : { ...member, op: 'leave' })
     }))
   }
 
-  /** Everybody who came by this process leaves. */
+  /** Removes all members of this process. */
   async close (): Promise<void> {
-    this.#moves.fail(closed())
-    this.#here.clear()
-    this.#unsure = new Map()
-    await this.#sweep(this.#options.process, true)
+    this.#changes.fail(notOpen())
+    this.#local.clear()
+    this.#unsettled = new Map()
+    await this.#removeAll(this.#options.process, true)
   }
 
-  async #move (move: Move): Promise<void> {
+  async #change (change: MemberChange): Promise<void> {
     try {
-      await this.#moves.add(move)
+      await this.#changes.add(change)
     } catch (error) {
-      this.#unsure.set(idOf(move.place, move.peerId), move)
+      this.#unsettled.set(idOf(change.set, change.peerId), change)
       throw error
     }
   }
 
-  #restore (id: string, before: Stay | undefined) {
-    if (before) this.#here.set(id, before)
-    else this.#here.delete(id)
+  #restore (id: string, before: LocalMember | undefined) {
+    if (before) this.#local.set(id, before)
+    else this.#local.delete(id)
   }
 
-  async #send (moves: readonly Move[]): Promise<void[]> {
-    const args = moves.flatMap(({ op, place, peerId, metadata }) => [op, keyOf(place), keyOf(peerId), metadata])
-    const wasOver = await this.#options.calls.run('placesChange', [...this.#context(), ...args]) === '1'
-    if (wasOver) this.#doubt()
-    return []
+  /** @returns for each change whether this process had counted as ended */
+  async #send (changes: readonly MemberChange[]): Promise<boolean[]> {
+    const args = changes.flatMap(({ op, set, peerId, metadata }) => [op, encodeName(set), encodeName(peerId), metadata])
+    const wasExpired = await this.#options.commands.run<string>('presence-change', [...this.#context(), ...args]) === '1'
+    if (wasExpired) this.#expire()
+    return changes.map(() => wasExpired)
   }
 
-  #doubt () {
-    this.#isDoubted = true
-    this.#options.doubted()
+  #expire () {
+    this.#isExpired = true
+    this.#options.expired()
   }
 
-  async #sweep (process: string, isForced: boolean): Promise<void> {
-    const args = [...this.#context(), process, isForced ? 1 : 0, leavesPerCall]
-    while (await this.#options.calls.run('placesSweep', args) === '1');
+  async #removeAll (process: string, isForced: boolean): Promise<void> {
+    const args = [...this.#context(), process, isForced ? 1 : 0, removalsPerCall]
+    while (await this.#options.commands.run<string>('presence-sweep', args) === '1');
   }
 
   #context (): Array<string | number> {
     return [this.#options.process, this.#options.leaseMs]
+  }
+}
+
+export interface PresenceWatchersOptions {
+  /** The beginning of the Redis channel of every set. */
+  prefix: string
+  subscriptions: Subscriptions
+  roster: (set: string) => Promise<Roster>
+  listener: () => Pick<BrokerListener, 'presenceChanged' | 'presenceReloaded'> | undefined
+}
+
+interface WatchedSet {
+  readonly set: string
+  first?: Promise<Roster>
+  /** The revision of the newest known change. */
+  revision: number
+  /** Changes that arrive while the roster is read. */
+  queue: PresenceChange[] | undefined
+  /** The number of times that the roster was read: the last read counts. */
+  reads: number
+}
+
+/** Delivers the changes of watched presence sets. */
+export class PresenceWatchers {
+  readonly #options: PresenceWatchersOptions
+  readonly #watched = new Map<string, WatchedSet>()
+
+  constructor (options: PresenceWatchersOptions) {
+    this.#options = options
+  }
+
+  receive (name: string, text: string): void {
+    const watched = this.#watched.get(name)
+    if (watched) this.#offer(watched, readPresenceChange(text))
+  }
+
+  async watch (set: string): Promise<Roster> {
+    const name = this.#nameOf(set)
+    const known = this.#watched.get(name)
+    const watched = known ?? { set, revision: 0, queue: [], reads: 0 }
+    this.#watched.set(name, watched)
+    const first = await (watched.first ??= this.#begin(name, watched))
+    return known ? this.#options.roster(set) : first
+  }
+
+  unwatch (set: string): void {
+    const name = this.#nameOf(set)
+    if (this.#watched.delete(name)) this.#options.subscriptions.leave(name)
+  }
+
+  /** Delivers the current state of every watched set. */
+  async reload (): Promise<void> {
+    await Promise.all(Array.from(this.#watched.values(), watched => this.#load(watched, roster => {
+      this.#options.listener()?.presenceReloaded(watched.set, roster)
+    })))
+  }
+
+  clear (): void {
+    this.#watched.clear()
+  }
+
+  async #begin (name: string, watched: WatchedSet): Promise<Roster> {
+    try {
+      await this.#options.subscriptions.join(name)
+      return await this.#load(watched)
+    } catch (error) {
+      if (this.#watched.get(name) === watched) this.unwatch(watched.set)
+      throw error
+    }
+  }
+
+  async #load (watched: WatchedSet, deliver?: (roster: Roster) => void): Promise<Roster> {
+    watched.queue ??= []
+    const read = ++watched.reads
+    const roster = await this.#options.roster(watched.set)
+    if (read === watched.reads && this.#isWatched(watched)) {
+      deliver?.(roster)
+      watched.revision = roster.revision
+      this.#resume(watched)
+    }
+    return roster
+  }
+
+  #isWatched (watched: WatchedSet): boolean {
+    return this.#watched.get(this.#nameOf(watched.set)) === watched
+  }
+
+  #resume (watched: WatchedSet) {
+    const queue = watched.queue ?? []
+    watched.queue = undefined
+    for (const change of queue) this.#offer(watched, change)
+  }
+
+  #offer (watched: WatchedSet, change: PresenceChange) {
+    if (watched.queue) watched.queue.push(change)
+    else if (change.revision > watched.revision) {
+      watched.revision = change.revision
+      this.#options.listener()?.presenceChanged(watched.set, change)
+    }
+  }
+
+  #nameOf (set: string): string {
+    return this.#options.prefix + encodeName(set)
   }
 }

@@ -1,76 +1,75 @@
 import type { AgentRecord, Change } from '../agent-store.js'
-import { changeOf, compose, readEntry, readMetrics, unpackContent, type ChangeEntry, type Head } from './records.js'
-import type { FeedPosition } from './feed.js'
+import { changeOf, composeRecord, readEntry, readMetrics, unpackContent, type ChangeEntry, type RecordHead } from './agent-codec.js'
+import type { AgentCommands, AgentPage, Reply } from './agent-commands.js'
+import type { AgentSnapshot } from './change-stream.js'
 import type { Connections } from './connections.js'
-import type { Commands, Reply } from './commands.js'
 
-type Column = ReadonlyArray<string | null>
-type Page = readonly [ids: Column, heads: Column, contents: Column, seen: Column, reports: Column]
-
-export interface Loaded extends FeedPosition { readonly changes: readonly Change[] }
+export interface LoadedSnapshot extends AgentSnapshot {
+  /** The newest changes, oldest first. */
+  readonly changes: readonly Change[]
+}
 
 const maxTries = 5
 const entriesPerRead = 2000
 
-function recordAt ([ids, heads, contents, seen, reports]: Page, index: number): AgentRecord | undefined {
-  const content = contents[index]
-  if (!content) return undefined
-  const report = reports[index]
-  return compose(ids[index]!, {
-    content: unpackContent(content),
-    head: JSON.parse(heads[index]!) as Head,
-    seen: Number(seen[index]),
-    metrics: report ? readMetrics(report) : null
-  })
+/** @returns undefined for an agent that was removed while the page was read */
+function recordAt ([ids, heads, contents, seen, reports]: AgentPage, index: number): AgentRecord | undefined {
+  const [id, headText, content, report] = [ids[index], heads[index], contents[index], reports[index]]
+  if (!id || !headText || !content) return undefined
+  const head: RecordHead = JSON.parse(headText)
+  const metrics = report ? readMetrics(report) : null
+  return composeRecord(id, { content: unpackContent(content), head, seen: Number(seen[index]), metrics })
 }
 
-/** All agents, page by page: each as it was when its page was read. */
-export async function * readPages (commands: Commands): AsyncGenerator<{ epoch: string, revision: number, records: AgentRecord[] }> {
-  let next: Promise<Reply> | undefined = commands.run('page', ['0'])
+/** Reads all agents, page by page: each agent as it was when its page was read. */
+export async function * readPages (commands: AgentCommands): AsyncGenerator<{ epoch: string, revision: number, records: AgentRecord[] }> {
+  let next: Promise<Reply<AgentPage>> | undefined = commands.run('page', ['0'])
   while (next) {
-    const { epoch, revision, status, extra }: Reply = await next
-    // Redis reads the next one while this one is unpacked.
+    const { epoch, revision, status, result }: Reply<AgentPage> = await next
+    // Redis reads the next page while this one is unpacked.
     next = status === '0' ? undefined : commands.run('page', [status])
-    // Whoever reads may stop before it comes: then its fault is nobody's.
+    // A caller that stops early does not receive an error of the next page.
     if (next) Promise.allSettled([next])
-    const page = extra as Page
-    const records = page[0].map((_, index) => recordAt(page, index)).filter(record => record !== undefined)
+    const records = result[0].map((_, index) => recordAt(result, index)).filter(record => record !== undefined)
     yield { epoch, revision, records }
   }
 }
 
-/** The entries of the stream after `from`, without a gap. */
+/** The entries of the stream after number `from`, without a gap. */
 async function readEntries ({ links, base }: Connections, from: number): Promise<ChangeEntry[]> {
   const entries: ChangeEntry[] = []
-  let after = from
-  for (;;) {
+  for (let after = from; ; after = entries.at(-1)?.n ?? after) {
     const read = await links.commands.client.xrange(`${base}changes`, `(${after}-0`, '+', 'COUNT', entriesPerRead)
     for (const entry of read) entries.push(readEntry(entry))
     if (read.length < entriesPerRead) return entries
-    after = entries.at(-1)!.n
   }
 }
 
-/** The newest entries of one epoch that follow each other. */
-function unbroken (entries: readonly ChangeEntry[], epoch: string): ChangeEntry[] {
+/** The newest entries that have this epoch and consecutive numbers. */
+function withoutGap (entries: readonly ChangeEntry[], epoch: string): ChangeEntry[] {
+  let next: ChangeEntry | undefined
   let first = entries.length
-  while (first > 0 && entries[first - 1]!.epoch === epoch && (first === entries.length || entries[first - 1]!.n + 1 === entries[first]!.n)) first--
+  for (const entry of [...entries].reverse()) {
+    if (entry.epoch !== epoch || (next && entry.n + 1 !== next.n)) break
+    next = entry
+    first--
+  }
   return entries.slice(first)
 }
 
-/** Brings records, each of some revision, to that of the last entry. */
+/** Brings records of different revisions to the revision of the last entry. */
 function catchUp (records: Map<string, AgentRecord>, entries: readonly ChangeEntry[]) {
   for (const entry of entries) {
     const known = records.get(entry.id)
     if (known && known.revision >= entry.n) continue
-    // Without its content it came and went before its page was read.
+    // An agent without content was registered and removed before its page was read.
     const after = changeOf({ ...entry, was: undefined }, known)?.after
     if (after) records.set(entry.id, after)
     else records.delete(entry.id)
   }
 }
 
-/** What the entries changed, told backwards from the records that they led to. */
+/** The changes of the entries, derived backwards from the resulting records. */
 function changesBefore (records: ReadonlyMap<string, AgentRecord>, entries: readonly ChangeEntry[]): Change[] {
   const known = new Map<string, AgentRecord | null>()
   const changes: Change[] = []
@@ -84,7 +83,8 @@ function changesBefore (records: ReadonlyMap<string, AgentRecord>, entries: read
   return changes.reverse()
 }
 
-async function tryToLoad (commands: Commands, connections: Connections, remembered: number): Promise<Loaded | undefined> {
+/** @returns undefined when Redis began another epoch or dropped needed changes while the agents were read */
+async function tryToLoad (commands: AgentCommands, connections: Connections, keep: number): Promise<LoadedSnapshot | undefined> {
   const records = new Map<string, AgentRecord>()
   let start: { epoch: string, revision: number } | undefined
   let revision = 0
@@ -94,23 +94,26 @@ async function tryToLoad (commands: Commands, connections: Connections, remember
     revision = page.revision
     for (const record of page.records) records.set(record.id, record)
   }
-  const { epoch, revision: from } = start!
-  const entries = unbroken(await readEntries(connections, Math.max(0, from - remembered)), epoch)
+  if (!start) return undefined
+  const { epoch, revision: from } = start
+  const entries = withoutGap(await readEntries(connections, Math.max(0, from - keep)), epoch)
   const missed = entries.filter(({ n }) => n > from)
   const reached = missed.at(-1)?.n ?? from
   if (reached < revision || missed.length !== reached - from) return undefined
   catchUp(records, missed)
-  return { epoch, revision: reached, mark: entries.at(-1)?.mark ?? '', records, changes: changesBefore(records, entries).slice(-remembered) }
+  const changes = changesBefore(records, entries).slice(-keep)
+  return { epoch, revision: reached, mark: entries.at(-1)?.mark ?? '', records, changes }
 }
 
 /**
- * All agents at one revision: they are read in pages while others write, and the stream tells what was missed.
- * @param remembered how many of the newest changes are wanted
+ * Loads all agents at one revision. The pages are read while other processes write; the stream has the changes that the
+ * pages missed.
+ * @param keep the number of newest changes to return
  */
-export async function loadSnapshot (commands: Commands, connections: Connections, remembered: number): Promise<Loaded> {
+export async function loadSnapshot (commands: AgentCommands, connections: Connections, keep: number): Promise<LoadedSnapshot> {
   for (let tries = 0; tries < maxTries; tries++) {
-    const loaded = await tryToLoad(commands, connections, remembered)
+    const loaded = await tryToLoad(commands, connections, keep)
     if (loaded) return loaded
   }
-  throw new Error('Agents change faster than they can be read: keep more changes')
+  throw new Error('Agents change faster than Redis returns them: increase feed.ringSize')
 }

@@ -1,6 +1,6 @@
 import { unavailable, type Link } from './connections.js'
 
-type Verbs = readonly [join: 'subscribe' | 'psubscribe', leave: 'unsubscribe' | 'punsubscribe']
+type SubscriptionCommands = readonly [join: 'subscribe' | 'psubscribe', leave: 'unsubscribe' | 'punsubscribe']
 
 const namesPerCommand = 500
 
@@ -8,17 +8,17 @@ function * chunksOf (names: readonly string[]): Generator<readonly string[]> {
   for (let first = 0; first < names.length; first += namesPerCommand) yield names.slice(first, first + namesPerCommand)
 }
 
-/** What is subscribed to, by how many; what is asked for in one tick goes in one command. */
+/** Reference-counted subscriptions to Redis channels or globs. Changes of one tick share a command. */
 export class Subscriptions {
   readonly #link: Link
-  readonly #verbs: Verbs
+  readonly #commands: SubscriptionCommands
   readonly #counts = new Map<string, number>()
-  #touched = new Set<string>()
+  #changed = new Set<string>()
   #flushing: Promise<void> | undefined
 
-  constructor (link: Link, verbs: Verbs) {
+  constructor (link: Link, commands: SubscriptionCommands) {
     this.#link = link
-    this.#verbs = verbs
+    this.#commands = commands
   }
 
   get size () { return this.#counts.size }
@@ -27,55 +27,54 @@ export class Subscriptions {
     return this.#counts.has(name)
   }
 
-  /** Resolves when messages come; when it rejects it counts none the less. */
+  /** Resolves when messages are received. A rejected call is counted too. */
   join (name: string): Promise<void> {
-    const count = this.#counts.get(name) ?? 0
-    this.#counts.set(name, count + 1)
-    return this.#touch(name)
+    this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1)
+    return this.#change(name)
   }
 
   leave (name: string): void {
-    const count = this.#counts.get(name)! - 1
+    const count = (this.#counts.get(name) ?? 1) - 1
     if (count > 0) this.#counts.set(name, count)
     else {
       this.#counts.delete(name)
-      this.#touch(name)
+      this.#change(name)
     }
   }
 
-  /** On a connection that is new. */
+  /** Repeats all subscriptions on a new connection. */
   async renew (): Promise<void> {
-    await this.#join([...this.#counts.keys()])
+    await this.#subscribe([...this.#counts.keys()])
   }
 
   clear (): void {
     const names = [...this.#counts.keys()]
     this.#counts.clear()
-    this.#leave(names)
+    this.#unsubscribe(names)
   }
 
-  #touch (name: string): Promise<void> {
-    this.#touched.add(name)
+  #change (name: string): Promise<void> {
+    this.#changed.add(name)
     this.#flushing ??= new Promise((resolve, reject) => { setImmediate(() => { this.#flush().then(resolve, reject) }) })
     return this.#flushing
   }
 
   async #flush (): Promise<void> {
-    const touched = [...this.#touched]
-    this.#touched = new Set()
+    const changed = [...this.#changed]
+    this.#changed = new Set()
     this.#flushing = undefined
-    this.#leave(touched.filter(name => !this.has(name)))
-    await this.#join(touched.filter(name => this.has(name)))
+    this.#unsubscribe(changed.filter(name => !this.has(name)))
+    await this.#subscribe(changed.filter(name => this.has(name)))
   }
 
-  #leave (names: readonly string[]) {
-    // Without a connection there is nothing to leave.
-    for (const chunk of chunksOf(names)) Promise.allSettled([this.#link.client[this.#verbs[1]](...chunk)])
+  #unsubscribe (names: readonly string[]) {
+    // Without a connection there are no subscriptions to end.
+    for (const chunk of chunksOf(names)) Promise.allSettled([this.#link.client[this.#commands[1]](...chunk)])
   }
 
-  async #join (names: readonly string[]): Promise<void> {
+  async #subscribe (names: readonly string[]): Promise<void> {
     try {
-      await Promise.all(Array.from(chunksOf(names), chunk => this.#link.client[this.#verbs[0]](...chunk)))
+      await Promise.all(Array.from(chunksOf(names), chunk => this.#link.client[this.#commands[0]](...chunk)))
     } catch (error) {
       throw unavailable(error)
     }

@@ -1,122 +1,131 @@
 import { performance } from 'node:perf_hooks'
-import type { Connections, LinkListener, LinkName } from './connections.js'
+import type { Connections, LinkName } from './connections.js'
+
+/** An outage: its duration, and the connections that it affected. */
+export interface Outage { readonly ms: number, readonly links: ReadonlySet<LinkName> }
 
 export interface WatchdogOptions {
   connections: Connections
   probeIntervalMs: number
-  /** Begins every nonce of this process. */
+  /** The prefix of the nonces of this process. */
   process: string
-  /** Runs often: looks at Redis, with a nonce that is to come back as a message and as an entry of a stream. */
-  look: (nonce: string) => Promise<void>
-  /** Redis cannot be reached, or not in one of the ways that it must. */
+  /** Called frequently. Redis returns a nonce that is not empty as a message and as an entry of a stream. */
+  pulse: (nonce: string) => Promise<void>
+  /** Redis cannot be reached, or one of the connections does not work. */
   failed: (fault: string) => void
-  /** All ways are open again: makes good what was missed. When it rejects it is called again. */
-  recover: (outage: { ms: number, links: ReadonlySet<LinkName> }) => Promise<void>
-  /** It was made good. */
+  /** All connections work again: catches up with missed events. It is called again when it rejects. */
+  recover: (outage: Outage) => Promise<void>
+  /** `recover` has succeeded. */
   recovered: () => void
 }
 
 const pulseMs = 250
 
 /**
- * Finds out when a connection is gone or half-dead: one that is open and over which nothing comes. Such a one is cut and
- * another is made.
+ * Detects connections that are lost, and connections that are open but deliver nothing. The latter are replaced.
  */
-export class Watchdog implements LinkListener {
+export class Watchdog {
   readonly #options: WatchdogOptions
   readonly #faults = new Map<LinkName, string>()
-  /** Where the newest nonce was heard. */
-  readonly #heard = new Set<LinkName>()
-  /** Since when something is wrong, and which links were. */
+  /** The connections that delivered the newest nonce. */
+  readonly #delivered = new Set<LinkName>()
   #outage: { since: number, links: Set<LinkName> } | undefined
+  #unsubscribe: Array<() => void> = []
   #timer: NodeJS.Timeout | undefined
-  #looking: Promise<void> | undefined
-  #recovering = false
+  #pulsing: Promise<void> | undefined
+  #isRecovering = false
   #nonce = ''
-  #count = 0
+  #nonces = 0
   #probedAt = 0
 
   constructor (options: WatchdogOptions) {
     this.#options = options
   }
 
-  /** What is wrong, or null. */
+  /** The oldest current fault, or null. */
   get fault (): string | null {
     const [fault = null] = this.#faults.values()
     return fault
   }
 
-  /** Nobody can say when the next change will come. */
+  /** Whether it is unknown when the next change will arrive. */
   get isStalled (): boolean {
     return this.#faults.has('commands') || this.#faults.has('changes')
   }
 
   start (): void {
-    this.#options.connections.listen(this)
+    const { connections: { events }, probeIntervalMs } = this.#options
+    this.#unsubscribe = [
+      events.on('up', name => { this.#up(name) }),
+      events.on('down', (name, fault) => { this.#fail(name, fault) })
+    ]
     this.#probedAt = 0
     this.#nonce = ''
-    this.#timer = setInterval(() => { this.#tick() }, Math.min(pulseMs, this.#options.probeIntervalMs / 2)).unref()
-    this.#tick()
+    this.#timer = setInterval(() => { this.#pulse() }, Math.min(pulseMs, probeIntervalMs / 2)).unref()
+    this.#pulse()
   }
 
   async stop (): Promise<void> {
     clearInterval(this.#timer)
-    this.#options.connections.unlisten(this)
+    for (const unsubscribe of this.#unsubscribe) unsubscribe()
     this.#faults.clear()
     this.#outage = undefined
-    await this.#looking
+    await this.#pulsing
   }
 
-  /** Sends a nonce with the next look, which is now. */
+  /** Sends a nonce now. */
   probe (): void {
     this.#probedAt = 0
     this.#nonce = ''
-    this.#tick()
+    this.#pulse()
   }
 
-  /** A nonce came this way. */
-  hear (link: LinkName, nonce: string): void {
+  /** A connection delivered a nonce. */
+  receive (link: LinkName, nonce: string): void {
     if (nonce !== this.#nonce) return
-    this.#heard.add(link)
-    this.#mend(link)
+    this.#delivered.add(link)
+    this.#clearFault(link)
   }
 
-  up (name: LinkName): void {
-    // The look itself says whether commands work.
-    if (name === 'commands') this.#tick()
+  #up (name: LinkName) {
+    // The pulse itself shows whether commands work.
+    if (name === 'commands') this.#pulse()
     else this.probe()
   }
 
-  down (name: LinkName, fault: string): void {
-    this.#fail(name, fault)
+  #pulse () {
+    this.#pulsing ??= this.#sendPulse().finally(() => { this.#pulsing = undefined })
   }
 
-  #tick () {
-    this.#looking ??= this.#look().finally(() => { this.#looking = undefined })
-  }
-
-  async #look (): Promise<void> {
+  async #sendPulse (): Promise<void> {
     try {
-      await this.#options.look(this.#nextNonce())
-      this.#mend('commands')
+      await this.#options.pulse(this.#nextNonce())
+      this.#clearFault('commands')
     } catch (error) {
-      this.#cut('commands', (error as Error).message)
+      this.#reconnect('commands', error instanceof Error ? error.message : String(error))
     }
   }
 
+  /** @returns a new nonce when the probe interval has passed, otherwise '' */
   #nextNonce (): string {
     const now = performance.now()
     if (this.#probedAt !== 0 && now - this.#probedAt < this.#options.probeIntervalMs) return ''
-    if (this.#nonce !== '') for (const link of ['changes', 'messages'] as const) if (!this.#heard.has(link)) this.#cut(link, `nothing comes over the connection for ${link}`)
-    this.#heard.clear()
+    if (this.#nonce !== '') this.#checkDelivery()
+    this.#delivered.clear()
     this.#probedAt = now
-    this.#nonce = `${this.#options.process}:${++this.#count}`
+    this.#nonce = `${this.#options.process}:${++this.#nonces}`
     return this.#nonce
   }
 
-  #cut (link: LinkName, fault: string) {
+  #checkDelivery () {
+    for (const link of ['changes', 'messages'] as const) {
+      if (!this.#delivered.has(link)) this.#reconnect(link, `the connection for ${link} delivers nothing`)
+    }
+  }
+
+  #reconnect (link: LinkName, fault: string) {
     this.#fail(link, fault)
-    this.#options.connections.links[link].cut()
+    this.#options.connections.links[link].reconnect()
   }
 
   #fail (link: LinkName, fault: string) {
@@ -127,16 +136,17 @@ export class Watchdog implements LinkListener {
     if (isNew) this.#options.failed(fault)
   }
 
-  #mend (link: LinkName) {
+  #clearFault (link: LinkName) {
     this.#faults.delete(link)
-    if (this.#outage && this.#faults.size === 0 && !this.#recovering) this.#recover(this.#outage)
+    if (this.#outage && this.#faults.size === 0 && !this.#isRecovering) this.#recover(this.#outage)
   }
 
   async #recover (outage: { since: number, links: ReadonlySet<LinkName> }): Promise<void> {
-    this.#recovering = true
-    const [{ status }] = await Promise.allSettled([this.#options.recover({ ms: performance.now() - outage.since, links: outage.links })])
-    this.#recovering = false
-    // Where that failed the next look finds all ways open, and tries again.
+    this.#isRecovering = true
+    const recovery = this.#options.recover({ ms: performance.now() - outage.since, links: outage.links })
+    const [{ status }] = await Promise.allSettled([recovery])
+    this.#isRecovering = false
+    // After a failure the next pulse finds all connections working, and recovery is tried again.
     if (status === 'rejected' || this.#faults.size > 0 || this.#outage !== outage) return
     this.#outage = undefined
     this.#options.recovered()

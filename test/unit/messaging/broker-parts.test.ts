@@ -2,67 +2,67 @@ import t from 'tap'
 import type { LogEntry, LogPage, LogPosition } from '../../../src/storage/message-broker.js'
 import { MemoryMessageBroker } from '../../../src/storage/memory/message-broker.js'
 import { MemoryLogs, type LogsLimits } from '../../../src/storage/memory/message-logs.js'
-import { Batch } from '../../../src/storage/redis/batch.js'
-import { globOf, keyOf, nameOf, packEntry, unpackEntry } from '../../../src/storage/redis/texts.js'
-import { Tracker } from '../../../src/storage/redis/tracker.js'
+import { decodeName, encodeName, globOf, packEntry, unpackEntry } from '../../../src/storage/redis/broker-codec.js'
+import { CommandBatch } from '../../../src/storage/redis/broker-commands.js'
+import { LogFollower } from '../../../src/storage/redis/log-followers.js'
 import { numbers, Side } from './broker-side.js'
 
 const entryOf = (offset: number): LogEntry => ({ offset, from: 'a', data: String(offset), metadata: undefined, origin: undefined, at: 1 })
 const live = (offset: number, epoch = 'e') => ({ epoch, entry: entryOf(offset) })
 const entries = (from: number, to: number) => numbers(to - from + 1, from).map(n => entryOf(Number(n)))
 
-/** A tracker, what it tells, and the pages that it is given one after the other. */
-function trackerOf () {
+/** A follower, what it tells, and the pages that it is given one after the other. */
+function followerOf () {
   const told: string[] = []
   const reads: Array<LogPosition & { give: (page: LogPage) => Promise<void>, fail: () => Promise<void> }> = []
   const settled = () => new Promise<void>(resolve => { setImmediate(resolve) })
-  const tracker = new Tracker('c:x', {
+  const follower = new LogFollower('c:x', {
     read: (_log, since) => new Promise((resolve, reject) => {
       reads.push({ ...since, give: page => { resolve(page); return settled() }, fail: () => { reject(new Error('away')); return settled() } })
     }),
-    tell: (_log, epoch, { offset }) => { told.push(`${epoch}${offset}`) },
-    lost: (_log, { epoch, offset }) => { told.push(`lost ${epoch}${offset}`) },
-    behind: () => { told.push('behind') }
+    appended: (_log, epoch, { offset }) => { told.push(`${epoch}${offset}`) },
+    gap: (_log, { epoch, offset }) => { told.push(`lost ${epoch}${offset}`) },
+    readFailed: () => { told.push('behind') }
   })
-  return { tracker, told, reads }
+  return { follower, told, reads }
 }
 
 const page = (from: number, to: number, more: Partial<LogPage> = {}): LogPage => ({ epoch: 'e', offset: to, entries: entries(from, to), recovered: true, ...more })
 
 t.test('what comes before it is known where a log stands is told, in order and once', async t => {
-  const { tracker, told } = trackerOf()
-  for (const offset of [4, 5, 6]) tracker.offer(live(offset))
-  await tracker.locate({ epoch: 'e', offset: 5 })
-  tracker.offer(live(6))
-  tracker.offer(live(7))
-  await tracker.locate({ epoch: 'e', offset: 7 })
+  const { follower, told } = followerOf()
+  for (const offset of [4, 5, 6]) follower.offer(live(offset))
+  await follower.locate({ epoch: 'e', offset: 5 })
+  follower.offer(live(6))
+  follower.offer(live(7))
+  await follower.locate({ epoch: 'e', offset: 7 })
   t.same(told, ['e4', 'e5', 'e6', 'e7'])
 })
 
 t.test('a log that nothing comes from begins where it stands', async t => {
-  const { tracker, told } = trackerOf()
-  tracker.offer(live(9, 'former'))
-  await tracker.locate({ epoch: 'e', offset: 5 })
-  t.same([tracker.epoch, tracker.offset, told], ['e', 5, []])
+  const { follower, told } = followerOf()
+  follower.offer(live(9, 'former'))
+  await follower.locate({ epoch: 'e', offset: 5 })
+  t.same([follower.epoch, follower.offset, told], ['e', 5, []])
 })
 
 t.test('what comes while a gap is filled waits, and may leave another gap', async t => {
-  const { tracker, told, reads } = trackerOf()
-  tracker.begin(live(1))
-  for (const offset of [1, 3, 4, 7]) tracker.offer(live(offset))
+  const { follower, told, reads } = followerOf()
+  follower.begin(live(1))
+  for (const offset of [1, 3, 4, 7]) follower.offer(live(offset))
   t.match(reads, [{ epoch: 'e', offset: 1 }])
-  await tracker.locate({ epoch: 'e', offset: 7 })
+  await follower.locate({ epoch: 'e', offset: 7 })
   await reads[0]!.give(page(2, 4))
   t.match(reads[1], { offset: 4 })
   await reads[1]!.give(page(5, 7))
-  tracker.offer(live(8))
+  follower.offer(live(8))
   t.same(told, ['e1', 'e2', 'e3', 'e4', 'e5', 'e6', 'e7', 'e8'])
 })
 
 t.test('a long gap is read page by page', async t => {
-  const { tracker, told, reads } = trackerOf()
-  tracker.begin(live(1))
-  tracker.offer(live(1000))
+  const { follower, told, reads } = followerOf()
+  follower.begin(live(1))
+  follower.offer(live(1000))
   await reads[0]!.give(page(1, 500))
   await reads[1]!.give(page(501, 1000))
   await reads[2]!.give(page(1001, 1000))
@@ -70,58 +70,58 @@ t.test('a long gap is read page by page', async t => {
 })
 
 t.test('what cannot be had is told as lost, before what comes next', async t => {
-  const { tracker, told, reads } = trackerOf()
-  tracker.begin(live(1))
-  tracker.offer(live(1))
-  tracker.offer(live(10))
+  const { follower, told, reads } = followerOf()
+  follower.begin(live(1))
+  follower.offer(live(1))
+  follower.offer(live(10))
   await reads[0]!.give(page(8, 10, { recovered: false }))
-  tracker.offer(live(1, 'f'))
+  follower.offer(live(1, 'f'))
   await reads[1]!.give(page(1, 0, { epoch: 'f', offset: 4, recovered: false }))
-  tracker.offer(live(5, 'f'))
-  tracker.offer(live(11, 'e'))
+  follower.offer(live(5, 'f'))
+  follower.offer(live(11, 'e'))
   await reads[2]!.give(page(6, 5, { epoch: 'f', offset: 5 }))
   t.same(told, ['e1', 'lost e7', 'e8', 'e9', 'e10', 'lost f4', 'f5'])
 })
 
 t.test('a gap that could not be read is read later', async t => {
-  const { tracker, told, reads } = trackerOf()
-  tracker.begin(live(1))
-  tracker.offer(live(3))
-  tracker.offer(live(5))
+  const { follower, told, reads } = followerOf()
+  follower.begin(live(1))
+  follower.offer(live(3))
+  follower.offer(live(5))
   await reads[0]!.fail()
   t.same(told, ['behind'])
-  const located = tracker.locate({ epoch: 'e', offset: 5 })
+  const located = follower.locate({ epoch: 'e', offset: 5 })
   await reads[1]!.give(page(1, 5))
   await located
   t.same(told, ['behind', 'e1', 'e2', 'e3', 'e4', 'e5'])
 })
 
 t.test('more than may wait is read instead', async t => {
-  const { tracker, told, reads } = trackerOf()
-  tracker.begin(live(1))
-  tracker.offer(live(2))
-  for (const n of numbers(6000, 3)) tracker.offer(live(Number(n)))
+  const { follower, told, reads } = followerOf()
+  follower.begin(live(1))
+  follower.offer(live(2))
+  for (const n of numbers(6000, 3)) follower.offer(live(Number(n)))
   await reads[0]!.give(page(1, 2))
   t.equal(reads[1]!.offset, 2)
   await reads[1]!.give(page(3, 400))
   t.same(told, numbers(400, 1).map(n => `e${n}`))
 })
 
-t.test('a tracker that has ended tells nothing, and gives back what it could not tell', async t => {
-  const { tracker, told, reads } = trackerOf()
-  tracker.begin(live(1))
-  tracker.offer(live(3))
-  t.same(tracker.end(), [])
+t.test('a follower that has ended tells nothing, and gives back what it could not tell', async t => {
+  const { follower, told, reads } = followerOf()
+  follower.begin(live(1))
+  follower.offer(live(3))
+  t.same(follower.end(), [])
   await reads[0]!.give(page(5, 504, { recovered: false }))
   t.same([told, reads.length], [[], 1])
-  const other = trackerOf()
-  other.tracker.offer(live(3))
-  t.same(other.tracker.end(), [live(3)])
+  const other = followerOf()
+  other.follower.offer(live(3))
+  t.same(other.follower.end(), [live(3)])
 })
 
 t.test('a batch that is failed sends nothing, and every call of it hears so', async t => {
   const sent: number[][] = []
-  const batch = new Batch<number, string>(2, async commands => {
+  const batch = new CommandBatch<number, string>(2, async commands => {
     sent.push([...commands])
     return commands.map(String)
   })
@@ -133,7 +133,7 @@ t.test('a batch that is failed sends nothing, and every call of it hears so', as
 
 t.test('texts are as they were when they are read', t => {
   for (const name of ['', 'a', '"\\', 'a\nb', '☃ 🚀', '\ud800', '\ud800a', '\udc00']) {
-    t.equal(nameOf(Buffer.from(keyOf(name)).toString()), name)
+    t.equal(decodeName(Buffer.from(encodeName(name)).toString()), name)
     const command = { log: 'x', from: name, data: '{"a":\n1}', metadata: '{\n}', origin: name }
     t.same(unpackEntry(1, 2, packEntry(command)), { offset: 1, at: 2, from: name, data: command.data, metadata: command.metadata, origin: name })
   }

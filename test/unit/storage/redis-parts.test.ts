@@ -1,25 +1,25 @@
 import t from 'tap'
-import { Feed, type FeedListener, type Touch } from '../../../src/storage/redis/feed.js'
-import { compose, packContent, readMetrics, unpackContent, type ChangeEntry, type Head } from '../../../src/storage/redis/records.js'
-import { Reports } from '../../../src/storage/redis/reports.js'
-import { Signs } from '../../../src/storage/redis/heartbeats.js'
+import { composeRecord, packContent, readMetrics, unpackContent, type ChangeEntry, type RecordHead } from '../../../src/storage/redis/agent-codec.js'
+import { ChangeSequencer, type SequencerListener } from '../../../src/storage/redis/change-stream.js'
+import type { Touch } from '../../../src/storage/redis/connections.js'
+import { HeartbeatBatcher, ReportQueue } from '../../../src/storage/redis/heartbeats.js'
 import type { AgentRecord, Change } from '../../../src/storage/agent-store.js'
 
 const content = { body: '{"a":"\\n"}', type: 'testing', capabilities: ['one'] }
-const head: Head = { registeredAt: 1, created: 1, incarnation: 1, revision: 1, state: 'starting' }
+const head: RecordHead = { registeredAt: 1, created: 1, incarnation: 1, revision: 1, state: 'starting' }
 
-/** A feed at number 1 of an epoch, with one agent, and what it tells. */
-function feedOf (more: Partial<FeedListener> = {}) {
-  const told = { changes: [] as Change[], touched: [] as AgentRecord[], lost: 0 }
-  const feed: Feed = new Feed('me', {
+/** A sequencer at number 1 of an epoch, with one agent, and what it tells. */
+function sequencerOf (more: Partial<SequencerListener> = {}) {
+  const told = { changes: [] as Change[], touched: [] as AgentRecord[], broken: 0 }
+  const sequencer: ChangeSequencer = new ChangeSequencer('me', {
     changed: changes => { told.changes.push(...changes) },
     touched: records => { told.touched.push(...records) },
-    lost: () => { told.lost++ },
+    broken: () => { told.broken++ },
     ...more
   })
-  const records = () => new Map([['one', compose('one', { content, head, seen: 10, metrics: null })]])
-  feed.load({ epoch: 'e', revision: 1, mark: 'm1', records: records() })
-  return { feed, told, records }
+  const records = () => new Map([['one', composeRecord('one', { content, head, seen: 10, metrics: null })]])
+  sequencer.load({ epoch: 'e', revision: 1, mark: 'm1', records: records() })
+  return { sequencer, told, records }
 }
 
 function entryOf (n: number, more: Partial<ChangeEntry> = {}): ChangeEntry {
@@ -29,92 +29,92 @@ function entryOf (n: number, more: Partial<ChangeEntry> = {}): ChangeEntry {
 const outcomeOf = (promise: Promise<unknown>) => promise.then(() => 'told', (error: Error) => error.message)
 
 t.test('entries are told in order, each once, from wherever they come', async t => {
-  const { feed, told } = feedOf()
-  feed.offer([entryOf(3)])
-  const waiting = outcomeOf(feed.reached('e', 3))
+  const { sequencer, told } = sequencerOf()
+  sequencer.offer([entryOf(3)])
+  const waiting = outcomeOf(sequencer.reached('e', 3))
   t.same(told.changes, [])
-  feed.offer([entryOf(2), entryOf(3)])
-  feed.offer([entryOf(2), entryOf(3)])
+  sequencer.offer([entryOf(2), entryOf(3)])
+  sequencer.offer([entryOf(2), entryOf(3)])
   t.same(told.changes.map(({ n }) => n), [2, 3])
   t.equal(await waiting, 'told')
-  t.equal(await outcomeOf(feed.reached('e', 2)), 'told')
-  t.equal(told.lost, 0)
+  t.equal(await outcomeOf(sequencer.reached('e', 2)), 'told')
+  t.equal(told.broken, 0)
 })
 
 t.test('an entry that follows something else, of another epoch or of an unknown agent does not continue', async t => {
   for (const entry of [entryOf(2, { after: 'x' }), entryOf(2, { epoch: 'f' }), entryOf(2, { id: 'two' })]) {
-    const { feed, told } = feedOf()
-    feed.offer([entry, entryOf(3)])
-    t.same([told.changes, told.lost, feed.n], [[], 1, 1])
-    feed.pause()
-    feed.offer([entry])
-    t.equal(told.lost, 1)
+    const { sequencer, told } = sequencerOf()
+    sequencer.offer([entry, entryOf(3)])
+    t.same([told.changes, told.broken, sequencer.n], [[], 1, 1])
+    sequencer.pause()
+    sequencer.offer([entry])
+    t.equal(told.broken, 1)
   }
 })
 
 t.test('who waits for another epoch hears when it was read, or that it is another again', async t => {
-  const { feed, told, records } = feedOf()
-  const waiting = [['f', 5], ['f', 7], ['g', 1]].map(([epoch, n]) => outcomeOf(feed.reached(epoch as string, n as number)))
-  t.equal(told.lost, 3)
-  feed.load({ epoch: 'f', revision: 5, mark: '', records: records() })
-  feed.resume()
-  t.same([await waiting[0], await waiting[2]], ['told', 'Redis has lost what was written'])
-  feed.offer([entryOf(6, { epoch: 'f', after: '' })])
-  feed.fail(new Error('away'))
+  const { sequencer, told, records } = sequencerOf()
+  const waiting = [['f', 5], ['f', 7], ['g', 1]].map(([epoch, n]) => outcomeOf(sequencer.reached(epoch as string, n as number)))
+  t.equal(told.broken, 3)
+  sequencer.load({ epoch: 'f', revision: 5, mark: '', records: records() })
+  sequencer.resume()
+  t.same([await waiting[0], await waiting[2]], ['told', 'Redis has lost writes'])
+  sequencer.offer([entryOf(6, { epoch: 'f', after: '' })])
+  sequencer.fail(new Error('away'))
   t.equal(await waiting[1], 'away')
 })
 
 t.test('signs of life of what is still to come wait for it', async t => {
-  const { feed, told, records } = feedOf()
+  const { sequencer, told, records } = sequencerOf()
   const touch: Touch = { id: 'one', seen: 30, n: 2, metrics: '25\n{"success_rate":1}' }
-  feed.touch([touch, { id: 'none', seen: 30, n: 1 }])
+  sequencer.touch([touch, { id: 'none', seen: 30, n: 1 }])
   t.same(told.touched, [])
-  feed.offer([entryOf(2)])
+  sequencer.offer([entryOf(2)])
   t.match(told.touched, [{ lastSeen: 30, revision: 2, metrics: { lastActive: 25 } }])
-  feed.pause()
-  feed.touch([{ ...touch, seen: 40 }])
-  feed.load({ epoch: 'e', revision: 2, mark: 'm2', records: records() })
-  feed.resume()
+  sequencer.pause()
+  sequencer.touch([{ ...touch, seen: 40 }])
+  sequencer.load({ epoch: 'e', revision: 2, mark: 'm2', records: records() })
+  sequencer.resume()
   t.match(told.touched[1], { lastSeen: 40 })
 })
 
 t.test('older signs of life and reports change nothing', async t => {
-  const { feed, told } = feedOf()
-  feed.touch([{ id: 'one', seen: 30, n: 1, metrics: '25\n{"success_rate":1}' }])
-  feed.touch([{ id: 'one', seen: 20, n: 1, metrics: '15\n{"success_rate":0}' }])
-  feed.touch([{ id: 'one', seen: 30, n: 1, metrics: '25\n{"success_rate":1}' }])
+  const { sequencer, told } = sequencerOf()
+  sequencer.touch([{ id: 'one', seen: 30, n: 1, metrics: '25\n{"success_rate":1}' }])
+  sequencer.touch([{ id: 'one', seen: 20, n: 1, metrics: '15\n{"success_rate":0}' }])
+  sequencer.touch([{ id: 'one', seen: 30, n: 1, metrics: '25\n{"success_rate":1}' }])
   t.equal(told.touched.length, 1)
-  t.match(feed.get('one'), { lastSeen: 30, metrics: { success_rate: 1 } })
+  t.match(sequencer.get('one'), { lastSeen: 30, metrics: { success_rate: 1 } })
 })
 
 t.test('what is heard of a former life of an agent is not its own', async t => {
-  const { feed, told } = feedOf()
-  feed.offer([
+  const { sequencer, told } = sequencerOf()
+  sequencer.offer([
     entryOf(2, { event: 'unregistered', head: undefined, formerly: packContent(content) }),
     entryOf(3, { event: 'registered', was: undefined, head: { ...head, created: 3, revision: 3 }, content: packContent(content), seen: 20 })
   ])
   const late: Touch = { id: 'one', seen: 19, n: 1, metrics: '19\n{"success_rate":1}' }
-  feed.touch([late])
-  t.match(feed.note(late), { lastSeen: 20, metrics: null })
+  sequencer.touch([late])
+  t.match(sequencer.note(late), { lastSeen: 20, metrics: null })
   t.same(told.touched, [])
 })
 
 t.test('a lease belongs to the process that renewed it last', async t => {
-  const { feed } = feedOf()
-  feed.note({ id: 'one', seen: 20, n: 1 })
-  feed.touch([{ id: 'one', seen: 15, n: 1 }])
-  t.same([...feed.mine], ['one'])
-  feed.touch([{ id: 'one', seen: 30, n: 1 }])
-  t.same([...feed.mine], [])
-  feed.offer([entryOf(2, { by: 'me', wasSeen: 30, seen: 40 })])
-  t.same([...feed.mine], ['one'])
-  feed.offer([entryOf(3, { event: 'state', wasSeen: 40, seen: 40 })])
-  t.same([...feed.mine], ['one'])
-  feed.offer([entryOf(4, { wasSeen: 40, seen: 50 })])
-  t.same([...feed.mine], [])
-  feed.note({ id: 'one', seen: 60, n: 4 })
-  feed.load({ epoch: 'e', revision: 5, mark: '', records: new Map() })
-  t.same([...feed.mine], [])
+  const { sequencer } = sequencerOf()
+  sequencer.note({ id: 'one', seen: 20, n: 1 })
+  sequencer.touch([{ id: 'one', seen: 15, n: 1 }])
+  t.same([...sequencer.ownLeases], ['one'])
+  sequencer.touch([{ id: 'one', seen: 30, n: 1 }])
+  t.same([...sequencer.ownLeases], [])
+  sequencer.offer([entryOf(2, { by: 'me', wasSeen: 30, seen: 40 })])
+  t.same([...sequencer.ownLeases], ['one'])
+  sequencer.offer([entryOf(3, { event: 'state', wasSeen: 40, seen: 40 })])
+  t.same([...sequencer.ownLeases], ['one'])
+  sequencer.offer([entryOf(4, { wasSeen: 40, seen: 50 })])
+  t.same([...sequencer.ownLeases], [])
+  sequencer.note({ id: 'one', seen: 60, n: 4 })
+  sequencer.load({ epoch: 'e', revision: 5, mark: '', records: new Map() })
+  t.same([...sequencer.ownLeases], [])
 })
 
 t.test('content and metrics are as they were when they are read', async t => {
@@ -129,7 +129,7 @@ const report = (id: string, incarnation?: number) => ({ id, update: { request: {
 t.test('reports of one tick go together, and who was overtaken computes again', async t => {
   const calls: string[][] = []
   const stored = `9\n${JSON.stringify({ success_rate: 1, avg_response_time: 1, total_requests: 10, reputation_score: 1, requests_processed: 10, average_response_time: 1, error_rate: 0 })}`
-  const reports = new Reports(() => null, async args => {
+  const reports = new ReportQueue(() => null, async args => {
     calls.push(args)
     return { now: 20, results: calls.length === 1 ? [stored, 5] : [6] }
   })
@@ -140,24 +140,24 @@ t.test('reports of one tick go together, and who was overtaken computes again', 
 
 t.test('a report of what has gone since, and of what cannot be reached, ends', async t => {
   const answers = [[''], [-1]]
-  const reports = new Reports(() => readMetrics('9\n{}'), async () => {
+  const reports = new ReportQueue(() => readMetrics('9\n{}'), async () => {
     const results = answers.shift()
     if (!results) throw new Error('away')
     return { now: 20, results }
   })
-  t.same(await reports.add(report('one')), { n: -1 })
+  t.same(await reports.add(report('one')), { ok: false, n: -1 })
   t.equal(await outcomeOf(reports.add(report('one'))), 'away')
 })
 
 t.test('signs of one tick go together, at most a thousand in a call', async t => {
   const sizes: number[] = []
-  const signs = new Signs(async signs => {
-    sizes.push(signs.length)
-    return signs.map((_, index) => ({ n: index, seen: 1 }))
+  const batcher = new HeartbeatBatcher(async heartbeats => {
+    sizes.push(heartbeats.length)
+    return heartbeats.map(({ id }, index) => ({ id, n: index, seen: 1 }))
   })
-  const renewed = await Promise.all(Array.from({ length: 1500 }, (_, index) => signs.add({ id: `agent-${index}` })))
+  const renewed = await Promise.all(Array.from({ length: 1500 }, (_, index) => batcher.add({ id: `agent-${index}` })))
   t.same(sizes, [1000, 500])
   t.equal(renewed[1499]!.n, 499)
-  const failing = new Signs(async () => { throw new Error('away') })
+  const failing = new HeartbeatBatcher(async () => { throw new Error('away') })
   t.equal(await outcomeOf(failing.add({ id: 'one' })), 'away')
 })

@@ -1,50 +1,69 @@
-/** Version of the keys and of what is in them. A process refuses to open what a higher one has written. */
-export const schemaVersion = 1
+-- The shared part of all scripts on agents. KEYS[1] is the hash `meta`; all other keys have its prefix and hash tag.
+--
+-- meta        epoch, revision, schema, mark of the last change, shift, state of the sweep
+-- agents      id -> content, which scripts do not parse
+-- heads       id -> JSON of the members that changes determine
+-- seen        id -> time of the last heartbeat
+-- reports     id -> time and values of the last report
+-- deadlines   id -> end of the lease
+-- leaving     the same for agents that announced their absence, which self-preservation does not count
+-- held        id -> start of the hold
+-- graves      id -> end of the retention of a dead agent
+-- keys        digest of a key -> number of its agents
+-- ended       how many leases ended at which time
+-- changes     the stream of changes
+--
+-- The scores of `deadlines`, `leaving` and `held` are less the `shift` in `meta`, so that one write extends all of them.
+-- They have fractions of milliseconds, so that leases end in the order of their renewals.
+--
+-- A Redis that knows less than the caller has lost writes: then a new epoch begins before anything else. Each change
+-- carries a mark and the mark of its predecessor, so that a number that was lost and assigned again is recognized.
+--
+-- ARGV[1]   epoch that the caller knows
+-- ARGV[2]   number of the newest change that the caller knows
+-- ARGV[3]   name of a new epoch, if one begins
+-- ARGV[4]   latest time at which the script may begin, or ''
+-- ARGV[5]   time that replaces the time of Redis, or '' (for tests)
+-- ARGV[6]   length of a lease (ms)
+-- ARGV[7]   length of the retention (ms)
+-- ARGV[8]   '1' when self-preservation is enabled
+-- ARGV[9]   number of changes to keep in the stream
+-- ARGV[10]  gap between two calls of pulse that counts as a standstill (ms)
+-- ARGV[11]  id of the calling process
+-- ARGV[12]  mark of the newest change that the caller knows
+-- The arguments of a script begin at ARGV[13].
+--
+-- Every script returns { epoch, revision, time of Redis, now, changes, status, result }.
 
-/**
- * What every script on agents begins with. KEYS[1] is the hash of facts; all other keys have its prefix and hash tag.
- *
- * - `agents` id → content, which is never looked into here; `heads` id → JSON of what changes decide
- * - `seen` id → last sign of life; `reports` id → when and what was reported
- * - `deadlines`, `leaving` id → end of the lease; agents that said they would go have a queue of their own, so that
- *   those that fall silent can be counted. `held` id → since when; `graves` id → end of the retention
- * - `keys` digest of a key → number of its agents; `ended` when how many leases ended; `changes` the stream
- *
- * Scores of `deadlines`, `leaving` and `held` are less the `shift` of the facts: giving all of them time is one write.
- * They have fractions of milliseconds, so that who came first ends first.
- *
- * A Redis that knows less than the caller has lost writes: a new epoch begins here, once, before anything else. Each
- * change has a mark and names that of the one before, so that numbers which were lost and given again are told apart.
- */
-export const prelude = `
+local schemaVersion = 1
 local meta = KEYS[1]
 local base = string.sub(meta, 1, -5)
 local agents, heads, seen, reports = base .. 'agents', base .. 'heads', base .. 'seen', base .. 'reports'
-local deadlines, leaving, held, graves = base .. 'deadlines', base .. 'leaving', base .. 'held', base .. 'graves'
+local deadlines, leaving, held, tombstones = base .. 'deadlines', base .. 'leaving', base .. 'held', base .. 'graves'
 local keys, ended, changes = base .. 'keys', base .. 'ended', base .. 'changes'
 local leaseMs, retentionMs, preserves = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
 local streamLength, standstillMs, process, knownLast = ARGV[9], tonumber(ARGV[10]), ARGV[11], ARGV[12]
 
 local time = redis.call('TIME')
 local real = time[1] * 1000 + time[2] / 1000
-if ARGV[4] ~= '' and real > tonumber(ARGV[4]) then return redis.error_reply('LATE the caller has given this up') end
+if ARGV[4] ~= '' and real > tonumber(ARGV[4]) then return redis.error_reply('LATE the caller has timed out') end
 local exact = ARGV[5] == '' and real or tonumber(ARGV[5])
 local now = math.floor(exact)
 
 local facts = redis.call('HMGET', meta, 'epoch', 'revision', 'shift', 'schema', 'last')
 local epoch, revision, shift, last = facts[1], tonumber(facts[2] or 0), tonumber(facts[3] or 0), facts[5] or ''
-if tonumber(facts[4] or 0) > ${schemaVersion} then return redis.error_reply('SCHEMA ' .. facts[4]) end
-local function begin ()
+if tonumber(facts[4] or 0) > schemaVersion then return redis.error_reply('SCHEMA ' .. facts[4]) end
+local function beginEpoch ()
   local newest = redis.call('XREVRANGE', changes, '+', '-', 'COUNT', 1)[1]
   epoch, last = ARGV[3], ''
   revision = math.max(revision, tonumber(ARGV[2]), newest and tonumber(string.match(newest[1], '%d+')) or 0)
-  redis.call('HSET', meta, 'epoch', epoch, 'revision', revision, 'last', last, 'schema', ${schemaVersion})
+  redis.call('HSET', meta, 'epoch', epoch, 'revision', revision, 'last', last, 'schema', schemaVersion)
 end
-if not epoch or (epoch == ARGV[1] and revision < tonumber(ARGV[2])) then begin() end
+if not epoch or (epoch == ARGV[1] and revision < tonumber(ARGV[2])) then beginEpoch() end
 
-local told = {}
+local published = {}
 local function reply (status, extra)
-  return { epoch, revision, string.format('%.3f', real), now, told, status, extra or false }
+  return { epoch, revision, string.format('%.3f', real), now, published, status, extra or false }
 end
 
 local function find (id)
@@ -69,23 +88,26 @@ local function countKey (key, by)
   if key and redis.call('HINCRBY', keys, key, by) <= 0 then redis.call('HDEL', keys, key) end
 end
 
--- A new lease for an agent of which there was a sign of life, and which will be in this state.
+-- Renews the lease of an agent that will be in this state.
 local function renew (id, was, state)
   local queue = queueOf(state)
   redis.call('ZADD', queue, exact + leaseMs - shift, id)
   if not was then return end
   if was.held then forget(id) end
-  if was.state == 'dead' then redis.call('ZREM', graves, id) end
+  if was.state == 'dead' then redis.call('ZREM', tombstones, id) end
   if queueOf(was.state) ~= queue then redis.call('ZREM', queueOf(was.state), id) end
 end
 
--- Takes the next number and tells of it. Both contents are nil where the content stays.
-local function tell (event, id, reason, was, head, at, content, formerly)
+-- Publishes the change with the current revision. `content` and `formerly` are nil when the content is unchanged.
+local function publish (event, id, reason, was, head, at, content, formerly)
   local number = string.format('%.0f', revision)
   local wasSeen = tonumber(redis.call('HGET', seen, id) or nil)
   local metrics = redis.call('HGET', reports, id)
   local mark = string.format('%.3f', real) .. process
-  local change = cjson.encode({ epoch = epoch, mark = mark, after = last, by = process, event = event, id = id, reason = reason, was = was, wasSeen = wasSeen, head = head, seen = at or wasSeen })
+  local change = cjson.encode({
+    epoch = epoch, mark = mark, after = last, by = process, event = event, id = id, reason = reason,
+    was = was, wasSeen = wasSeen, head = head, seen = at or wasSeen
+  })
   local fields = { 'change', change }
   for name, text in pairs({ content = content, formerly = formerly, metrics = metrics or nil }) do
     fields[#fields + 1] = name
@@ -94,10 +116,10 @@ local function tell (event, id, reason, was, head, at, content, formerly)
   last = mark
   redis.call('HSET', meta, 'revision', number, 'last', last)
   redis.call('XADD', changes, 'MAXLEN', '~', streamLength, number .. '-0', unpack(fields))
-  told[#told + 1] = { number, change, metrics or false, event == 'unregistered' and formerly or false }
+  published[#published + 1] = { number, change, metrics or false, event == 'unregistered' and formerly or false }
 end
 
--- The head of a record with these members changed; false removes one.
+-- Changes members of a head and publishes the change; false removes a member. Returns the new head.
 local function change (event, id, reason, was, to, at, content, formerly)
   local head = {}
   for name, value in pairs(was or {}) do head[name] = value end
@@ -106,7 +128,7 @@ local function change (event, id, reason, was, to, at, content, formerly)
   head.revision = revision
   head.created = head.created or revision
   redis.call('HSET', heads, id, cjson.encode(head))
-  tell(event, id, reason, was, head, at, content, formerly)
+  publish(event, id, reason, was, head, at, content, formerly)
   if at then redis.call('HSET', seen, id, string.format('%.0f', at)) end
   return head
 end
@@ -114,14 +136,14 @@ end
 local function remove (id, was, reason)
   local content = redis.call('HGET', agents, id)
   revision = revision + 1
-  tell('unregistered', id, reason, was, nil, nil, nil, content)
+  publish('unregistered', id, reason, was, nil, nil, nil, content)
   for _, key in ipairs({ agents, heads, seen, reports }) do redis.call('HDEL', key, id) end
-  for _, key in ipairs({ deadlines, leaving, graves }) do redis.call('ZREM', key, id) end
+  for _, key in ipairs({ deadlines, leaving, tombstones }) do redis.call('ZREM', key, id) end
   if was.held then forget(id) end
   countKey(was.ownerKey, -1)
 end
 
-local function sign (id, incarnation)
+local function heartbeat (id, incarnation)
   local was = find(id)
   if not was then return -1 end
   if isStale(was, incarnation) then return -2 end
@@ -135,8 +157,8 @@ local function sign (id, incarnation)
   return change('alive', id, reason, was, { state = state, held = false }, now).revision
 end
 
--- Redis stood still, or nobody looked after it: every lease gets that time, whoever notices first.
-local function standUp ()
+-- When Redis or all processes stood still, extends every lease by that time, once for all processes.
+local function compensateStandstill ()
   local stamp = tonumber(redis.call('HGET', meta, 'stamp') or real)
   local gap = math.ceil(real - stamp)
   if gap > standstillMs then
@@ -147,4 +169,3 @@ local function standUp ()
   end
   redis.call('HSET', meta, 'stamp', string.format('%.3f', math.max(real, stamp)))
 end
-`
