@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { BoundedLabels } from '../src/lib/bounded-labels.js'
 import { implementation, protocol } from '../src/protocol/identity.js'
 import type { Core } from '../src/core.js'
-import type { Answers } from '../src/dashboard/answers.js'
+import type { RequestMonitor } from '../src/dashboard/request-stats.js'
 import { ResponseTimes } from '../src/dashboard/response-times.js'
 import { counter, gauge } from '../src/http/series.js'
 import { countSockets } from '../src/http/socket-metrics.js'
@@ -23,16 +23,16 @@ export interface Metrics {
 export interface MetricsSources { core: Core, sockets: Sockets }
 
 /** Tells of every answered request of `scope` by its route, never by its path: paths are anybody's choice. */
-export function reportAnswers (scope: FastifyInstance, answers: Answers): void {
+export function reportAnswers (scope: FastifyInstance, requests: RequestMonitor): void {
   scope.addHook('onResponse', function reportAnswer ({ method, routeOptions: { url }, ip, id }: FastifyRequest, reply: FastifyReply, done) {
-    answers.record({ method, endpoint: url, statusCode: reply.statusCode, elapsedMs: reply.elapsedTime, address: ip, requestId: id })
+    requests.record({ method, endpoint: url, statusCode: reply.statusCode, elapsedMs: reply.elapsedTime, address: ip, requestId: id })
     done()
   })
 }
 
-function countRequests (answers: Answers, register: prom.Registry): void {
+function countRequests (requests: RequestMonitor, register: prom.Registry): void {
   const times = new ResponseTimes(durationBuckets)
-  answers.onAnswer(answer => { times.record(answer) })
+  requests.events.on('request', request => { times.record(request) })
   counter(register, 'arcp_requests_total', 'Requests answered', ['method', 'endpoint', 'status_code'], set => {
     for (const { labels, count } of times.series()) set(count, labels)
   })
@@ -88,7 +88,7 @@ function countRegistry (core: Core, register: prom.Registry): void {
     set(counters.refused, { status: 'refused' })
   })
   counter(register, 'arcp_auth_attempts_total', 'Logins and uses of agent keys', ['status', 'auth_type'], set => {
-    for (const [type, { success, failure }] of Object.entries(core.dashboard.audit.tally)) {
+    for (const [type, { success, failure }] of Object.entries(core.dashboard.audit.attempts)) {
       set(success, { status: 'success', auth_type: type })
       set(failure, { status: 'failed', auth_type: type })
     }
@@ -137,7 +137,7 @@ function watchEventLoop (scope: FastifyInstance, register: prom.Registry): void 
 /** Prometheus series of one registry, in a register of its own, with label sets that are bounded. */
 export function createMetrics (scope: FastifyInstance, sources: MetricsSources): Metrics {
   const register = new prom.Registry()
-  countRequests(sources.core.dashboard.answers, register)
+  countRequests(sources.core.dashboard.requests, register)
   countRegistry(sources.core, register)
   countSockets(sources.sockets.services, register)
   describeService(sources.core, register)

@@ -2,7 +2,9 @@ import { Admission } from '../src/limits/admission.js'
 import { isImpostor } from '../src/auth/rights.js'
 import type { Principal } from '../src/protocol/principal.js'
 import type { Core } from '../src/core.js'
-import type { DataFrameType } from '../src/dashboard/frame.js'
+import type { DataFrameType } from '../src/dashboard/frames.js'
+import { FrameProducer } from '../src/dashboard/producer.js'
+import { monotonicClock } from '../src/lib/clock.js'
 import { Subscribers } from '../src/registry/feed/subscribers.js'
 import { Feed } from '../src/registry/feed/change-log.js'
 import { LongRequests } from '../src/limits/long-requests.js'
@@ -132,6 +134,15 @@ export function createSockets (core: Core): Sockets {
   const tiers = createTiers(core, services)
   const { hub, lists, liveness, subscribers, longRequests } = services
   const ticker = new Ticker(services, Object.values(tiers))
+  const { dashboard } = core
+  const producer = new FrameProducer({
+    now: monotonicClock(),
+    intervalMs: core.options.dashboardWs.intervalMs,
+    frames: dashboard.frames,
+    logs: dashboard.logs,
+    watchers: () => hub.countOf('dashboard'),
+    broadcast: (type, text) => broadcast(hub, type, text)
+  })
   hub.use(services)
   const isLimited = Object.values(tiers).some(({ options }) => options.maxFleetConnections !== undefined)
 
@@ -183,14 +194,15 @@ export function createSockets (core: Core): Sockets {
       liveness.start(services)
       ticker.start()
       if (isLimited) services.slots.fleet.start()
-      core.dashboard.start(() => hub.countOf('dashboard'), (type, text) => broadcast(hub, type, text))
+      producer.start()
+      core.dashboard.logs.add({ level: 'INFO', message: 'Monitoring started', source: 'system' })
     },
     async stop () {
       const { drainMs } = core.options.sockets
       await Promise.all([hub.drain(drainMs), longRequests.drain(drainMs)])
       services.slots.fleet.stop()
       services.throttle.stop()
-      core.dashboard.stop()
+      producer.stop()
       ticker.stop()
       liveness.stop()
       lists.stop()

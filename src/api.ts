@@ -3,8 +3,8 @@ import type { WantedState } from './protocol/schemas/common.js'
 import type { Static } from '@sinclair/typebox'
 import { problem } from './errors.js'
 import type { Core } from './core.js'
-import type { Answer } from './dashboard/answers.js'
-import { logSink, type LogSink } from './dashboard/log-sink.js'
+import type { CompletedRequest } from './dashboard/request-stats.js'
+import { createLogSink, type LogSink } from './dashboard/logs.js'
 import type { HostChannels, HostDirect } from './messaging/host-api.js'
 import type { SearchRequest, SearchResult } from './protocol/schemas/search.js'
 import type { RegistryEmitter } from './registry/registry.js'
@@ -40,7 +40,7 @@ export interface AgentRegistry extends HostChannels, HostDirect {
   /** Warnings and errors that pino writes go into the log of the dashboards: for the `stream` of a logger. */
   readonly logSink: LogSink
   /** Counts a request that no route of the registry has answered, such as a 404 of the host, as `unmatched`. */
-  countUnmatched (answer: Omit<Answer, 'endpoint'>): void
+  countUnmatched (request: Omit<CompletedRequest, 'endpoint'>): void
   /** Ends self-preservation: leases that are held go now, at the bounded rate. */
   releaseHeld (): Promise<void>
 }
@@ -72,8 +72,8 @@ export function createApi ({ registry, enrollment, search, dashboard, messaging,
       if (!options.search.enabled) throw problem('not-found', 'Search is off')
       return search.search({ top_k: options.search.topK, min_similarity: options.search.minSimilarity, weighted: false, ...request })
     },
-    logSink: logSink(dashboard.logs),
-    countUnmatched: answer => dashboard.answers.record({ ...answer, endpoint: undefined }),
+    logSink: createLogSink(dashboard.logs),
+    countUnmatched: request => dashboard.requests.record({ ...request, endpoint: undefined }),
     releaseHeld: () => registry.releaseHeld()
   }
 }

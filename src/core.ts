@@ -10,7 +10,8 @@ import { Tickets } from './auth/tickets.js'
 import { Tokens, type Signer } from './auth/tokens.js'
 import { monotonicClock } from './lib/clock.js'
 import { Dashboard } from './dashboard/dashboard.js'
-import type { Foundation, Log } from './foundation.js'
+import type { Log } from './dashboard/audit.js'
+import type { Foundation } from './foundation.js'
 import { Idempotency } from './http/idempotency.js'
 import { Enrollment } from './registry/enrollment.js'
 import { Messaging } from './messaging/messaging.js'
@@ -56,6 +57,9 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
   const sessions = new Sessions({ state, timeoutMs: admin.sessionTimeoutMs, maxSessions: admin.maxSessions, now })
   const revocations = new Revocations({ state, maxTokenLifeMs: Math.max(jwt.expiresInMs, admin.sessionTimeoutMs, tempTokenLifeMs), now })
   const dashboard = new Dashboard({ options, registry, storageKind: storage.kind, now: monotonicClock(), log })
+  registry.on('change', change => dashboard.agentChanged(change))
+  registry.on('availability', fault => dashboard.storeAvailability(fault))
+  registry.on('reload', differences => dashboard.storeReloaded(differences.length))
   const onError = (error: unknown) => log.error({ err: error }, 'search')
   const attempts = new Attempts({ ...options.attempts, state: storage.kv, now, onLockout: (target, retryAfterMs) => dashboard.lockedOut(target, retryAfterMs) })
   const authority = new Authority({
@@ -73,7 +77,7 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
     currentIncarnation: id => registry.replica.get(id)?.record.incarnation
   })
   const enrollment = new Enrollment({ registry, tokens, keys, oneTimeTokens: new OneTimeTokens({ state: storage.kv, now }), revocations })
-  enrollment.on('replaced', instance => dashboard.replaced(instance))
+  enrollment.on('replaced', instance => dashboard.agentReplaced(instance))
   const search = new Search({
     replica: registry.replica,
     onDifference: listener => registry.on('difference', listener),

@@ -1,16 +1,10 @@
 import { KeptSecrets, KeyRing } from './auth/keys.js'
+import type { Log } from './dashboard/audit.js'
 import { KeyValueReplica } from './storage/kv-replica.js'
 import type { ResolvedOptions } from './options.js'
 import { Registry } from './registry/registry.js'
 import { hideableFields } from './protocol/schemas/agent.js'
 import { createStorage, type Storage } from './storage/storage.js'
-
-/** The part of a logger that is used here. */
-export interface Log {
-  info (details: object, message: string): void
-  warn (details: object, message: string): void
-  error (details: object, message: string): void
-}
 
 /** What everything else stands on: the opened storage, and what has to be read from it first. */
 export interface Foundation {

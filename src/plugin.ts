@@ -75,7 +75,7 @@ async function prepare (scope: FastifyInstance, core: Core, hasPrefix: boolean) 
   scope.setErrorHandler(handlers.errorHandler)
   // Without a prefix of ours what is not found is the host's to answer.
   if (hasPrefix) scope.setNotFoundHandler(handlers.notFoundHandler)
-  reportAnswers(scope, core.dashboard.answers)
+  reportAnswers(scope, core.dashboard.requests)
   scope.addHook('onRequest', function nameRequest (request, reply, done) {
     reply.header('x-request-id', request.id)
     done()

@@ -1,150 +1,147 @@
 import { randomUUID } from 'node:crypto'
 import type { Clock } from '../lib/clock.js'
 import { isObject } from '../lib/json.js'
-import { resolveAlertRules, severities, type AlertRule, type AlertSeverity } from './alert-rules.js'
-import type { Comparison } from '../protocol/schemas/dashboard.js'
-import type { AlertSnapshot } from './alert-snapshot.js'
-import { envelopeBytes, isoTime, maxFrameBytes, round } from './frame.js'
-import { isIsoDate } from './logs.js'
-import { Recent } from './recent.js'
-import { cleanMembers, redact, type Scalar } from './redact.js'
+import type { AlertComparison } from '../protocol/schemas/dashboard.js'
+import { resolveAlertRules, severities, type AlertRule, type AlertSeverity, type AlertSnapshot } from './alert-rules.js'
+import { envelopeBytes, isoTime, maxFrameBytes, round } from './frames.js'
+import { cleanMembers, isIsoDate, redact, RingBuffer, type Scalar } from './logs.js'
 
-/** An alert, live or stored. */
 export interface Alert {
   readonly id: string
   readonly title: string
   readonly message: string
   readonly severity: AlertSeverity
   readonly type: string
-  /** RFC 3339, UTC, milliseconds. */
+  /** RFC 3339, UTC, with milliseconds. */
   readonly timestamp: string
   readonly details: Readonly<Record<string, Scalar>>
 }
 
-interface RuleState { since: number | null, raisedAt: number }
+/** Times in epoch milliseconds: since when the condition has held, and when the rule last raised an alert. */
+interface RuleState { readonly rule: AlertRule, since: number | null, raisedAt: number }
 
 const maxTitleLength = 200
 const maxMessageLength = 1_000
 const maxTypeLength = 64
-/** Alerts of one `dashboard_alert` frame. */
+/** Maximum number of alerts in one `dashboard_alert` frame. */
 const maxPerFrame = 50
 
-const comparisons: Record<Comparison, (value: number | string, threshold: number | string) => boolean> = {
+const comparisons: Record<AlertComparison, (value: number | string, threshold: number | string) => boolean> = {
   '>': (value, threshold) => value > threshold,
   '>=': (value, threshold) => value >= threshold,
   '<': (value, threshold) => value < threshold,
   '<=': (value, threshold) => value <= threshold,
   '=': (value, threshold) => value === threshold
 }
-const otherSeverities = new Map<string, AlertSeverity>([['error', 'critical'], ['danger', 'critical'], ['warn', 'warning']])
+/** Other names that dashboards use for severities. */
+const severityAliases = new Map<string, AlertSeverity>([['error', 'critical'], ['danger', 'critical'], ['warn', 'warning']])
 
 function severityOf (value: unknown): AlertSeverity {
   const name = typeof value === 'string' ? value.trim().toLowerCase() : ''
-  return otherSeverities.get(name) ?? severities.find(severity => severity === name) ?? 'info'
+  return severityAliases.get(name) ?? severities.find(severity => severity === name) ?? 'info'
 }
 
 /** `agent_connectivity` → "Agent connectivity". */
 function titleOf (type: string): string {
   const words = type.replaceAll('_', ' ').trim()
-  return words === '' ? 'Alert' : `${words[0]!.toUpperCase()}${words.slice(1)}`
+  return words === '' ? 'Alert' : words.charAt(0).toUpperCase() + words.slice(1)
 }
 
 function textOf (value: unknown, length: number): string {
   return typeof value === 'string' ? redact(value.trim(), length) : ''
 }
 
-/** What a `dashboard_alert` frame carries. */
-function givenIn (data: unknown): unknown[] {
+/** The alerts in the data of a `dashboard_alert` frame. */
+function alertsIn (data: unknown): unknown[] {
   return isObject(data) && Array.isArray(data.alerts) ? data.alerts.slice(0, maxPerFrame) : [data]
 }
 
 const isText = (value: unknown) => typeof value === 'string' && value.trim() !== ''
 
-/** Whether the data of a `dashboard_alert` frame holds anything that can be stored: something with a message or a title. */
+/** Whether the data of a `dashboard_alert` frame contains an alert with a message or a title. */
 export function hasAlert (data: unknown): boolean {
-  return givenIn(data).some(given => isObject(given) && (isText(given.message) || isText(given.title)))
+  return alertsIn(data).some(given => isObject(given) && (isText(given.message) || isText(given.title)))
 }
 
 function applies ({ metric, comparison, threshold }: AlertRule, { values }: AlertSnapshot): boolean {
   const value = values[metric]
-  return typeof value === typeof threshold && comparisons[comparison](value!, threshold)
+  return value !== undefined && typeof value === typeof threshold && comparisons[comparison](value, threshold)
 }
 
-/** `{name}` is what `members` holds under that name. */
+/** Replaces `{name}` by the member of that name. */
 function fill (template: string, members: Readonly<Record<string, Scalar>>): string {
   return template.replace(/\{(\w+)\}/g, (whole, name: string) => Object.hasOwn(members, name) ? String(members[name]) : whole)
 }
 
 function detailsOf ({ type, metric, threshold }: AlertRule, { values, details }: AlertSnapshot): Record<string, Scalar> {
-  const known = Object.hasOwn(details, type) ? details[type]! : { metric, value: values[metric]! }
+  const known = (Object.hasOwn(details, type) && details[type]) || { metric, value: values[metric] ?? null }
   return typeof threshold === 'number' ? { ...known, threshold } : { ...known }
 }
 
-function messageOf (rule: AlertRule, value: number | string, details: Record<string, Scalar>): string {
+function messageOf (rule: AlertRule, value: number | string | undefined, details: Record<string, Scalar>): string {
   const members = { ...details, threshold: rule.threshold }
-  if (typeof value === 'string') return fill(rule.message, { ...members, value })
+  if (typeof value !== 'number') return fill(rule.message, { ...members, value: value ?? null })
   return fill(rule.message, { ...members, value: round(value, 3), percent: round(100 * value, 1) })
 }
 
-/** Two alerts that say the same. */
-const sameness = ({ type, message }: Alert) => `${type}\n${message}`
+/** Equal for duplicate alerts. */
+const duplicateKey = ({ type, message }: Alert) => `${type}\n${message}`
 
-/** Rules by their type, the most severe first. */
-function groupsOf (rules: readonly AlertRule[]): AlertRule[][] {
-  const groups = new Map<string, AlertRule[]>()
+/** The states of rules grouped by type, the most severe first. */
+function groupByType (rules: readonly AlertRule[]): RuleState[][] {
+  const groups = new Map<string, RuleState[]>()
   const sorted = [...rules].sort((a, b) => severities.indexOf(a.severity) - severities.indexOf(b.severity))
-  for (const rule of sorted) groups.set(rule.type, [...groups.get(rule.type) ?? [], rule])
+  for (const rule of sorted) groups.set(rule.type, [...groups.get(rule.type) ?? [], { rule, since: null, raisedAt: -Infinity }])
   return [...groups.values()]
 }
 
-/** Raises alerts by rules, and keeps them, newest first, with those that dashboards have raised. */
+/** Raises alerts by rules and stores them, newest first, together with the alerts that dashboards send. */
 export class Alerts {
   readonly #now: Clock
-  readonly #groups: AlertRule[][]
-  readonly #states = new Map<AlertRule, RuleState>()
-  readonly #stored: Recent<Alert>
-  /** How many stored alerts say the same. */
-  readonly #known = new Map<string, number>()
+  readonly #groups: RuleState[][]
+  readonly #stored: RingBuffer<Alert>
+  /** Number of stored alerts by `duplicateKey`. */
+  readonly #counts = new Map<string, number>()
 
-  /** @param capacity alerts that are kept */
+  /** @param capacity number of alerts that are kept */
   constructor ({ now, rules = resolveAlertRules(), capacity = 10_000 }: { now: Clock, rules?: readonly AlertRule[], capacity?: number }) {
     this.#now = now
-    this.#groups = groupsOf(rules)
-    this.#stored = new Recent(capacity)
-    for (const rule of rules) this.#states.set(rule, { since: null, raisedAt: -Infinity })
+    this.#groups = groupByType(rules)
+    this.#stored = new RingBuffer(capacity)
   }
 
   get size () { return this.#stored.size }
 
   /**
-   * Looks at every rule and stores what is newly raised: of each type the most severe that applies, unless its cooldown
-   * lasts; the cooldown outlives the cause, so that a value that swings around a threshold is one alert.
+   * Evaluates all rules and stores the alerts raised: of each type, the most severe rule that applies, unless it is in
+   * its cooldown. The cooldown continues when the condition ends, so that a value oscillating around a threshold raises
+   * one alert.
    */
   evaluate (snapshot: AlertSnapshot): Alert[] {
     const now = this.#now()
     const raised: Alert[] = []
     for (const group of this.#groups) {
-      const held = group.filter(rule => this.#holds(rule, snapshot, now))
-      if (held[0] && this.#isDue(held[0], now)) raised.push(this.#raise(held[0], snapshot, now))
+      const [state] = group.filter(state => this.#holds(state, snapshot, now))
+      if (state && now - state.raisedAt >= state.rule.cooldownMs) raised.push(this.#raise(state, snapshot, now))
     }
     return raised
   }
 
   /**
-   * Stores what a `dashboard_alert` frame carries, unless one that says the same (type and message) is stored.
+   * Stores the alerts of a `dashboard_alert` frame, except those whose type and message equal a stored one.
    * @param data an alert with a message or a title, or `{alerts: […]}`
-   * @returns what was stored
+   * @returns the alerts stored
    */
   add (data: unknown): Alert[] {
-    return givenIn(data).flatMap(each => {
+    return alertsIn(data).flatMap(each => {
       const alert = this.#normalize(each)
-      if (!alert || this.#known.has(sameness(alert))) return []
+      if (!alert || this.#counts.has(duplicateKey(alert))) return []
       this.#store(alert)
       return [alert]
     })
   }
 
-  /** Newest first, fewer than `max` when they would not fit into a frame. */
+  /** The newest `max` alerts, or fewer if they would exceed the size of a frame. */
   newest (max = 200): Alert[] {
     return this.#stored.newest(max, maxFrameBytes - envelopeBytes)
   }
@@ -156,25 +153,20 @@ export class Alerts {
 
   clear (): void {
     this.#stored.clear()
-    this.#known.clear()
+    this.#counts.clear()
   }
 
-  /** Whether a rule applies, and has for as long as it asks for. */
-  #holds (rule: AlertRule, snapshot: AlertSnapshot, now: number): boolean {
-    const state = this.#states.get(rule)!
-    state.since = applies(rule, snapshot) ? state.since ?? now : null
-    return state.since !== null && now - state.since >= rule.forMs
+  /** Whether the condition of a rule holds, and has held for `forMs`. */
+  #holds (state: RuleState, snapshot: AlertSnapshot, now: number): boolean {
+    state.since = applies(state.rule, snapshot) ? state.since ?? now : null
+    return state.since !== null && now - state.since >= state.rule.forMs
   }
 
-  #isDue (rule: AlertRule, now: number): boolean {
-    return now - this.#states.get(rule)!.raisedAt >= rule.cooldownMs
-  }
-
-  #raise (rule: AlertRule, snapshot: AlertSnapshot, now: number): Alert {
-    this.#states.get(rule)!.raisedAt = now
-    const { type, severity, title = titleOf(type), metric } = rule
-    const details = detailsOf(rule, snapshot)
-    const message = textOf(messageOf(rule, snapshot.values[metric]!, details), maxMessageLength)
+  #raise (state: RuleState, snapshot: AlertSnapshot, now: number): Alert {
+    state.raisedAt = now
+    const { type, severity, title = titleOf(type), metric } = state.rule
+    const details = detailsOf(state.rule, snapshot)
+    const message = textOf(messageOf(state.rule, snapshot.values[metric], details), maxMessageLength)
     const alert = { id: randomUUID(), title, message, severity, type, timestamp: isoTime(now), details }
     this.#store(alert)
     return alert
@@ -198,15 +190,15 @@ export class Alerts {
   }
 
   #store (alert: Alert) {
-    const gone = this.#stored.add(alert)
+    const removed = this.#stored.add(alert)
     this.#count(alert, 1)
-    if (gone) this.#count(gone, -1)
+    if (removed) this.#count(removed, -1)
   }
 
   #count (alert: Alert, by: 1 | -1) {
-    const key = sameness(alert)
-    const count = (this.#known.get(key) ?? 0) + by
-    if (count > 0) this.#known.set(key, count)
-    else this.#known.delete(key)
+    const key = duplicateKey(alert)
+    const count = (this.#counts.get(key) ?? 0) + by
+    if (count > 0) this.#counts.set(key, count)
+    else this.#counts.delete(key)
   }
 }

@@ -1,27 +1,29 @@
 import type { AuthEvent, AuthEventType } from '../protocol/principal.js'
 import type { Clock } from '../lib/clock.js'
-import type { Log } from '../foundation.js'
-import type { LogInput, LogLevel, LogRing } from './logs.js'
-import { Repeats } from './repeats.js'
+import { auditMark, RepeatFilter, type LogBuffer, type LogInput, type LogLevel } from './logs.js'
 
-/** Value of the member `audit` in records of the process's log that the dashboards have already. */
-export const auditMark = 'agent-registry'
+/** The part of a logger that is used here. */
+export interface Log {
+  info (details: object, message: string): void
+  warn (details: object, message: string): void
+  error (details: object, message: string): void
+}
 
-interface Kind {
+interface EventText {
   level: LogLevel
   source: 'auth' | 'security'
   text: string
-  /** Under which name the subject is shown. */
-  who?: 'agent_id'
-  /** Anybody can make as many of these as he likes: equal ones are told once per window. */
+  /** The member that names the subject; default: `user_id`. */
+  subjectMember?: 'agent_id'
+  /** Clients can cause any number of these events, so equal ones are logged once per time window. */
   isFrequent?: true
 }
 
-const kinds: Partial<Record<AuthEventType, Kind>> = {
+const texts: Partial<Record<AuthEventType, EventText>> = {
   login_success: { level: 'INFO', source: 'auth', text: 'Admin login succeeded' },
   login_failed: { level: 'WARN', source: 'auth', text: 'Admin login failed' },
-  temp_token_success: { level: 'INFO', source: 'auth', text: 'Temporary token succeeded', who: 'agent_id' },
-  temp_token_failed: { level: 'WARN', source: 'auth', text: 'Temporary token failed', who: 'agent_id' },
+  temp_token_success: { level: 'INFO', source: 'auth', text: 'Temporary token succeeded', subjectMember: 'agent_id' },
+  temp_token_failed: { level: 'WARN', source: 'auth', text: 'Temporary token failed', subjectMember: 'agent_id' },
   logout: { level: 'INFO', source: 'auth', text: 'Logout' },
   pin_set: { level: 'INFO', source: 'auth', text: 'PIN set' },
   pin_verify_success: { level: 'INFO', source: 'auth', text: 'PIN verified' },
@@ -34,7 +36,7 @@ const kinds: Partial<Record<AuthEventType, Kind>> = {
 
 const methods = { INFO: 'info', SUCS: 'info', WARN: 'warn', ERR: 'error', CRIT: 'error' } as const satisfies Record<LogLevel, keyof Log>
 
-/** Which attempt an event is the end of, if any. */
+/** The attempt that an event concludes. */
 const outcomes: Partial<Record<AuthEventType, readonly ['login' | 'temp_token', 'success' | 'failure']>> = {
   login_success: ['login', 'success'],
   login_failed: ['login', 'failure'],
@@ -44,43 +46,43 @@ const outcomes: Partial<Record<AuthEventType, readonly ['login' | 'temp_token', 
   temp_token_limited: ['temp_token', 'failure']
 }
 
-/** Who got in, who did not, and what became of rights: told to the dashboards and to the log of the process, once each. */
-export class Audit {
-  /** Logins and uses of agent keys since the start. */
-  readonly tally = { login: { success: 0, failure: 0 }, temp_token: { success: 0, failure: 0 } }
-  readonly #logs: LogRing
+/** Records logins, uses of keys and changes of rights, in the log of the dashboards and the log of the process. */
+export class AuditLog {
+  /** Number of logins and uses of agent keys since the start. */
+  readonly attempts = { login: { success: 0, failure: 0 }, temp_token: { success: 0, failure: 0 } }
+  readonly #logs: LogBuffer
   readonly #log: Log
-  readonly #repeats: Repeats
+  readonly #repeats: RepeatFilter
 
-  constructor ({ logs, log, now }: { logs: LogRing, log: Log, now: Clock }) {
+  constructor ({ logs, log, now }: { logs: LogBuffer, log: Log, now: Clock }) {
     this.#logs = logs
     this.#log = log
-    this.#repeats = new Repeats({ now })
+    this.#repeats = new RepeatFilter({ now })
   }
 
-  /** Of attempts that were refused without a look (`…_limited`) only the lockout is told. */
+  /** Attempts refused during a lockout (`…_limited`) are only counted; the lockout itself is logged. */
   record (event: AuthEvent): void {
     const { type, subject, target, address, details } = event
     this.#count(type)
-    const kind = kinds[type]
-    if (!kind) return
-    const heldBack = kind.isFrequent ? this.#repeats.pass(`${type} ${subject} ${address} ${target}`) : 0
-    if (heldBack === undefined) return
+    const text = texts[type]
+    if (!text) return
+    const suppressed = text.isFrequent ? this.#repeats.pass(`${type} ${subject} ${address} ${target}`) : 0
+    if (suppressed === undefined) return
     const about = target ?? subject
     this.write({
       ...details,
-      level: kind.level,
-      message: about === undefined ? kind.text : `${kind.text}: ${about}`,
-      source: kind.source,
+      level: text.level,
+      message: about === undefined ? text.text : `${text.text}: ${about}`,
+      source: text.source,
       event_type: type,
-      [kind.who ?? 'user_id']: subject,
+      [text.subjectMember ?? 'user_id']: subject,
       target,
       client_ip: address,
-      ...(heldBack > 0 && { held_back: heldBack })
+      ...(suppressed > 0 && { held_back: suppressed })
     })
   }
 
-  /** An entry for both logs, which hold the same of it: bounded, and without what may be secret. */
+  /** Writes an entry to both logs, with limited members and without secrets. */
   write (input: LogInput): void {
     const { timestamp, level, message, ...members } = this.#logs.add(input)
     this.#log[methods[level]]({ ...members, audit: auditMark }, message)
@@ -88,6 +90,6 @@ export class Audit {
 
   #count (type: AuthEventType) {
     const outcome = outcomes[type]
-    if (outcome) this.tally[outcome[0]][outcome[1]]++
+    if (outcome) this.attempts[outcome[0]][outcome[1]]++
   }
 }

@@ -1,148 +1,185 @@
 import type { AttemptTarget } from '../auth/attempts.js'
 import type { Clock } from '../lib/clock.js'
-import type { Log } from '../foundation.js'
+import { isObject, isShallow } from '../lib/json.js'
 import type { ResolvedOptions } from '../options.js'
+import { isPoisonousKey } from '../protocol/schemas/common.js'
+import type { ConfigAnswer, DashboardConfig } from '../protocol/schemas/dashboard.js'
 import { showMetrics } from '../registry/agent-metrics.js'
 import { outageText, type Registry } from '../registry/registry.js'
-import type { StorageKind } from '../storage/storage.js'
 import type { Change } from '../storage/agent-store.js'
-import { AgentsFrame } from './agents-frame.js'
+import type { StorageKind } from '../storage/storage.js'
 import { resolveAlertRules } from './alert-rules.js'
 import { Alerts } from './alerts.js'
-import { Answers } from './answers.js'
-import { Audit } from './audit.js'
-import type { DataFrameType } from './frame.js'
+import { AuditLog, type Log } from './audit.js'
+import { AgentsFrame } from './frames.js'
 import { availableAi, healthData, noAiServices, storageHealth, type HealthData } from './health.js'
-import { LogRing } from './logs.js'
-import { monitoringData } from './monitoring.js'
-import { ProcessSampler } from './process-use.js'
-import { Producer } from './producer.js'
-import { RequestStats } from './request-stats.js'
-import { Resources } from './resources.js'
-import { UiSettings } from './settings.js'
+import { LogBuffer } from './logs.js'
+import { monitoringData, type MonitoringData } from './monitoring.js'
+import { FrameBuilder } from './producer.js'
+import { RequestMonitor } from './request-stats.js'
+import { ProcessSampler, ResourceSampler } from './resources.js'
+
+const minLogEntries = 10
+const maxSettingsBytes = 16_384
+const maxDepth = 8
+const zoneName = /^[A-Za-z][A-Za-z0-9_+/-]{0,63}$/
+
+export interface SettingsOptions {
+  /** Silence after which the server pings a dashboard (ms). */
+  pingIntervalMs: number
+  /** Number of log entries that are kept. */
+  logCapacity: number
+  /** Maximum length of their messages. */
+  logMessageLength: number
+}
+
+const invalid: ConfigAnswer = { status: 'error', message: 'Invalid payload' }
+
+/** The settings that the dashboards of all admins share. */
+export class UiSettings {
+  readonly #options: SettingsOptions
+  #ui: Record<string, unknown> = {}
+
+  constructor (options: SettingsOptions) {
+    this.#options = options
+  }
+
+  /** The response of `GET /dashboard/config`. @param tz a time zone, returned if it has the form of one */
+  config (tz?: string): DashboardConfig {
+    const { pingIntervalMs, logCapacity, logMessageLength } = this.#options
+    return {
+      timezone: tz !== undefined && zoneName.test(tz) ? tz : 'UTC',
+      ws_ping_interval_ms: pingIntervalMs,
+      log_buffer_maxlen: logCapacity,
+      log_message_maxlen: logMessageLength,
+      ui: this.#ui
+    }
+  }
+
+  /**
+   * The response of `POST /dashboard/config`. Members of `ui` that the body does not contain keep their value; unknown
+   * members are stored as they are. A body without an object `ui`, or more than 16 KiB in total, is refused.
+   */
+  update (body: unknown): ConfigAnswer {
+    if (!isObject(body) || !isObject(body.ui) || !isShallow(body.ui, maxDepth)) return invalid
+    const given = Object.entries(body.ui).filter(([name]) => !isPoisonousKey(name))
+    const ui = this.#clamped({ ...this.#ui, ...Object.fromEntries(given) })
+    if (Buffer.byteLength(JSON.stringify(ui)) > maxSettingsBytes) return invalid
+    this.#ui = ui
+    return { status: 'ok', ui }
+  }
+
+  #clamped (ui: Record<string, unknown>): Record<string, unknown> {
+    if (!('maxLogEntries' in ui)) return ui
+    const { maxLogEntries, ...others } = ui
+    const count = typeof maxLogEntries === 'string' ? Number.parseInt(maxLogEntries, 10) : maxLogEntries
+    if (typeof count !== 'number' || !Number.isFinite(count)) return others
+    return { ...others, maxLogEntries: Math.min(this.#options.logCapacity, Math.max(minLogEntries, Math.trunc(count))) }
+  }
+}
 
 export interface DashboardOptions { options: ResolvedOptions, registry: Registry, storageKind: StorageKind, now: Clock, log: Log }
 
-const logged: Partial<Record<Change['event'], { level: string, text: string }>> = {
+const changeTexts: Partial<Record<Change['event'], { level: string, text: string }>> = {
   registered: { level: 'INFO', text: 'registered' },
   dead: { level: 'WARN', text: 'is dead' },
   unregistered: { level: 'INFO', text: 'is unregistered' }
 }
 
-/** The operator's side of a registry: what is measured, logged and worth an alarm. */
+/** The data for operators of a registry: logs, alerts, health, request and resource statistics, shared settings. */
 export class Dashboard {
-  readonly logs: LogRing
+  readonly logs: LogBuffer
   readonly alerts: Alerts
   readonly settings: UiSettings
-  readonly audit: Audit
-  readonly answers: Answers
-  readonly requests: RequestStats
-  readonly resources: Resources
-  readonly process: ProcessSampler
+  readonly audit: AuditLog
+  readonly requests: RequestMonitor
+  readonly resources: ResourceSampler
+  readonly frames: FrameBuilder
+  readonly #process: ProcessSampler
   readonly #registry: Registry
   readonly #agents: AgentsFrame
   readonly #options: DashboardOptions
   #epoch: string
-  #producer: Producer | undefined
 
   constructor (settings: DashboardOptions) {
-    const { options: { dashboard, dashboardWs }, registry, now, log } = settings
+    const { options: { dashboard, dashboardWs: { pingIntervalMs } }, registry, now, log } = settings
+    const { logCapacity, logMessageLength } = dashboard
     this.#options = settings
     this.#registry = registry
-    this.logs = new LogRing({ now, capacity: dashboard.logCapacity, maxMessageLength: dashboard.logMessageLength })
-    this.audit = new Audit({ logs: this.logs, log, now })
-    this.alerts = new Alerts({ now, rules: resolveAlertRules(dashboard.alertRules), capacity: dashboard.logCapacity })
-    this.settings = new UiSettings({ pingIntervalMs: dashboardWs.pingIntervalMs, logCapacity: dashboard.logCapacity, logMessageLength: dashboard.logMessageLength })
-    this.requests = new RequestStats({ now })
-    this.answers = new Answers({ now, logs: this.logs, stats: this.requests, slowMs: dashboard.slowRequestMs })
-    this.process = new ProcessSampler({ now })
-    this.resources = new Resources({ now, capacityMbps: dashboard.networkCapacityMbps })
-    this.#agents = new AgentsFrame({ replica: registry.replica })
-    registry.on('change', change => this.#changed(change))
-    registry.on('availability', fault => this.#storeIs(fault))
     this.#epoch = registry.replica.epoch
-    registry.on('reload', differences => this.#reloaded(differences.length))
-  }
-
-  /** Begins to produce frames. @param watchers how many dashboards there are @param broadcast sends to all of them */
-  start (watchers: () => number, broadcast: (type: DataFrameType, text: string) => void): void {
-    const { options: { dashboard, dashboardWs }, now } = this.#options
-    this.#producer = new Producer({
+    this.logs = new LogBuffer({ now, capacity: logCapacity, maxMessageLength: logMessageLength })
+    this.audit = new AuditLog({ logs: this.logs, log, now })
+    this.alerts = new Alerts({ now, rules: resolveAlertRules(dashboard.alertRules), capacity: logCapacity })
+    this.settings = new UiSettings({ pingIntervalMs, logCapacity, logMessageLength })
+    this.requests = new RequestMonitor({ now, logs: this.logs, slowMs: dashboard.slowRequestMs })
+    this.resources = new ResourceSampler({ now, capacityMbps: dashboard.networkCapacityMbps })
+    this.#process = new ProcessSampler({ now })
+    this.#agents = new AgentsFrame({ replica: registry.replica })
+    this.frames = new FrameBuilder({
       now,
-      intervalMs: dashboardWs.intervalMs,
       maxLogsPerFrame: dashboard.maxLogsPerFrame,
       monitoring: () => this.#monitoring(),
       health: () => this.health(),
       agents: () => this.#agents.data(),
       logs: this.logs,
-      alerts: this.alerts,
-      watchers,
-      broadcast
+      alerts: this.alerts
     })
-    this.#producer.start()
-    this.logs.add({ level: 'INFO', message: 'Monitoring started', source: 'system' })
-  }
-
-  stop (): void {
-    this.#producer?.stop()
-  }
-
-  /**
-   * A frame of now for one dashboard; null when there is nothing to tell, or nothing is produced yet; undefined when it
-   * cannot be made, of which the log tells.
-   */
-  frame (type: DataFrameType): string | null | undefined {
-    return this.#producer ? this.#producer.frame(type) : null
   }
 
   health (): HealthData {
-    const { outage } = this.#registry
+    const { outage, replica } = this.#registry
     const data = healthData({
-      storage: () => storageHealth(this.#options.storageKind, this.#registry.outage !== null),
+      storage: () => storageHealth(this.#options.storageKind, outage !== null),
       aiServices: this.#options.options.embed ? availableAi : noAiServices,
-      agents: () => ({ total: this.#registry.replica.size, active: this.#registry.replica.size - this.#registry.replica.deadCount })
+      agents: () => ({ total: replica.size, active: replica.size - replica.deadCount })
     })
     return outage ? { ...data, reason: `${outageText(outage)}: ${outage.fault}` } : data
   }
 
-  /** Somebody has no tries left. */
+  /** Logs the start of a lockout after too many failed attempts. */
   lockedOut ({ kind, address, account }: AttemptTarget, retryAfterMs: number): void {
     const subject = kind === 'login' ? account : undefined
-    this.audit.record({ type: 'lockout', subject, target: kind, address, details: { attempt_type: kind, retry_after: Math.ceil(retryAfterMs / 1000) } })
+    const details = { attempt_type: kind, retry_after: Math.ceil(retryAfterMs / 1000) }
+    this.audit.record({ type: 'lockout', subject, target: kind, address, details })
   }
 
-  /** Logs that a new instance of a registered agent has registered. */
-  replaced (instance: { agentId: string, address: string | undefined, previousAddress: string | undefined }): void {
-    this.audit.write({ level: 'INFO', message: 'a newer instance of an agent registered', source: 'agents', ...instance })
+  /** Logs that a newer instance of an agent has replaced another one. */
+  agentReplaced (instance: { agentId: string, address: string | undefined, previousAddress: string | undefined }): void {
+    this.audit.write({ level: 'INFO', message: 'A newer instance of an agent has registered', source: 'agents', ...instance })
   }
 
-  #storeIs (fault: string | null) {
-    if (fault === null) this.audit.write({ level: 'INFO', message: 'The store can be reached again', source: 'storage' })
-    else this.audit.write({ level: 'ERR', message: 'The store cannot be reached', source: 'storage', fault })
+  agentChanged ({ id, event, reason }: Change): void {
+    this.#agents.changed(id)
+    const change = changeTexts[event]
+    if (change) this.logs.add({ level: change.level, message: `Agent '${id}' ${change.text}`, source: 'agents', reason })
   }
 
-  /** What was known does not continue: loud where writes are lost. */
-  #reloaded (differences: number) {
+  /** @param fault why the store is unreachable; null when it is reachable again */
+  storeAvailability (fault: string | null): void {
+    if (fault === null) this.audit.write({ level: 'INFO', message: 'The store is reachable again', source: 'storage' })
+    else this.audit.write({ level: 'ERR', message: 'The store is unreachable', source: 'storage', fault })
+  }
+
+  /** Logs that the replica was read again from the store; a new epoch means that the store has lost writes. */
+  storeReloaded (differences: number): void {
     const { epoch, size: agents } = this.#registry.replica
-    const details = { previousEpoch: this.#epoch, epoch, agents, differences }
-    if (epoch === this.#epoch) this.audit.write({ level: 'WARN', message: 'The store was read anew: changes were missed', source: 'storage', ...details })
-    else this.audit.write({ level: 'ERR', message: 'The store has lost writes: a new epoch begins, agents that are missing have to register again', source: 'storage', ...details })
+    const details = { previousEpoch: this.#epoch, epoch, agents, differences, source: 'storage' }
+    if (epoch === this.#epoch) {
+      this.audit.write({ level: 'WARN', message: 'The store was reloaded because changes were missed', ...details })
+    } else {
+      const message = 'The store has lost writes: a new epoch begins, and missing agents must register again'
+      this.audit.write({ level: 'ERR', message, ...details })
+    }
     this.#epoch = epoch
   }
 
-  #monitoring () {
+  #monitoring (): MonitoringData {
     return monitoringData({
       replica: this.#registry.replica,
       metricsOf: record => record.metrics && showMetrics(record),
       resources: () => this.resources.sample(),
-      process: () => this.process.sample(),
-      requests: () => this.requests.summary()
+      process: () => this.#process.sample(),
+      requests: () => this.requests.stats.summary()
     })
-  }
-
-  #changed ({ id, event, reason }: Change) {
-    this.#agents.changed(id)
-    const entry = logged[event]
-    if (entry) this.logs.add({ level: entry.level, message: `Agent '${id}' ${entry.text}`, source: 'agents', reason })
   }
 }

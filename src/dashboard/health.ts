@@ -1,5 +1,5 @@
 import type { StorageKind } from '../storage/storage.js'
-import { round } from './frame.js'
+import { round } from './frames.js'
 
 export type ComponentStatus = 'healthy' | 'degraded' | 'critical' | 'error' | 'no_agents' | 'not_configured'
 export type OverallStatus = 'healthy' | 'degraded' | 'unhealthy'
@@ -12,27 +12,27 @@ export interface AgentsHealth { total: number, active: number, status: Component
 export interface HealthData {
   status: OverallStatus
   components: { storage: StorageHealth, ai_services: AiHealth, agents: AgentsHealth }
-  /** For people. */
+  /** Human-readable. */
   reason: string
 }
 
-/** Each says what it knows already: nothing is tried in order to answer. One that throws is in error. */
+/** Each returns the known state without probing. A source that throws counts as an error of its component. */
 export interface HealthSources {
   storage: () => StorageHealth
   aiServices: () => AiHealth
   agents: () => { total: number, active: number }
 }
 
-/** @param isAway the store cannot be reached: reads go on as of then */
+/** @param isAway whether the store is unreachable; reads then return the last known state */
 export function storageHealth (kind: StorageKind, isAway: boolean): StorageHealth {
   const status = isAway ? 'degraded' : 'healthy'
   if (kind !== 'redis') return { redis: 'not_configured', status }
   return { redis: isAway ? 'disconnected' : 'connected', status }
 }
 
-/** A store that is part of this process. */
+/** The health of a store within this process. */
 export const embeddedStorage = (): StorageHealth => storageHealth('memory', false)
-/** The host makes vectors. */
+/** The host embeds texts. */
 export const availableAi = (): AiHealth => ({ azure_openai: 'available', status: 'healthy' })
 export const noAiServices = (): AiHealth => ({ azure_openai: 'not_configured', status: 'not_configured' })
 
@@ -44,7 +44,8 @@ function connectivity (total: number, active: number): ComponentStatus {
   if (total === 1) return 'degraded'
   if (total <= 3) return active >= total - 1 ? 'degraded' : 'critical'
   const ratio = active / total
-  return ratio >= 0.75 ? 'healthy' : ratio >= 0.4 ? 'degraded' : 'critical'
+  if (ratio >= 0.75) return 'healthy'
+  return ratio >= 0.4 ? 'degraded' : 'critical'
 }
 
 export function agentsHealth ({ total, active }: { total: number, active: number }): AgentsHealth {
@@ -57,23 +58,25 @@ type Components = HealthData['components']
 type Finding = readonly [applies: (components: Components) => boolean, status: OverallStatus, reason: string]
 
 const isBroken = (status: ComponentStatus) => status === 'error' || status === 'critical'
-const howMany = (components: Components, test: (status: ComponentStatus) => boolean) =>
-  Object.values(components).filter(({ status }) => test(status)).length
+const isImpaired = (status: ComponentStatus) => status === 'degraded' || isBroken(status)
+function countWhere (components: Components, test: (status: ComponentStatus) => boolean): number {
+  return Object.values(components).filter(({ status }) => test(status)).length
+}
 
-/** The first that applies. */
+/** The first finding that applies determines the overall status. */
 const findings: readonly Finding[] = [
   [({ storage }) => isBroken(storage.status), 'unhealthy', 'Storage system failure'],
   [({ agents }) => agents.status === 'critical' && agents.active === 0, 'unhealthy', 'No active agents available'],
-  [components => howMany(components, isBroken) >= 2, 'unhealthy', 'Multiple critical component failures'],
+  [components => countWhere(components, isBroken) >= 2, 'unhealthy', 'Multiple critical component failures'],
   [({ agents }) => isBroken(agents.status), 'degraded', 'Significant agent connectivity issues'],
   [({ storage }) => storage.status === 'degraded', 'degraded', 'Storage system degraded'],
   [({ agents }) => agents.status === 'degraded' && agents.active === 0, 'degraded', 'No active agents available'],
-  [components => howMany(components, status => status === 'degraded' || isBroken(status)) >= 2, 'degraded', 'Multiple components experiencing issues'],
+  [components => countWhere(components, isImpaired) >= 2, 'degraded', 'Multiple components experiencing issues'],
   [({ agents }) => agents.status === 'degraded', 'healthy', 'System operational with minor issues'],
-  [({ ai_services: ai }) => ai.status === 'degraded' || isBroken(ai.status), 'healthy', 'Core system healthy, AI services have minor issues']
+  [({ ai_services: ai }) => isImpaired(ai.status), 'healthy', 'Core system healthy, AI services have minor issues']
 ]
 
-function ask<T> (source: () => T, failed: T): T {
+function readOr<T> (source: () => T, failed: T): T {
   try {
     return source()
   } catch {
@@ -89,9 +92,9 @@ const failures = {
 
 export function healthData (sources: HealthSources): HealthData {
   const components = {
-    storage: ask(sources.storage, failures.storage),
-    ai_services: ask(sources.aiServices, failures.ai),
-    agents: ask(() => agentsHealth(sources.agents()), failures.agents)
+    storage: readOr(sources.storage, failures.storage),
+    ai_services: readOr(sources.aiServices, failures.ai),
+    agents: readOr(() => agentsHealth(sources.agents()), failures.agents)
   }
   const [, status, reason] = findings.find(([applies]) => applies(components)) ?? [null, 'healthy' as const, 'All systems operational']
   return { status, components, reason }

@@ -1,45 +1,44 @@
 import type { Replica } from '../registry/replica.js'
 import type { AgentMetrics } from '../protocol/schemas/agent.js'
 import type { AgentRecord } from '../storage/agent-store.js'
-import { round } from './frame.js'
-import type { ProcessUse } from './process-use.js'
+import { round } from './frames.js'
+import type { ProcessUsage, ResourceUtilization } from './resources.js'
 import type { RequestSummary } from './request-stats.js'
-import type { ResourceUtilization } from './resources.js'
 
 /** Data of a `monitoring` frame. All response times are in seconds. */
 export interface MonitoringData {
-  /** Sum over the agents that have reported metrics, dead ones too. */
+  /** Sum over all agents that have reported metrics, including dead ones. */
   total_requests: number
-  /** Mean over the agents, weighted by their requests. */
+  /** Mean over the agents, weighted by their number of requests. */
   avg_response_time: number
-  /** The same of their error rates, 0 to 1. */
+  /** Weighted mean of their error rates, 0 to 1. */
   error_rate: number
   agent_metrics: AgentMetrics[]
-  /** `agent_metrics` holds the newest registered only. */
+  /** `agent_metrics` contains only the newest registrations. */
   truncated?: true
   agent_count: number
   resource_utilization: ResourceUtilization
-  process: ProcessUse
+  process: ProcessUsage
   /** HTTP requests to the registry itself. */
   registry: RequestSummary
 }
 
 export interface MonitoringSources {
   replica: Pick<Replica, 'newest' | 'size'>
-  /** What an agent has reported; null when nothing. */
+  /** Returns the metrics that an agent has reported, or null. */
   metricsOf: (record: AgentRecord) => AgentMetrics | null
   resources: () => ResourceUtilization
-  process: () => ProcessUse
+  process: () => ProcessUsage
   requests: () => RequestSummary
 }
 
-/** Metrics of so many agents fit into a frame, whatever their ids are. */
+/** The metrics of this number of agents fit into a frame, whatever their ids are. */
 const maxAgentMetrics = 2_000
 
-/** Sums from which both the weighted and the plain means can be made. */
+/** Sums for the weighted and the plain means. */
 interface Totals { agents: number, requests: number, time: number, errors: number, plainTime: number, plainErrors: number }
 
-/** Agents report under either of two names; zero is what they have not reported. */
+/** Agents report under either of two names; a name that is not reported has the value 0. */
 const requestsOf = (metrics: AgentMetrics) => metrics.total_requests || metrics.requests_processed
 const responseTimeOf = (metrics: AgentMetrics) => metrics.avg_response_time || metrics.average_response_time
 
@@ -53,7 +52,7 @@ function addTo (totals: Totals, metrics: AgentMetrics): void {
   totals.plainErrors += metrics.error_rate
 }
 
-/** An idle agent says nothing of a fleet's speed; only where nobody counts requests does every agent count the same. */
+/** Means weighted by requests, so that idle agents do not count; plain means if no agent reports requests. */
 function means ({ agents, requests, time, errors, plainTime, plainErrors }: Totals) {
   const [weight, sumOfTimes, sumOfErrors] = requests > 0 ? [requests, time, errors] : [Math.max(1, agents), plainTime, plainErrors]
   return { avg_response_time: round(sumOfTimes / weight, 2), error_rate: round(sumOfErrors / weight, 3) }

@@ -1,93 +1,68 @@
 import type { Clock } from '../lib/clock.js'
-import { alertSnapshot } from './alert-snapshot.js'
+import { alertSnapshot } from './alert-rules.js'
 import type { Alert, Alerts } from './alerts.js'
-import { frameText, type DataFrameType } from './frame.js'
+import { frameText, type DataFrameType } from './frames.js'
 import type { HealthData } from './health.js'
-import type { LogRing } from './logs.js'
+import type { LogBuffer } from './logs.js'
 import type { MonitoringData } from './monitoring.js'
 
-export interface ProducerOptions {
+export interface FrameSources {
   now: Clock
-  /** Time between two sets of frames (ms). */
-  intervalMs: number
-  /** Entries of a `logs` frame. */
+  /** Maximum number of entries in a `logs` frame. */
   maxLogsPerFrame?: number
   monitoring: () => MonitoringData
   health: () => HealthData
-  /** JSON text. */
+  /** Returns JSON text. */
   agents: () => string
-  logs: LogRing
+  logs: LogBuffer
   alerts: Alerts
-  /** How many dashboards there are. */
-  watchers: () => number
-  /** Sends one text to all of them. */
-  broadcast: (type: DataFrameType, text: string) => void
 }
 
-/** New log entries are pushed within a second. */
-const tickMs = 500
-/** Frames may take a fifth of one core. */
-const costFactor = 5
+export type DataFrame = readonly [type: DataFrameType, text: string]
 
-/** Under which source a critical alert is logged. */
+/** The log source of critical alerts, by their type. */
 const logSources = new Map([['storage', 'storage'], ['agent_connectivity', 'agents']])
 
-/** Makes each data frame once for all dashboards, and only while there are any. */
-export class Producer {
-  readonly #options: ProducerOptions
-  readonly #stopListening: () => void
-  #timer: NodeJS.Timeout | undefined
-  #nextAt: number
-  #hasNewLogs = false
+/** Builds the data frames of dashboards. */
+export class FrameBuilder {
+  readonly #sources: FrameSources
 
-  constructor (options: ProducerOptions) {
-    this.#options = options
-    this.#nextAt = options.now() + options.intervalMs
-    this.#stopListening = options.logs.onEntry(() => { this.#hasNewLogs = true })
+  constructor (sources: FrameSources) {
+    this.#sources = sources
   }
 
-  start (): void {
-    if (!this.#timer) this.#schedule()
-  }
-
-  stop (): void {
-    clearTimeout(this.#timer)
-    this.#timer = undefined
-    this.#stopListening()
-  }
-
-  /** Sends what is due. */
-  tick (): void {
-    const { now, watchers, intervalMs } = this.#options
-    const at = now()
-    if (watchers() === 0) {
-      this.#nextAt = at + intervalMs
-      this.#hasNewLogs = false
-    } else if (at >= this.#nextAt) {
-      this.#produce(at)
-      this.#nextAt = at + Math.max(intervalMs, costFactor * (now() - at))
-    } else if (this.#hasNewLogs) {
-      this.#sendLogs(at)
-    }
-  }
-
-  /** The next look: when frames are due, or sooner for new log entries. */
-  #schedule () {
-    const wait = Math.max(1, Math.min(tickMs, Math.ceil(this.#nextAt - this.#options.now())))
-    this.#timer = setTimeout(() => {
-      this.tick()
-      if (this.#timer) this.#schedule()
-    }, wait).unref()
-  }
-
-  /** A frame of now, for one dashboard; changes nothing. Null when there is nothing to tell, undefined when it cannot be made. */
+  /**
+   * Builds a current frame, without changing any state.
+   * @returns null if there is no data, undefined if building the frame fails
+   */
   frame (type: DataFrameType): string | null | undefined {
-    if (type === 'alert' && this.#options.alerts.size === 0) return null
-    return this.#attempt(type, () => frameText(type, this.#options.now(), this.#data(type)))
+    if (type === 'alert' && this.#sources.alerts.size === 0) return null
+    return this.#attempt(type, () => frameText(type, this.#sources.now(), this.#data(type)))
+  }
+
+  /** Evaluates the alert rules and builds one frame of each type; an `alert` frame only for new alerts. */
+  frames (at: number): DataFrame[] {
+    const { alerts, ...sources } = this.#sources
+    const health = this.#attempt('health', sources.health)
+    const monitoring = this.#attempt('monitoring', sources.monitoring)
+    const agents = this.#attempt('agents', sources.agents)
+    const raised = monitoring && health ? alerts.evaluate(alertSnapshot(monitoring, health)) : []
+    this.#logCritical(raised)
+    const frames: DataFrame[] = []
+    if (monitoring) frames.push(['monitoring', frameText('monitoring', at, JSON.stringify(monitoring))])
+    if (health) frames.push(['health', frameText('health', at, JSON.stringify(health))])
+    if (agents) frames.push(['agents', frameText('agents', at, agents)])
+    frames.push(this.logsFrame(at))
+    if (raised.length > 0) frames.push(['alert', frameText('alert', at, JSON.stringify(alerts.frame(raised)))])
+    return frames
+  }
+
+  logsFrame (at: number): DataFrame {
+    return ['logs', frameText('logs', at, this.#data('logs'))]
   }
 
   #data (type: DataFrameType): string {
-    const { monitoring, health, agents, logs, alerts, maxLogsPerFrame } = this.#options
+    const { monitoring, health, agents, logs, alerts, maxLogsPerFrame } = this.#sources
     switch (type) {
       case 'agents': return agents()
       case 'monitoring': return JSON.stringify(monitoring())
@@ -97,42 +72,91 @@ export class Producer {
     }
   }
 
-  #produce (at: number) {
-    const health = this.#attempt('health', () => this.#options.health())
-    const monitoring = this.#attempt('monitoring', () => this.#options.monitoring())
-    const agents = this.#attempt('agents', () => this.#options.agents())
-    const raised = monitoring && health ? this.#options.alerts.evaluate(alertSnapshot(monitoring, health)) : []
-    this.#logCritical(raised)
-    if (monitoring) this.#send('monitoring', at, JSON.stringify(monitoring))
-    if (health) this.#send('health', at, JSON.stringify(health))
-    if (agents) this.#send('agents', at, agents)
-    this.#sendLogs(at)
-    if (raised.length > 0) this.#send('alert', at, JSON.stringify(this.#options.alerts.frame(raised)))
-  }
-
-  /** A frame that cannot be made is left out, which is not the same as a frame of zeros; the dashboards are told why. */
-  #attempt<T> (type: DataFrameType, make: () => T): T | undefined {
+  /** A frame that cannot be built is skipped, because a frame of zeros would mean something else. The reason is logged. */
+  #attempt<T> (type: DataFrameType, build: () => T): T | undefined {
     try {
-      return make()
+      return build()
     } catch (error) {
-      const message = `No ${type} frame: ${error instanceof Error ? error.message : 'unknown error'}`
-      this.#options.logs.add({ level: 'ERR', message, source: 'monitoring' })
+      const message = `Failed to build the ${type} frame: ${error instanceof Error ? error.message : 'unknown error'}`
+      this.#sources.logs.add({ level: 'ERR', message, source: 'monitoring' })
       return undefined
     }
   }
 
   #logCritical (raised: readonly Alert[]) {
     for (const { severity, type, message } of raised) {
-      if (severity === 'critical') this.#options.logs.add({ level: 'CRIT', message, source: logSources.get(type) ?? 'monitoring' })
+      if (severity === 'critical') this.#sources.logs.add({ level: 'CRIT', message, source: logSources.get(type) ?? 'monitoring' })
+    }
+  }
+}
+
+export interface ProducerOptions {
+  now: Clock
+  /** Time between two sets of frames (ms). */
+  intervalMs: number
+  frames: FrameBuilder
+  logs: LogBuffer
+  /** Returns the number of connected dashboards. */
+  watchers: () => number
+  /** Sends a frame to all dashboards. */
+  broadcast: (type: DataFrameType, text: string) => void
+}
+
+/** Interval at which new log entries are sent. */
+const tickMs = 500
+/** The pause after a set of frames is at least this multiple of the time to build it: at most a fifth of one core. */
+const costFactor = 5
+
+/** Sends data frames at an interval. Each is built once for all dashboards, and only while a dashboard is connected. */
+export class FrameProducer {
+  readonly #options: ProducerOptions
+  readonly #unsubscribe: () => void
+  #timer: NodeJS.Timeout | undefined
+  #nextAt: number
+  #hasNewLogs = false
+
+  constructor (options: ProducerOptions) {
+    this.#options = options
+    this.#nextAt = options.now() + options.intervalMs
+    this.#unsubscribe = options.logs.events.on('entry', () => { this.#hasNewLogs = true })
+  }
+
+  start (): void {
+    if (!this.#timer) this.#schedule()
+  }
+
+  stop (): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#unsubscribe()
+  }
+
+  /** Sends the frames that are due. */
+  tick (): void {
+    const { now, watchers, intervalMs, frames } = this.#options
+    const at = now()
+    if (watchers() === 0) {
+      this.#nextAt = at + intervalMs
+      this.#hasNewLogs = false
+    } else if (at >= this.#nextAt) {
+      this.#send(...frames.frames(at))
+      this.#nextAt = at + Math.max(intervalMs, costFactor * (now() - at))
+    } else if (this.#hasNewLogs) {
+      this.#send(frames.logsFrame(at))
     }
   }
 
-  #sendLogs (at: number) {
-    this.#hasNewLogs = false
-    this.#send('logs', at, this.#data('logs'))
+  /** Schedules the next tick: when frames are due, or earlier for new log entries. */
+  #schedule () {
+    const wait = Math.max(1, Math.min(tickMs, Math.ceil(this.#nextAt - this.#options.now())))
+    this.#timer = setTimeout(() => {
+      this.tick()
+      if (this.#timer) this.#schedule()
+    }, wait).unref()
   }
 
-  #send (type: DataFrameType, at: number, data: string) {
-    this.#options.broadcast(type, frameText(type, at, data))
+  #send (...frames: readonly DataFrame[]) {
+    this.#hasNewLogs = false
+    for (const [type, text] of frames) this.#options.broadcast(type, text)
   }
 }

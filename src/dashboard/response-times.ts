@@ -1,4 +1,4 @@
-import type { LabelledAnswer } from './answers.js'
+import type { LabelledRequest } from './request-stats.js'
 
 type Labels = { method: string, endpoint: string, status_code: string }
 
@@ -24,7 +24,7 @@ export class ResponseTimes {
     this.#bounds = bounds
   }
 
-  record (answer: LabelledAnswer): void {
+  record (answer: LabelledRequest): void {
     const seconds = answer.elapsedMs / 1000
     const series = this.#of(answer)
     series.count++
@@ -45,7 +45,7 @@ export class ResponseTimes {
     }
   }
 
-  #of ({ method, endpoint, statusCode }: LabelledAnswer): Series {
+  #of ({ method, endpoint, statusCode }: LabelledRequest): Series {
     const key = `${method} ${endpoint} ${statusCode}`
     const known = this.#series.get(key)
     if (known) return known

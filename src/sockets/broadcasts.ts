@@ -1,5 +1,5 @@
 import type { Dashboard } from '../dashboard/dashboard.js'
-import type { DataFrameType } from '../dashboard/frame.js'
+import type { DataFrameType } from '../dashboard/frames.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
 import { expiryNoticeSeconds } from './handshake.js'
@@ -147,7 +147,7 @@ export const dataFrameTypes: readonly DataFrameType[] = ['monitoring', 'health',
 export function sendDataFrames (connection: Connection, dashboard: Dashboard, types: readonly DataFrameType[]): DataFrameType[] {
   const failed: DataFrameType[] = []
   for (const type of types) {
-    const text = dashboard.frame(type)
+    const text = dashboard.frames.frame(type)
     if (text === undefined) failed.push(type)
     else if (text !== null) connection.send(text)
   }

@@ -4,7 +4,7 @@ import { Timestamp } from './common.js'
 export const AlertSeverity = Type.Union([Type.Literal('critical'), Type.Literal('warning'), Type.Literal('info')])
 export const LogLevel = Type.Union(['INFO', 'SUCS', 'WARN', 'CRIT', 'ERR'].map(name => Type.Literal(name)))
 
-/** What rules can be about. */
+/** The metrics that alert rules can compare. */
 export const alertMetrics = [
   'avg_response_time', 'error_rate', 'total_requests',
   'registry_avg_response_time', 'registry_error_rate', 'registry_total_requests',
@@ -14,22 +14,28 @@ export const alertMetrics = [
 ] as const
 export type AlertMetric = typeof alertMetrics[number]
 
-/** A rule as an option: what may be left out has a default. */
-export const AlertRuleInput = Type.Object({
-  id: Type.String({ minLength: 1, maxLength: 64, description: 'The id of a built-in rule replaces it' }),
-  type: Type.String({ minLength: 1, maxLength: 64, description: 'Of all rules of a type, only the most severe that applies is raised' }),
-  metric: Type.Union(alertMetrics.map(name => Type.Literal(name))),
-  comparison: Type.Optional(Type.Union(['>', '>=', '<', '<=', '='].map(sign => Type.Literal(sign)), { default: '>' })),
-  threshold: Type.Union([Type.Number(), Type.String({ maxLength: 64 })], { description: 'Response times in seconds, rates from 0 to 1, resources in percent; text with `=` only' }),
-  forMs: Type.Optional(Type.Integer({ minimum: 0, default: 0, description: 'How long it must apply without a break' })),
-  severity: Type.Optional(AlertSeverity),
-  cooldownMs: Type.Optional(Type.Integer({ minimum: 0, description: 'Least time between two alerts of this rule; default by severity: 5, 15 and 60 minutes' })),
-  title: Type.Optional(Type.String({ maxLength: 200 })),
-  message: Type.String({ minLength: 1, maxLength: 500, description: '`{value}`, `{percent}`, `{threshold}` and the names of details are filled in' })
-}, { additionalProperties: false })
-export type AlertRuleInput = Omit<Static<typeof AlertRuleInput>, 'metric' | 'comparison'> & { metric: AlertMetric, comparison?: Comparison }
+const AlertComparison = Type.Union([Type.Literal('>'), Type.Literal('>='), Type.Literal('<'), Type.Literal('<='), Type.Literal('=')], { default: '>' })
+export type AlertComparison = Static<typeof AlertComparison>
 
-export type Comparison = '>' | '>=' | '<' | '<=' | '='
+/** An alert rule as an option. */
+export const AlertRuleInput = Type.Object({
+  id: Type.String({ minLength: 1, maxLength: 64, description: 'The id of a built-in rule replaces that rule' }),
+  type: Type.String({ minLength: 1, maxLength: 64, description: 'Of all rules of a type, only the most severe that applies is raised' }),
+  metric: Type.Unsafe<AlertMetric>(Type.Union(alertMetrics.map(name => Type.Literal(name)))),
+  comparison: Type.Optional(AlertComparison),
+  threshold: Type.Union([Type.Number(), Type.String({ maxLength: 64 })], {
+    description: 'Response times in seconds, rates from 0 to 1, resources in percent; text with `=` only'
+  }),
+  forMs: Type.Optional(Type.Integer({ minimum: 0, default: 0, description: 'Time for which the condition must hold without interruption (ms)' })),
+  severity: Type.Optional(AlertSeverity),
+  cooldownMs: Type.Optional(Type.Integer({
+    minimum: 0,
+    description: 'Minimum time between two alerts of this rule; default by severity: 5, 15 and 60 minutes (ms)'
+  })),
+  title: Type.Optional(Type.String({ maxLength: 200 })),
+  message: Type.String({ minLength: 1, maxLength: 500, description: 'Placeholders: `{value}`, `{percent}`, `{threshold}` and the names of details' })
+}, { additionalProperties: false })
+export type AlertRuleInput = Static<typeof AlertRuleInput>
 
 /** Settings of the page; members that the server does not know are kept for it. */
 export const UiSettings = Type.Object({

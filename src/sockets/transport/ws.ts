@@ -1,7 +1,7 @@
 import type { WebSocket, WebSocketServer } from 'ws'
 import type { FrameBatch, Traffic, Transport } from '../outbound.js'
 import { type Encoding, opcodes, type EncodedMessage } from '../../protocol/encoded-message.js'
-import type { Log } from '../../foundation.js'
+import type { Log } from '../../dashboard/audit.js'
 import { RawSocket, rawSocketFault } from './raw.js'
 
 const nothing = Buffer.alloc(0)

@@ -1,27 +1,25 @@
 import t from 'tap'
 import { BoundedLabels } from '../../../src/lib/bounded-labels.js'
-import { Answers } from '../../../src/dashboard/answers.js'
-import { Audit } from '../../../src/dashboard/audit.js'
-import { LogRing } from '../../../src/dashboard/logs.js'
-import { logSink } from '../../../src/dashboard/log-sink.js'
-import { Repeats } from '../../../src/dashboard/repeats.js'
-import { RequestStats } from '../../../src/dashboard/request-stats.js'
+import { RequestMonitor } from '../../../src/dashboard/request-stats.js'
+import { AuditLog } from '../../../src/dashboard/audit.js'
+import { LogBuffer, RepeatFilter } from '../../../src/dashboard/logs.js'
+import { createLogSink } from '../../../src/dashboard/logs.js'
 import { manualClock } from './helper.js'
 
 type Line = [level: string, details: object, message: string]
 
 function build () {
   const now = manualClock()
-  const logs = new LogRing({ now })
+  const logs = new LogBuffer({ now })
   const lines: Line[] = []
   const write = (level: string) => (details: object, message: string) => { lines.push([level, details, message]) }
-  const audit = new Audit({ logs, now, log: { info: write('info'), warn: write('warn'), error: write('error') } })
+  const audit = new AuditLog({ logs, now, log: { info: write('info'), warn: write('warn'), error: write('error') } })
   return { now, logs, lines, audit }
 }
 
 t.test('equal events pass once per window, with how many were held back', async t => {
   const now = manualClock()
-  const repeats = new Repeats({ now, windowMs: 1_000, maxKeys: 2 })
+  const repeats = new RepeatFilter({ now, windowMs: 1_000, maxKeys: 2 })
   t.same([repeats.pass('a'), repeats.pass('a'), repeats.pass('b'), repeats.pass('a')], [0, undefined, 0, undefined])
   now.advance(1_000)
   t.same([repeats.pass('a'), repeats.pass('a'), repeats.pass('b')], [2, undefined, 0])
@@ -38,7 +36,7 @@ t.test('labels are bounded, and what was refused takes none', async t => {
 
 t.test('every event is told to both logs alike', async t => {
   const { logs, lines, audit } = build()
-  const sink = logSink(logs)
+  const sink = createLogSink(logs)
   audit.record({ type: 'lockout', subject: 'admin', target: 'login', address: '192.0.2.1', details: { attempt_type: 'login', retry_after: 45 } })
   const members = { attempt_type: 'login', retry_after: 45, source: 'security', event_type: 'lockout', user_id: 'admin', target: 'login', client_ip: '192.0.2.1' }
   const entry = { timestamp: '2030-01-01T00:00:00.250Z', level: 'ERR', message: 'Too many failed attempts: login', ...members }
@@ -56,7 +54,7 @@ t.test('attempts that were not looked at are counted, and told by the lockout al
   const { logs, audit } = build()
   audit.record({ type: 'login_limited', subject: 'admin' })
   audit.record({ type: 'temp_token_limited', subject: 'agent-one' })
-  t.same(audit.tally, { login: { success: 0, failure: 1 }, temp_token: { success: 0, failure: 1 } })
+  t.same(audit.attempts, { login: { success: 0, failure: 1 }, temp_token: { success: 0, failure: 1 } })
   t.equal(logs.size, 0)
 })
 
@@ -80,19 +78,18 @@ t.test('tokens in what is told are replaced in both logs', async t => {
 
 t.test('of answers only those that failed or were slow are in the log, once per window', async t => {
   const now = manualClock()
-  const logs = new LogRing({ now })
-  const stats = new RequestStats({ now })
-  const answers = new Answers({ now, logs, stats, slowMs: 1_000 })
+  const logs = new LogBuffer({ now })
+  const requests = new RequestMonitor({ now, logs, slowMs: 1_000 })
   const heard: number[] = []
-  const stop = answers.onAnswer(({ statusCode }) => { heard.push(statusCode) })
-  const answer = { method: 'GET', endpoint: '/agents/:id', elapsedMs: 12.4, address: '192.0.2.1', requestId: 'r1' }
-  for (const statusCode of [200, 404, 429, 503, 503]) answers.record({ ...answer, statusCode })
-  answers.record({ ...answer, statusCode: 200, elapsedMs: 1_000 })
+  const stop = requests.events.on('request', ({ statusCode }) => { heard.push(statusCode) })
+  const request = { method: 'GET', endpoint: '/agents/:id', elapsedMs: 12.4, address: '192.0.2.1', requestId: 'r1' }
+  for (const statusCode of [200, 404, 429, 503, 503]) requests.record({ ...request, statusCode })
+  requests.record({ ...request, statusCode: 200, elapsedMs: 1_000 })
   stop()
   now.advance(10_000)
-  answers.record({ ...answer, statusCode: 503 })
+  requests.record({ ...request, statusCode: 503 })
   t.same(heard, [200, 404, 429, 503, 503, 200])
-  t.equal(stats.summary().total_requests, 7)
+  t.equal(requests.stats.summary().total_requests, 7)
   const common = { timestamp: '2030-01-01T00:00:00.250Z', source: 'server', method: 'GET', endpoint: '/agents/:id', client_ip: '192.0.2.1', request_id: 'r1' }
   t.strictSame(logs.frame().logs, [
     { ...common, timestamp: '2030-01-01T00:00:10.250Z', level: 'ERR', message: 'Failed: GET /agents/:id (503, 12 ms)', status_code: 503, response_time: 0.012, held_back: 1 },

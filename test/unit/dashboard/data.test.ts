@@ -1,14 +1,11 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
-import { AgentsFrame } from '../../../src/dashboard/agents-frame.js'
-import { frameText, maxFrameBytes, round } from '../../../src/dashboard/frame.js'
+import { AgentsFrame, frameText, maxFrameBytes, round } from '../../../src/dashboard/frames.js'
 import { agentsHealth, embeddedStorage, healthData, noAiServices, type HealthSources } from '../../../src/dashboard/health.js'
-import { hostCounters, osCpuTimes, parseCpuTimes, parseDiskCounters, parseNetworkBytes } from '../../../src/dashboard/host-counters.js'
+import { hostCounters, osCpuTimes, parseCpuTimes, parseDiskCounters, parseNetworkBytes, ProcessSampler, ResourceSampler } from '../../../src/dashboard/resources.js'
 import { monitoringData } from '../../../src/dashboard/monitoring.js'
-import { ProcessSampler } from '../../../src/dashboard/process-use.js'
 import { RequestStats } from '../../../src/dashboard/request-stats.js'
-import { Resources } from '../../../src/dashboard/resources.js'
 import { fieldErrors } from '../../../src/protocol/validation.js'
 import { AgentsFrame as AgentsFrameSchema, HealthFrame, MonitoringFrame } from '../../../src/protocol/frames/dashboard.js'
 import { fakeHost, fleet, manualClock, metrics, processUse, record, replicaOf, start, type Host } from './helper.js'
@@ -24,7 +21,7 @@ t.test('resources', async t => {
   const host = (): Host => ({ cpu: { busy: 1000, total: 2000 }, memory: 0.5, network: 0, diskUsage: 0.5, disk: { bytes: 0, operations: 0 } })
   function build (values: Host, capacityMbps = 8) {
     const now = manualClock()
-    return { now, resources: new Resources({ now, counters: fakeHost(values), capacityMbps }) }
+    return { now, resources: new ResourceSampler({ now, counters: fakeHost(values), capacityMbps }) }
   }
 
   t.test('the first sample knows no rates', async t => {
@@ -81,7 +78,7 @@ t.test('resources', async t => {
 
   t.test('this host', async t => {
     const now = manualClock()
-    const resources = new Resources({ now })
+    const resources = new ResourceSampler({ now })
     for (let n = 0; n < 3; n++) {
       now.advance(1_000)
       for (const value of Object.values(resources.sample())) t.ok(value >= 0 && value <= 100, String(value))
@@ -171,7 +168,7 @@ t.test('monitoring', async t => {
     t.match(build(fleet(3), { 'agent-0': { avg_response_time: 1, error_rate: 0.5 }, 'agent-1': { avg_response_time: 2 } }), { avg_response_time: 1.5, error_rate: 0.25 })
   })
 
-  t.test('a large fleet is cut, its sums are not', async t => {
+  t.test('a large fleet is truncate, its sums are not', async t => {
     const id = (n: number) => `${'x'.repeat(94)}${String(n).padStart(6, '0')}`
     const entry = replicaOf([record('agent-0', 1)]).get('agent-0')!
     const entries = Array.from({ length: 2_500 }, (_, n) => ({ ...entry, record: { ...entry.record, id: id(n) } }))

@@ -1,5 +1,5 @@
-import type { AlertSnapshot } from '../../../src/dashboard/alert-snapshot.js'
-import type { CpuTimes, DiskCounters, HostCounters } from '../../../src/dashboard/host-counters.js'
+import type { AlertSnapshot } from '../../../src/dashboard/alert-rules.js'
+import type { CpuTimes, DiskCounters, HostCounters } from '../../../src/dashboard/resources.js'
 import { parseRegistration } from '../../../src/registry/registration.js'
 import { Replica } from '../../../src/registry/replica.js'
 import type { AgentMetrics } from '../../../src/protocol/schemas/agent.js'

@@ -1,17 +1,16 @@
 import t from 'tap'
-import { frameText, maxFrameBytes } from '../../../src/dashboard/frame.js'
-import { dashboardLog, LogRing, type LogEntry } from '../../../src/dashboard/logs.js'
-import { logSink } from '../../../src/dashboard/log-sink.js'
-import { cut, isSecretName, redact } from '../../../src/dashboard/redact.js'
+import { frameText, maxFrameBytes } from '../../../src/dashboard/frames.js'
+import { truncate, dashboardLog, isSecretName, type LogEntry, LogBuffer, redact } from '../../../src/dashboard/logs.js'
+import { createLogSink } from '../../../src/dashboard/logs.js'
 import { LogsFrame } from '../../../src/protocol/frames/dashboard.js'
 import { fieldErrors } from '../../../src/protocol/validation.js'
 import { manualClock, start } from './helper.js'
 
 function build (options: { capacity?: number, maxMessageLength?: number } = {}) {
   const now = manualClock()
-  return { now, ring: new LogRing({ now, ...options }) }
+  return { now, ring: new LogBuffer({ now, ...options }) }
 }
-const texts = (ring: LogRing, max?: number) => ring.frame(max).logs.map(entry => entry.message)
+const texts = (ring: LogBuffer, max?: number) => ring.frame(max).logs.map(entry => entry.message)
 
 t.test('entries come newest first, with the true count', async t => {
   const { now, ring } = build()
@@ -74,7 +73,7 @@ t.test('a frame of 200 long messages is not over 1 MiB', async t => {
 t.test('listeners hear of every entry until they stop', async t => {
   const { ring } = build()
   const heard: LogEntry[] = []
-  const stop = ring.onEntry(entry => { heard.push(entry) })
+  const stop = ring.events.on('entry', entry => { heard.push(entry) })
   const entry = ring.add({ level: 'INFO', message: 'one', source: 's' })
   stop()
   ring.add({ level: 'INFO', message: 'two', source: 's' })
@@ -99,7 +98,7 @@ t.test('secrets', async t => {
       ['/agents?capability=x&page=2 is fine', '/agents?capability=x&page=2 is fine']
     ]
     for (const [text, shown] of table) t.equal(redact(text, 2_048), shown)
-    t.equal(cut('abc', 3), 'abc')
+    t.equal(truncate('abc', 3), 'abc')
   })
 
   t.test('members of secret names are dropped, whatever their case', async t => {
@@ -140,7 +139,7 @@ t.test('dashboard_log', async t => {
 
 t.test('records of a logger become entries', async t => {
   const { ring } = build()
-  const sink = logSink(ring, { minLevel: 30 })
+  const sink = createLogSink(ring, { minLevel: 30 })
   const write = (record: object) => {
     sink.write(`${JSON.stringify({ time: 1, pid: 2, hostname: 'h', ...record })}\n`)
     return ring.frame(1).logs[0]!
@@ -165,11 +164,11 @@ t.test('records of a logger become entries', async t => {
   const { size } = ring
   write({ level: 20, msg: 'debug' })
   t.equal(ring.size, size, 'what is below info is left out')
-  logSink(ring).write('{"level":30,"msg":"info"}')
+  createLogSink(ring).write('{"level":30,"msg":"info"}')
   t.equal(ring.size, size, 'and by default what is below a warning')
-  logSink(ring).write('{"level":50,"msg":"audited","audit":"agent-registry"}')
+  createLogSink(ring).write('{"level":50,"msg":"audited","audit":"agent-registry"}')
   t.equal(ring.size, size, 'and what the ring has already')
-  logSink(ring).write('{"level":40,"msg":"warning","audit":"mine"}')
+  createLogSink(ring).write('{"level":40,"msg":"warning","audit":"mine"}')
   t.match(ring.frame(1).logs, [{ message: 'warning', level: 'WARN', audit: 'mine' }])
   sink.write('not JSON\n')
   t.match(ring.frame(1).logs, [{ message: 'not JSON', level: 'INFO' }])

@@ -1,13 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
-import { AgentsFrame } from '../../../src/dashboard/agents-frame.js'
+import { AgentsFrame, type DataFrameType } from '../../../src/dashboard/frames.js'
 import { Alerts } from '../../../src/dashboard/alerts.js'
-import type { DataFrameType } from '../../../src/dashboard/frame.js'
 import { embeddedStorage, healthData, noAiServices } from '../../../src/dashboard/health.js'
-import { LogRing } from '../../../src/dashboard/logs.js'
+import { LogBuffer } from '../../../src/dashboard/logs.js'
 import { monitoringData } from '../../../src/dashboard/monitoring.js'
-import { Producer, type ProducerOptions } from '../../../src/dashboard/producer.js'
-import { UiSettings } from '../../../src/dashboard/settings.js'
+import { FrameBuilder, FrameProducer, type FrameSources } from '../../../src/dashboard/producer.js'
+import { UiSettings } from '../../../src/dashboard/dashboard.js'
 import { ConfigAnswer, DashboardConfig } from '../../../src/protocol/schemas/dashboard.js'
 import { dashboardClientFrames, dashboardServerFrames } from '../../../src/protocol/frames/dashboard.js'
 import { checkerOf, fieldErrors } from '../../../src/protocol/validation.js'
@@ -15,16 +14,15 @@ import { fleet, manualClock, processUse } from './helper.js'
 
 interface Sent { type: DataFrameType, text: string }
 
-function build (changes: Partial<ProducerOptions> = {}) {
+function build ({ intervalMs = 5_000, ...changes }: Partial<FrameSources> & { intervalMs?: number } = {}) {
   const now = manualClock()
   const replica = fleet(1)
   const state = { watchers: 1, cpu: 0, made: 0 }
   const sent: Sent[] = []
-  const logs = new LogRing({ now })
+  const logs = new LogBuffer({ now })
   const alerts = new Alerts({ now })
-  const producer = new Producer({
+  const frames = new FrameBuilder({
     now,
-    intervalMs: 5_000,
     monitoring () {
       state.made++
       const resources = { cpu: state.cpu, memory: 0, network: 0, storage: 0 }
@@ -34,12 +32,12 @@ function build (changes: Partial<ProducerOptions> = {}) {
     agents: () => new AgentsFrame({ replica }).data(),
     logs,
     alerts,
-    watchers: () => state.watchers,
-    broadcast: (type, text) => { sent.push({ type, text }) },
     ...changes
   })
+  const broadcast = (type: DataFrameType, text: string) => { sent.push({ type, text }) }
+  const producer = new FrameProducer({ now, intervalMs, frames, logs, watchers: () => state.watchers, broadcast })
   const types = () => sent.splice(0).map(({ type }) => type)
-  return { now, state, sent, types, logs, alerts, producer }
+  return { now, state, sent, types, logs, alerts, frames, producer }
 }
 
 const all: DataFrameType[] = ['monitoring', 'health', 'agents', 'logs']
@@ -89,10 +87,10 @@ t.test('new log entries are pushed within a second, once', async t => {
 })
 
 t.test('new alerts go to all, critical ones into the log; a refresh takes nothing away', async t => {
-  const { now, state, sent, types, logs, alerts, producer } = build()
+  const { now, state, sent, types, logs, alerts, frames, producer } = build()
   state.cpu = 95
-  t.equal(producer.frame('alert'), null)
-  for (const type of ['monitoring', 'health', 'agents', 'logs'] as const) t.match(JSON.parse(producer.frame(type)!), { type })
+  t.equal(frames.frame('alert'), null)
+  for (const type of ['monitoring', 'health', 'agents', 'logs'] as const) t.match(JSON.parse(frames.frame(type)!), { type })
   t.equal(alerts.size, 0)
   now.advance(5_000)
   producer.tick()
@@ -101,7 +99,7 @@ t.test('new alerts go to all, critical ones into the log; a refresh takes nothin
   t.match(sent.at(-2)!.text, /CPU usage is 95 %/)
   t.same(types(), [...all, 'alert'])
   t.match(logs.frame().logs, [{ level: 'CRIT', source: 'monitoring' }])
-  t.same((JSON.parse(producer.frame('alert')!) as { data: object }).data, (alert as { data: object }).data)
+  t.same((JSON.parse(frames.frame('alert')!) as { data: object }).data, (alert as { data: object }).data)
   now.advance(5_000)
   producer.tick()
   t.same(types(), all, 'no news, no frame')
@@ -123,7 +121,7 @@ t.test('a frame that cannot be made is left out, and the rest goes on', async t 
   now.advance(5_000)
   producer.tick()
   t.same(types(), ['health', 'logs'])
-  t.match(logs.frame().logs, [{ level: 'ERR', message: 'No agents frame: unknown error' }, { message: 'No monitoring frame: figures are gone' }])
+  t.match(logs.frame().logs, [{ level: 'ERR', message: 'Failed to build the agents frame: unknown error' }, { message: 'Failed to build the monitoring frame: figures are gone' }])
 })
 
 t.test('frames that are dear come less often', async t => {

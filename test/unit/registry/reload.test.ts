@@ -68,7 +68,7 @@ t.test('a reload is said in the log, loudly where writes were lost', async t => 
   store.listener.reloaded({ epoch: 'other', revision: 1, agents: [] })
   const told = lines.map(line => JSON.parse(line)).filter(({ source }) => source === 'storage')
   t.match(told, [
-    { level: 40, msg: /^The store was read anew/, epoch, agents: 1, differences: 1 },
+    { level: 40, msg: /^The store was reloaded/, epoch, agents: 1, differences: 1 },
     { level: 50, msg: /^The store has lost writes: a new epoch begins/, previousEpoch: epoch, epoch: 'other', agents: 0, differences: 1 }
   ])
 })

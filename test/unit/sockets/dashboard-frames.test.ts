@@ -135,7 +135,7 @@ t.test('what a refresh or an agents request cannot bring is told in its ack and 
   store.isBroken = true
   t.strictSame(await ask('refresh_request'), { types: ['health', 'refresh_ack'], ack: { status: 'error', message: 'Refresh failed: no monitoring, agents' } })
   t.strictSame(await ask('agents_request'), { types: ['agents_ack'], ack: { status: 'error', message: 'Failed to send agents data: they cannot be rendered' } })
-  t.match(await entryOf(client, /^No agents frame/), { level: 'ERR', source: 'monitoring' })
+  t.match(await entryOf(client, /^Failed to build the agents frame/), { level: 'ERR', source: 'monitoring' })
   store.isBroken = false
   t.match(await ask('agents_request'), { types: ['agents', 'agents_ack'], ack: { status: 'completed' } })
   t.strictSame(strange(client), [])
