@@ -124,7 +124,7 @@ t.test('a newer instance of an agent is told with both addresses', async t => {
   const { registry, lines } = await logged(t)
   const token = await registry.agent('agent-one')
   await registry.post('/agents/register', { token, body: registration('agent-one') })
-  const found = (await entries(registry, ['agents'])).filter(({ message }) => message.startsWith('a newer'))
+  const found = (await entries(registry, ['agents'])).filter(({ message }) => message.startsWith('A newer'))
   t.match(found, [{ level: 'INFO', message: 'A newer instance of an agent has registered', agentId: 'agent-one', address: '127.0.0.1', previousAddress: '127.0.0.1' }])
   t.equal(countOf(lines, found[0].message), 1)
 })
