@@ -13,18 +13,19 @@ import { recordRefusals } from '../support/http-scripts/refusals.js'
 import { matchJson, matchText } from '../support/snapshot.js'
 
 const scrapeToken = 'a-token-for-prometheus'
-// The sessions wait now and then.
+// Tests that wait for something run at the same time.
 t.jobs = 4
 
 const everything = { routes: { root: true, docs: true, v1: true }, metricsScrapeToken: scrapeToken }
 
-t.test('snapshot: exported names and the members of app.agentRegistry', { buffered: true }, async t => {
+// The compiler occupies the process: no registry starts meanwhile.
+await t.test('snapshot: exported names and the members of app.agentRegistry', async t => {
   const { app } = await build(t)
   const { entries, members } = await exportedNames()
   matchJson(t, 'exports.json', { entries, agentRegistry: { type: members, value: Object.keys(app.agentRegistry).sort() } })
 })
 
-t.test('snapshot: options and environment variables', { buffered: true }, async t => {
+await t.test('snapshot: options and environment variables', async t => {
   matchJson(t, 'options.json', optionTable())
   matchJson(t, 'environment.json', environmentTable())
 })
