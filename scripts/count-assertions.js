@@ -5,8 +5,9 @@
  *   node scripts/count-assertions.js run.tap [again.tap …]                      prints the counts as JSON
  *   node scripts/count-assertions.js run.tap … --compare counts.json [--renames renames.json]
  *
- * Of several outputs the highest count of a test is taken. A test whose counts differ among outputs in which it passes is
- * variable: `--compare` reports it only when it has vanished. Tests of the same path count as one.
+ * Of several outputs the highest count of a test is taken, of those in which it passes if there are any. A test whose
+ * counts differ among these is variable: `--compare` reports it only when it has vanished. Tests of the same path count
+ * as one.
  *
  * `--compare` prints tests that are new, that have vanished or that have fewer assertions, and exits with 1 for the last
  * two. Renames are an object from old to new paths, or beginnings of paths; null stands for a test that was dropped.
@@ -20,6 +21,9 @@ const separator = ' > '
 const outside = '(outside of tests)'
 
 const resultLine = /^(?:not )?ok \d+/
+
+/** Results that stand for no assertion. */
+const notAsserted = / # SKIP| - timeout!$/i
 
 const indentOf = line => line.length - line.trimStart().length
 
@@ -63,7 +67,7 @@ function parse (text, { onTest, onAssertion, onFailure }) {
       onTest(path)
     } else if (resultLine.test(content)) {
       if (opened.delete(level)) path.length = level
-      else if (!/ # SKIP/i.test(content)) onAssertion(path.slice(0, level))
+      else if (!notAsserted.test(content)) onAssertion(path.slice(0, level))
     } else if (content === '}') path.length = level
   }
 }
@@ -88,22 +92,21 @@ function countsOf (text) {
   return { counts, failed }
 }
 
-/** The highest counts of several outputs, and the tests whose counts differ though they passed. */
+/** The counts of several outputs, and the tests whose counts differ though they passed. */
 function merge (outputs) {
-  const highest = new Map()
   const passed = new Map()
+  const failed = new Map()
   const variable = new Set()
   const testOf = key => JSON.parse(key)[1]
   for (const output of outputs) {
     for (const [key, count] of output.counts) {
-      highest.set(key, Math.max(count, highest.get(key) ?? 0))
-      if (output.failed.has(key)) continue
-      if (passed.has(key) && passed.get(key) !== count) variable.add(testOf(key))
-      passed.set(key, count)
+      const known = output.failed.has(key) ? failed : passed
+      if (known === passed && passed.has(key) && passed.get(key) !== count) variable.add(testOf(key))
+      known.set(key, Math.max(count, known.get(key) ?? 0))
     }
   }
   const counts = new Map()
-  for (const [key, count] of highest) counts.set(testOf(key), count + (counts.get(testOf(key)) ?? 0))
+  for (const [key, count] of new Map([...failed, ...passed])) counts.set(testOf(key), count + (counts.get(testOf(key)) ?? 0))
   return { counts, variable }
 }
 
