@@ -8,7 +8,7 @@ import type { RequestMonitor } from '../src/dashboard/request-stats.js'
 import { ResponseTimes } from '../src/dashboard/response-times.js'
 import { counter, gauge } from '../src/http/series.js'
 import { countSockets } from '../src/http/socket-metrics.js'
-import type { Sockets } from './sockets.js'
+import type { Sockets } from '../src/sockets/sockets.js'
 
 const durationBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const nsPerSecond = 1e9
@@ -139,7 +139,7 @@ export function createMetrics (scope: FastifyInstance, sources: MetricsSources):
   const register = new prom.Registry()
   countRequests(sources.core.dashboard.requests, register)
   countRegistry(sources.core, register)
-  countSockets(sources.sockets.services, register)
+  countSockets(sources.sockets, register)
   describeService(sources.core, register)
   watchEventLoop(scope, register)
   prom.collectDefaultMetrics({ register })

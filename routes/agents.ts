@@ -12,19 +12,19 @@ import type { ReplicaEntry } from '../src/registry/replica.js'
 import type { ParsedRegistration } from '../src/registry/registration.js'
 import { AgentInfo, RegistrationBody, RegistrationResponse } from '../src/protocol/schemas/agent.js'
 import { answers, HeartbeatAnswer, IdParams, ListQuery, RecordQuery, RegistryStats, StatusBody, Unregistered } from '../src/protocol/schemas/rest.js'
-import type { Hub } from '../src/sockets/hub.js'
+import type { ConnectionSlots } from '../src/limits/connection-slots.js'
 
 const tags = ['agents']
 const tierNames = ['public', 'agents', 'dashboard'] as const
 
 /** `/agents/*`: agents come, show life, change and go; whoever has a token reads. */
-const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async function agentRoutes (scope, { core, hub }) {
+const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, slots: ConnectionSlots }> = async function agentRoutes (scope, { core, slots }) {
   const { registry, enrollment, authority, search } = core
   const { registrationsPerSecond: perSecond, burst } = core.options.admission
   const admission = new Admission({ perSecond, burst, now: core.now })
   const embeds = core.options.embed !== undefined
   const usesRedis = core.storage.kind === 'redis'
-  const sockets = () => tierNames.reduce((sum, tier) => sum + hub.countOf(tier), 0)
+  const sockets = () => tierNames.reduce((sum, tier) => sum + slots.countOf(tier), 0)
   const agent = guard(authority, { takes: ['agent', 'admin'], level: 'agent' })
   const admin = guard(authority, { takes: ['admin'], level: 'admin' })
 

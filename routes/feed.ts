@@ -1,24 +1,35 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply } from 'fastify'
-import type { Sockets } from '../plugins/sockets.js'
 import type { Principal } from '../src/protocol/principal.js'
 import type { Core } from '../src/core.js'
 import { sendJson } from '../src/http/entity-tags.js'
 import { EventStream, eventsEncoding } from '../src/http/event-stream.js'
 import { guard, headerOf } from '../src/http/guard.js'
 import { changesEncoding, LongPoll, readChanges } from '../src/http/long-poll.js'
+import type { Admission } from '../src/limits/admission.js'
+import type { LongRequests } from '../src/limits/long-requests.js'
 import { jittered } from '../src/lib/jitter.js'
-import { answers, ChangesAnswer, ChangesQuery, EventsAnswer, EventsQuery, Problem } from '../src/protocol/schemas/rest.js'
+import type { Feed } from '../src/registry/feed/change-log.js'
+import type { Subscribers } from '../src/registry/feed/subscribers.js'
 import { Cursor, FeedPosition } from '../src/registry/feed/cursor.js'
+import { answers, ChangesAnswer, ChangesQuery, EventsAnswer, EventsQuery, Problem } from '../src/protocol/schemas/rest.js'
+
 const tags = ['agents']
 const view = 'full'
 /** Spreads the requests of clients whose polls ended in the same instant. */
 const waitJitter = 0.1
 
+export interface FeedRoutesOptions {
+  core: Core
+  feed: Feed
+  subscribers: Subscribers
+  longRequests: LongRequests
+  admission: Admission
+}
+
 /** `/agents/changes` and `/agents/events`: the feed over HTTP, by long polling and as Server-Sent Events. */
-const feedRoutes: FastifyPluginAsyncTypebox<{ core: Core, sockets: Sockets }> = async function feedRoutes (scope, { core, sockets: { services } }) {
+const feedRoutes: FastifyPluginAsyncTypebox<FeedRoutesOptions> = async function feedRoutes (scope, { core, feed, subscribers, longRequests, admission }) {
   const { registry, options } = core
-  const { feed, subscribers, longRequests, admission } = services
   const requireReader = guard(core.authority, { takes: ['agent', 'user', 'admin'], level: 'user' })
 
   scope.get('/changes', {

@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { collectMethods } from '../src/http/methods.js'
-import type { Sockets } from '../plugins/sockets.js'
+import type { Sockets } from '../src/sockets/sockets.js'
 import type { Core } from '../src/core.js'
 import { PeerTokenAnswer, PeerTokenBody, v1Answers, V1Usage, IdempotencyHeaders } from '../src/protocol/schemas/peers.js'
 import { assertParticipates } from '../src/messaging/access.js'
@@ -50,7 +50,7 @@ const v1Routes: FastifyPluginAsyncTypebox<V1Services> = async function v1Routes 
     schema: { tags, summary: 'How much `/v1` is used', response: v1Answers(V1Usage) }
   }, async function usage (request) {
     assertOperator(callerOf(request))
-    const { slots, traffic } = sockets.services
+    const { slots, traffic } = sockets
     return {
       appId: options.namespace,
       periodStartUnix: startedAt,

@@ -4,7 +4,7 @@ import type { Core } from '../../src/core.js'
 import type { RequestInput } from '../../src/messaging/requests/open-requests.js'
 import { assertMay } from '../../src/messaging/access.js'
 import { IdempotencyHeaders, PeerParams, v1Answers, V1CapabilityBody, V1Disconnected, V1Reply, V1RequestBody, V1SendBody, V1Sent } from '../../src/protocol/schemas/peers.js'
-import type { Disconnects } from '../../src/sockets/disconnects.js'
+import type { PeerDisconnects } from '../../src/sockets/hub.js'
 import { idempotencyKeyOf, messageIdOf } from '../../src/http/idempotency.js'
 import { assertOperator, callerOf, once, speakerFor } from './caller.js'
 
@@ -19,7 +19,7 @@ function hangUpOf (request: FastifyRequest, { raw }: FastifyReply): AbortSignal 
 }
 
 /** `/v1/peers/*` and requests to whoever can. */
-const peerRoutes: FastifyPluginAsyncTypebox<{ core: Core, disconnects: Disconnects }> = async function peerRoutes (scope, { core, disconnects }) {
+const peerRoutes: FastifyPluginAsyncTypebox<{ core: Core, disconnects: PeerDisconnects }> = async function peerRoutes (scope, { core, disconnects }) {
   const { messaging: { direct, requests } } = core
 
   async function ask (request: FastifyRequest, reply: FastifyReply, from: string | undefined, order: RequestInput) {

@@ -1,10 +1,10 @@
 import type prom from '@platformatic/prom-client'
-import type { SocketServices } from '../sockets/services.js'
+import type { Sockets } from '../sockets/sockets.js'
 import type { TierName } from '../protocol/frames/catalogues.js'
 import type { Traffic } from '../sockets/outbound.js'
 import { counter, gauge } from './series.js'
 
-type Sources = Pick<SocketServices, 'hub' | 'traffic'>
+type Sources = Pick<Sockets, 'hub' | 'slots' | 'traffic'>
 
 const tiersOf = (traffic: Sources['traffic']) => Object.keys(traffic) as TierName[]
 
@@ -46,9 +46,9 @@ function measureQueues ({ hub, traffic }: Sources, register: prom.Registry): voi
 
 /** Series of the sockets: as many as there are tiers, whoever is connected. */
 export function countSockets (sources: Sources, register: prom.Registry): void {
-  const { hub, traffic } = sources
+  const { slots, traffic } = sources
   gauge(register, 'arcp_websocket_connections', 'Open sockets, by tier', ['tier'], set => {
-    for (const tier of tiersOf(traffic)) set(hub.countOf(tier), { tier })
+    for (const tier of tiersOf(traffic)) set(slots.countOf(tier), { tier })
   })
   countTraffic(traffic, register)
   measureQueues(sources, register)

@@ -1,147 +1,167 @@
 import { randomUUID } from 'node:crypto'
 import type { Principal } from '../protocol/principal.js'
-import { closeCodes, type ErrorCode, v1Code } from '../protocol/codes.js'
-import type { Peer } from '../messaging/peer.js'
-import type { Dialect } from '../protocol/channel-names.js'
 import { peerIdOf, Rights } from '../auth/rights.js'
-import { FrameRate } from '../limits/frame-rate.js'
-import { Inbox } from './inbox.js'
-import { unpack } from '../protocol/message-pack.js'
-import { OutboundQueue, type Transport } from './outbound.js'
-import { fencePing, EncodedMessage, protocolPing, textPing, textPong, type Encoding } from '../protocol/encoded-message.js'
-import { isKeepAliveFrame, parse, requestIdOf, type Frame } from '../protocol/parse.js'
 import type { ConnectionSlot } from '../limits/connection-slots.js'
-import type { SocketServices } from './services.js'
-import type { Tier } from './tiers.js'
-import type { Watcher } from './watcher.js'
+import { FrameRate, type FrameRates } from '../limits/frame-rate.js'
+import type { Peer } from '../messaging/peer.js'
+import type { ResolvedOptions } from '../options.js'
+import type { Dialect } from '../protocol/channel-names.js'
+import { closeCodes, v1Code, type ErrorCode } from '../protocol/codes.js'
+import { EncodedMessage, fencePing, protocolPing, textPing, textPong, type Encoding } from '../protocol/encoded-message.js'
+import type { TierName } from '../protocol/frames/catalogues.js'
+import { requestIdOf } from '../protocol/parse.js'
+import { InboundFrames, type InboundServices } from './inbound.js'
+import { OutboundQueue, type Flusher, type Traffic, type Transport } from './outbound.js'
 
-/** Room for the members around the `data` that a size limit is about. */
+/** The part of a tier that a connection depends on. */
+export interface ConnectionTier {
+  readonly name: TierName
+  readonly options: ResolvedOptions['publicWs']
+  readonly requiresAuthentication: boolean
+}
+
+/** Handles the frames of a tier. */
+export interface FrameDispatcher {
+  /** Whether the `requestId` of a frame refers to an earlier frame that has no reply yet. */
+  namesOpenRequest (frame: unknown): boolean
+  /** Handles a frame; undefined is one that is not JSON. @returns a promise if the next frame has to wait */
+  dispatch (connection: Connection, frame: unknown): Promise<void> | void
+  /** Sends the error that was thrown for a frame. */
+  failed (connection: Connection, error: unknown, frame: unknown): void
+}
+
+/** What a connection calls outside itself: one object for all connections of a tier. */
+export interface ConnectionPorts extends InboundServices {
+  readonly flusher: Flusher
+  readonly rates: FrameRates
+  readonly traffic: Traffic
+  readonly dispatcher: FrameDispatcher
+  /** Largest number of bytes that may wait for a client. */
+  readonly maxBufferedBytes: number
+  /** Called on any activity of the client, protocol pings and pongs included. */
+  readonly heard: (connection: Connection) => void
+  /** Called once when the socket has closed. @param wasClean whether a close frame was received */
+  readonly closed: (connection: Connection, wasClean: boolean) => void
+}
+
+export interface ConnectionOptions {
+  tier: ConnectionTier
+  transport: Transport
+  encoding: Encoding
+  address: string
+  slot: ConnectionSlot
+  ports: ConnectionPorts
+}
+
+/** Room for the members of a frame beside `data`, to which the size limit of a tier applies. */
 const envelopeBytes = 4096
+const maxKeepAliveLength = 32
 
-export interface ConnectionOptions { tier: Tier, transport: Transport, encoding: Encoding, address: string, slot: ConnectionSlot, services: SocketServices }
-
-/** One socket of any tier. */
+/** One WebSocket connection of any tier. */
 export class Connection implements Peer {
   readonly id = randomUUID()
-  readonly tier: Tier
-  readonly address: string
-  readonly slot: ConnectionSlot
-  readonly rate: FrameRate
+  readonly tier: ConnectionTier
+  readonly dialect: Dialect
   readonly transport: Transport
   readonly encoding: Encoding
+  readonly address: string
+  readonly rate: FrameRate
   readonly openedAt: number
-  principal: Principal | null = null
-  /** It takes part in messaging. */
+  readonly inbound: InboundFrames
+  /** Whether the connection takes part in messaging. */
   isPeer = false
-  readonly dialect: Dialect
-  /** Does not renew its agent's lease. */
+  /** Whether activity on the connection does not renew the lease of its agent. */
   observes = false
-  watcher: Watcher | null = null
-  /** A dashboard that wants no monitoring for a while. */
+  /** Whether the client receives deltas instead of lists of agents. */
+  isWatching = false
+  /** Whether a dashboard has paused monitoring. */
   isPaused = false
-  /** Last sign of life, last frame that the client sent by itself, and last one that was more than a ping or a pong. */
+  /** Last activity of the client (epoch ms). */
   heardAt: number
-  framedAt: number
-  usedAt: number
+  /** When the last protocol ping and text ping were sent, and when the next `stats_update` is due (epoch ms). */
   pingedAt = 0
   textPingedAt = 0
   nextStatsAt: number
-  expiryToldFor = 0
-  /** When a close frame was sent. */
+  /** The expiry time for which `token_expiring` was sent (epoch seconds). */
+  expiryNoticeFor = 0
+  /** When a close frame was sent (epoch ms). */
   closingAt: number | null = null
-  /** It is to take no more frames than those that were sent before the client knew that the server goes. */
-  #isRetired = false
-  /** These have come. */
-  #isFenced = false
-  readonly #inbox: Inbox
+  readonly #slot: ConnectionSlot
+  readonly #ports: ConnectionPorts
   readonly #outbound: OutboundQueue
-  readonly #services: SocketServices
+  #principal: Principal | null = null
   #rights: Rights | null = null
 
-  constructor ({ tier, transport, encoding, address, slot, services }: ConnectionOptions) {
+  constructor ({ tier, transport, encoding, address, slot, ports }: ConnectionOptions) {
+    const { messagesPerSecond: perSecond, burst, intervalMs } = tier.options
     this.tier = tier
     this.dialect = tier.name === 'v1' ? 'v1' : 'agents'
     this.transport = transport
     this.encoding = encoding
     this.address = address
-    this.slot = slot
-    this.#services = services
-    this.openedAt = this.heardAt = this.framedAt = this.usedAt = services.now()
-    this.nextStatsAt = this.openedAt + tier.options.intervalMs
-    this.rate = new FrameRate(services.rates, { perSecond: tier.options.messagesPerSecond, burst: tier.options.burst }, { addressKey: slot.addressKey, now: this.openedAt })
-    this.#inbox = new Inbox(this, services)
-    this.#outbound = new OutboundQueue(this, services.flusher)
+    this.#slot = slot
+    this.#ports = ports
+    this.openedAt = this.heardAt = ports.now()
+    this.nextStatsAt = this.openedAt + intervalMs
+    this.rate = new FrameRate(ports.rates, { perSecond, burst }, { addressKey: slot.addressKey, now: this.openedAt })
+    this.inbound = new InboundFrames(this, ports)
+    this.#outbound = new OutboundQueue(this, ports.flusher)
+    slot.slots.open(slot)
   }
 
   get isOpen () { return this.closingAt === null && this.transport.isOpen }
-  get isAuthenticated () { return this.tier.handshake === null || this.principal !== null }
-  /** Whose token it has: only on a connection that is somebody's. */
-  get bearer () { return this.principal! }
-  get peerId () { return peerIdOf(this.bearer) }
-  get rights () { return (this.#rights ??= new Rights(this.bearer)) }
-  /** It has not taken yet what was sent in an earlier tick. */
+  get principal () { return this.#principal }
+  get isAuthenticated () { return !this.tier.requiresAuthentication || this.#principal !== null }
+  /** Whether the socket has not drained what was sent in an earlier tick. */
   get isBehind () { return this.#outbound.isBlocked }
   /** Bytes that wait to be sent. */
   get depth () { return this.#outbound.depth }
-  /** All that the client sent before it heard that the server goes has its answer. */
-  get isSettled () { return this.#isFenced && this.#inbox.isSettled }
+  get limit () { return this.#ports.maxBufferedBytes }
+  get traffic () { return this.#ports.traffic }
+  get maxFrameBytes () { return this.tier.options.maxMessageSize + (this.tier.requiresAuthentication ? envelopeBytes : 0) }
 
-  get maxFrameBytes () {
-    return this.tier.options.maxMessageSize + (this.tier.handshake ? envelopeBytes : 0)
+  /** The principal of an authenticated connection. */
+  get bearer (): Principal {
+    if (this.#principal === null) throw new Error('The connection is not authenticated')
+    return this.#principal
   }
 
-  /** A message from the client. */
-  receive (data: Buffer, isBinary: boolean): void {
-    if (!this.isOpen || (this.#isRetired && this.#isFenced)) return
-    const now = this.#services.now()
-    this.framedAt = now
-    this.#counted(data.length)
-    this.heard(now)
-    const retryAfterMs = this.rate.take(now)
-    if (retryAfterMs > 0) return this.#limit(data, isBinary, retryAfterMs)
-    if (!this.#takes(isBinary)) return this.fail('unsupported_encoding', 'Frames are JSON text here')
-    if (data.length > this.maxFrameBytes) return this.fail('message_too_large', `Frames of this tier have at most ${this.maxFrameBytes} bytes`)
-    if (isBinary) return this.#take(unpacked(data), data.length)
-    const text = data.toString()
-    if (!this.#isKeepAlive(text)) this.#take(parse(text), data.length)
+  get peerId () { return peerIdOf(this.bearer) }
+  get rights () { return (this.#rights ??= new Rights(this.bearer)) }
+
+  /** Sets the principal: the first one, or that of a new token. */
+  authenticate (principal: Principal): void {
+    this.#slot.slots.authenticate(this.#slot)
+    this.#principal = principal
+    this.#rights = null
+    this.rate.setPrincipal(principal)
   }
 
-  /** A protocol ping. ws answers it by itself, so that too many are not refused but read later. */
-  pinged (): void {
-    const now = this.#services.now()
-    this.heard(now)
-    if (this.rate.take(now) > 0) this.#restrain()
-  }
-
-  /** A protocol pong, also one that nobody asked for. */
-  ponged (data: Buffer): void {
-    if (data.length > 0) this.#isFenced = true
-    this.pinged()
-  }
-
-  /** Reads on, unless something else has to come first. */
-  readOn (): void {
-    if (!this.#inbox.isBusy && !this.#services.throttle.has(this)) this.transport.resume()
-  }
-
-  /** A sign of life of any kind, protocol pongs included. */
   heard (now: number): void {
     this.heardAt = now
-    this.#services.liveness.heard(this)
+    this.#ports.heard(this)
   }
 
-  /** The connection has another token. */
-  renew (principal: Principal): void {
-    this.principal = principal
-    this.#rights = null
+  handleKeepAlive (text: string): boolean {
+    if (text.length > maxKeepAliveLength || this.dialect === 'v1') return false
+    const word = text.trim().toLowerCase()
+    if (word === 'ping') this.push(textPong)
+    return word === 'ping' || word === 'pong'
   }
 
-  /** The socket has ended. @param wasClean a close frame came: nothing broke */
-  gone (wasClean: boolean): void {
-    this.#services.hub.remove(this, wasClean)
+  namesOpenRequest (frame: unknown): boolean {
+    return this.#ports.dispatcher.namesOpenRequest(frame)
   }
 
-  /** Says something to this connection alone. */
+  handle (frame: unknown): Promise<void> | void {
+    return this.#ports.dispatcher.dispatch(this, frame)
+  }
+
+  handlingFailed (error: unknown, frame: unknown): void {
+    this.#ports.dispatcher.failed(this, error, frame)
+  }
+
+  /** Sends a message to this connection alone. */
   send (text: string): void {
     this.push(new EncodedMessage(text))
   }
@@ -150,9 +170,34 @@ export class Connection implements Peer {
     this.send(JSON.stringify(frame))
   }
 
-  /** Sends what others may get too, so that it is made once. */
+  /** Sends a message that other connections may receive too; its encodings are shared. */
   push (message: EncodedMessage): void {
     if (this.isOpen) this.#outbound.push(message)
+  }
+
+  /** Sends an `ack` with `members`, if the frame has a `requestId`. */
+  ack ({ requestId }: { requestId?: string }, members: object = {}): void {
+    if (requestId !== undefined) this.sendFrame({ type: 'ack', requestId, ...members })
+  }
+
+  pong ({ requestId }: { requestId?: unknown }): void {
+    this.sendFrame({ type: 'pong', timestamp: Date.now() / 1000, ...(typeof requestId === 'string' && { requestId }) })
+  }
+
+  fail (code: ErrorCode, message: string, frame?: unknown, extras: object = {}): void {
+    const requestId = requestIdOf(frame)
+    const shownCode = this.dialect === 'v1' ? v1Code(code) : code
+    this.sendFrame({ type: 'error', code: shownCode, message, ...(requestId && { requestId }), ...extras })
+  }
+
+  /** Sends frames of which only the newest counts. While the connection is behind, the newest of each kind waits. */
+  sendLatest (kind: string, make: () => readonly EncodedMessage[]): void {
+    if (this.isBehind) this.whenSent(kind, () => { this.sendLatest(kind, make) })
+    else for (const message of make()) this.push(message)
+  }
+
+  whenSent (kind: string, callback: () => void): void {
+    if (this.isOpen) this.#outbound.whenSent(kind, callback)
   }
 
   ping (now: number): void {
@@ -160,115 +205,36 @@ export class Connection implements Peer {
     this.push(protocolPing)
   }
 
-  /** Tells the client when to come back. Its answer to the ping follows all that it sent before it knew. */
-  announceEnd (retryAfterMs: number): void {
-    this.sendFrame({ type: 'going_away', retryAfterMs })
-    this.push(fencePing)
-  }
-
-  /** Its time has come: what the client sends from now on is not taken. */
-  retire (): void {
-    this.#isRetired = true
-  }
-
   textPing (now: number): void {
     this.textPingedAt = now
     this.push(textPing)
   }
 
-  /** Says what became of a frame: only to those who asked. */
-  ack ({ requestId }: { requestId?: string }, outcome: object = {}): void {
-    if (requestId !== undefined) this.sendFrame({ type: 'ack', requestId, ...outcome })
-  }
-
-  fail (code: ErrorCode, message: string, frame?: unknown, extras: object = {}): void {
-    const requestId = requestIdOf(frame)
-    this.sendFrame({ type: 'error', code: this.dialect === 'v1' ? v1Code(code) : code, message, ...(requestId && { requestId }), ...extras })
-  }
-
-  /** Sends frames of which only the newest count: while the connection is behind, the newest of a kind waits for it. */
-  sendLatest (kind: string, make: () => readonly EncodedMessage[]): void {
-    if (this.isBehind) this.whenSent(kind, () => { this.sendLatest(kind, make) })
-    else for (const message of make()) this.push(message)
-  }
-
-  /** Calls back once what was sent so far has left; of a kind only the last counts. */
-  whenSent (kind: string, go: () => void): void {
-    if (this.isOpen) this.#outbound.whenSent(kind, go)
+  /** Sends `going_away`. The pong that answers the ping after it follows all frames that the client sent before it received this. */
+  announceShutdown (retryAfterMs: number): void {
+    this.sendFrame({ type: 'going_away', retryAfterMs })
+    this.push(fencePing)
   }
 
   /** @param reason at most 123 bytes */
   close (code: number, reason: string): void {
     if (!this.isOpen) return
-    this.closingAt = this.#services.now()
-    this.#inbox.clear()
-    // The answer to the close frame has to be read, also while another frame is being handled.
+    this.closingAt = this.#ports.now()
+    this.inbound.clear()
+    // The client's close frame has to be read even if a frame is being handled.
     this.transport.resume()
     this.#outbound.close(code, reason, code === closeCodes.slowConsumer)
   }
 
-  /** Keeps a frame that came before the token. @returns whether there was room */
-  hold (frame: Frame): boolean {
-    return this.#inbox.hold(frame)
-  }
-
-  /** Puts what was held before all that came after it. */
-  releaseHeld (): void {
-    this.#inbox.releaseHeld()
-  }
-
-  get limit () { return this.#services.options.sockets.maxBufferedBytes }
-  get traffic () { return this.#services.traffic[this.tier.name] }
-
-  #counted (bytes: number) {
-    this.traffic.framesIn++
-    this.traffic.bytesIn += bytes
-  }
-
-  /** It reads more slowly than may be. */
   closeSlow (): void {
     if (this.isOpen) this.traffic.slowCloses++
     this.close(closeCodes.slowConsumer, 'Slow consumer')
   }
 
-  #takes (isBinary: boolean) {
-    return !isBinary || this.encoding === 'msgpack'
-  }
-
-  #take (frame: unknown, bytes: number) {
-    if (!isKeepAliveFrame(frame)) this.usedAt = this.framedAt
-    this.#inbox.add(frame, bytes)
-  }
-
-  /** It sends too much. */
-  #restrain () {
-    this.traffic.limited++
-    if (this.rate.isAbuse) this.close(closeCodes.tooManyMessages, 'Too many messages')
-    else if (this.rate.isFlood) this.#services.throttle.add(this)
-  }
-
-  /** The frame is not acted on: there are too many. */
-  #limit (data: Buffer, isBinary: boolean, retryAfterMs: number) {
-    this.#restrain()
-    if (!this.isOpen) return
-    const isReadable = this.#takes(isBinary) && data.length <= this.maxFrameBytes
-    const frame = isReadable ? isBinary ? unpacked(data) : parse(data.toString()) : undefined
-    this.fail('rate_limited', 'Too many messages', frame, { retryAfterMs })
-  }
-
-  #isKeepAlive (text: string): boolean {
-    if (text.length > 32 || this.dialect === 'v1') return false
-    const word = text.trim().toLowerCase()
-    if (word === 'ping') this.push(textPong)
-    return word === 'ping' || word === 'pong'
-  }
-}
-
-/** What is no MessagePack is as wrong as text that is not JSON. */
-function unpacked (data: Buffer): unknown {
-  try {
-    return unpack(data)
-  } catch {
-    return undefined
+  /** The socket has closed. @param wasClean whether a close frame was received */
+  closed (wasClean: boolean): void {
+    this.#slot.slots.release(this.#slot)
+    this.rate.leave()
+    this.#ports.closed(this, wasClean)
   }
 }

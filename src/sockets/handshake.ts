@@ -1,128 +1,159 @@
-import { isProblem } from '../errors.js'
+import type { Authority } from '../auth/authority.js'
 import type { Principal } from '../protocol/principal.js'
+import { isProblem } from '../errors.js'
+import type { ConnectionSlots } from '../limits/connection-slots.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Connection } from './connection.js'
-import { isFrameLike, PoisonousFrame, type Frame } from '../protocol/parse.js'
-import type { AuthFrame } from '../protocol/frames/agents.js'
-import { reportRefusal } from './refusals.js'
-import type { SocketServices } from './services.js'
+import type { Hub } from './hub.js'
 
-/** Seconds before the end of a token at which its bearer is told. */
-export const expiryNoticeSeconds = 30
+/** The credentials of an upgrade: a principal, the reason why they are refused, or null for none. */
+export type UpgradeCredentials = { principal: Principal } | { refused: RefusedCredentials } | null
+export type RefusedCredentials = 'invalid' | 'expired' | 'not-allowed'
 
-/** What the upgrade brought along: a principal, a token that is not valid, or nothing. */
-export type UpgradeCredentials = { principal: Principal } | { refused: 'invalid' | 'expired' | 'not-allowed' } | null
-
-/** Text that goes both into `auth_error` and into the reason of the close frame, as existing clients know them. */
-type Refusal = 'Token required' | 'Invalid token' | 'Insufficient permissions' | 'Invalid JSON' | 'Authentication failed'
-
-/** How a connection of a tier with authentication becomes somebody's. */
-export interface TierHandshake {
-  /** The first thing that happens on a new connection. */
-  begin (connection: Connection, credentials: UpgradeCredentials): void
-  /** A frame on a connection that is not authenticated yet, where there may be one; undefined is one that is not JSON. */
-  receive? (connection: Connection, frame: unknown): Promise<void> | void
-  /** An `auth` frame on a connection that has a token already, where there is such a frame. */
-  replace? (connection: Connection, frame: AuthFrame): Promise<void>
-  /** A connection that was somebody's is gone. */
-  left? (connection: Connection): void
+/** How a connection is refused. */
+export interface Refusal {
+  readonly code: number
+  /** The reason of the close frame. */
+  readonly reason: string
+  /** The message of an `auth_error` frame that precedes the close frame. */
+  readonly authError?: string
+  /** The text of an audit entry. */
+  readonly audit?: string
 }
 
-/** The handshake of `/agents/ws`, with texts as existing clients know them. */
-export class Handshake implements TierHandshake {
-  readonly #services: SocketServices
+/** The first frame of a client: credentials, a refusal, or null if the frame needs nothing more. */
+export type FirstFrame = Credentials | Refusal | null
+export interface Credentials { readonly token: unknown, readonly fingerprint?: unknown, readonly requestId?: unknown }
 
-  constructor (services: SocketServices) {
+/** The frame that replaces a token. */
+export interface RenewalFrame { readonly token: string, readonly fingerprint?: string, readonly requestId?: string }
+
+/** What differs between the handshakes of the tiers. */
+export interface HandshakePolicy {
+  /** Refusals of the credentials of an upgrade. */
+  readonly refusals: Readonly<Record<RefusedCredentials, Refusal>>
+  /** The refusal of an invalid token in a frame. */
+  readonly invalidToken: Refusal
+  /** An upgrade without credentials: sends what asks for them, or returns a refusal. */
+  awaitCredentials (connection: Connection): Refusal | void
+  /** Reads a frame of an unauthenticated connection; undefined is one that is not JSON. */
+  readFirstFrame (connection: Connection, frame: unknown): FirstFrame
+  /** The fingerprint to check a token with; null refuses the token. */
+  fingerprintOf? (credentials: Credentials): string | undefined | null
+  /** Why a principal is refused, or undefined. */
+  objection (principal: Principal): Refusal | undefined
+  /** Called before an accepted connection is authenticated. */
+  accepting? (principal: Principal): void
+  /** Sends the first frames of an authenticated connection. */
+  accepted (connection: Connection, principal: Principal, requestId?: unknown): void
+  /** Why a token may not replace the present one, or undefined. */
+  renewalObjection? (connection: Connection, principal: Principal): Refusal | undefined
+  /** Acknowledges a new token. */
+  renewed? (connection: Connection, frame: RenewalFrame): void
+  closed? (principal: Principal): void
+}
+
+export interface HandshakeServices {
+  authority: Authority
+  hub: Hub
+  slots: ConnectionSlots
+  /** Writes an audit entry about a refused connection. */
+  audit: (connection: Connection, principal: Principal | null, text: string) => void
+}
+
+const isRefusal = (first: Credentials | Refusal): first is Refusal => 'code' in first
+
+/** The authentication of the connections of a tier: by the upgrade, by the first frame, and by later tokens. */
+export class Handshake {
+  readonly policy: HandshakePolicy
+  readonly #services: HandshakeServices
+
+  constructor (policy: HandshakePolicy, services: HandshakeServices) {
+    this.policy = policy
     this.#services = services
   }
 
+  /** Starts the handshake of a new connection. */
   begin (connection: Connection, credentials: UpgradeCredentials): void {
-    if (credentials === null) return connection.sendFrame({ type: 'auth_required', message: 'Send your authentication token' })
-    if ('principal' in credentials) return this.#succeed(connection, credentials.principal)
-    if (credentials.refused === 'expired') return connection.close(closeCodes.tokenExpired, 'Token expired')
-    if (credentials.refused === 'invalid') return connection.close(closeCodes.tokenInvalid, 'Invalid token')
-    reportRefusal(this.#services, connection, null, 'A temporary token opens no socket')
-    connection.close(closeCodes.notAllowed, 'Insufficient permissions')
+    if (credentials === null) {
+      const refusal = this.policy.awaitCredentials(connection)
+      if (refusal) this.#refuse(connection, null, refusal)
+    } else if ('refused' in credentials) {
+      this.#refuse(connection, null, this.policy.refusals[credentials.refused])
+    } else {
+      this.#decide(connection, credentials.principal)
+    }
   }
 
+  /** Handles a frame of an unauthenticated connection. */
   receive (connection: Connection, frame: unknown): Promise<void> | void {
-    if (frame === undefined || frame instanceof PoisonousFrame) return refuse(connection, 'Invalid JSON')
-    if (!isFrameLike(frame)) return refuse(connection, 'Authentication failed')
-    if (frame.token) return this.#authenticate(connection, frame)
-    if (frame.type === 'ping') return connection.sendFrame(pongFor(frame))
-    const isEarly = typeof frame.type === 'string' && frame.type !== 'auth' && connection.tier.handlers.has(frame.type)
-    if (!isEarly || !connection.hold(frame as Frame)) refuse(connection, 'Token required', 'Authentication required')
+    const first = this.policy.readFirstFrame(connection, frame)
+    if (first === null) return
+    if (isRefusal(first)) return this.#refuse(connection, null, first)
+    return this.#authenticate(connection, first)
   }
 
-  /** Takes a new token for a connection that has one: it must be the same subject's. */
-  async replace (connection: Connection, { token, requestId }: AuthFrame): Promise<void> {
-    const principal = await this.#check(token)
+  /** Handles a frame that replaces the token. The present token stays valid if the new one is refused. */
+  async renew (connection: Connection, frame: RenewalFrame): Promise<void> {
+    const principal = await this.#check(frame)
     if (!connection.isOpen) return
-    if (!principal || principal.subject !== connection.principal!.subject || principal.role !== connection.principal!.role) {
-      return connection.fail('action_not_permitted', principal ? 'The token belongs to somebody else' : 'Invalid token', { requestId })
+    const refusal = principal ? this.#renewalObjection(connection, principal) : this.policy.invalidToken
+    if (principal && !refusal) {
+      this.#services.hub.renew(connection, principal)
+      this.policy.renewed?.(connection, frame)
+    } else if (refusal) {
+      this.#audit(connection, principal, refusal)
+      connection.fail('action_not_permitted', refusal.reason, frame)
     }
-    this.#services.hub.replaceToken(connection, principal)
-    connection.sendFrame(this.#success(connection, requestId))
   }
 
-  async #authenticate (connection: Connection, { token, observe, requestId }: Record<string, unknown>): Promise<void> {
-    const principal = typeof token === 'string' ? await this.#check(token) : null
-    // The socket may have gone while the token was checked.
+  /** An authenticated connection has closed. */
+  closed (connection: Connection): void {
+    if (connection.principal) this.policy.closed?.(connection.principal)
+  }
+
+  async #authenticate (connection: Connection, credentials: Credentials): Promise<void> {
+    const principal = await this.#check(credentials)
+    // The socket may have closed while the token was checked.
     if (!connection.isOpen) return
-    if (!principal) return refuse(connection, 'Invalid token')
-    if (principal.type === 'temp') {
-      reportRefusal(this.#services, connection, principal, 'A temporary token opens no socket')
-      return refuse(connection, 'Insufficient permissions')
-    }
-    connection.observes = observe === true
-    if (this.#services.hub.isFull(connection.tier)) return connection.close(closeCodes.tryAgainLater, 'Too many connections')
-    this.#succeed(connection, principal, requestId)
+    if (!principal) return this.#refuse(connection, null, this.policy.invalidToken)
+    this.#decide(connection, principal, credentials.requestId)
   }
 
-  /** @returns null for a token that is not valid; whatever else goes wrong is an error of ours */
-  async #check (token: string): Promise<Principal | null> {
+  #decide (connection: Connection, principal: Principal, requestId?: unknown) {
+    const { hub, slots } = this.#services
+    const refusal = this.policy.objection(principal)
+    if (refusal) return this.#refuse(connection, principal, refusal)
+    if (slots.isFull(connection.tier)) return connection.close(closeCodes.tryAgainLater, 'Too many connections')
+    this.policy.accepting?.(principal)
+    hub.authenticate(connection, principal)
+    this.policy.accepted(connection, principal, requestId)
+  }
+
+  #renewalObjection (connection: Connection, principal: Principal): Refusal | undefined {
+    return this.policy.renewalObjection?.(connection, principal) ?? this.policy.objection(principal)
+  }
+
+  /** @returns null for an invalid token; any other error is thrown */
+  async #check (credentials: Credentials): Promise<Principal | null> {
+    const { token } = credentials
+    const fingerprint = this.policy.fingerprintOf?.(credentials)
+    if (typeof token !== 'string' || fingerprint === null) return null
     try {
-      return await this.#services.authority.authenticate(token)
+      return await this.#services.authority.authenticate(token, { fingerprint })
     } catch (error) {
       if (isProblem(error) && error.statusCode < 500) return null
       throw error
     }
   }
 
-  #succeed (connection: Connection, principal: Principal, requestId?: unknown) {
-    this.#services.hub.identify(connection, principal)
-    connection.sendFrame(this.#success(connection, requestId))
-    this.#services.lists.sendTo(connection)
-    connection.isPeer = connection.rights.mayParticipate
-    if (connection.isPeer) this.#services.messaging.addPeer(connection)
-    connection.releaseHeld()
+  #refuse (connection: Connection, principal: Principal | null, refusal: Refusal) {
+    this.#audit(connection, principal, refusal)
+    if (refusal.authError !== undefined) connection.sendFrame({ type: 'auth_error', message: refusal.authError })
+    connection.close(refusal.code, refusal.reason)
   }
 
-  #success (connection: Connection, requestId: unknown) {
-    const { agentId, role, expiresAt } = connection.principal!
-    const { registry, now, options: { messaging } } = this.#services
-    const { maxMessageSize, messagesPerSecond, burst } = connection.tier.options
-    return {
-      type: 'auth_success',
-      message: 'Authentication successful',
-      agent_id: agentId,
-      role,
-      connectionId: connection.id,
-      serverTime: now() / 1000,
-      expiresAt,
-      heartbeatInterval: registry.leaseMs / 3000,
-      leaseMs: registry.leaseMs,
-      limits: { maxMessageSize, messagesPerSecond, burst, channels: messaging.maxSubscriptions },
-      ...(typeof requestId === 'string' && { requestId })
-    }
+  #audit (connection: Connection, principal: Principal | null, { audit }: Refusal) {
+    if (audit !== undefined) this.#services.audit(connection, principal, audit)
   }
-}
-
-export function pongFor ({ requestId }: { requestId?: unknown }) {
-  return { type: 'pong', timestamp: Date.now() / 1000, ...(typeof requestId === 'string' && { requestId }) }
-}
-
-function refuse (connection: Connection, message: Refusal, reason: string = message) {
-  connection.sendFrame({ type: 'auth_error', message })
-  connection.close(closeCodes.policyViolation, reason)
 }

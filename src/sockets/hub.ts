@@ -1,89 +1,77 @@
+import { randomUUID } from 'node:crypto'
 import type { Principal } from '../protocol/principal.js'
-import type { Connection } from './connection.js'
-import { clear, drain, sendAway } from './drain.js'
-import type { SocketServices } from './services.js'
+import { Emitter } from '../lib/emitter.js'
+import type { Messaging } from '../messaging/messaging.js'
+import { closeCodes } from '../protocol/codes.js'
 import type { TierName } from '../protocol/frames/catalogues.js'
-import type { Tier } from './tiers.js'
+import type { Connection } from './connection.js'
+import { drain, sendAway, terminate } from './drain.js'
 
-/** Which connections there are, whose they are, and how they all go. */
+/** Events of connections; `closed` follows once on every connection that was added. */
+export interface HubEvents {
+  authenticated: [connection: Connection]
+  /** The token of a connection was replaced. */
+  renewed: [connection: Connection, previous: Principal]
+  /** @param wasClean whether a close frame was received */
+  closed: [connection: Connection, wasClean: boolean]
+}
+
+/** The open connections of this process. */
 export class Hub {
+  readonly events = new Emitter<HubEvents>()
   readonly #tiers = new Map<TierName, Set<Connection>>()
-  #services!: SocketServices
   #isDraining = false
-
-  use (services: SocketServices): void {
-    this.#services = services
-  }
 
   get isDraining () { return this.#isDraining }
 
-  /** Connections of a tier, those that are not authenticated among them. */
+  /** The connections of a tier, unauthenticated ones included. */
   connections (name: TierName): ReadonlySet<Connection> {
     return this.#connections(name)
   }
 
-  /** Number of connections that count against the tier's limit. */
-  countOf (name: TierName): number {
-    return this.#services.slots.countOf(name)
-  }
-
-  isFull (tier: Tier): boolean {
-    return this.#services.slots.isFull(tier)
-  }
-
   add (connection: Connection): void {
     this.#connections(connection.tier.name).add(connection)
-    this.#services.slots.open(connection.slot)
-    // It was let in before, and what its upgrade went through since then took so long.
+    // The upgrade was admitted before the drain started.
     if (this.#isDraining) sendAway(connection)
   }
 
-  /** The connection is somebody's from now on. */
-  identify (connection: Connection, principal: Principal): void {
-    this.#services.slots.authenticate(connection.slot)
-    connection.principal = principal
-    connection.rate.setPrincipal(principal)
-    this.#services.liveness.add(connection)
+  authenticate (connection: Connection, principal: Principal): void {
+    connection.authenticate(principal)
+    this.events.emit('authenticated', connection)
   }
 
-  /** The same subject, with another token. */
-  replaceToken (connection: Connection, principal: Principal): void {
-    this.#services.liveness.delete(connection)
-    connection.renew(principal)
-    connection.rate.setPrincipal(principal)
-    this.#services.liveness.add(connection)
-    if (connection.isPeer) this.#services.messaging.tokenChanged(connection)
+  /** Replaces the token of a connection. */
+  renew (connection: Connection, principal: Principal): void {
+    const previous = connection.bearer
+    connection.authenticate(principal)
+    this.events.emit('renewed', connection, previous)
   }
 
-  /** @param wasClean a close frame came: nothing broke */
+  /** @param wasClean whether a close frame was received */
   remove (connection: Connection, wasClean: boolean): void {
-    if (!this.#connections(connection.tier.name).delete(connection)) return
-    this.#services.slots.release(connection.slot)
-    connection.rate.leave()
-    if (connection.watcher) this.#services.subscribers.delete(connection.watcher)
-    connection.watcher = null
-    if (connection.isPeer) this.#services.messaging.removePeer(connection)
-    this.#services.liveness.lost(connection, wasClean)
-    if (connection.principal) connection.tier.handshake?.left?.(connection)
+    if (this.#connections(connection.tier.name).delete(connection)) this.events.emit('closed', connection, wasClean)
   }
 
-  /** Closes every connection of a principal that `ends` says yes to. */
-  closeWhere (ends: (principal: Principal) => boolean, code: number, reason: string): void {
+  /** Closes the authenticated connections whose principal matches. */
+  closeWhere (matches: (principal: Principal) => boolean, code: number, reason: string): void {
     for (const connection of this.#all()) {
-      if (connection.principal && ends(connection.principal)) connection.close(code, reason)
+      if (connection.principal && matches(connection.principal)) connection.close(code, reason)
     }
   }
 
-  /** Refuses new connections from now on. */
-  startDraining (): void {
-    this.#isDraining = true
+  /** Closes the messaging connections of a peer in this process. @returns their number */
+  closePeer (peerId: string, code: number, reason: string): number {
+    const ofPeer = (connection: Connection) => connection.isPeer && connection.isOpen && connection.peerId === peerId
+    const connections = [...this.#connections('agents'), ...this.#connections('v1')].filter(ofPeer)
+    for (const connection of connections) connection.close(code, reason)
+    return connections.length
   }
 
-  /** Sends everybody away over `ms`; whoever is not gone at most as long again after that is cut off. */
+  /** Closes all connections, spread over `ms`, and terminates those that are still open after that time again. New connections are refused from now on. */
   async drain (ms: number): Promise<void> {
-    this.startDraining()
+    this.#isDraining = true
     await drain([...this.#all()], ms)
-    await clear(() => this.#all(), ms)
+    await terminate(() => this.#all(), ms)
   }
 
   * #all (): Generator<Connection> {
@@ -96,5 +84,71 @@ export class Hub {
     const connections = new Set<Connection>()
     this.#tiers.set(name, connections)
     return connections
+  }
+}
+
+interface PendingDisconnect {
+  /** Processes that have not reported yet. */
+  readonly processes: Set<string>
+  closed: number
+  readonly done: () => void
+}
+
+/** Time to wait for the counts of other processes, which close their connections even if a count is lost. */
+const waitMs = 1000
+
+/** Disconnects peers in all processes. */
+export class PeerDisconnects {
+  readonly #hub: Hub
+  readonly #messaging: Messaging
+  readonly #pending = new Map<string, PendingDisconnect>()
+
+  constructor ({ hub, messaging }: { hub: Hub, messaging: Messaging }) {
+    this.#hub = hub
+    this.#messaging = messaging
+    messaging.processMessages.on('disconnect', (from, body) => { this.#receive(from, body) })
+    messaging.processMessages.on('disconnected', (from, body) => { this.#count(from, body) })
+  }
+
+  /** Closes all connections of a peer. @returns their number, without those of processes that do not report in time */
+  async disconnect (peerId: string): Promise<number> {
+    const { broker: { process: self }, presence, processMessages } = this.#messaging
+    const here = this.#close(peerId)
+    const processes = presence.processesOf(peerId).filter(process => process !== self)
+    if (processes.length === 0) return here
+    const id = randomUUID()
+    const elsewhere = this.#countOf(id, processes)
+    for (const process of processes) processMessages.send(process, 'disconnect', JSON.stringify({ id, peerId }))
+    return here + await elsewhere
+  }
+
+  #countOf (id: string, processes: string[]): Promise<number> {
+    return new Promise(resolve => {
+      const done = () => {
+        clearTimeout(timer)
+        this.#pending.delete(id)
+        resolve(pending.closed)
+      }
+      const timer = setTimeout(done, waitMs).unref()
+      const pending: PendingDisconnect = { processes: new Set(processes), closed: 0, done }
+      this.#pending.set(id, pending)
+    })
+  }
+
+  #receive (from: string, body: string) {
+    const { id, peerId }: { id: string, peerId: string } = JSON.parse(body)
+    this.#messaging.processMessages.send(from, 'disconnected', JSON.stringify({ id, closed: this.#close(peerId) }))
+  }
+
+  #count (from: string, body: string) {
+    const { id, closed }: { id: string, closed: number } = JSON.parse(body)
+    const pending = this.#pending.get(id)
+    if (!pending?.processes.delete(from)) return
+    pending.closed += closed
+    if (pending.processes.size === 0) pending.done()
+  }
+
+  #close (peerId: string): number {
+    return this.#hub.closePeer(peerId, closeCodes.disconnected, 'Disconnected by an admin')
   }
 }

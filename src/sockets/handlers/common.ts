@@ -2,45 +2,29 @@ import { closeCodes } from '../../protocol/codes.js'
 import { AuthFrame, GoodbyeFrame, StatusFrame } from '../../protocol/frames/agents.js'
 import { PingFrame, PongFrame, UnwatchFrame, WatchFrame } from '../../protocol/frames/common.js'
 import { GetDiscoveryFrame } from '../../protocol/frames/public.js'
-import { Cursor } from '../../registry/feed/cursor.js'
 import { count, slice } from '../../registry/query.js'
-import { revisionText } from '../../registry/render.js'
-import { frames } from '../feed-frames.js'
-import { pongFor } from '../handshake.js'
-import { Watcher } from '../watcher.js'
 import { defineHandler } from './define.js'
 
 const ping = defineHandler(PingFrame, function ping (connection, frame) {
-  connection.sendFrame(pongFor(frame))
+  connection.pong(frame)
 })
 
 /** A pong gets no reply: every received frame already counts as a heartbeat. */
 const pong = defineHandler(PongFrame, function pong () {})
 
-/** Starts the feed of changes after `since` or, without it, from the current revision. A second `watch` replaces the first. */
-const watch = defineHandler(WatchFrame, function watch (connection, frame, { registry, feed, subscribers }) {
-  const { requestId, since, snapshot, filter = {} } = frame
-  const known = since === undefined ? registry.replica.revision : registry.positionOf(since)
-  const position = snapshot ? registry.replica.revision : known ?? registry.replica.revision
-  const cursor = new Cursor({ feed, scope: { view: connection.tier.view, filter }, encoding: frames, position })
-  const watcher = new Watcher({ connection, cursor, subscribers })
-  if (connection.watcher) subscribers.delete(connection.watcher)
-  connection.watcher = watcher
-  subscribers.add(watcher)
-  connection.sendFrame({ type: 'ack', requestId, revision: revisionText(registry.replica.epoch, position) })
-  if (known === undefined) cursor.restart()
-  else if (snapshot) cursor.snapshot()
-  watcher.pump()
+/** Starts the feed of changes. A second `watch` replaces the first. */
+const watch = defineHandler(WatchFrame, function watch (connection, frame, { watches, view }) {
+  const { requestId } = frame
+  watches.start(connection, view, frame, revision => { connection.sendFrame({ type: 'ack', requestId, revision }) })
 })
 
 /** Ends the feed; the connection receives lists of agents again. */
-const unwatch = defineHandler(UnwatchFrame, function unwatch (connection, frame, { subscribers }) {
-  if (connection.watcher) subscribers.delete(connection.watcher)
-  connection.watcher = null
+const unwatch = defineHandler(UnwatchFrame, function unwatch (connection, frame, { watches }) {
+  watches.stop(connection)
   connection.ack(frame)
 })
 
-/** Frames that every tier of ours accepts. */
+/** Frames that every tier except `/v1` accepts. */
 export const commonHandlers = { ping, pong, watch, unwatch }
 
 const defaultPageSize = 30
@@ -91,8 +75,8 @@ function pagination (page: number, pageSize: number, total: number) {
 export const discoveryHandlers = { get_discovery: getDiscovery }
 
 /** Replaces the token of a connection, so that the connection can outlive its first token. */
-const auth = defineHandler(AuthFrame, function auth (connection, frame) {
-  return connection.tier.handshake?.replace?.(connection, frame)
+const auth = defineHandler(AuthFrame, function auth (connection, frame, { handshake }) {
+  return handshake?.renew(connection, frame)
 })
 
 /** Requests a state of the agent: in `draining` and `maintenance` it keeps its lease and is not discovered. */

@@ -22,8 +22,8 @@ function log ({ bearer }: Connection, { logs }: Dashboard, level: LogLevel, mess
 }
 
 /** Replaces the token of a dashboard. */
-const auth = defineHandler(DashboardAuthFrame, function auth (connection, frame) {
-  return connection.tier.handshake?.replace?.(connection, frame)
+const auth = defineHandler(DashboardAuthFrame, function auth (connection, frame, { handshake }) {
+  return handshake?.renew(connection, frame)
 })
 
 /** Pauses `monitoring`, `health` and `alert` on this connection. */

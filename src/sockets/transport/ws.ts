@@ -1,18 +1,22 @@
+import type { EventEmitter } from 'node:events'
+import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import type { WebSocket, WebSocketServer } from 'ws'
+import { closeCodes } from '../../protocol/codes.js'
+import { opcodes, type EncodedMessage, type Encoding } from '../../protocol/encoded-message.js'
+import type { Connection } from '../connection.js'
 import type { FrameBatch, Traffic, Transport } from '../outbound.js'
-import { type Encoding, opcodes, type EncodedMessage } from '../../protocol/encoded-message.js'
-import type { Log } from '../../dashboard/audit.js'
 import { RawSocket, rawSocketFault } from './raw.js'
 
 const nothing = Buffer.alloc(0)
-/** `readyState` of a WebSocket that is open. */
+/** The `readyState` of an open WebSocket. */
 const open = 1
 
-/** `ws` as a connection sees it: every message goes through ws. */
+/** Sends every message through ws. */
 export class WebSocketTransport implements Transport {
   protected readonly socket: WebSocket
-  /** Sends that ws has not done yet, and who waits for them. */
-  #onTheWay = 0
+  /** Messages that ws has not written yet, and the callback for when there are none. */
+  #unsent = 0
   #drained: (() => void) | null = null
 
   constructor (socket: WebSocket) {
@@ -41,7 +45,7 @@ export class WebSocketTransport implements Transport {
   resume (): void { this.socket.resume() }
 
   #send (message: EncodedMessage, encoding: Encoding) {
-    this.#onTheWay++
+    this.#unsent++
     const sent = (error?: Error | null) => { this.#sent(error) }
     if (message.opcode === opcodes.ping) this.socket.ping(message.text, undefined, sent)
     else if (message.isPacked(encoding)) this.socket.send(message.packed, { binary: true }, sent)
@@ -50,13 +54,13 @@ export class WebSocketTransport implements Transport {
 
   #sent (error?: Error | null) {
     const drained = this.#drained
-    if (--this.#onTheWay > 0 || drained === null || error) return
+    if (--this.#unsent > 0 || drained === null || error) return
     this.#drained = null
     drained()
   }
 }
 
-/** Writes frames that are ready below the WebSocket, all of a tick at once, whenever ws lets it. */
+/** Writes complete frames to the stream below ws, all frames of a tick in one write, while ws itself is not sending. */
 export class RawTransport extends WebSocketTransport {
   readonly #raw: RawSocket | undefined
 
@@ -75,7 +79,7 @@ export class RawTransport extends WebSocketTransport {
   }
 
   override whenDrained (drained: () => void): void {
-    // Comes to its turn behind all that waits.
+    // The callback of an empty write runs after everything before it was written.
     if (this.#raw?.isFree) this.#raw.stream.write(nothing, error => { if (!error) drained() })
     else super.whenDrained(drained)
   }
@@ -88,10 +92,81 @@ export class RawTransport extends WebSocketTransport {
 
 export type TransportClass = typeof WebSocketTransport
 
-/** The fastest transport that the WebSockets of this server can have. */
-export function transportFor (server: WebSocketServer, log: Log): TransportClass {
+/** The fastest transport that works with the WebSockets of a server. */
+export function transportFor (server: WebSocketServer, log: { warn (details: object, message: string): void }): TransportClass {
   const fault = rawSocketFault(server)
   if (fault === undefined) return RawTransport
-  log.warn({ fault }, 'frames are sent one by one, which takes more of the processor: this version of ws is not known')
+  log.warn({ fault }, 'frames are sent one by one, which takes more CPU time: this version of ws is not supported')
   return WebSocketTransport
+}
+
+/** The largest frame that ws accepts; it closes the socket with 1009 on a larger one. */
+export const hardPayloadLimit = 262_144
+
+const owner = Symbol('agent-registry connection')
+type OwnedSocket = WebSocket & { [owner]?: Connection }
+
+// Shared by all sockets: closures for each of them would be a large part of the memory of an idle connection.
+function onMessage (this: OwnedSocket, data: Buffer, isBinary: boolean) { this[owner]?.inbound.receive(data, isBinary) }
+function onPing (this: OwnedSocket) { this[owner]?.inbound.pinged() }
+function onPong (this: OwnedSocket, data: Buffer) { this[owner]?.inbound.ponged(data) }
+function onClose (this: OwnedSocket, code: number) { this[owner]?.closed(code !== closeCodes.abnormal) }
+
+/** The parts of ws that have no public name. */
+interface Bounded { _maxPayload?: unknown }
+interface Receiver extends Bounded { _extensions?: Record<string, Bounded> }
+interface Internals { readonly _receiver?: Receiver, readonly _socket?: Socket }
+
+/**
+ * Passes the events of a socket to its connection. Takes the socket over from the @fastify/websocket that accepted it,
+ * which may be the host's: limits the frame size, and removes the socket from the set of clients, to which the host may
+ * broadcast and which is closed without a code on shutdown.
+ * @returns whether ws limits the frame size
+ */
+export function adopt (server: WebSocketServer, socket: WebSocket & Internals, connection: Connection): boolean {
+  const emitter: EventEmitter = Object.assign(socket, { [owner]: connection })
+  emitter.on('message', onMessage).on('ping', onPing).on('pong', onPong).on('close', onClose)
+  server.clients.delete(socket)
+  // The host's error handler would destroy the socket before ws has sent its close frame.
+  emitter.removeAllListeners('error').on('error', ignoreSocketError)
+  const { _receiver: receiver, _socket: stream } = socket
+  if (stream) releaseUpgrade(stream)
+  // The size of a compressed frame is checked a second time after it is inflated.
+  return [receiver, ...Object.values(receiver?._extensions ?? {})].map(limitPayload).every(Boolean)
+}
+
+/** ws closes the socket with the right code itself. */
+export function ignoreSocketError (): void {}
+
+function limitPayload (part: Bounded | undefined): boolean {
+  if (typeof part?._maxPayload !== 'number') return false
+  if (part._maxPayload === 0 || part._maxPayload > hardPayloadLimit) part._maxPayload = hardPayloadLimit
+  return true
+}
+
+const deadline = Symbol('agent-registry upgrade')
+/** `_httpMessage` is the response to an upgrade that was not accepted yet. */
+type UpgradingSocket = Socket & { [deadline]?: NodeJS.Timeout | undefined, _httpMessage?: ServerResponse }
+
+/** Destroys a socket whose upgrade is not accepted in time. The timeout of the socket itself would be checked on every write. */
+export function limitUpgrade (socket: UpgradingSocket, timeoutMs: number): void {
+  socket[deadline] = setTimeout(() => { socket.destroy() }, timeoutMs).unref()
+  socket.once('close', stopDeadline)
+}
+
+/** The response that @fastify/websocket attaches to a socket until its upgrade is accepted. */
+export function responseOf (socket: UpgradingSocket): ServerResponse | undefined {
+  return socket._httpMessage
+}
+
+/** Detaches the request and response of an accepted upgrade, which would take more memory than the rest of the socket. */
+function releaseUpgrade (socket: UpgradingSocket) {
+  stopDeadline.call(socket)
+  responseOf(socket)?.detachSocket(socket)
+}
+
+function stopDeadline (this: UpgradingSocket) {
+  clearTimeout(this[deadline])
+  this[deadline] = undefined
+  this.off('close', stopDeadline)
 }

@@ -151,10 +151,10 @@ t.test('a new token takes the place of the old one on the open socket', async t 
   t.equal((await client.next('token_expiring')).expiresAt, claimsOf(token).exp)
   const stranger = await registry.join('agent-two')
   const refused: Array<[string, string, string]> = [
-    ['somebody else', stranger, 'The token belongs to somebody else'],
+    ['somebody else', stranger, 'The token belongs to another subject'],
     ['garbage', 'garbage', 'Invalid token'],
     ['expired', expired(token), 'Invalid token'],
-    ['temporary', await registry.tempToken('agent-three'), 'The token belongs to somebody else']
+    ['temporary', await registry.tempToken('agent-three'), 'The token belongs to another subject']
   ]
   for (const [name, text, message] of refused) {
     t.strictSame(await refusalOf(client, { type: 'auth', token: text, requestId: 'r' }), { type: 'error', code: 'action_not_permitted', message, requestId: 'r' }, name)

@@ -3,7 +3,7 @@ import fastifyWebsocket, { type WebsocketPluginOptions } from '@fastify/websocke
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import type { WebSocket } from 'ws'
-import { hardPayloadLimit } from '../../../plugins/websocket-host.js'
+import { hardPayloadLimit } from '../../../src/sockets/transport/ws.js'
 import { optionsFromEnv } from '../../../src/server/env.js'
 import { build, until, withDefaults, type Client, type Harness } from '../../support/harness.js'
 import { behave, lively } from './behaviours.js'

@@ -84,7 +84,7 @@ t.test('a frame that the store fails on is an error of ours, and the socket live
   const registry = await build(t, { store: new FailingStore({ leaseMs: 60_000, retentionMs: 60_000 }) })
   const client = await registry.agentSocket(await registry.join())
   failure = new Error('disk on fire at /secret/place')
-  t.strictSame(await refusalOf(client, { type: 'status', status: 'alive', requestId: 'r' }), { type: 'error', code: 'internal_error', message: 'Something went wrong here', requestId: 'r' })
+  t.strictSame(await refusalOf(client, { type: 'status', status: 'alive', requestId: 'r' }), { type: 'error', code: 'internal_error', message: 'Internal error', requestId: 'r' })
   failure = Object.assign(new Error('The store is away'), { type: 'storage-unavailable', statusCode: 503 })
   const { retryAfterMs, ...refusal } = await refusalOf(client, { type: 'status', status: 'alive', requestId: 'r' })
   t.strictSame(refusal, { type: 'error', code: 'storage_unavailable', message: 'The store is away', requestId: 'r' })

@@ -164,7 +164,7 @@ t.test('where frames cannot be bounded below the tier, the log says so once for 
     client.send('x'.repeat(300_000))
     t.equal((await client.next('error')).code, 'message_too_large', 'the tier still does')
   }
-  t.equal(log.split('is not bounded by ws').length, 2)
+  t.equal(log.split('ws does not limit the frame size').length, 2)
 })
 
 t.test('an upgrade that another listener takes is left to it, and ours to us', async t => {
