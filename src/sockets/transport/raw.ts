@@ -1,16 +1,13 @@
 import { Duplex } from 'node:stream'
 import type { WebSocket, WebSocketServer } from 'ws'
+import { EncodedMessage, fencePing, protocolPing, type Encoding } from '../../protocol/encoded-message.js'
 import { FrameBatch } from '../outbound.js'
-import { fencePing, EncodedMessage, protocolPing, type Encoding } from '../../protocol/encoded-message.js'
 
 interface Sender { readonly _bufferedBytes?: number }
-/** The parts of a WebSocket of `ws` that have no public name. */
-interface Internals { _socket?: Duplex | null, _sender?: Sender }
+/** The parts of a WebSocket of ws that have no public name. */
+interface Internals { readonly _socket?: Duplex | null, readonly _sender?: Sender }
 
-/** Lengths around which the header of a frame changes (RFC 6455 §5.2). */
-const lengths = [0, 1, 125, 126, 65_535, 65_536]
-
-/** The stream below an open WebSocket, for whole frames made by us. */
+/** The stream below an open WebSocket, for complete frames that ws did not make. */
 export class RawSocket {
   readonly stream: Duplex
   readonly #sender: Sender
@@ -20,20 +17,20 @@ export class RawSocket {
     this.#sender = sender
   }
 
-  /** @returns undefined for one whose frames an extension changes, or that does not look as expected */
-  static of (socket: WebSocket): RawSocket | undefined {
-    const { _socket, _sender } = socket as unknown as Internals
-    const isKnown = _socket && _sender?._bufferedBytes === 0
-    return isKnown && socket.extensions === '' ? new RawSocket(_socket, _sender) : undefined
+  /** @returns undefined if an extension transforms the frames of the socket, or if its internals are unknown */
+  static of (socket: WebSocket & Internals): RawSocket | undefined {
+    const { _socket: stream, _sender: sender } = socket
+    const isKnown = stream && sender?._bufferedBytes === 0
+    return isKnown && socket.extensions === '' ? new RawSocket(stream, sender) : undefined
   }
 
-  /** Whether what is written now stands where ws's own frames stand: its sender is not at work. */
+  /** Whether ws itself is not sending, so that a write now keeps the order of frames. */
   get isFree () { return this.#sender._bufferedBytes === 0 }
 }
 
-/** Takes what is written to it. */
+/** Records what is written to it. */
 class Recorder extends Duplex {
-  readonly chunks: Buffer[] = []
+  readonly #chunks: Buffer[] = []
 
   constructor () {
     super()
@@ -42,49 +39,67 @@ class Recorder extends Duplex {
   }
 
   override _write (chunk: Buffer, _encoding: string, done: () => void) {
-    this.chunks.push(Buffer.from(chunk))
+    this.#chunks.push(Buffer.from(chunk))
     done()
   }
 
-  taken (): Buffer {
-    return Buffer.concat(this.chunks.splice(0))
+  takeBytes (): Buffer {
+    return Buffer.concat(this.#chunks.splice(0))
   }
 }
 
 interface Attachable { setSocket (socket: Duplex, head: Buffer, options: object): void }
-type WebSocketClass = new (address: null, protocols?: undefined, options?: object) => WebSocket
 
-/** A WebSocket of this server that is open and writes into a recorder. */
-function attach (server: WebSocketServer): { socket: WebSocket, recorder: Recorder } {
-  const { WebSocket: OfServer } = server.options as unknown as { WebSocket: WebSocketClass }
+const isAttachable = (socket: object): socket is Attachable => 'setSocket' in socket && typeof socket.setSocket === 'function'
+
+/** Opens a WebSocket of this server's class that writes into a recorder. */
+function attach ({ options: { WebSocket: SocketClass } }: WebSocketServer): { socket: WebSocket, recorder: Recorder } {
+  if (SocketClass === undefined) throw new Error('the server has no WebSocket class')
   const recorder = new Recorder()
-  const socket = new OfServer(null, undefined, {});
-  (socket as unknown as Attachable).setSocket(recorder, Buffer.alloc(0), { maxPayload: 0 })
+  const socket: WebSocket = Reflect.construct(SocketClass, [null, undefined, {}])
+  if (isAttachable(socket)) socket.setSocket(recorder, Buffer.alloc(0), { maxPayload: 0 })
   return { socket, recorder }
 }
 
-const samples: ReadonlyArray<{ message: EncodedMessage, encoding: Encoding, send: (socket: WebSocket) => void }> = [
-  ...lengths.map(length => 'é'.repeat(length >> 1).padEnd(length - (length >> 1), 'e')).map(text => ({ message: new EncodedMessage(text), encoding: 'json' as const, send: (socket: WebSocket) => socket.send(text) })),
-  ...lengths.map(length => new EncodedMessage(JSON.stringify(['x'.repeat(length)]))).map(message => ({ message, encoding: 'msgpack' as const, send: (socket: WebSocket) => socket.send(message.packed) })),
+/** A message and how ws sends it. */
+interface Sample { readonly message: EncodedMessage, readonly encoding: Encoding, readonly send: (socket: WebSocket) => void }
+
+/** Lengths around which the header of a frame changes (RFC 6455 §5.2). */
+const lengths = [0, 1, 125, 126, 65_535, 65_536]
+
+function textSample (length: number): Sample {
+  const half = length >> 1
+  const text = 'é'.repeat(half).padEnd(length - half, 'e')
+  return { message: new EncodedMessage(text), encoding: 'json', send: socket => socket.send(text) }
+}
+
+function packedSample (length: number): Sample {
+  const message = new EncodedMessage(JSON.stringify(['x'.repeat(length)]))
+  return { message, encoding: 'msgpack', send: socket => socket.send(message.packed) }
+}
+
+const samples: readonly Sample[] = [
+  ...lengths.map(textSample),
+  ...lengths.map(packedSample),
   { message: protocolPing, encoding: 'json', send: socket => socket.ping() },
   { message: fencePing, encoding: 'json', send: socket => socket.ping(fencePing.text) }
 ]
 
-/** Whether a frame of ours is what ws sends for the same message, byte for byte, and ws knows while it waits. */
-function isSame (socket: WebSocket, recorder: Recorder, { message, encoding, send }: typeof samples[number]): boolean {
+/** Whether our frame equals that of ws byte for byte, and whether ws accounts for it while it waits. */
+function isSame (socket: WebSocket, recorder: Recorder, { message, encoding, send }: Sample): boolean {
   const frame = new FrameBatch(message, null).bytes(encoding)
   send(socket)
-  const theirs = recorder.taken()
+  const expected = recorder.takeBytes()
   recorder.cork()
-  RawSocket.of(socket)!.stream.write(frame)
+  RawSocket.of(socket)?.stream.write(frame)
   const waiting = socket.bufferedAmount
   recorder.uncork()
-  return frame.equals(theirs) && frame.equals(recorder.taken()) && waiting === frame.length && socket.bufferedAmount === 0
+  return frame.equals(expected) && frame.equals(recorder.takeBytes()) && waiting === frame.length && socket.bufferedAmount === 0
 }
 
 /**
- * Tries whether frames of ours may be written below the WebSockets of this server, by writing them there.
- * @returns why not
+ * Tests whether frames can be written below the WebSockets of a server, by writing some.
+ * @returns the reason why not, or undefined
  */
 export function rawSocketFault (server: WebSocketServer): string | undefined {
   try {
@@ -97,6 +112,6 @@ export function rawSocketFault (server: WebSocketServer): string | undefined {
       recorder.destroy()
     }
   } catch (error) {
-    return (error as Error).message
+    return error instanceof Error ? error.message : String(error)
   }
 }
