@@ -40,8 +40,7 @@ const composers = new Set(['plugin.ts', 'server'])
 const pending = new Set([
   'core.ts',
   'foundation.ts',
-  'options.ts → storage',
-  'sockets → sockets'
+  'options.ts → storage'
 ])
 
 const rankOf = new Map(ranks.flatMap((group, rank) => group.map(folder => [folder, rank])))
