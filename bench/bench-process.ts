@@ -2,6 +2,17 @@
 import { fork, type ChildProcess, type Serializable } from 'node:child_process'
 import { once } from 'node:events'
 
+/** Waits for the next message. @throws when the program ends first */
+function nextMessage (child: ChildProcess): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const onExit = (code: number | null) => { reject(new Error(`${child.spawnargs.slice(2).join(' ')} ended with ${code}`)) }
+    child.once('exit', onExit).once('message', message => {
+      child.off('exit', onExit)
+      resolve(message)
+    })
+  })
+}
+
 export class BenchProcess {
   readonly child: ChildProcess
   port = 0
@@ -12,7 +23,7 @@ export class BenchProcess {
   /** Resolves when the program has sent its first message: its port and details. */
   static async start (file: string, args: string[]): Promise<BenchProcess> {
     const started = new BenchProcess(fork(new URL(file, import.meta.url), args, { execArgv: ['--expose-gc'] }))
-    const [message] = await once(started.child, 'message') as [{ port: number } & Record<string, unknown>]
+    const message = await nextMessage(started.child) as { port: number } & Record<string, unknown>
     started.port = message.port
     started.details = message
     return started
@@ -31,8 +42,7 @@ export class BenchProcess {
 
   /** Waits for the next message of the program. */
   async receive<T> (): Promise<T> {
-    const [message] = await once(this.child, 'message') as [T]
-    return message
+    return await nextMessage(this.child) as T
   }
 
   /** @returns CPU time of the process so far, user and system, in microseconds */

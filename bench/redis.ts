@@ -24,9 +24,12 @@ export async function startRedis (): Promise<{ url: string, stop: () => Promise<
   const folder = mkdtempSync(join(tmpdir(), 'bench-redis-'))
   const url = join(folder, 'redis.sock')
   const server = spawn('redis-server', ['--port', '0', '--unixsocket', url, '--save', '', '--appendonly', 'no', '--dir', folder])
+  const kill = () => { server.kill() }
+  process.once('exit', kill)
   for await (const text of server.stdout) if (/ready to accept/i.test(String(text))) break
   async function stop () {
-    server.kill()
+    process.off('exit', kill)
+    kill()
     await once(server, 'close')
     rmSync(folder, { recursive: true })
   }
