@@ -1,7 +1,6 @@
 import type { Clock } from '../lib/clock.js'
 import { Emitter } from '../lib/emitter.js'
-import { isObject } from '../lib/json.js'
-import { isPoisonousKey } from '../protocol/schemas/common.js'
+import { isObject, isPoisonousKey } from '../lib/json.js'
 import { envelopeBytes, isoTime, maxFrameBytes } from './frames.js'
 
 export type Scalar = string | number | boolean | null

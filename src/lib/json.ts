@@ -3,6 +3,13 @@ export function isObject (value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
+const poisonousKeys: ReadonlySet<string> = new Set(['__proto__', 'constructor', 'prototype'])
+
+/** Whether an assignment to this member could change the prototype of an object. */
+export function isPoisonousKey (key: string): boolean {
+  return poisonousKeys.has(key)
+}
+
 /** Whether `value` is nested at most `limit` levels deep. Never recurses deeper than `limit` itself. */
 export function isShallow (value: unknown, limit: number): boolean {
   if (limit < 0) return false

@@ -1,7 +1,7 @@
 import { PatternTrie } from '../lib/pattern-trie.js'
-import { agentsChannel, channelNamed, isPattern, patternNamed } from '../protocol/channel-names.js'
+import { agentsChannel, channelKey, channelNamed, isPattern, patternNamed } from '../protocol/channel-names.js'
 import type { EncodedMessage } from '../protocol/encoded-message.js'
-import { type Appended, type LogEntry, type LogPosition, type MessageBroker, nameOfChannel } from '../storage/message-broker.js'
+import type { Appended, LogEntry, LogPosition, MessageBroker } from '../storage/message-broker.js'
 import type { ChannelAccess } from './access.js'
 import { Delivery, type History } from './message-frames.js'
 import type { Sender } from './peer.js'
@@ -60,14 +60,14 @@ export class Channels {
   /** Publishes without a check of rights. @param channel its name, as `channelNamed` returns it */
   append (channel: string, { from, data, msgId, origin }: { from: string } & Omit<PublishRequest, 'channel'>): Promise<Appended> {
     const metadata = this.#presence.metadataOf(from)
-    return this.#broker.append({ log: nameOfChannel(channel), from, data, metadata, msgId, origin })
+    return this.#broker.append({ log: channelKey(channel), from, data, metadata, msgId, origin })
   }
 
   /** Reads the stored messages of a channel. @throws as `publish` does */
   async history (sender: Sender, { channel: text, since, limit }: HistoryRequest): Promise<History> {
     const channel = channelNamed(text, sender.dialect)
     this.#access.assertMay(sender, 'history', channel)
-    return { channel, since, page: await this.#broker.read(nameOfChannel(channel), { since, limit }) }
+    return { channel, since, page: await this.#broker.read(channelKey(channel), { since, limit }) }
   }
 
   /** The name of the presence set of a channel, or of the tier, for a sender who may see it. @throws as `publish` does */
@@ -78,7 +78,7 @@ export class Channels {
     }
     const channel = channelNamed(text, sender.dialect)
     this.#access.assertMay(sender, 'presence', channel)
-    return nameOfChannel(channel)
+    return channelKey(channel)
   }
 
   /** The current `presence` snapshot of a channel or of the tier. @throws as `publish` does */
@@ -109,14 +109,14 @@ export class Channels {
   add (channel: string, subscriber: Subscriber): Promise<LogPosition> {
     const subscribers = this.#byName.get(channel) ?? new Map<object, Subscriber>()
     this.#byName.set(channel, subscribers.set(subscriber.owner, subscriber))
-    return this.#broker.follow(nameOfChannel(channel))
+    return this.#broker.follow(channelKey(channel))
   }
 
   delete (channel: string, { owner }: Subscriber): void {
     const subscribers = this.#byName.get(channel)
     if (!subscribers?.delete(owner) || subscribers.size > 0) return
     this.#byName.delete(channel)
-    this.#broker.unfollow(nameOfChannel(channel))
+    this.#broker.unfollow(channelKey(channel))
   }
 
   /** @throws storage-unavailable; the caller has to delete the subscriber in that case too */

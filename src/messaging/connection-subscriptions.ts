@@ -1,8 +1,8 @@
 import { problem } from '../errors.js'
 import type { Deadlines } from '../lib/deadlines.js'
 import { matchesPattern } from '../lib/pattern-trie.js'
-import { agentsChannel, channelNamed, isPattern, patternNamed, shownName, shownPattern } from '../protocol/channel-names.js'
-import { type LogPage, type LogPosition, type MessageBroker, nameOfChannel } from '../storage/message-broker.js'
+import { agentsChannel, channelKey, channelNamed, isPattern, patternNamed, shownName, shownPattern } from '../protocol/channel-names.js'
+import type { LogPage, LogPosition, MessageBroker } from '../storage/message-broker.js'
 import type { ChannelAccess } from './access.js'
 import type { Channels } from './channels.js'
 import { subscriptionEndedFrame } from './message-frames.js'
@@ -98,7 +98,7 @@ export class ConnectionSubscriptions {
     for (const channel of channels) this.#endChannel(channel, set)
     for (const pattern of patterns) this.#endPattern(pattern, set)
     for (const channel of set.channels.keys()) {
-      if (!rights.may('presence', channel)) this.#options.presence.unwatch(nameOfChannel(channel), peer)
+      if (!rights.may('presence', channel)) this.#options.presence.unwatch(channelKey(channel), peer)
     }
     if (endsTier) this.#endTier(peer, set)
     const ended = [...channels.map(channel => shownName(channel, dialect)), ...patterns.map(shownPattern), ...(endsTier ? [agentsChannel] : [])]
@@ -129,7 +129,7 @@ export class ConnectionSubscriptions {
 
   async #start (peer: Peer, channel: string, { since, presence, includeSenderMetadata: withMetadata = false }: SubscribeRequest, onSubscribed: OnSubscribed) {
     const set = this.#withRoom(peer)
-    const read = (position: LogPosition) => this.#options.broker.read(nameOfChannel(channel), { since: position, limit: pageSize })
+    const read = (position: LogPosition) => this.#options.broker.read(channelKey(channel), { since: position, limit: pageSize })
     const onStalled = (stalled: Subscription) => { this.#options.deadlines.after(retryMs, () => { stalled.resume() }) }
     const subscription = new Subscription({ peer, channel, since, withMetadata, read, onStalled })
     if (set.delivers(channel)) subscription.deliveredByPattern()
@@ -144,13 +144,13 @@ export class ConnectionSubscriptions {
       if (set.channels.get(channel) === subscription) this.#endChannel(channel, set)
       throw error
     }
-    if (presence) this.#options.presence.sendSnapshot(nameOfChannel(channel), peer)
+    if (presence) this.#options.presence.sendSnapshot(channelKey(channel), peer)
   }
 
   /** Starts all calls at once: Redis needs one round trip for them. */
   #enter (subscription: Subscription, presence: boolean | undefined) {
     const { channel, owner: peer } = subscription
-    const setName = nameOfChannel(channel)
+    const setName = channelKey(channel)
     return Promise.all([
       this.#options.channels.add(channel, subscription),
       this.#options.presence.enter(setName, peer),
@@ -163,7 +163,7 @@ export class ConnectionSubscriptions {
     const { since, presence: wantsPresence, includeSenderMetadata: withMetadata = false } = request
     const { presence } = this.#options
     const { channel, owner: peer } = subscription
-    const setName = nameOfChannel(channel)
+    const setName = channelKey(channel)
     if (wantsPresence) await presence.watch(setName, peer)
     else presence.unwatch(setName, peer)
     if (this.#byPeer.get(peer)?.channels.get(channel) !== subscription) return
@@ -219,7 +219,7 @@ export class ConnectionSubscriptions {
     const subscription = set?.channels.get(channel)
     if (!subscription) return
     const { presence, channels } = this.#options
-    const setName = nameOfChannel(channel)
+    const setName = channelKey(channel)
     set?.channels.delete(channel)
     subscription.end()
     channels.delete(channel, subscription)

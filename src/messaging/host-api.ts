@@ -1,6 +1,5 @@
-import { agentsChannel, channelNamed, shownName } from '../protocol/channel-names.js'
-import { payloadText } from '../protocol/payload.js'
-import { nameOfChannel } from '../storage/message-broker.js'
+import { agentsChannel, channelKey, channelNamed, shownName } from '../protocol/channel-names.js'
+import { payloadText } from '../protocol/parse.js'
 import type { Channels } from './channels.js'
 import type { Direct, Sent } from './direct/direct.js'
 import type { Delivery } from './message-frames.js'
@@ -110,7 +109,7 @@ export function createHostMessaging (options: HostMessagingOptions): HostChannel
       return channels.append(channelNamed(channel, 'agents'), { from, data: payloadText(data, maxDataBytes), msgId })
     },
     async presence (channel) {
-      const setName = channel === agentsChannel ? agentsChannel : nameOfChannel(channelNamed(channel, 'agents'))
+      const setName = channel === agentsChannel ? agentsChannel : channelKey(channelNamed(channel, 'agents'))
       const { members } = await presence.members(setName)
       return members.map(({ peerId, metadata }) => ({ peerId, metadata: JSON.parse(metadata) }))
     },

@@ -2,9 +2,9 @@ import { isUserName } from '../auth/rights.js'
 import { monotonicClock } from '../lib/clock.js'
 import { Deadlines } from '../lib/deadlines.js'
 import type { ResolvedOptions } from '../options.js'
-import { agentsChannel } from '../protocol/channel-names.js'
+import { agentsChannel, channelOfKey } from '../protocol/channel-names.js'
 import type { Registry } from '../registry/registry.js'
-import { type BrokerListener, channelOf, type LogEntry, type LogPosition, type MessageBroker, type PresenceChange, type Roster } from '../storage/message-broker.js'
+import type { BrokerListener, LogEntry, LogPosition, MessageBroker, PresenceChange, Roster } from '../storage/message-broker.js'
 import { ChannelAccess } from './access.js'
 import { Channels } from './channels.js'
 import { ConnectionSubscriptions } from './connection-subscriptions.js'
@@ -114,13 +114,13 @@ export class Messaging implements BrokerListener {
   }
 
   appended (log: string, epoch: string, entry: LogEntry): void {
-    const channel = channelOf(log)
+    const channel = channelOfKey(log)
     if (channel === undefined) this.direct.appended(log, epoch, entry)
     else this.channels.appended(channel, epoch, entry)
   }
 
   logGap (log: string, position: LogPosition): void {
-    const channel = channelOf(log)
+    const channel = channelOfKey(log)
     if (channel === undefined) this.direct.logGap(log, position)
     else this.channels.logGap(channel, position)
   }

@@ -1,5 +1,5 @@
 import { problem } from '../errors.js'
-import { isPoisonousKey } from './schemas/common.js'
+import { isPoisonousKey } from '../lib/json.js'
 
 /** The protocol of a connection. Names of channels and a few frames differ. */
 export type Dialect = 'agents' | 'v1'
@@ -114,4 +114,16 @@ export function patternNamed (text: string): string {
   }).join('/')
   assertName(pattern, 'agents')
   return pattern
+}
+
+const keyPrefix = 'c:'
+
+/** The name of a channel's log and presence set in the broker. */
+export function channelKey (channel: string): string {
+  return keyPrefix + channel
+}
+
+/** The channel of a log or presence set; undefined for one that belongs to no channel. Patterns match only channels. */
+export function channelOfKey (key: string): string | undefined {
+  return key.startsWith(keyPrefix) ? key.slice(keyPrefix.length) : undefined
 }

@@ -1,9 +1,12 @@
 import sjson from 'secure-json-parse'
+import { problem } from '../errors.js'
 import { isShallow } from '../lib/json.js'
 
 export interface Frame { type: string, requestId?: string, [member: string]: unknown }
 
 const maxRequestId = 128
+/** Receivers may read the data of a message by recursion. */
+const maxDataDepth = 64
 /** Nothing deeper is written into a message: what is too deep would end the stack. */
 const maxShownDepth = 20
 
@@ -53,4 +56,17 @@ export function typeText (type: unknown): string {
   if (type === undefined || type === null) return 'None'
   if (typeof type === 'string') return type.slice(0, 100)
   return isShallow(type, maxShownDepth) ? JSON.stringify(type).slice(0, 100) : 'something deep'
+}
+
+/**
+ * The JSON text of a payload.
+ * @throws invalid-input for data that is nested too deep; missing-data without data, or for a value that JSON cannot represent;
+ * request-too-large for more than `maxBytes`
+ */
+export function payloadText (data: unknown, maxBytes: number): string {
+  if (!isShallow(data, maxDataDepth)) throw problem('invalid-input', `Data is nested at most ${maxDataDepth} levels deep`)
+  const text: string | undefined = JSON.stringify(data)
+  if (text === undefined) throw problem('missing-data', 'There is no data')
+  if (text.length > maxBytes || Buffer.byteLength(text) > maxBytes) throw problem('request-too-large', `Data has at most ${maxBytes} bytes of JSON`)
+  return text
 }

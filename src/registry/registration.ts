@@ -1,7 +1,7 @@
 import { validationFailed, type FieldError } from '../errors.js'
 import { AgentRegistration, AgentRequirements } from '../protocol/schemas/agent.js'
-import { isPoisonousKey, isReservedAgentId, textFault } from '../protocol/schemas/common.js'
-import { isJson, isObject, isShallow } from '../lib/json.js'
+import { isJson, isObject, isPoisonousKey, isShallow } from '../lib/json.js'
+import { isReservedAgentId, textFault } from '../protocol/schemas/common.js'
 import { fieldErrors } from '../protocol/validation.js'
 
 const maxDepth = 32

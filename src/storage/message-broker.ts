@@ -128,18 +128,6 @@ export interface MessageBroker {
   sendToProcess (process: string, body: string): void
 }
 
-const channelPrefix = 'c:'
-
-/** @returns the channel of a log or presence set; undefined when it belongs to none. Patterns match only channels. */
-export function channelOf (name: string): string | undefined {
-  return name.startsWith(channelPrefix) ? name.slice(channelPrefix.length) : undefined
-}
-
-/** @returns the name of the log and the presence set of a channel */
-export function nameOfChannel (channel: string): string {
-  return channelPrefix + channel
-}
-
 /** Joins log, sender and message id into one key that is different for each combination. */
 export function messageKey (log: string, from: string, msgId: string): string {
   return `${log.length}:${from.length}:${log}${from}${msgId}`

@@ -1,6 +1,5 @@
-import { agentsChannel, shownName, type Dialect } from '../../protocol/channel-names.js'
+import { agentsChannel, channelOfKey, shownName, type Dialect } from '../../protocol/channel-names.js'
 import { EncodedMessage } from '../../protocol/encoded-message.js'
-import { channelOf } from '../../storage/message-broker.js'
 import type { OnlinePeer, PresenceDelta } from './presence-set.js'
 
 /** A limit for the peers in one frame. It leaves room for the other members: common clients limit frames to 1 MiB. */
@@ -39,7 +38,7 @@ export function snapshotFrame ({ setName, revision, members }: PresenceState, di
 }
 
 function channelText (setName: string, dialect: Dialect): string {
-  return JSON.stringify(shownName(channelOf(setName) ?? setName, dialect))
+  return JSON.stringify(shownName(channelOfKey(setName) ?? setName, dialect))
 }
 
 function peerText (setName: string, { peerId, metadata }: OnlinePeer, isOnline: boolean): string {

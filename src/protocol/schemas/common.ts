@@ -1,4 +1,5 @@
 import { Kind, Type, TypeRegistry, type SchemaOptions, type StringOptions, type TSchema } from '@sinclair/typebox'
+import { isPoisonousKey } from '../../lib/json.js'
 
 type TextOptions = Pick<StringOptions, 'minLength' | 'maxLength' | 'pattern'>
 
@@ -46,10 +47,7 @@ export type AgentState = typeof stateNames[number]
 /** States that an agent may ask for. */
 export const WantedState = Type.Union([Type.Literal('draining'), Type.Literal('maintenance'), Type.Literal('alive')])
 
-/** Names that would change the shape of an object when used as a key. */
-const poisonous = new Set(['__proto__', 'constructor', 'prototype'])
 /** First segments of paths under `/agents`, which an agent_id would hide. */
 const reserved = new Set(['register', 'search', 'stats', 'ws', 'report-metrics', 'changes', 'events'])
 
-export const isPoisonousKey = (key: string) => poisonous.has(key)
-export const isReservedAgentId = (id: string) => reserved.has(id) || poisonous.has(id)
+export const isReservedAgentId = (id: string) => reserved.has(id) || isPoisonousKey(id)

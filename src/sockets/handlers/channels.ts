@@ -1,7 +1,7 @@
 import { problem } from '../../errors.js'
 import { historyFrame } from '../../messaging/message-frames.js'
 import { assertParticipates } from '../../messaging/access.js'
-import { payloadText } from '../../protocol/payload.js'
+import { payloadText } from '../../protocol/parse.js'
 import {
   HistoryFrame, PresenceFrame, PresenceUpdateFrame, PublishFrame, SubscribeFrame, UnsubscribeFrame
 } from '../../protocol/frames/channels.js'

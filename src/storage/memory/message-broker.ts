@@ -3,8 +3,9 @@ import { problem } from '../../errors.js'
 import { monotonicClock, type Clock } from '../../lib/clock.js'
 import { ExpiringMap } from '../../lib/expiring-map.js'
 import { PatternTrie } from '../../lib/pattern-trie.js'
+import { channelOfKey } from '../../protocol/channel-names.js'
 import {
-  channelOf, defaultBrokerLimits, messageKey, type AppendCommand, type Appended, type BrokerLimits, type BrokerListener, type LogEntry,
+  defaultBrokerLimits, messageKey, type AppendCommand, type Appended, type BrokerLimits, type BrokerListener, type LogEntry,
   type LogPage, type LogPosition, type MessageBroker, type PresenceChange, type PresenceMember, type Roster
 } from '../message-broker.js'
 import { MemoryLogs, type LogsLimits } from './message-logs.js'
@@ -176,7 +177,7 @@ export class MemoryMessageBroker implements MessageBroker {
 
   #isFollowed (log: string): boolean {
     if (this.#followed.has(log)) return true
-    const channel = channelOf(log)
+    const channel = channelOfKey(log)
     return channel !== undefined && this.#patterns.find(channel) !== undefined
   }
 

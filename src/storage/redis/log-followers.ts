@@ -1,5 +1,6 @@
 import { PatternTrie } from '../../lib/pattern-trie.js'
-import { channelOf, nameOfChannel, type BrokerListener, type LogEntry, type LogPage, type LogPosition } from '../message-broker.js'
+import { channelKey, channelOfKey } from '../../protocol/channel-names.js'
+import type { BrokerListener, LogEntry, LogPage, LogPosition } from '../message-broker.js'
 import { decodeName, encodeName, globOf, readLiveEntry, type LiveEntry } from './broker-codec.js'
 import type { RedisLogs } from './broker-commands.js'
 import type { Subscriptions } from './subscriptions.js'
@@ -29,7 +30,7 @@ export class LogFollower {
 
   constructor (log: string, options: LogFollowerOptions) {
     this.log = log
-    this.channel = channelOf(log)
+    this.channel = channelOfKey(log)
     this.#options = options
   }
 
@@ -130,7 +131,7 @@ export class PatternFollowers {
 
   /** @param prefix the beginning of the Redis channel of every log */
   constructor (prefix: string, subscriptions: Subscriptions) {
-    this.#prefix = prefix + nameOfChannel('')
+    this.#prefix = prefix + channelKey('')
     this.#subscriptions = subscriptions
   }
 
