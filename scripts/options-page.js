@@ -1,7 +1,6 @@
 // Generates docs/options.md and .env.example from the schemas of the options and of the stand-alone server.
-import { describeSetting, settingsOf, standAloneDefaults } from '../dist/src/server/env.js'
+import { describeSetting, ServerSettingsSchema, settingsOf, standAloneDefaults } from '../dist/src/server/env.js'
 import { OptionsSchema } from '../dist/src/options.js'
-import { ServerSettingsSchema } from '../dist/src/server/server-settings.js'
 import { code, table } from './markdown.js'
 
 const standAloneDefault = path => path.reduce((value, name) => value?.[name], standAloneDefaults)

@@ -6,8 +6,11 @@ export const verbatim = { verbatim: true }
 /** Marks a choice of names that may be given in any case. */
 export const lowercase = { lowercase: true }
 
-const truthy = new Set(['true', '1', 'yes', 'on'])
-const falsy = new Set(['false', '0', 'no', 'off'])
+/** The words that stand for booleans in queries, headers, bodies and environment variables, in lower case. */
+export const booleanWords: ReadonlyMap<string, boolean> = new Map([
+  ['true', true], ['1', true], ['yes', true], ['on', true],
+  ['false', false], ['0', false], ['no', false], ['off', false]
+])
 
 function coerceString (value: unknown, schema: TSchema): unknown {
   return typeof value === 'string' && !schema.verbatim ? value.trim() : value
@@ -24,8 +27,7 @@ function coerceNumber (value: unknown): unknown {
 
 function coerceBoolean (value: unknown): unknown {
   if (typeof value !== 'string') return value
-  const text = value.trim().toLowerCase()
-  return truthy.has(text) ? true : falsy.has(text) ? false : value
+  return booleanWords.get(value.trim().toLowerCase()) ?? value
 }
 
 function coerceArray (value: unknown, schema: TSchema): unknown {

@@ -1,3 +1,4 @@
+import { booleanWords } from '../lib/coerce.js'
 import { validationFailed, type FieldError } from '../errors.js'
 import { AgentRegistration, AgentRequirements } from '../protocol/schemas/agent.js'
 import { isJson, isObject, isPoisonousKey, isShallow } from '../lib/json.js'
@@ -123,9 +124,7 @@ function toNumber (value: unknown): unknown {
 
 function toBoolean (value: unknown): unknown {
   if (typeof value !== 'string') return value
-  const text = value.trim().toLowerCase()
-  if (['true', '1', 'yes', 'on'].includes(text)) return true
-  return ['false', '0', 'no', 'off'].includes(text) ? false : value
+  return booleanWords.get(value.trim().toLowerCase()) ?? value
 }
 
 /** Whether an item stays in a list: what is no text is kept, for the schema to refuse. */

@@ -9,7 +9,7 @@ import agentRegistry from '../plugin.js'
 import type { LogSink } from '../dashboard/logs.js'
 import type { AgentRegistry } from '../api.js'
 import { resolveOptions, type AgentRegistryOptions } from '../options.js'
-import type { ServerSettings } from './server-settings.js'
+import type { ServerSettings } from './env.js'
 import { drainGraceMs } from '../sockets/drain.js'
 
 export interface AppSettings { options: AgentRegistryOptions, server: ServerSettings }
@@ -19,12 +19,12 @@ const redacted = secretNames.flatMap(name => [name, `*.${name}`, `*.headers.${na
 
 interface LoggedRequest { method: string, url: string, ip?: string }
 
-/** A request as it is logged: without its query, in which tokens, tickets and keys may stand. */
+/** Logs a request without its query, which may contain tokens, tickets and keys. */
 export function serializeRequest (request: LoggedRequest): Record<string, unknown> {
   return { method: request.method, path: request.url.split('?', 1)[0], address: request.ip }
 }
 
-/** Where the log goes: to the standard output and, once there is a registry, to its dashboards. */
+/** Writes the log to the standard output and, once the registry exists, to its dashboards. */
 class LogStream {
   sink: LogSink | undefined
 
@@ -38,7 +38,7 @@ function loggerOptions (level: string, stream: LogStream) {
   return { level, stream, redact: { paths: redacted, censor: '[redacted]' }, serializers: { req: serializeRequest } }
 }
 
-/** Node looks for clients that are too slow only every half a minute. */
+/** Interval at which Node closes slow connections; its default is 30 seconds. */
 const connectionsCheckingInterval = 1000
 
 const clientErrors: Record<string, readonly [status: number, title: string]> = {
@@ -46,7 +46,7 @@ const clientErrors: Record<string, readonly [status: number, title: string]> = {
   ERR_HTTP_REQUEST_TIMEOUT: [408, 'Request Timeout']
 }
 
-/** Answers what Node could not parse as HTTP: no request exists yet, so the answer is written by hand (RFC 9457). */
+/** Responds to input that Node cannot parse as HTTP. There is no request object, so the response is written to the socket. */
 function answerClientError (error: Error & { code?: string }, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy()
@@ -58,7 +58,7 @@ function answerClientError (error: Error & { code?: string }, socket: Socket): v
   socket.end(`${head}Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`)
 }
 
-/** Plain HTTP is served, so nothing is upgraded to HTTPS for the browser; inline styles are swagger-ui's. */
+/** The server speaks plain HTTP, so browsers must not upgrade to HTTPS; swagger-ui needs inline styles. */
 const helmetOptions = {
   contentSecurityPolicy: {
     directives: {
@@ -83,16 +83,16 @@ function serverOptions ({ options, server }: AppSettings, { errorHandler }: Prob
   return {
     logger: loggerOptions(server.logLevel, stream),
     requestIdHeader: false,
-    // While connections drain, requests are still answered, and readiness says what is going on.
+    // Requests are answered while connections drain; /health/ready reports the state.
     return503OnClosing: false,
-    // Fastify gives up a close that takes longer.
+    // Fastify aborts a close that takes longer.
     pluginTimeout: resolveOptions(options).sockets.drainMs + drainGraceMs + 5_000,
     genReqId: () => randomUUID(),
     trustProxy: server.trustProxy,
     requestTimeout: server.requestTimeoutMs,
     http: { headersTimeout: server.headersTimeoutMs, connectionsCheckingInterval },
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 256 },
-    // Fastify's own message repeats the URL, and with it what may be a secret in its query.
+    // The message of Fastify contains the URL, whose query may hold a secret.
     frameworkErrors: function answerBadUrl (_error, request, reply) {
       errorHandler(problem('request-error', 'The URL is not valid'), request, reply)
     },
@@ -101,9 +101,9 @@ function serverOptions ({ options, server }: AppSettings, { errorHandler }: Prob
 }
 
 /**
- * The stand-alone server, ready to listen: the registry with security headers, problem documents for every error and
- * logs without secrets.
- * @throws AGENT_REGISTRY_INVALID_OPTIONS and whatever else ends the registration of the plugin
+ * Builds the stand-alone server: the registry with security headers, problem documents for all errors, and logs without
+ * secrets.
+ * @throws AGENT_REGISTRY_INVALID_OPTIONS, and other errors of the plugin's registration
  */
 export async function buildApp (settings: AppSettings): Promise<FastifyInstance> {
   const handlers = problemHandlers(settings.options)
@@ -116,7 +116,7 @@ export async function buildApp (settings: AppSettings): Promise<FastifyInstance>
   const registry = app.getDecorator<AgentRegistry>(resolveOptions(settings.options).decorateAs)
   stream.sink = registry.logSink
   app.addHook('onResponse', function countUnmatched ({ server, method }, { statusCode, elapsedTime: elapsedMs }, done) {
-    // Hooks reach the registry's own scope too, which counts for itself; here there is nothing but what is not found.
+    // The hook also runs for routes of the registry, which counts these requests itself.
     if (server === app) registry.countUnmatched({ method, statusCode, elapsedMs })
     done()
   })

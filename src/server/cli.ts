@@ -8,21 +8,21 @@ import type { FastifyInstance } from 'fastify'
 import { buildApp, type AppSettings } from './app.js'
 import { optionsFromEnv, type Environment } from './env.js'
 import { resolveOptions, type ResolvedOptions } from '../options.js'
-import { runExport, runImport } from './transfer/command.js'
+import { runExport, runImport } from './transfer.js'
 
 const usage = `Usage: fastify-agent-registry [--help] [--version]
 
 Starts a registry of AI agents. Settings are environment variables, also read from
 .env in the working directory; .env.example in the repository lists all of them.
 
-  -h, --help     this text
-  -v, --version  the version
+  -h, --help     print this text
+  -v, --version  print the version
 
-Agents of a stopped registry that keeps them in a folder (STORE=level):
+Commands for a stopped registry that stores its agents in a folder (STORE=level):
 
-  export [--data-dir DIR]                       prints them as lines of JSON
-  import [--data-dir DIR] [--replace] [FILE|-]  reads such lines, ARCP's state file or a
-                                                list of registrations: all of it or nothing
+  export [--data-dir DIR]                       writes the agents as lines of JSON
+  import [--data-dir DIR] [--replace] [FILE|-]  imports such lines, a state file of ARCP or a
+                                                list of registrations, completely or not at all
 `
 
 function version (): string {
@@ -39,27 +39,26 @@ function readEnvFile (directory: string): Environment {
   }
 }
 
-/** The settings with an admin password made up where none is given; `made` is that password. */
-export function withPassword (settings: AppSettings): { settings: AppSettings, made: string | null } {
+/** Adds a generated admin password to the settings if they have none; `generated` is that password. */
+export function withPassword (settings: AppSettings): { settings: AppSettings, generated: string | null } {
   const { admin = {} } = settings.options
-  if (admin.password !== undefined) return { settings, made: null }
-  const made = randomBytes(15).toString('base64url')
-  return { settings: { ...settings, options: { ...settings.options, admin: { ...admin, password: made } } }, made }
+  if (admin.password !== undefined) return { settings, generated: null }
+  const generated = randomBytes(15).toString('base64url')
+  return { settings: { ...settings, options: { ...settings.options, admin: { ...admin, password: generated } } }, generated }
 }
 
-/** No URL: there may be a password in it. */
-function redisPlace ({ url, host = '127.0.0.1', port, cluster, sentinels }: ResolvedOptions['redis']): string {
-  const place = url === undefined ? `${host}:${port}` : new URL(url, 'unix://').host || url
-  return (cluster ?? sentinels ?? [place]).join(', ')
+/** Hosts and ports instead of the URL, which may contain a password. */
+function redisAddress ({ url, host = '127.0.0.1', port, cluster, sentinels }: ResolvedOptions['redis']): string {
+  const address = url === undefined ? `${host}:${port}` : new URL(url, 'unix://').host || url
+  return (cluster ?? sentinels ?? [address]).join(', ')
 }
 
-/** Where the agents are, for whoever looks for them. */
 function describeStorage ({ storage, level, redis, namespace }: ResolvedOptions): string {
-  if (storage === 'memory') return 'data: in memory, gone when this process ends'
-  return storage === 'level' ? `data: ${resolve(level.path)}` : `data: Redis at ${redisPlace(redis)}, namespace '${namespace}'`
+  if (storage === 'memory') return 'data: in memory, lost when this process ends'
+  return storage === 'level' ? `data: ${resolve(level.path)}` : `data: Redis at ${redisAddress(redis)}, namespace '${namespace}'`
 }
 
-function describeStart (url: string, { options }: AppSettings, made: string | null): string {
+function describeStart (url: string, { options }: AppSettings, generated: string | null): string {
   const resolved = resolveOptions(options)
   const { prefix, routes, publicWs, agentsWs, dashboardWs } = resolved
   const sockets = url.replace('http', 'ws') + prefix
@@ -68,16 +67,16 @@ function describeStart (url: string, { options }: AppSettings, made: string | nu
   if (routes.dashboard) lines.push(`  dashboard tier: ${sockets}${dashboardWs.path}`)
   if (routes.docs) lines.push(`  docs: ${url}${prefix}/docs`)
   lines.push(`  ${describeStorage(resolved)}`)
-  if (made !== null) lines.push(`admin password (made for this run): ${made}`)
+  if (generated !== null) lines.push(`admin password (generated for this run): ${generated}`)
   return `${lines.join('\n')}\n`
 }
 
-/** The one line that says why the server did not start, and for an address which variable to change. */
+/** One line with the reason why the server did not start and, for an address, the variable to change. */
 export function describeFailure (error: unknown, { host, port }: { host?: string, port?: number } = {}): string {
   const { code, message } = error as NodeJS.ErrnoException
-  if (code === 'EADDRINUSE') return `port ${port} at ${host} is in use: set ARCP_PORT (or PORT) to another one`
-  if (code === 'EACCES' && port !== undefined) return `port ${port} at ${host} may not be opened: set ARCP_PORT (or PORT) to one above 1023`
-  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return `the address ${host} is not one of this machine: set ARCP_HOST (or HOST)`
+  if (code === 'EADDRINUSE') return `port ${port} on ${host} is in use: set ARCP_PORT (or PORT) to another port`
+  if (code === 'EACCES' && port !== undefined) return `port ${port} on ${host} requires privileges: set ARCP_PORT (or PORT) to a port above 1023`
+  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return `the address ${host} does not belong to this machine: set ARCP_HOST (or HOST)`
   return message ?? String(error)
 }
 
@@ -89,13 +88,13 @@ function closeOnSignal (app: FastifyInstance, drainMs: number): void {
 }
 
 async function start (given: AppSettings): Promise<void> {
-  const { settings, made } = withPassword(given)
+  const { settings, generated } = withPassword(given)
   const app = await buildApp(settings)
   closeOnSignal(app, resolveOptions(settings.options).sockets.drainMs)
-  process.stdout.write(describeStart(await listen(app, settings.server), settings, made))
+  process.stdout.write(describeStart(await listen(app, settings.server), settings, generated))
 }
 
-/** The URL that it listens at. Whoever cannot listen leaves the data as whoever stops does. */
+/** @returns the URL; closes the app if it cannot listen, so that the store is closed cleanly */
 async function listen (app: FastifyInstance, { host, port }: AppSettings['server']): Promise<string> {
   try {
     return await app.listen({ host, port })
@@ -132,7 +131,7 @@ function readFlags (args: string[]) {
   return { flags: values, command, operands }
 }
 
-/** Flags and operands that a command knows. */
+/** The flags and the number of operands of each command. */
 const commands = {
   export: { flags: ['data-dir'], operands: 0, run: runExport },
   import: { flags: ['data-dir', 'replace'], operands: 1, run: runImport }
@@ -140,13 +139,13 @@ const commands = {
 
 const isCommand = (name: string): name is keyof typeof commands => Object.hasOwn(commands, name)
 
-/** @throws for what is no command, and what it does not know */
+/** @throws an error for unknown commands, flags and operands */
 async function runCommand ({ flags, command, operands }: ReturnType<typeof readFlags>, environment: Environment): Promise<number> {
-  if (command === undefined) throw new Error('these flags belong to a command; --help shows all')
-  if (!isCommand(command)) throw new Error(`unknown command '${command}'; --help shows all`)
+  if (command === undefined) throw new Error('these flags belong to a command; see --help')
+  if (!isCommand(command)) throw new Error(`unknown command '${command}'; see --help`)
   const known = commands[command]
   const unknown = [...Object.keys(flags).filter(flag => !known.flags.some(name => name === flag)).map(flag => `--${flag}`), ...operands.slice(known.operands)]
-  if (unknown.length > 0) throw new Error(`${command} does not take ${unknown.join(', ')}; --help shows all`)
+  if (unknown.length > 0) throw new Error(`${command} does not accept ${unknown.join(', ')}; see --help`)
   const { options } = optionsFromEnv({ ...readEnvFile(process.cwd()), ...environment, NODE_ENV: '' })
   await known.run(resolveOptions(options), flags, ...operands)
   return 0

@@ -42,7 +42,7 @@ t.test('a wrong environment is refused with every variable that is wrong', async
   const { code, out, err } = await call([], { PORT: 'http', AGENT_HEARTBEAT_TIMEOUT: '0.1', JWT_SECRET: 'hunter2' })
   t.same([code, out], [1, ''])
   t.match(err, /^ {2}PORT: 'http' is not a number\. Expected: .+$/m)
-  t.match(err, /^ {2}AGENT_HEARTBEAT_TIMEOUT: '0\.1' is too small, the least is 0\.2\. Expected: .+ \(s\)$/m)
+  t.match(err, /^ {2}AGENT_HEARTBEAT_TIMEOUT: '0\.1' is too small, the minimum is 0\.2\. Expected: .+ \(s\)$/m)
   t.match(err, /^ {2}JWT_SECRET: the value is shorter than 32 characters\. /m)
   t.notMatch(err, /hunter2/)
 })
@@ -63,8 +63,8 @@ t.test('production refuses to start without a secret and a password', async t =>
 t.test('a password is made up where none is given, anew each time', async t => {
   const first = withPassword(optionsFromEnv({ ADMIN_USERNAME: 'root' }))
   const second = withPassword(optionsFromEnv({}))
-  t.match(first, { made: /^[\w-]{20}$/, settings: { options: { admin: { username: 'root', password: first.made } } } })
-  t.not(first.made, second.made)
+  t.match(first, { generated: /^[\w-]{20}$/, settings: { options: { admin: { username: 'root', password: first.generated } } } })
+  t.not(first.generated, second.generated)
   t.equal(first.settings.options.jwt, undefined, 'the secret of tokens is kept with the data')
   const given = withPassword(optionsFromEnv({ ADMIN_PASSWORD: password, JWT_SECRET: secret, ADMIN_USERNAME: 'root' }))
   t.match(given, { made: null, settings: { options: { admin: { username: 'root', password }, jwt: { secret } } } })
@@ -73,10 +73,10 @@ t.test('a password is made up where none is given, anew each time', async t => {
 t.test('why a server did not start is said in one line with the variable to change', async t => {
   const place = { host: '10.0.0.1', port: 80 }
   const table: Array<[error: unknown, expected: RegExp]> = [
-    [{ code: 'EADDRINUSE' }, /^port 80 at 10\.0\.0\.1 is in use: set ARCP_PORT/],
-    [{ code: 'EACCES' }, /^port 80 at 10\.0\.0\.1 may not be opened: set ARCP_PORT/],
-    [{ code: 'EADDRNOTAVAIL' }, /^the address 10\.0\.0\.1 is not one of this machine: set ARCP_HOST/],
-    [{ code: 'ENOTFOUND' }, /^the address 10\.0\.0\.1 is not one of this machine/],
+    [{ code: 'EADDRINUSE' }, /^port 80 on 10\.0\.0\.1 is in use: set ARCP_PORT/],
+    [{ code: 'EACCES' }, /^port 80 on 10\.0\.0\.1 requires privileges: set ARCP_PORT/],
+    [{ code: 'EADDRNOTAVAIL' }, /^the address 10\.0\.0\.1 does not belong to this machine: set ARCP_HOST/],
+    [{ code: 'ENOTFOUND' }, /^the address 10\.0\.0\.1 does not belong to this machine/],
     [new Error('anything else'), /^anything else$/],
     ['no error at all', /^no error at all$/]
   ]
@@ -92,7 +92,7 @@ t.test('a port that is in use ends the start', async t => {
   for (const program of [built, source]) {
     const { code, out, err } = await start(t, t.testdir(), { program, env: { PORT: String(port), LOG_LEVEL: 'silent' } }).ended
     t.same([code, out], [1, ''])
-    t.equal(err, `fastify-agent-registry: port ${port} at 127.0.0.1 is in use: set ARCP_PORT (or PORT) to another one\n`)
+    t.equal(err, `fastify-agent-registry: port ${port} on 127.0.0.1 is in use: set ARCP_PORT (or PORT) to another port\n`)
   }
 })
 
@@ -107,7 +107,7 @@ t.test('where Redis is is said, without what is secret of it', async t => {
 t.test('an address that is not of this machine ends the start', async t => {
   const { code, err } = await start(t, t.testdir(), { env: { PORT: '0', HOST: '192.0.2.1', LOG_LEVEL: 'silent' } }).ended
   t.equal(code, 1)
-  t.match(err, /the address 192\.0\.2\.1 is not one of this machine/)
+  t.match(err, /the address 192\.0\.2\.1 does not belong to this machine/)
 })
 
 t.test('the source as a process: listens, answers, drains its sockets and ends with 0', async t => {
@@ -126,7 +126,7 @@ async function checkLife (t: Test, program: string[]) {
   t.match(started.output(), new RegExp(`^ {2}agents tier: ${url.replace('http', 'ws')}/agents/ws$`, 'm'))
   t.match(started.output(), new RegExp(`^ {2}dashboard tier: ${url.replace('http', 'ws')}/dashboard/ws$`, 'm'))
   t.match(started.output(), new RegExp(`^ {2}docs: ${url}/docs$`, 'm'))
-  const [, made] = /^admin password \(made for this run\): (\S+)$/m.exec(started.output()) ?? []
+  const [, made] = /^admin password \(generated for this run\): (\S+)$/m.exec(started.output()) ?? []
   t.equal(await loginStatus(url, made), 200)
 
   const socket = new WebSocket(`${url.replace('http', 'ws')}/public/ws`)

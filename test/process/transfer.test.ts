@@ -3,9 +3,7 @@ import { join, resolve } from 'node:path'
 import t, { type Test } from 'tap'
 import { resolveOptions } from '../../src/options.js'
 import type { AgentRecord } from '../../src/storage/agent-store.js'
-import { exportLines } from '../../src/server/transfer/export.js'
-import { importAgents } from '../../src/server/transfer/import.js'
-import { readAgents } from '../../src/server/transfer/read.js'
+import { exportLines, importAgents, readAgents } from '../../src/server/transfer.js'
 import { manualClock } from '../unit/auth/helper.js'
 import { registration } from '../support/harness.js'
 import { call, sourceArgs, start } from '../support/server-process.js'
@@ -83,7 +81,7 @@ t.test('ids that are taken refuse the whole import, unless their place is to be 
   const folder = newFolder()
   const before = await fill(folder)
   const ids = ['agent-zero', 'agent-one', 'agent-two', ...Array.from({ length: 10 }, (_, n) => `more-${n}`)]
-  await t.rejects(importAgents(fresh(...ids), { ...leases, path: folder, replace: false }), { message: 'nothing was imported, these are registered already (--replace takes their place): agent-one, agent-two' })
+  await t.rejects(importAgents(fresh(...ids), { ...leases, path: folder, replace: false }), { message: 'nothing was imported, these agents are registered already (--replace replaces them): agent-one, agent-two' })
   t.same((await agentsOf(folder)).agents, before)
 
   await importAgents(fresh(...ids), { ...leases, path: folder, replace: true })
@@ -113,14 +111,14 @@ t.test('what is wrong is named, all of it', async t => {
   const record = fresh('agent-one')[0]!
   const table: Array<[text: string, finding: RegExp]> = [
     ['', /JSON/],
-    ['"text"', /^it is neither an export nor a state file of ARCP nor a list/],
-    ['{"agents":7}', /^it is neither/],
-    ['{"format":"fastify-agent-registry/agents"}', /^the first line is not that of an export/],
-    ['{"format":"fastify-agent-registry/agents","version":2,"agents":0}', /^the export is of version 2, and this program knows 1/],
-    [exported(record, record).split('\n').slice(0, 2).join('\n'), /^the export has 1 agents of 2: its end is missing/],
-    [exported(record, record), /^nothing was imported, these are wrong:\n {2}line 3: 'agent-one' is there twice$/],
+    ['"text"', /^the input is not an export, a state file of ARCP or a list/],
+    ['{"agents":7}', /^the input is not/],
+    ['{"format":"fastify-agent-registry/agents"}', /^the first line is not the header of an export/],
+    ['{"format":"fastify-agent-registry/agents","version":2,"agents":0}', /^the export has version 2, and this program supports version 1/],
+    [exported(record, record).split('\n').slice(0, 2).join('\n'), /^the export is truncated: it has 1 of 2 agents/],
+    [exported(record, record), /^nothing was imported, invalid records:\n {2}line 3: duplicate agent_id 'agent-one'$/],
     [exported({ ...record, revision: 'x' }), /\n {2}line 2: \/revision: Expected integer$/],
-    [exported({ ...record, id: 'agent-two' }), /\n {2}line 2: the registration is of 'agent-one'$/],
+    [exported({ ...record, id: 'agent-two' }), /\n {2}line 2: the registration has the agent_id 'agent-one'$/],
     [exported({ ...record, body: '{' }), /\n {2}line 2: .*JSON/],
     [exported({ ...record, body: '{}' }), /\n {2}line 2: \/agent_id: /],
     [JSON.stringify([7, registration('agent-one'), registration('x')]), /\n {2}item 1: \/?: Expected object\n {2}item 3: \/agent_id: /],
@@ -149,7 +147,7 @@ t.test('the commands: from one folder to another, by a pipe and by a file', asyn
   writeFileSync(file, out)
   t.match(await call(['import', file], { ARCP_DATA_DIR: filed, NODE_ENV: 'production' }), { code: 0, err: /^4 agents imported/ })
   for (const copy of [piped, filed]) t.equal((await agentsOf(copy)).agents.length, 4)
-  t.match(await call(['import', '--data-dir', filed, file]), { code: 1, err: /registered already \(--replace takes their place\): agent-one, / })
+  t.match(await call(['import', '--data-dir', filed, file]), { code: 1, err: /registered already \(--replace replaces them\): agent-one, / })
   t.match(await call(['import', '--replace', '--data-dir', filed, file]), { code: 0 })
   t.equal((await agentsOf(filed)).revision, 8)
   t.match(await call(['export'], { ARCP_DATA_DIR: filed }), { code: 0, out: /^(\{.*\}\n){5}$/ })
@@ -157,13 +155,13 @@ t.test('the commands: from one folder to another, by a pipe and by a file', asyn
 
 t.test('what is not understood changes nothing', async t => {
   const folder = newFolder()
-  t.same(await call(['export', '--data-dir', folder]), { code: 1, out: '', err: `fastify-agent-registry: there is no store in ${folder}: say where with --data-dir or ARCP_DATA_DIR\n` })
+  t.same(await call(['export', '--data-dir', folder]), { code: 1, out: '', err: `fastify-agent-registry: there is no store in ${folder}: set its folder by --data-dir or ARCP_DATA_DIR\n` })
   t.notOk(existsSync(folder))
   const table: Array<[args: string[], err: RegExp]> = [
-    [['restore'], /unknown command 'restore'; --help shows all/],
+    [['restore'], /unknown command 'restore'; see --help/],
     [['--replace'], /these flags belong to a command/],
-    [['export', '--replace', 'file'], /export does not take --replace, file;/],
-    [['import', 'one', 'two'], /import does not take two;/],
+    [['export', '--replace', 'file'], /export does not accept --replace, file;/],
+    [['import', 'one', 'two'], /import does not accept two;/],
     [['import', join(root, 'none.json')], /none\.json/]
   ]
   for (const [args, err] of table) t.match(await call(args), { code: 1, out: '', err })

@@ -7,11 +7,9 @@ import { Value } from '@sinclair/typebox/value'
 import fastify, { type FastifyInstance, type FastifyRequest, type FastifyServerOptions } from 'fastify'
 import type { Test } from 'tap'
 import { WebSocket, type ClientOptions } from 'ws'
-import { optionsFromEnv } from '../../src/server/env.js'
+import { optionsFromEnv, type ServerSettings } from '../../src/server/env.js'
 import agentRegistry, { type AgentRegistryOptions, type RegistrationBody } from '../../src/index.js'
 import { Problem } from '../../src/protocol/schemas/rest.js'
-import type { ServerSettings } from '../../src/server/server-settings.js'
-
 /** Keys that tests configure: two plain ones and one that is exclusive. */
 export const keys = { plain: 'plain-key-0001', other: 'other-key-0002', exclusive: 'exclusive-key-0003' }
 export const fingerprint = 'test-fingerprint'

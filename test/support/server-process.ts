@@ -6,9 +6,8 @@ import { text } from 'node:stream/consumers'
 import { pathToFileURL } from 'node:url'
 import type { Test } from 'tap'
 import { runCli } from '../../src/server/cli.js'
-import { settingsOf, type Environment } from '../../src/server/env.js'
+import { type Environment, ServerSettingsSchema, settingsOf } from '../../src/server/env.js'
 import { OptionsSchema } from '../../src/options.js'
-import { ServerSettingsSchema } from '../../src/server/server-settings.js'
 import { until } from './harness.js'
 
 export interface Started {

@@ -1,7 +1,6 @@
 import type { TSchema } from '@sinclair/typebox'
-import { optionsFromEnv, settingsOf, standAloneDefaults, type EnvSetting } from '../../src/server/env.js'
+import { type EnvSetting, optionsFromEnv, ServerSettingsSchema, settingsOf, standAloneDefaults } from '../../src/server/env.js'
 import { OptionsSchema } from '../../src/options.js'
-import { ServerSettingsSchema } from '../../src/server/server-settings.js'
 import { isObject } from './snapshot.js'
 
 /** Keywords that only people read, or that belong to environment variables. */

@@ -1,8 +1,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
-import { describeSetting, optionsFromEnv, settingsOf, type Environment } from '../../src/server/env.js'
+import { describeSetting, type Environment, optionsFromEnv, ServerSettingsSchema, settingsOf } from '../../src/server/env.js'
 import { OptionsSchema, resolveOptions } from '../../src/options.js'
-import { ServerSettingsSchema } from '../../src/server/server-settings.js'
 
 function failure (env: Environment): string {
   try {
@@ -35,8 +34,8 @@ t.test('whoever says where Redis is uses it, unless another store is named', asy
   }
   t.equal(optionsFromEnv({ REDIS_URL: ' ' }).options.storage, 'level')
   t.match(optionsFromEnv(given).options.redis, { url: given.REDIS_URL, host: 'redis.test', sentinels: ['a:1', '[::1]:2'], cluster: ['a:1'] })
-  t.throws(() => optionsFromEnv({ REDIS_URL: 'redis.test hidden' }), { message: /REDIS_URL: the value has not the right form/ })
-  t.throws(() => optionsFromEnv({ REDIS_CLUSTER: 'redis.test', STORE: 'disk' }), { message: /STORE: 'disk' is not one of memory, level, redis.*\n +REDIS_CLUSTER: 'redis.test' entry 1 has not the right form/ })
+  t.throws(() => optionsFromEnv({ REDIS_URL: 'redis.test hidden' }), { message: /REDIS_URL: the value has the wrong format/ })
+  t.throws(() => optionsFromEnv({ REDIS_CLUSTER: 'redis.test', STORE: 'disk' }), { message: /STORE: 'disk' is not one of memory, level, redis.*\n +REDIS_CLUSTER: 'redis.test' entry 1 has the wrong format/ })
 })
 
 t.test('the defaults are the same objects for nobody', async t => {
@@ -109,10 +108,10 @@ t.test('of several variables the first that is set wins, and blank is not set', 
 t.test('what is wrong with a number', async t => {
   t.equal(finding({ PORT: 'http' }), "PORT: 'http' is not a number")
   t.equal(finding({ PORT: '0x50' }), "PORT: '0x50' is not a number")
-  t.equal(finding({ PORT: '70000' }), "PORT: '70000' is too large, the most is 65535")
+  t.equal(finding({ PORT: '70000' }), "PORT: '70000' is too large, the maximum is 65535")
   t.equal(finding({ PORT: '80.5' }), "PORT: '80.5' is not a whole multiple of 1")
-  t.equal(finding({ ARCP_PORT: '-1', PORT: '2' }), "ARCP_PORT: '-1' is too small, the least is 0")
-  t.equal(finding({ AGENT_HEARTBEAT_TIMEOUT: '0.1' }), "AGENT_HEARTBEAT_TIMEOUT: '0.1' is too small, the least is 0.2", 'in the unit of the variable')
+  t.equal(finding({ ARCP_PORT: '-1', PORT: '2' }), "ARCP_PORT: '-1' is too small, the minimum is 0")
+  t.equal(finding({ AGENT_HEARTBEAT_TIMEOUT: '0.1' }), "AGENT_HEARTBEAT_TIMEOUT: '0.1' is too small, the minimum is 0.2", 'in the unit of the variable')
   t.equal(finding({ AGENT_HEARTBEAT_TIMEOUT: '1.0001' }), "AGENT_HEARTBEAT_TIMEOUT: '1.0001' is not a whole multiple of 0.001")
 })
 
@@ -123,15 +122,15 @@ t.test('what is wrong with a word', async t => {
 })
 
 t.test('what is wrong with a text', async t => {
-  t.equal(finding({ PUBLIC_WS_PATH: 'ws' }), "PUBLIC_WS_PATH: 'ws' has not the right form")
+  t.equal(finding({ PUBLIC_WS_PATH: 'ws' }), "PUBLIC_WS_PATH: 'ws' has the wrong format")
   t.equal(finding({ ADMIN_USERNAME: 'a'.repeat(256) }), `ADMIN_USERNAME: '${'a'.repeat(256)}' is longer than 255 characters`)
-  t.equal(finding({ ARCP_HOST: 'a b' }), "ARCP_HOST: 'a b' has not the right form")
+  t.equal(finding({ ARCP_HOST: 'a b' }), "ARCP_HOST: 'a b' has the wrong format")
 })
 
 t.test('what is wrong with a list', async t => {
   t.equal(finding({ BLOCKED_IPS: '[1' }), "BLOCKED_IPS: '[1' begins with [ but is not a JSON list")
   t.equal(finding({ BLOCKED_IPS: '[1]' }), "BLOCKED_IPS: '[1]' entry 1 has the wrong type")
-  t.equal(finding({ TRUST_PROXY: 'loopback,nonsense' }), "TRUST_PROXY: 'loopback,nonsense' entry 2 has not the right form")
+  t.equal(finding({ TRUST_PROXY: 'loopback,nonsense' }), "TRUST_PROXY: 'loopback,nonsense' entry 2 has the wrong format")
   t.equal(finding({ TRUST_PROXY: ',' }), "TRUST_PROXY: ',' is an empty list")
 })
 
@@ -150,8 +149,8 @@ t.test('one error lists every wrong variable once, with what would be right', as
   t.equal(lines.length, 4)
   t.equal(lines[0], 'Invalid options: ')
   t.match(lines[1], /^ {2}WEBSOCKET_INTERVAL: 'often' is not a number\. Expected: .+ \(s\)$/)
-  t.equal(lines[2], "  PORT: 'http' is not a number. Expected: Port to listen at; 0 takes a free one")
-  t.match(lines[3], /^ {2}LOG_LEVEL: .+ Expected: Least severity/)
+  t.equal(lines[2], "  PORT: 'http' is not a number. Expected: Port to listen on; 0 selects a free port")
+  t.match(lines[3], /^ {2}LOG_LEVEL: .+ Expected: Minimum severity/)
 })
 
 t.test('production needs a secret and a password', async t => {
