@@ -104,7 +104,7 @@ const agentRoutes: FastifyPluginAsyncTypebox<{ core: Core, slots: ConnectionSlot
     const { id } = request.params
     const principal = request.agentRegistryPrincipal!
     assertSelf(principal, id)
-    if (principal.role === 'admin') await authority.requirePin(principal, headerOf(request, 'x-session-pin'), request.ip)
+    if (principal.role === 'admin') await authority.pins.require(principal, headerOf(request, 'x-session-pin'), request.ip)
     await remove(id, principal)
     const by = principal.role === 'admin' ? `admin (${principal.subject})` : 'agent (self)'
     return { status: 'success' as const, message: `Agent ${id} unregistered successfully`, unregistered_by: by }

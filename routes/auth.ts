@@ -57,28 +57,28 @@ const authRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function aut
   scope.post('/set_pin', {
     schema: { tags, summary: 'Gives the session a PIN', body: PinBody, response: answers(Done) }, preValidation: admin
   }, async function setPin ({ agentRegistryPrincipal, body, ip }) {
-    await authority.setPin(agentRegistryPrincipal!, body.pin, ip)
+    await authority.pins.set(agentRegistryPrincipal!, body.pin, ip)
     return { status: 'success' as const, message: 'PIN set for session' }
   })
 
   scope.post('/verify_pin', {
     schema: { tags, summary: 'Checks the PIN of the session', body: PinBody, response: answers(Done) }, preValidation: admin
   }, async function verifyPin ({ agentRegistryPrincipal, body, ip }) {
-    await authority.verifyPin(agentRegistryPrincipal!, body.pin, ip)
+    await authority.pins.verify(agentRegistryPrincipal!, body.pin, ip)
     return { status: 'success' as const, message: 'PIN verified' }
   })
 
   scope.get('/pin_status', {
     schema: { tags, summary: 'Whether the session has a PIN', response: answers(PinStatus) }, preValidation: admin
   }, async function pinStatus ({ agentRegistryPrincipal }) {
-    return authority.pinStatus(agentRegistryPrincipal!)
+    return authority.pins.status(agentRegistryPrincipal!)
   })
 
   scope.get('/session_status', {
     schema: { tags, summary: 'The session of this token', response: answers(SessionStatus) }, preValidation: admin
   }, async function sessionStatus ({ agentRegistryPrincipal }) {
     const { subject, role, agentId, expiresAt } = agentRegistryPrincipal!
-    const { pin_set: pinSet } = await authority.pinStatus(agentRegistryPrincipal!)
+    const { pin_set: pinSet } = await authority.pins.status(agentRegistryPrincipal!)
     return { valid: true as const, user_id: subject, role, agent_id: agentId ?? '', expires: expiresAt ?? 0, is_admin: true, session_exists: true, pin_set: pinSet }
   })
 }

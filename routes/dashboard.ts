@@ -21,7 +21,7 @@ const dashboardRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async functio
     schema: { tags, summary: 'Changes settings of the dashboard', body: ConfigBody, response: answers(ConfigAnswer) },
     preValidation: admin
   }, async function setConfig (request) {
-    await authority.requirePin(request.agentRegistryPrincipal!, headerOf(request, 'x-session-pin'), request.ip)
+    await authority.pins.require(request.agentRegistryPrincipal!, headerOf(request, 'x-session-pin'), request.ip)
     return dashboard.settings.update(request.body)
   })
 }

@@ -75,7 +75,7 @@ const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function to
   }, async function revokeToken (request) {
     const { token, agent_id: agentId } = request.body
     const principal = request.agentRegistryPrincipal!
-    await authority.requirePin(principal, headerOf(request, 'x-session-pin'), request.ip)
+    await authority.pins.require(principal, headerOf(request, 'x-session-pin'), request.ip)
     if ((token === undefined) === (agentId === undefined)) throw problem('invalid-input', 'Give either token or agent_id')
     if (agentId !== undefined) await authority.revokeAgent(principal, agentId, request.ip)
     else await authority.revokeToken(principal, token!, request.ip)

@@ -61,7 +61,8 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
   registry.on('availability', fault => dashboard.storeAvailability(fault))
   registry.on('reload', differences => dashboard.storeReloaded(differences.length))
   const onError = (error: unknown) => log.error({ err: error }, 'search')
-  const attempts = new Attempts({ ...options.attempts, state: storage.kv, now, onLockout: (target, retryAfterMs) => dashboard.lockedOut(target, retryAfterMs) })
+  const attempts = new Attempts({ ...options.attempts, state: storage.kv, now })
+  attempts.on('lockout', (target, retryAfterMs) => dashboard.lockedOut(target, retryAfterMs))
   const authority = new Authority({
     tokens,
     keys,
@@ -73,9 +74,9 @@ export function createCore (foundation: Foundation, signer: Signer, listensOnLoo
     now,
     hookTimeoutMs: limits.hookTimeoutMs,
     authenticate: options.authenticate,
-    onEvent: event => dashboard.audit.record(event),
     currentIncarnation: id => registry.replica.get(id)?.record.incarnation
   })
+  authority.on('audit', event => dashboard.audit.record(event))
   const enrollment = new Enrollment({ registry, tokens, keys, oneTimeTokens: new OneTimeTokens({ state: storage.kv, now }), revocations })
   enrollment.on('replaced', instance => dashboard.agentReplaced(instance))
   const search = new Search({

@@ -1,4 +1,4 @@
-import { KeptSecrets, KeyRing } from './auth/keys.js'
+import { KeyRing, PersistedSecrets } from './auth/keys.js'
 import type { Log } from './dashboard/audit.js'
 import { KeyValueReplica } from './storage/kv-replica.js'
 import type { ResolvedOptions } from './options.js'
@@ -44,7 +44,7 @@ function createRegistry (options: ResolvedOptions, { agents: store }: Storage, l
 }
 
 /** The configured secrets of tokens, or one that is kept in the store. */
-async function tokenSecretsOf ({ jwt: { secret } }: ResolvedOptions, kept: KeptSecrets): Promise<string[]> {
+async function tokenSecretsOf ({ jwt: { secret } }: ResolvedOptions, kept: PersistedSecrets): Promise<string[]> {
   if (secret === undefined) return [await kept.tokens()]
   return typeof secret === 'string' ? [secret] : secret
 }
@@ -62,7 +62,7 @@ export async function openFoundation (options: ResolvedOptions, log: Log): Promi
   try {
     await registry.open()
     await state.open()
-    const kept = new KeptSecrets(storage.kv)
+    const kept = new PersistedSecrets(storage.kv)
     const tokenSecrets = await tokenSecretsOf(options, kept)
     const keys = new KeyRing(options.agentKeys, await kept.agentKeys(tokenSecrets[0]!))
     state.onReload(() => { kept.restore().catch(error => log.error({ err: error }, 'secrets')) })

@@ -1,29 +1,35 @@
-import { ExpiringMap } from '../lib/expiring-map.js'
 import { isProblem, tooMany } from '../errors.js'
-import { KeyedTokenBuckets } from '../lib/token-bucket.js'
 import { addressKey } from '../lib/address.js'
 import type { Clock } from '../lib/clock.js'
-import type { BucketSettings, KeyValueStore } from '../storage/kv-store.js'
+import { Emitter } from '../lib/emitter.js'
+import { ExpiringMap } from '../lib/expiring-map.js'
+import { KeyedTokenBuckets, type BucketSettings } from '../lib/token-bucket.js'
+import type { KeyValueStore } from '../storage/kv-store.js'
 
+/** `burst` failed attempts are allowed at once, and within `windowMs` that many are allowed again. */
 export interface AttemptsOptions extends BucketSettings {
   state: KeyValueStore
   /** Epoch milliseconds. */
   now: Clock
-  /** Hears when an address or account has no tries left, and not again before it had one. */
-  onLockout?: (target: AttemptTarget, retryAfterMs: number) => void
 }
 
 export interface AttemptTarget {
+  /** The client's address. */
   address: string
-  /** Whose secret is guessed at; undefined where a guess is not at anybody's in particular. */
+  /** The account whose secret is checked; undefined if the secret does not belong to a named account. */
   account?: string
-  /** What is guessed: kinds do not share buckets. */
+  /** The kind of secret. Kinds have separate limits. */
   kind: 'login' | 'pin' | 'key'
 }
 
-const day = 86_400_000
-/** How long an address is remembered for a success: a PIN ends with its session. */
-const knownForMs = { login: 30 * day, pin: day, key: day }
+interface AttemptEvents {
+  /** An address or account has no attempts left. Emitted once until it has one again. */
+  lockout: [target: AttemptTarget, retryAfterMs: number]
+}
+
+const dayMs = 86_400_000
+/** How long the address of a successful attempt is known. A PIN ends with its session. */
+const knownForMs = { login: 30 * dayMs, pin: dayMs, key: dayMs }
 
 function pairOf ({ kind, address, account }: AttemptTarget): string {
   return `${kind} ${addressKey(address)} ${account}`
@@ -31,44 +37,46 @@ function pairOf ({ kind, address, account }: AttemptTarget): string {
 
 const addressBucket = ({ kind, address }: AttemptTarget) => `address ${kind} ${addressKey(address)}`
 
-function costs (error: unknown): boolean {
+function isFailedAttempt (error: unknown): boolean {
   return isProblem(error) && (error.statusCode === 401 || error.statusCode === 403)
 }
 
 /**
- * Limits failed tries by token buckets that all processes share, one per address and one per account. An address that
- * succeeded before has a bucket of its own for that account, so that strangers cannot lock its owner out.
+ * Limits failed attempts to guess a secret, with token buckets that all processes share: one per address and one per
+ * account. An address that succeeded before has a bucket of its own for that account, so that other clients cannot lock
+ * out its owner.
  */
-export class Attempts {
+export class Attempts extends Emitter<AttemptEvents> {
   readonly #state: KeyValueStore
   readonly #settings: BucketSettings
   readonly #now: Clock
-  readonly #own: KeyedTokenBuckets
-  readonly #told: ExpiringMap<true>
-  readonly #onLockout: AttemptsOptions['onLockout']
+  /** The buckets of this process, for `attemptNow`. */
+  readonly #local: KeyedTokenBuckets
+  /** Buckets whose lockout was emitted. */
+  readonly #lockedOut: ExpiringMap<true>
 
-  constructor ({ state, burst, windowMs, now, onLockout }: AttemptsOptions) {
+  constructor ({ state, burst, windowMs, now }: AttemptsOptions) {
+    super()
     this.#state = state
     this.#settings = { burst, windowMs }
     this.#now = now
-    this.#own = new KeyedTokenBuckets(now)
-    this.#told = new ExpiringMap(now, 10_000)
-    this.#onLockout = onLockout
+    this.#local = new KeyedTokenBuckets(now)
+    this.#lockedOut = new ExpiringMap(now, 10_000)
   }
 
   /**
-   * Runs `check` and resolves with its result. A check that throws a problem of 401 or 403 has cost one try; the try is
-   * taken before the check runs, so that tries at the same time count too.
-   * @throws rate-limit-exceeded, without running `check`, when no try is left; whatever `check` throws.
+   * Runs `check`. If it throws a problem with status 401 or 403, it has cost one attempt. The attempt is taken before
+   * the check and returned after a success, so that concurrent attempts count.
+   * @throws rate-limit-exceeded, without running `check`, if no attempt is left; whatever `check` throws
    */
   async attempt<T> (target: AttemptTarget, check: () => T | Promise<T>): Promise<T> {
     const buckets = await this.#bucketsOf(target)
-    this.#pass(target, buckets, await this.#state.takeTokens(buckets, this.#settings))
+    this.#assertTaken(target, buckets, await this.#state.takeTokens(buckets, this.#settings))
     let value: T
     try {
       value = await check()
     } catch (error) {
-      if (!costs(error)) await this.#state.returnTokens(buckets, this.#settings)
+      if (!isFailedAttempt(error)) await this.#state.returnTokens(buckets, this.#settings)
       throw error
     }
     await this.#state.returnTokens(buckets, this.#settings)
@@ -77,29 +85,29 @@ export class Attempts {
   }
 
   /**
-   * The same for a check that does not wait: a success asks nobody, so that a fleet that shares an address neither runs
-   * into itself nor waits. Every process lets a burst of tries pass at once; what failed is drawn from what all share,
-   * and where nothing is left there, nothing is left here. Somebody who guesses at several processes therefore gets a
-   * burst from each once, and after that one guess each for one that all share.
+   * Like `attempt`, for a synchronous check of a secret without an account. A success does not access the store, so that
+   * a fleet behind one address is neither limited nor delayed. Each process allows a burst of attempts; failed attempts
+   * are also taken from the shared bucket, and when that is empty, so is the local one. A client that guesses at several
+   * processes therefore gets one burst at each, and after that the shared rate.
    */
   async attemptNow<T> (target: Omit<AttemptTarget, 'account'>, check: () => T): Promise<T> {
     const buckets = [addressBucket(target)]
-    this.#pass(target, buckets, this.#own.take(buckets, this.#settings))
+    this.#assertTaken(target, buckets, this.#local.take(buckets, this.#settings))
     try {
       const value = check()
-      this.#own.putBack(buckets, this.#settings)
+      this.#local.putBack(buckets, this.#settings)
       return value
     } catch (error) {
-      if (costs(error)) await this.#share(target, buckets)
-      else this.#own.putBack(buckets, this.#settings)
+      if (isFailedAttempt(error)) await this.#takeShared(target, buckets)
+      else this.#local.putBack(buckets, this.#settings)
       throw error
     }
   }
 
-  async #share (target: AttemptTarget, buckets: readonly string[]): Promise<void> {
-    const wait = await this.#state.takeTokens(buckets, this.#settings)
-    if (wait !== null) this.#own.drain(buckets, this.#settings, wait)
-    this.#pass(target, buckets, wait)
+  async #takeShared (target: AttemptTarget, buckets: readonly string[]): Promise<void> {
+    const waitMs = await this.#state.takeTokens(buckets, this.#settings)
+    if (waitMs !== null) this.#local.drain(buckets, this.#settings, waitMs)
+    this.#assertTaken(target, buckets, waitMs)
   }
 
   async #bucketsOf (target: AttemptTarget): Promise<string[]> {
@@ -110,12 +118,12 @@ export class Attempts {
     return [address, isKnown ? `pair ${pair}` : `account ${target.kind} ${target.account}`]
   }
 
-  /** @throws rate-limit-exceeded unless there was a try to take. */
-  #pass (target: AttemptTarget, buckets: readonly string[], retryAfterMs: number | null) {
+  /** @throws rate-limit-exceeded unless an attempt was taken */
+  #assertTaken (target: AttemptTarget, buckets: readonly string[], retryAfterMs: number | null) {
     if (retryAfterMs === null) return
-    const isTold = buckets.some(bucket => this.#told.get(bucket))
-    for (const bucket of buckets) this.#told.set(bucket, true, this.#now() + retryAfterMs)
-    if (!isTold) this.#onLockout?.(target, retryAfterMs)
+    const wasLockedOut = buckets.some(bucket => this.#lockedOut.get(bucket))
+    for (const bucket of buckets) this.#lockedOut.set(bucket, true, this.#now() + retryAfterMs)
+    if (!wasLockedOut) this.emit('lockout', target, retryAfterMs)
     throw tooMany('rate-limit-exceeded', 'Too many failed attempts', retryAfterMs)
   }
 

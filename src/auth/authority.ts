@@ -1,15 +1,16 @@
-import { callHook, HookTimeoutError } from '../lib/hook-timeout.js'
 import { isProblem, problem } from '../errors.js'
-import { isHostPrincipal } from '../protocol/schemas/claims.js'
-import { AdminAccount, type Credentials, type PasswordHasher } from './passwords.js'
-import { tokenInvalid, type IssuedToken, type MintRequest, type TokenProblem, type Tokens } from './tokens.js'
-import type { AuthenticateHook } from '../options.js'
 import type { Clock } from '../lib/clock.js'
+import { Emitter } from '../lib/emitter.js'
+import { callHook, HookTimeoutError } from '../lib/hook-timeout.js'
+import type { AuthenticateHook } from '../options.js'
+import type { AuthEvent, Principal } from '../protocol/principal.js'
+import { isHostPrincipal } from '../protocol/schemas/claims.js'
 import type { Attempts } from './attempts.js'
-import type { KeyRing } from './keys.js'
-import type { AuthEventListener, Principal } from '../protocol/principal.js'
+import type { AgentKey, KeyRing } from './keys.js'
+import { AdminAccount, type Credentials, type PasswordHasher } from './passwords.js'
 import type { Revocations, RevocationVerdict } from './revocations.js'
-import { Pins, sessionInvalid, type Session, type Sessions } from './sessions.js'
+import { Pins, sessionInvalid, type Sessions } from './sessions.js'
+import { tokenInvalid, type IssuedToken, type MintRequest, type Tokens } from './tokens.js'
 
 export interface AuthorityOptions {
   tokens: Tokens
@@ -21,25 +22,28 @@ export interface AuthorityOptions {
   admin: { username: string, password?: string }
   now: Clock
   hookTimeoutMs: number
-  /** Hears of logins, uses of agent keys, logouts, PINs and revocations. */
-  onEvent?: AuthEventListener
-  /** The host's own check of tokens that are not ours. */
+  /** Authenticates tokens that this registry did not issue. */
   authenticate?: AuthenticateHook
-  /** Incarnation of an agent that is registered. */
+  /** The incarnation of a registered agent. */
   currentIncarnation: (agentId: string) => number | undefined
+}
+
+interface AuthorityEvents {
+  /** A login, use of an agent key, logout, use of a PIN, or revocation. */
+  audit: [event: AuthEvent]
 }
 
 export interface CheckOptions {
   /**
-   * What the token is used for: an agent that has left may only register itself again, and a temporary token that has
-   * unregistered its agent, and ended with it, may ask for the same again.
+   * The purpose of the request. With `register`, the token of an agent that has unregistered is accepted. With
+   * `unregister`, a revoked temporary token is accepted, so that a request that unregistered its agent can be repeated.
    */
   for?: 'register' | 'unregister'
-  /** Takes tokens of peers, which are good for nothing else. */
+  /** Accepts tokens of peers, which other endpoints refuse. */
   takesPeers?: boolean
-  /** Lets tokens of an older incarnation pass, where those have an answer of their own. */
+  /** Accepts tokens of an older incarnation, for endpoints that answer them with an error of their own. */
   staleAllowed?: boolean
-  /** When given, an admin's session must have been opened with it. */
+  /** If given, an admin's session must have been opened with it. */
   fingerprint?: string
 }
 
@@ -48,102 +52,103 @@ export interface LoginAnswer { access_token: string, token_type: 'bearer', expir
 export interface TempTokenAnswer { temp_token: string, token_type: 'bearer', expires_in: number, message: string }
 export interface TempTokenRequest { agentId?: string, agentType?: string, agentKey?: string, address: string }
 
-/** Who tries something, and from where. */
-interface Trier { subject: string, address: string, details?: Record<string, unknown> }
+const minKeyLength = 10
 
-const minimumKeyLength = 10
-
-/** Who may come in: ties tokens, sessions, keys and limits together for routes and sockets. */
-export class Authority {
+/** Authenticates principals by tokens, sessions, keys and passwords, for routes and sockets. */
+export class Authority extends Emitter<AuthorityEvents> {
+  /** PINs of admin sessions. */
+  readonly pins: Pins
   readonly #options: AuthorityOptions
   readonly #admin: AdminAccount
-  readonly #pins: Pins
 
   constructor (options: AuthorityOptions) {
+    super()
     this.#options = options
-    this.#admin = new AdminAccount({ ...options.admin, passwords: options.passwords, attempts: options.attempts })
-    this.#pins = new Pins(options)
+    const { sessions, passwords, attempts } = options
+    this.#admin = new AdminAccount({ ...options.admin, passwords, attempts })
+    this.pins = new Pins({ sessions, passwords, attempts, onEvent: event => this.emit('audit', event) })
   }
 
   /**
-   * Who bears `token`: one of ours or, failing that, one that the host's hook accepts.
-   * @throws token-invalid with a `reason`; session-invalid; hook-failed when the host does not answer in time.
+   * Authenticates a token of this registry or, failing that, one that the host's hook accepts.
+   * @throws token-invalid with a `reason`; session-invalid; hook-failed if the hook does not settle in time
    */
   async authenticate (token: string, options: CheckOptions = {}): Promise<Principal> {
-    const principal = this.#verify(token) ?? await this.#askHost(token) ?? this.#options.tokens.verify(token)
+    const principal = this.#verify(token) ?? await this.#callAuthenticate(token) ?? this.#options.tokens.verify(token)
     this.#checkToken(principal, options)
     if (principal.sessionId !== null) await this.#checkSession(principal, principal.sessionId, options.fingerprint)
     return principal
   }
 
   /**
-   * Whether a principal that was authenticated before may still come in: its life, revocations, session and incarnation.
-   * @throws token-invalid with a `reason`; session-invalid.
+   * Checks again a principal that was authenticated before: expiry, revocations, session and incarnation.
+   * @throws token-invalid with a `reason`; session-invalid
    */
   async check (principal: Principal, options: CheckOptions = {}): Promise<void> {
     this.#checkToken(principal, options)
     if (principal.sessionId !== null) await this.#checkSession(principal, principal.sessionId, options.fingerprint)
   }
 
-  /** What can be said without waiting: nearly every request is let in by this alone. */
+  /** The synchronous part, which is enough for nearly every request. */
   #checkToken (principal: Principal, options: CheckOptions) {
     if (principal.expiresAt !== null && principal.expiresAt * 1000 <= this.#options.now()) throw tokenInvalid('expired')
-    if (principal.type === 'peer' && !options.takesPeers) throw problem('insufficient-permissions', 'The token of a peer works on /v1 only')
+    if (principal.type === 'peer' && !options.takesPeers) throw problem('insufficient-permissions', 'Peer tokens are valid for /v1 only')
     const verdict = this.#options.revocations.check(principal)
-    if (!isPassed(verdict, principal, options)) throw tokenInvalid('revoked')
+    if (!isAccepted(verdict, principal, options)) throw tokenInvalid('revoked')
     if (!options.staleAllowed && this.#isStale(principal)) throw tokenInvalid('revoked')
   }
 
-  /** @throws authentication-failed; rate-limit-exceeded. */
+  /** @throws authentication-failed; rate-limit-exceeded */
   async login ({ fingerprint, ...credentials }: Credentials & { fingerprint: string }): Promise<LoginAnswer> {
     const { username, address } = credentials
-    await this.#told('login', { subject: username, address }, this.#admin.check(credentials))
+    await this.#audited('login', { subject: username, address }, this.#admin.check(credentials))
     const { id, expiresAt } = await this.#options.sessions.open({ username, fingerprint, address })
     const issued = this.#options.tokens.issueAdmin({ username, sessionId: id, expiresAt })
     return { access_token: issued.token, token_type: 'bearer', expires_in: issued.expiresIn, agent_id: `user_${username}` }
   }
 
-  /** Ends the session, and with it every token of it; without a session the token itself. */
+  /** Ends the session with all its tokens; revokes the token if it has no session. */
   async logout ({ sessionId, tokenId, expiresAt, subject }: Principal, address?: string): Promise<void> {
     if (sessionId === null) await this.#options.revocations.revokeToken(tokenId, expiresAt)
     else await this.#options.sessions.end(sessionId)
-    this.#options.onEvent?.({ type: 'logout', subject, address })
+    this.emit('audit', { type: 'logout', subject, address })
   }
 
   /**
-   * Ends a token before its time; one that has expired is as good as revoked (RFC 7009 §2.2).
-   * @throws invalid-input for what is no token of this registry
+   * Revokes a token. An expired token counts as revoked (RFC 7009 §2.2).
+   * @throws invalid-input for a text that is not a token of this registry
    */
   async revokeToken (by: Principal, token: string, address?: string): Promise<void> {
     const revoked = this.#revocable(token)
     if (!revoked) return
     await this.#options.revocations.revokeToken(revoked.tokenId, revoked.expiresAt)
-    this.#options.onEvent?.({ type: 'token_revoked', subject: by.subject, target: revoked.subject, address })
+    this.emit('audit', { type: 'token_revoked', subject: by.subject, target: revoked.subject, address })
   }
 
-  /** Ends every token that an agent has, whether or not it is registered. */
+  /** Revokes all tokens of an agent, whether or not it is registered. */
   async revokeAgent (by: Principal, agentId: string, address?: string): Promise<void> {
-    const { currentIncarnation, now, revocations, onEvent } = this.#options
+    const { currentIncarnation, now, revocations } = this.#options
     await revocations.revokeAgent({ agentId, incarnation: currentIncarnation(agentId) ?? now(), mayRegister: false })
-    onEvent?.({ type: 'agent_revoked', subject: by.subject, target: agentId, address })
+    this.emit('audit', { type: 'agent_revoked', subject: by.subject, target: agentId, address })
   }
 
   /**
-   * A token for registering one agent.
-   * @throws invalid-input for what is missing; authentication-failed for a wrong key; rate-limit-exceeded.
+   * Issues a token for registering one agent.
+   * @throws invalid-input for missing members; authentication-failed for an unknown key; rate-limit-exceeded
    */
   async requestTempToken ({ agentId, agentType, agentKey, address }: TempTokenRequest): Promise<TempTokenAnswer> {
     if (!agentId || !agentType || !agentKey) throw invalidInput('agent_id, agent_type and agent_key are required', 'agent credentials')
-    if (agentKey.length < minimumKeyLength) throw invalidInput(`agent_key must have at least ${minimumKeyLength} characters`, 'agent_key')
-    const { digest } = await this.#told('temp_token', { subject: agentId, address, details: { agent_type: agentType } }, this.#options.attempts.attemptNow({ kind: 'key', address }, () => this.#findKey(agentKey)))
+    if (agentKey.length < minKeyLength) throw invalidInput(`agent_key must have at least ${minKeyLength} characters`, 'agent_key')
+    const found = this.#options.attempts.attemptNow({ kind: 'key', address }, () => this.#findKey(agentKey))
+    const { digest } = await this.#audited('temp_token', { subject: agentId, address, details: { agent_type: agentType } }, found)
     const { token, expiresIn } = this.#options.tokens.issueTemp({ agentId, agentType, keyDigest: digest })
     const message = 'Temporary token issued. Use this token to complete agent registration.'
     return { temp_token: token, token_type: 'bearer', expires_in: expiresIn, message }
   }
 
   /**
-   * A token with the same claims and a fresh life. Only for tokens of ours: what the host knows is for the host to renew.
-   * @throws token-invalid; session-invalid; insufficient-permissions for a temporary token.
+   * Issues a token with the same claims and a new life. Tokens that the host's hook accepts are not refreshed here.
+   * @throws token-invalid; session-invalid; insufficient-permissions for a temporary token
    */
   async refresh (token: string): Promise<IssuedToken> {
     const principal = this.#options.tokens.verify(token)
@@ -152,8 +157,8 @@ export class Authority {
   }
 
   /**
-   * A token made by an admin, which ends with the admin's session.
-   * @throws insufficient-permissions for anybody else; session-invalid.
+   * Mints a token on behalf of an admin. It ends with the admin's session.
+   * @throws insufficient-permissions for another role; session-invalid
    */
   async mint (minter: Principal, request: Omit<MintRequest, 'sessionId' | 'endsAt'>): Promise<IssuedToken> {
     if (minter.role !== 'admin') throw problem('insufficient-permissions', 'Only an admin may mint tokens')
@@ -161,33 +166,8 @@ export class Authority {
     return this.#options.tokens.mint({ ...request, sessionId: minter.sessionId, endsAt })
   }
 
-  /** The live session of an admin. @throws session-invalid */
-  session (principal: Principal): Promise<Session> {
-    return this.#pins.session(principal)
-  }
-
-  /** @throws validation-failed; pin-already-set; session-invalid; rate-limit-exceeded. */
-  setPin (principal: Principal, pin: string, address?: string): Promise<void> {
-    return this.#pins.set(principal, pin, address)
-  }
-
-  /** @throws validation-failed; pin-not-set; pin-incorrect; session-invalid; rate-limit-exceeded. */
-  verifyPin (principal: Principal, pin: string, address: string): Promise<void> {
-    return this.#pins.verify(principal, pin, address)
-  }
-
-  /** @throws session-invalid */
-  pinStatus (principal: Principal): Promise<{ pin_set: boolean }> {
-    return this.#pins.status(principal)
-  }
-
-  /** Passes when the session has no PIN or this is it. @throws pin-required; pin-incorrect; rate-limit-exceeded. */
-  requirePin (principal: Principal, pin: string | undefined, address: string): Promise<void> {
-    return this.#pins.require(principal, pin, address)
-  }
-
-  /** The result of an attempt, which somebody is told of. */
-  async #told<T> (attempt: 'login' | 'temp_token', trier: Trier, result: Promise<T>): Promise<T> {
+  /** Emits an audit event with the outcome of an attempt. */
+  async #audited<T> (attempt: 'login' | 'temp_token', event: Omit<AuthEvent, 'type'>, result: Promise<T>): Promise<T> {
     let outcome: 'success' | 'failed' | 'limited' = 'success'
     try {
       return await result
@@ -195,7 +175,7 @@ export class Authority {
       outcome = isProblem(error) && error.type === 'rate-limit-exceeded' ? 'limited' : 'failed'
       throw error
     } finally {
-      this.#options.onEvent?.({ type: `${attempt}_${outcome}`, ...trier })
+      this.emit('audit', { type: `${attempt}_${outcome}`, ...event })
     }
   }
 
@@ -203,12 +183,12 @@ export class Authority {
     try {
       return this.#options.tokens.verify(token)
     } catch (error) {
-      if ((error as TokenProblem).reason === 'expired') return undefined
-      throw invalidInput('The token is not one of this registry', 'token')
+      if (isProblem(error) && 'reason' in error && error.reason === 'expired') return undefined
+      throw invalidInput('The token was not issued by this registry', 'token')
     }
   }
 
-  /** Undefined for a token that is not ours, or not valid any more: only with a host to ask does that matter. */
+  /** @returns undefined for an invalid token if the host has a hook that may accept it */
   #verify (token: string): Principal | undefined {
     if (!this.#options.authenticate) return this.#options.tokens.verify(token)
     try {
@@ -218,18 +198,18 @@ export class Authority {
     }
   }
 
-  async #askHost (token: string): Promise<Principal | undefined> {
+  async #callAuthenticate (token: string): Promise<Principal | undefined> {
     const { authenticate, hookTimeoutMs } = this.#options
     if (!authenticate) return undefined
     try {
       const answer = await callHook('authenticate', hookTimeoutMs, () => authenticate(token))
       return isHostPrincipal(answer) ? Object.freeze({ ...answer, scopes: [...answer.scopes] }) : undefined
     } catch (error) {
-      if (error instanceof HookTimeoutError) throw problem('hook-failed', 'The host did not answer in time')
+      if (error instanceof HookTimeoutError) throw problem('hook-failed', 'The host application did not answer in time')
     }
   }
 
-  /** An agent's token ends when a newer instance of the agent registers. */
+  /** The tokens of an agent end when a newer instance of it registers. */
   #isStale ({ type, agentId, incarnation }: Principal): boolean {
     if (type !== 'agent' || agentId === null || incarnation === null) return false
     return incarnation < (this.#options.currentIncarnation(agentId) ?? -Infinity)
@@ -244,20 +224,20 @@ export class Authority {
 
   async #sessionEnd (principal: Principal): Promise<number | undefined> {
     if (principal.sessionId === null) return undefined
-    const { expiresAt } = await this.#pins.session(principal)
+    const { expiresAt } = await this.pins.session(principal)
     return expiresAt
   }
 
-  #findKey (text: string) {
+  #findKey (text: string): AgentKey {
     const key = this.#options.keys.find(text)
     if (!key) throw problem('authentication-failed', 'Authentication failed: Invalid agent registration key')
     return key
   }
 }
 
-function isPassed (verdict: RevocationVerdict, { type }: Principal, { for: use }: CheckOptions): boolean {
-  if (verdict === 'ok' || (use === 'unregister' && type === 'temp')) return true
-  return verdict === 'register-only' && use === 'register'
+function isAccepted (verdict: RevocationVerdict, { type }: Principal, { for: purpose }: CheckOptions): boolean {
+  if (verdict === 'ok' || (purpose === 'unregister' && type === 'temp')) return true
+  return verdict === 'register-only' && purpose === 'register'
 }
 
 function invalidInput (detail: string, field: string) {

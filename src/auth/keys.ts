@@ -13,11 +13,11 @@ export interface AgentKey {
   readonly maxAgents?: number
 }
 
-export interface KeyUse { agentId: string, agentType: string, capabilities: readonly string[] }
+interface KeyUse { agentId: string, agentType: string, capabilities: readonly string[] }
 
-/** The secret of a key ring from the secret of the tokens: the same in every process, and no use for signing tokens. */
-export function keyRingSecret (jwtSecret: string): Buffer {
-  return Buffer.from(hkdfSync('sha256', jwtSecret, '', 'agent-registry:agent-keys', 32))
+/** Derives the secret of a key ring from the secret of the tokens: equal in every process, and useless for signing tokens. */
+export function keyRingSecret (tokenSecret: string): Buffer {
+  return Buffer.from(hkdfSync('sha256', tokenSecret, '', 'agent-registry:agent-keys', 32))
 }
 
 function matchesId (pattern: string, id: string): boolean {
@@ -28,12 +28,12 @@ function matchesType (allowed: readonly string[], type: string): boolean {
   return allowed.some(name => name.toLowerCase() === type.toLowerCase())
 }
 
-/** The configured agent keys, of which only digests (HMAC-SHA-256 over the whole key) are kept. */
+/** The configured agent keys. Only their digests (HMAC-SHA-256 of the whole key) are kept. */
 export class KeyRing {
   readonly #secret: Buffer
   readonly #keys = new Map<string, AgentKey>()
 
-  /** @throws AGENT_REGISTRY_INVALID_OPTIONS when a key is configured twice. */
+  /** @throws AGENT_REGISTRY_INVALID_OPTIONS if a key is configured twice */
   constructor (keys: ResolvedOptions['agentKeys'], secret: Buffer) {
     this.#secret = secret
     for (const [index, entry] of keys.entries()) this.#add(entry, index)
@@ -49,7 +49,7 @@ export class KeyRing {
     return this.#keys.get(digest)
   }
 
-  /** Why `key` may not register that agent; undefined when it may. */
+  /** The reason why `key` may not register this agent; undefined if it may. */
   denialReason (key: AgentKey, { agentId, agentType, capabilities }: KeyUse): string | undefined {
     const { ids, types, capabilities: allowed } = key
     if (ids && !ids.some(pattern => matchesId(pattern, agentId))) return `This key does not cover the agent_id '${agentId}'`
@@ -70,8 +70,8 @@ export class KeyRing {
   }
 }
 
-/** Secrets that last as long as the store and are the same in every process that shares it. */
-export class KeptSecrets {
+/** Secrets that are created once, stored, and equal in every process that shares the store. */
+export class PersistedSecrets {
   readonly #state: KeyValueStore
   readonly #known = new Map<string, string>()
 
@@ -79,30 +79,30 @@ export class KeptSecrets {
     this.#state = state
   }
 
-  /** What tokens are signed with where no secret is configured. */
+  /** The secret that signs tokens if none is configured. */
   tokens (): Promise<string> {
-    return this.#kept('tokens', () => randomBytes(48).toString('base64url'))
+    return this.#persisted('tokens', () => randomBytes(48).toString('base64url'))
   }
 
   /**
-   * What agent keys are digested with, and with that who owns which agent: made from the first secret of the tokens
-   * that the store was used with, so that it stays when those secrets rotate, and is the same again after a restart
-   * without a lasting store.
+   * The secret of the key ring, whose digests also tell which key owns which agent. It is derived from the first token
+   * secret that the store was used with: it does not change when token secrets rotate, and without a persistent store it
+   * is the same after a restart.
    */
   async agentKeys (tokenSecret: string): Promise<Buffer> {
-    return Buffer.from(await this.#kept('agent-keys', () => keyRingSecret(tokenSecret).toString('base64url')), 'base64url')
+    return Buffer.from(await this.#persisted('agent-keys', () => keyRingSecret(tokenSecret).toString('base64url')), 'base64url')
   }
 
-  /** Puts back what the store has lost, so that processes that start from now on agree with this one. */
+  /** Stores the secrets again if the store has lost them, so that processes that start later use the same ones. */
   async restore (): Promise<void> {
     for (const [key, value] of this.#known) await this.#state.put({ kind: 'secret', key, value, until: forever }, null)
   }
 
-  async #kept (key: string, make: () => string): Promise<string> {
-    const made = make()
-    const isFirst = await this.#state.put({ kind: 'secret', key, value: made, until: forever }, null)
-    const value = isFirst ? made : await this.#state.get('secret', key)
-    if (value === undefined) return this.#kept(key, make)
+  async #persisted (key: string, create: () => string): Promise<string> {
+    const created = create()
+    const isFirst = await this.#state.put({ kind: 'secret', key, value: created, until: forever }, null)
+    const value = isFirst ? created : await this.#state.get('secret', key)
+    if (value === undefined) return this.#persisted(key, create)
     this.#known.set(key, value)
     return value
   }

@@ -1,40 +1,40 @@
 import { randomBytes, scrypt, timingSafeEqual, type ScryptOptions } from 'node:crypto'
 import { promisify } from 'node:util'
-import { tooMany, problem } from '../errors.js'
+import { problem, tooMany } from '../errors.js'
 import type { Attempts } from './attempts.js'
 
 /** Work factors of scrypt (RFC 7914). */
-export interface ScryptCost { N: number, r: number, p: number }
+interface ScryptCost { N: number, r: number, p: number }
 
-export interface PasswordHasherOptions {
+interface PasswordHasherOptions {
   cost?: ScryptCost
-  /** Hashes that are worked on at once. */
+  /** Number of hashes that are computed at the same time. */
   concurrency?: number
-  /** Hashes that may wait for their turn. */
+  /** Number of hashes that may wait; further ones are refused. */
   queue?: number
 }
 
-interface Parsed { cost: ScryptCost, salt: Buffer, hash: Buffer }
+interface ParsedHash { cost: ScryptCost, salt: Buffer, hash: Buffer }
 
-/** One of the equivalent settings of the OWASP Password Storage Cheat Sheet; 32 MiB for each hash. */
+/** One of the equivalent settings of the OWASP Password Storage Cheat Sheet; 32 MiB per hash. */
 const defaultCost: ScryptCost = { N: 32_768, r: 8, p: 3 }
 const hashBytes = 32
 
 const derive = promisify<string, Buffer, number, ScryptOptions, Buffer>(scrypt)
 
-function encode ({ cost: { N, r, p }, salt, hash }: Parsed): string {
+function encode ({ cost: { N, r, p }, salt, hash }: ParsedHash): string {
   return ['scrypt', N, r, p, salt.toString('base64url'), hash.toString('base64url')].join('$')
 }
 
-function parse (text: string): Parsed {
+function parse (text: string): ParsedHash {
   const [scheme, N, r, p, salt, hash, ...rest] = text.split('$')
-  if (scheme !== 'scrypt' || salt === undefined || hash === undefined || rest.length > 0) throw new TypeError('Not a hash of this hasher')
+  if (scheme !== 'scrypt' || salt === undefined || hash === undefined || rest.length > 0) throw new TypeError('Unknown format of a password hash')
   return { cost: { N: Number(N), r: Number(r), p: Number(p) }, salt: Buffer.from(salt, 'base64url'), hash: Buffer.from(hash, 'base64url') }
 }
 
 /**
- * Hashes of passwords and PINs (scrypt, RFC 7914). A hash keeps a core busy for long, so few run at once, some wait and
- * the others are refused.
+ * Hashes passwords and PINs (scrypt, RFC 7914). A hash keeps a core busy for a long time, so that only a few are computed
+ * at the same time, some wait and the others are refused.
  */
 export class PasswordHasher {
   readonly #cost: ScryptCost
@@ -51,15 +51,15 @@ export class PasswordHasher {
     this.#decoy = encode({ cost, salt: randomBytes(16), hash: randomBytes(hashBytes) })
   }
 
-  /** @throws rate-limit-exceeded when too many hashes wait already. */
+  /** @throws rate-limit-exceeded if the queue is full */
   async hashPassword (text: string): Promise<string> {
     const salt = randomBytes(16)
     return encode({ cost: this.#cost, salt, hash: await this.#derive(text, salt, this.#cost) })
   }
 
   /**
-   * Whether `hash` was made of `text`. Without a hash (an account that is unknown) the answer is false and takes as long.
-   * @throws rate-limit-exceeded when too many hashes wait already.
+   * Whether `hash` is a hash of `text`. With null (an unknown account) the result is false and takes the same time.
+   * @throws rate-limit-exceeded if the queue is full
    */
   async verifyPassword (text: string, hash: string | null): Promise<boolean> {
     const expected = parse(hash ?? this.#decoy)
@@ -76,13 +76,13 @@ export class PasswordHasher {
     }
   }
 
-  /** Takes a place; one that is handed over by `#leave` stays counted. */
+  /** Waits for a turn. `#leave` hands its turn over without changing the number of running hashes. */
   async #enter () {
     if (this.#running < this.#concurrency) {
       this.#running++
       return
     }
-    if (this.#waiting.length >= this.#queue) throw tooMany('rate-limit-exceeded', 'Too many password checks at once', 1000)
+    if (this.#waiting.length >= this.#queue) throw tooMany('rate-limit-exceeded', 'Too many password checks at the same time', 1000)
     await new Promise<void>(resolve => this.#waiting.push(resolve))
   }
 
@@ -95,9 +95,9 @@ export class PasswordHasher {
 
 export interface Credentials { username: string, password: string, address: string }
 
-export interface AdminAccountOptions {
+interface AdminAccountOptions {
   username: string
-  /** Without one nobody can log in. */
+  /** Without a password no login is possible. */
   password?: string
   passwords: PasswordHasher
   attempts: Attempts
@@ -108,7 +108,7 @@ function isSame (a: string, b: string): boolean {
   return left.length === right.length && timingSafeEqual(left, right)
 }
 
-/** The configured admin account. Its password is kept as a hash, from the first login on. */
+/** The configured admin account. From the first login on, only a hash of its password is kept. */
 export class AdminAccount {
   readonly #username: string
   readonly #passwords: PasswordHasher
@@ -123,16 +123,16 @@ export class AdminAccount {
     this.#attempts = attempts
   }
 
-  /** @throws authentication-failed, the same and after the same time for a wrong name and a wrong password. */
+  /** @throws authentication-failed, after the same time for a wrong name as for a wrong password */
   async check ({ username, password, address }: Credentials): Promise<void> {
     await this.#attempts.attempt({ kind: 'login', address, account: username }, async () => {
       const hash = await this.#hashed()
-      const isRight = await this.#passwords.verifyPassword(password, isSame(username, this.#username) ? hash : null)
-      if (!isRight) throw problem('authentication-failed', 'Authentication failed: Invalid admin credentials')
+      const isCorrect = await this.#passwords.verifyPassword(password, isSame(username, this.#username) ? hash : null)
+      if (!isCorrect) throw problem('authentication-failed', 'Authentication failed: Invalid admin credentials')
     })
   }
 
-  /** Whoever comes first, with whatever name, waits for the hash: the time tells nothing. */
+  /** The first login waits for the hash whatever name it gives, so that its time reveals nothing. */
   async #hashed (): Promise<string | null> {
     if (this.#password !== undefined) this.#hash ??= this.#hashPassword(this.#password)
     return this.#hash ?? null

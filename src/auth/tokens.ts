@@ -1,21 +1,22 @@
 import { randomUUID } from 'node:crypto'
 import { problem, type ProblemError } from '../errors.js'
-import { Claims, isClaims } from '../protocol/schemas/claims.js'
-import type { Grant } from '../protocol/schemas/messaging.js'
 import type { Clock } from '../lib/clock.js'
 import type { Principal, Role, TokenType } from '../protocol/principal.js'
+import { Claims, isClaims } from '../protocol/schemas/claims.js'
+import type { Grant } from '../protocol/schemas/messaging.js'
 import type { PeerTokenBody } from '../protocol/schemas/peers.js'
 
-/** Signs, and checks signature and algorithm; every claim is checked here. `verify` throws when they are wrong. */
+/** Signs tokens and verifies their signature and algorithm. The claims are checked by `Tokens`. */
 export interface Signer {
   sign (claims: Claims): string
+  /** @returns the claims. @throws for a wrong signature or algorithm */
   verify (token: string): unknown
 }
 
-export interface TokensOptions {
+interface TokensOptions {
   signer: Signer
   namespace: string
-  /** Life of agent and user tokens, milliseconds. */
+  /** Life of agent and user tokens in milliseconds. */
   expiresInMs: number
   /** Epoch milliseconds. */
   now: Clock
@@ -24,17 +25,17 @@ export interface TokensOptions {
 /** A new token. `expiresIn` is in seconds, `expiresAt` in epoch seconds. */
 export interface IssuedToken { token: string, tokenId: string, expiresIn: number, expiresAt: number }
 
-/** Why a token is refused: a socket closes with 4002 for `expired`, with 4001 for the others. */
-export type TokenRefusal = 'invalid' | 'expired' | 'revoked'
+/** The reason why a token is refused. A socket is closed with 4002 for `expired` and with 4001 for the others. */
+type TokenRefusal = 'invalid' | 'expired' | 'revoked'
 export interface TokenProblem extends ProblemError { reason: TokenRefusal }
 
-/** Roles whose tokens can be made for somebody and renewed. */
-type UsualRole = Exclude<Role, 'peer'>
+/** Roles whose tokens an admin can mint and a client can refresh. */
+type RefreshableRole = Exclude<Role, 'peer'>
 
 export interface MintRequest {
   subject: string
   agentId: string
-  role: UsualRole
+  role: RefreshableRole
   scopes: readonly string[]
   sessionId: string | null
   incarnation: number | null
@@ -42,18 +43,20 @@ export interface MintRequest {
   keyDigest?: string | null
   grants?: readonly Grant[] | null
   metadata?: Readonly<Record<string, unknown>> | null
-  /** Epoch milliseconds that the token may not outlive, such as the end of its session. */
+  /** Epoch milliseconds after which the token must not be valid, such as the end of its session. */
   endsAt?: number
 }
 
-/** What a peer may do and shows, and whose right that is. Milliseconds. */
-export interface PeerIssue extends Omit<PeerTokenBody, 'expiresInSec'> {
+/** A token for a peer, which ends with the session or the tokens of its minter. `lifeMs` is in milliseconds. */
+interface PeerTokenRequest extends Omit<PeerTokenBody, 'expiresInSec'> {
   lifeMs: number
   minter: Pick<Principal, 'agentId' | 'incarnation' | 'sessionId'>
 }
 
-type Subject = Pick<Principal, 'subject' | 'agentId' | 'scopes' | 'sessionId' | 'incarnation' | 'agentType' | 'grants' | 'metadata'> & { keyDigest?: string | null }
-interface Draft { typ: TokenType, sub: string, lifeMs: number, rest: Partial<Claims> }
+type TokenSubject =
+  Pick<Principal, 'subject' | 'agentId' | 'scopes' | 'sessionId' | 'incarnation' | 'agentType' | 'grants' | 'metadata'> &
+  { keyDigest?: string | null }
+interface TokenDraft { typ: TokenType, sub: string, lifeMs: number, rest: Partial<Claims> }
 
 const tempLifeMs = 900_000
 const roleOf: Record<TokenType, Role> = { temp: 'agent', agent: 'agent', user: 'user', admin: 'admin', peer: 'peer' }
@@ -69,7 +72,7 @@ export function tokenInvalid (reason: TokenRefusal, detail = 'Invalid or expired
   return Object.assign(problem('token-invalid', detail), { reason })
 }
 
-/** A type may lack only what it does not need: no agent without an id, no temporary token without a key. */
+/** Whether a token has the claims that its type requires. */
 function isComplete (claims: Claims): boolean {
   if (claims.typ === 'admin') return claims.sid !== undefined
   if (claims.typ === 'temp') return claims.agent_id !== undefined && claims.key !== undefined
@@ -93,20 +96,20 @@ function toPrincipal (claims: Claims): Principal {
     issuedAt: claims.iat_ms ?? claims.iat * 1000,
     grants: claims.grants ?? null,
     metadata: claims.metadata ?? null,
-    ...(claims.typ === 'peer' && peerPart(claims))
+    ...(claims.typ === 'peer' && peerMembers(claims))
   }
 }
 
-function peerPart ({ channels = [], permissions = [], metadata, peerMetadata }: Claims) {
+function peerMembers ({ channels = [], permissions = [], metadata, peerMetadata }: Claims) {
   return { grants: [{ channels, allow: permissions }], metadata: peerMetadata ?? null, ownMetadata: metadata ?? null }
 }
 
-/** Members that are null or undefined are left out of a token. */
+/** A token does not contain members that are null or undefined. */
 function present (claims: Record<string, unknown>): Partial<Claims> {
   return Object.fromEntries(Object.entries(claims).filter(([, value]) => value !== null && value !== undefined))
 }
 
-/** Issues and checks the tokens of one namespace (JSON Web Tokens, RFC 7519). */
+/** Issues and verifies the tokens of one namespace (JSON Web Tokens, RFC 7519). */
 export class Tokens {
   readonly #signer: Signer
   readonly #issuer: string
@@ -121,66 +124,72 @@ export class Tokens {
     this.#now = now
   }
 
-  /** A token that lives 900 s and is good for registering `agentId` with the key behind `keyDigest`. */
+  /** A token that is valid for 900 s and for registering `agentId` with the key of `keyDigest`. */
   issueTemp ({ agentId, agentType, keyDigest }: { agentId: string, agentType: string, keyDigest: string }): IssuedToken {
     const rest = { agent_id: agentId, agent_type: agentType.toLowerCase(), key: keyDigest, scopes: [], temp_registration: true, token_type: 'temp' }
     return this.#issue({ typ: 'temp', sub: `temp_${agentId}`, lifeMs: tempLifeMs, rest })
   }
 
-  /** `keyDigest` names the key that owns the agent, so that it still does when the agent has gone and comes back. */
+  /** @param request.keyDigest the key that owns the agent, also after it has unregistered and registers again */
   issueAgent ({ agentId, incarnation, keyDigest = null }: { agentId: string, incarnation: number, keyDigest?: string | null }): IssuedToken {
     const rest = present({ agent_id: agentId, inc: incarnation, scopes: [], key: keyDigest })
     return this.#issue({ typ: 'agent', sub: agentId, lifeMs: this.#expiresInMs, rest })
   }
 
-  /** `expiresAt` is the end of the session, epoch milliseconds. */
+  /** @param request.expiresAt the end of the session in epoch milliseconds */
   issueAdmin ({ username, sessionId, expiresAt }: { username: string, sessionId: string, expiresAt: number }): IssuedToken {
     const rest = { agent_id: `user_${username}`, sid: sessionId, scopes: ['admin', 'agent_management'] }
     return this.#issue({ typ: 'admin', sub: username, lifeMs: expiresAt - this.#now(), rest })
   }
 
-  /** A token that is good for `/v1`. It ends with the session of whoever makes it, and with the tokens of an agent that does. */
-  issuePeer ({ peerId, lifeMs, minter: { agentId, incarnation, sessionId }, ...rest }: PeerIssue): IssuedToken {
+  /** A token for `/v1`. It ends with the session of its minter, and with the tokens of an agent that minted it. */
+  issuePeer ({ peerId, lifeMs, minter: { agentId, incarnation, sessionId }, ...rest }: PeerTokenRequest): IssuedToken {
     return this.#issue({ typ: 'peer', sub: peerId, lifeMs, rest: present({ ...rest, agent_id: agentId, inc: incarnation, sid: sessionId }) })
   }
 
-  /** @throws insufficient-permissions for an admin token without a session: nobody could end it. */
+  /** @throws insufficient-permissions for an admin token without a session, since nothing could end it */
   mint ({ role, endsAt, ...request }: MintRequest): IssuedToken {
-    return this.#issueUsual(role, request, endsAt ?? Infinity)
+    return this.#issueFor(role, request, endsAt ?? Infinity)
   }
 
   /**
-   * A new token with the claims of `principal` and a fresh life. With a session it lasts until `sessionEndsAt` (epoch
-   * milliseconds) at most, or as long as the token it replaces when that is not given.
-   * @throws insufficient-permissions for a temporary token, and for an admin without a session.
+   * A new token with the claims of `principal` and a new life. With a session it ends at `sessionEndsAt` (epoch
+   * milliseconds) at the latest; without that value, when the old token ends.
+   * @throws insufficient-permissions for a temporary or peer token, and for an admin without a session
    */
   refresh (principal: Principal, sessionEndsAt?: number): IssuedToken {
     const { type, sessionId, expiresAt } = principal
-    if (type === 'temp' || type === 'peer') throw problem('insufficient-permissions', `A ${type === 'temp' ? 'temporary' : 'peer'} token cannot be refreshed`)
-    return this.#issueUsual(type, principal, sessionId === null ? Infinity : sessionEndsAt ?? (expiresAt ?? 0) * 1000)
+    if (type === 'temp' || type === 'peer') {
+      throw problem('insufficient-permissions', `A ${type === 'temp' ? 'temporary' : 'peer'} token cannot be refreshed`)
+    }
+    return this.#issueFor(type, principal, sessionId === null ? Infinity : sessionEndsAt ?? (expiresAt ?? 0) * 1000)
   }
 
-  /** @throws token-invalid with a `reason` for whatever is wrong. */
+  /** @throws token-invalid with a `reason` */
   verify (token: string): Principal {
     const known = this.#verified.get(token)
-    if (known && known.expiresAt! * 1000 > this.#now()) return known
+    if (known && !this.#isExpired(known)) return known
     this.#verified.delete(token)
     const principal = toPrincipal(this.claims(token))
     this.#verified.set(token, principal)
     return principal
   }
 
-  /** The claims of a token that is valid now. @throws token-invalid with a `reason`. */
+  /** The claims of a token that is valid now. @throws token-invalid with a `reason` */
   claims (token: string): Claims {
-    const claims = this.#signed(token)
-    const isOurs = isClaims(claims) && claims.iss === this.#issuer && claims.aud === audienceOf[claims.typ] &&
+    const claims = this.#verifySignature(token)
+    const isOwn = isClaims(claims) && claims.iss === this.#issuer && claims.aud === audienceOf[claims.typ] &&
       claims.role === roleOf[claims.typ] && isComplete(claims)
-    if (!isOurs) throw tokenInvalid('invalid')
+    if (!isOwn) throw tokenInvalid('invalid')
     if (claims.exp * 1000 <= this.#now()) throw tokenInvalid('expired')
     return claims
   }
 
-  #signed (token: string): unknown {
+  #isExpired ({ expiresAt }: Principal): boolean {
+    return expiresAt !== null && expiresAt * 1000 <= this.#now()
+  }
+
+  #verifySignature (token: string): unknown {
     try {
       return this.#signer.verify(token)
     } catch {
@@ -188,14 +197,20 @@ export class Tokens {
     }
   }
 
-  #issueUsual (typ: UsualRole, { subject, agentId, scopes, sessionId, incarnation, agentType, keyDigest, grants, metadata }: Subject, endsAt: number): IssuedToken {
+  #issueFor (
+    typ: RefreshableRole,
+    { subject, agentId, scopes, sessionId, incarnation, agentType, keyDigest, grants, metadata }: TokenSubject,
+    endsAt: number
+  ): IssuedToken {
     if (typ === 'admin' && sessionId === null) throw problem('insufficient-permissions', 'An admin token needs a session')
     const lifeMs = Math.min(this.#expiresInMs, endsAt - this.#now())
-    const rest = present({ agent_id: agentId, scopes: [...scopes], sid: sessionId, inc: incarnation, agent_type: agentType, key: keyDigest, grants, metadata })
+    const rest = present({
+      agent_id: agentId, scopes: [...scopes], sid: sessionId, inc: incarnation, agent_type: agentType, key: keyDigest, grants, metadata
+    })
     return this.#issue({ typ, sub: subject, lifeMs, rest })
   }
 
-  #issue ({ typ, sub, lifeMs, rest }: Draft): IssuedToken {
+  #issue ({ typ, sub, lifeMs, rest }: TokenDraft): IssuedToken {
     const now = this.#now()
     const iat = Math.floor(now / 1000)
     const exp = Math.floor((now + lifeMs) / 1000)
@@ -207,18 +222,18 @@ export class Tokens {
 }
 
 /**
- * Tokens whose signature and claims were found right, with whom they name: an agent sends the same one with each of its
- * heartbeats. What may end a token before its time (revocation, session, a newer instance) is not remembered here.
+ * A cache of tokens whose signature and claims were verified: an agent sends the same token with every heartbeat. It
+ * does not cover revocations, sessions and incarnations, which are checked for every request.
  *
- * Two generations instead of an order: when the newer one is full, it takes the place of the older one. What is asked for
- * stays, and nothing is ever deleted from the front of a large Map, which would have to look past all that went before.
+ * It has two generations instead of an order: when the newer one is full, it replaces the older one. Tokens in use stay,
+ * and no entry is ever deleted from the front of a large Map, which would have to skip all deleted entries before it.
  */
 export class VerifiedTokens {
   readonly #limit: number
   #newer = new Map<string, Principal>()
   #older = new Map<string, Principal>()
 
-  /** @param limit how many are remembered at least, once there were as many; at most twice as many */
+  /** @param limit at least this many of the last used tokens are kept, and at most twice as many */
   constructor (limit = 10_000) {
     this.#limit = limit
   }
@@ -226,9 +241,9 @@ export class VerifiedTokens {
   get (token: string): Principal | undefined {
     const known = this.#newer.get(token)
     if (known) return known
-    const aged = this.#older.get(token)
-    if (aged) this.set(token, aged)
-    return aged
+    const older = this.#older.get(token)
+    if (older) this.set(token, older)
+    return older
   }
 
   set (token: string, principal: Principal): void {

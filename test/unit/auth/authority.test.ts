@@ -86,7 +86,7 @@ t.test('a forged token does nothing to sessions', async t => {
   t.same(await refusal(() => built.authority.authenticate(forged)), tokenInvalid)
   t.same(await refusal(() => built.authority.refresh(forged)), tokenInvalid)
   t.ok(await built.authority.authenticate(token))
-  t.match(await built.authority.session(root), { username: 'root' })
+  t.match(await built.authority.pins.session(root), { username: 'root' })
 })
 
 t.test('an expired token is told apart', async t => {
@@ -218,28 +218,28 @@ t.test('a PIN is set once, and asked for from then on', async t => {
   const { authority } = built
   const { principal: root } = await loggedIn(built)
   const from = login.address
-  t.same(await authority.pinStatus(root), { pin_set: false })
-  t.match(await refusal(() => authority.verifyPin(root, '7391', from)), { type: 'pin-not-set', status: 400 })
-  t.equal(await authority.requirePin(root, undefined, from), undefined)
-  await authority.setPin(root, ' 7391 ')
-  t.same(await authority.pinStatus(root), { pin_set: true })
-  t.match(await refusal(() => authority.setPin(root, '8462')), { type: 'pin-already-set', status: 400 })
-  t.equal(await authority.verifyPin(root, '7391', from), undefined)
-  t.match(await refusal(() => authority.verifyPin(root, '7392', from)), { type: 'pin-incorrect', status: 401 })
-  t.equal(await authority.requirePin(root, '7391', from), undefined)
-  t.match(await refusal(() => authority.requirePin(root, undefined, from)), { type: 'pin-required', status: 400 })
-  t.match(await refusal(() => authority.requirePin(root, ' ', from)), { type: 'pin-required' })
-  t.match(await refusal(() => authority.requirePin(root, '7392', from)), { type: 'pin-incorrect' })
+  t.same(await authority.pins.status(root), { pin_set: false })
+  t.match(await refusal(() => authority.pins.verify(root, '7391', from)), { type: 'pin-not-set', status: 400 })
+  t.equal(await authority.pins.require(root, undefined, from), undefined)
+  await authority.pins.set(root, ' 7391 ')
+  t.same(await authority.pins.status(root), { pin_set: true })
+  t.match(await refusal(() => authority.pins.set(root, '8462')), { type: 'pin-already-set', status: 400 })
+  t.equal(await authority.pins.verify(root, '7391', from), undefined)
+  t.match(await refusal(() => authority.pins.verify(root, '7392', from)), { type: 'pin-incorrect', status: 401 })
+  t.equal(await authority.pins.require(root, '7391', from), undefined)
+  t.match(await refusal(() => authority.pins.require(root, undefined, from)), { type: 'pin-required', status: 400 })
+  t.match(await refusal(() => authority.pins.require(root, ' ', from)), { type: 'pin-required' })
+  t.match(await refusal(() => authority.pins.require(root, '7392', from)), { type: 'pin-incorrect' })
 })
 
 t.test('wrong PINs are limited', async t => {
   const built = buildAuthority()
   const { principal: root } = await loggedIn(built)
-  await built.authority.setPin(root, '7391')
-  const tries = Array.from({ length: 20 }, (_, n) => refusal(() => built.authority.requirePin(root, `wrong-${n}`, `192.0.2.${n}`)))
+  await built.authority.pins.set(root, '7391')
+  const tries = Array.from({ length: 20 }, (_, n) => refusal(() => built.authority.pins.require(root, `wrong-${n}`, `192.0.2.${n}`)))
   const types = (await Promise.all(tries)).map(({ type }) => type)
   t.equal(types.filter(type => type === 'pin-incorrect').length, 5)
-  t.match(await refusal(() => built.authority.verifyPin(root, '7391', '192.0.2.99')), { type: 'rate-limit-exceeded' })
+  t.match(await refusal(() => built.authority.pins.verify(root, '7391', '192.0.2.99')), { type: 'rate-limit-exceeded' })
 })
 
 t.test('PINs that are short, long or weak are refused and not repeated', async t => {
@@ -247,33 +247,33 @@ t.test('PINs that are short, long or weak are refused and not repeated', async t
   const { principal: root } = await loggedIn(built)
   const weak = ['1234', '0000', '5555', '9999', 'password', 'Admin', '12345', '123456', ' 1234 ']
   for (const pin of [...weak, '123', 'x'.repeat(33), '    ']) {
-    const { type, status, detail } = await refusal(() => built.authority.setPin(root, pin))
+    const { type, status, detail } = await refusal(() => built.authority.pins.set(root, pin))
     t.same([type, status], ['validation-failed', 422], pin)
     t.notMatch(detail, pin === '123' ? '123 ' : pin)
   }
-  t.equal(await built.authority.setPin(root, '00000'), undefined)
+  t.equal(await built.authority.pins.set(root, '00000'), undefined)
   for (const pin of ['', 'x'.repeat(33)]) {
-    t.match(await refusal(() => built.authority.verifyPin(root, pin, login.address)), { type: 'validation-failed' })
+    t.match(await refusal(() => built.authority.pins.verify(root, pin, login.address)), { type: 'validation-failed' })
   }
 })
 
 t.test('of two PINs that are set at once one is', async t => {
   const built = buildAuthority()
   const { principal: root } = await loggedIn(built)
-  const settled = await Promise.allSettled([built.authority.setPin(root, '7391'), built.authority.setPin(root, '8462')])
+  const settled = await Promise.allSettled([built.authority.pins.set(root, '7391'), built.authority.pins.set(root, '8462')])
   t.equal(settled.filter(({ status }) => status === 'fulfilled').length, 1)
-  t.match(await refusal(() => built.authority.setPin(root, '8462')), { type: 'pin-already-set' })
+  t.match(await refusal(() => built.authority.pins.set(root, '8462')), { type: 'pin-already-set' })
 })
 
 t.test('a PIN needs a session that is live to the end', async t => {
   const built = buildAuthority()
   const { principal: root } = await loggedIn(built)
   const hostAdmin = principal({ type: 'admin', role: 'admin' })
-  t.same(await refusal(() => built.authority.setPin(hostAdmin, '7391')), sessionInvalid)
-  t.same(await refusal(() => built.authority.pinStatus(hostAdmin)), sessionInvalid)
-  t.equal(await built.authority.requirePin(hostAdmin, undefined, login.address), undefined)
-  const setting = refusal(() => built.authority.setPin(root, '7391'))
+  t.same(await refusal(() => built.authority.pins.set(hostAdmin, '7391')), sessionInvalid)
+  t.same(await refusal(() => built.authority.pins.status(hostAdmin)), sessionInvalid)
+  t.equal(await built.authority.pins.require(hostAdmin, undefined, login.address), undefined)
+  const setting = refusal(() => built.authority.pins.set(root, '7391'))
   await built.authority.logout(root)
   t.same(await setting, sessionInvalid)
-  t.same(await refusal(() => built.authority.requirePin(root, undefined, login.address)), sessionInvalid)
+  t.same(await refusal(() => built.authority.pins.require(root, undefined, login.address)), sessionInvalid)
 })

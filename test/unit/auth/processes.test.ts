@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Attempts, type AttemptTarget } from '../../../src/auth/attempts.js'
-import { KeptSecrets } from '../../../src/auth/keys.js'
+import { PersistedSecrets } from '../../../src/auth/keys.js'
 import { Revocations, type Revoked } from '../../../src/auth/revocations.js'
 import { Sessions } from '../../../src/auth/sessions.js'
 import { KeyValueReplica } from '../../../src/storage/kv-replica.js'
@@ -161,7 +161,11 @@ function buildAttempts () {
   const now = manualClock()
   const state = new MemoryKeyValueStore({ clock: now })
   const locked: string[] = []
-  const make = (name: string) => new Attempts({ state, burst: 5, windowMs: 50_000, now, onLockout: ({ kind }) => { locked.push(`${name} ${kind}`) } })
+  function make (name: string) {
+    const attempts = new Attempts({ state, burst: 5, windowMs: 50_000, now })
+    attempts.on('lockout', ({ kind }) => { locked.push(`${name} ${kind}`) })
+    return attempts
+  }
   return { now, locked, one: make('one'), two: make('two') }
 }
 
@@ -195,19 +199,19 @@ t.test('what is no guess costs a key nothing', async t => {
 
 t.test('secrets are made once, and put back where a store has lost them', async t => {
   const store = new MemoryKeyValueStore()
-  const [one, two] = [new KeptSecrets(store), new KeptSecrets(store)]
+  const [one, two] = [new PersistedSecrets(store), new PersistedSecrets(store)]
   const [a, b] = await Promise.all([one.tokens(), two.tokens()])
   t.equal(a, b)
   t.match(a, /^[\w-]{64}$/)
   const digest = await one.agentKeys('the first secret of the tokens')
   t.same(await two.agentKeys('another secret'), digest, 'a rotation changes no owner')
   const empty = new MemoryKeyValueStore()
-  t.not((await new KeptSecrets(empty).agentKeys('another secret')).toString('hex'), digest.toString('hex'))
+  t.not((await new PersistedSecrets(empty).agentKeys('another secret')).toString('hex'), digest.toString('hex'))
   for (const { key } of await store.list('secret')) await store.take('secret', key)
   await one.restore()
   await two.restore()
   t.same((await store.list('secret')).map(({ key, until }) => [key, until]).sort(), [['agent-keys', forever], ['tokens', forever]])
-  t.equal(await new KeptSecrets(store).tokens(), a)
+  t.equal(await new PersistedSecrets(store).tokens(), a)
 })
 
 t.test('a secret that is lost while it is asked for is made anew', async t => {
@@ -216,5 +220,5 @@ t.test('a secret that is lost while it is asked for is made anew', async t => {
   const losing = new Proxy(store, {
     get: (target, name) => name === 'put' && losses-- > 0 ? async () => false : target[name as 'get'].bind(target)
   })
-  t.match(await new KeptSecrets(losing).tokens(), /^[\w-]{64}$/)
+  t.match(await new PersistedSecrets(losing).tokens(), /^[\w-]{64}$/)
 })
