@@ -410,7 +410,10 @@ export const OptionsSchema = Type.Object({
     commandTimeoutMs: ms(2_000, 'Timeout of a command', { env: ['REDIS_COMMAND_TIMEOUT_MS'] }),
     probeIntervalMs: ms(2_000, 'Interval of connection probes', { env: ['REDIS_PROBE_INTERVAL_MS'] }),
     client: Type.Optional(Type.Unsafe<Redis | Cluster>(
-      Type.Object({}, { description: 'An ioredis client to use instead of the other connection options. The registry duplicates it for its own connections and never closes it' })
+      Type.Object({}, {
+        description: 'An ioredis client to use instead of the other connection options. The registry duplicates it for its own ' +
+          'connections and never closes it'
+      })
     ))
   }, 'Redis storage'),
   store: Type.Optional(Type.Unsafe<AgentStore>(Type.Object({}, { description: 'A custom AgentStore, used instead of `storage`' }))),

@@ -101,7 +101,7 @@ t.test('every wrong option stops the start and is named', async t => {
 
 t.test('several wrong options are named in one error, each with what it should be', async t => {
   const { message } = await refusal({ lease: { durationMs: 1 }, publicWs: { path: '' } })
-  t.match(message, /lease\.durationMs: .*Time without a sign of life/)
+  t.match(message, /lease\.durationMs: .*Time without a heartbeat/)
   t.match(message, /publicWs\.path: .*Path of this tier/)
 })
 
