@@ -3,7 +3,8 @@ import { admitUpgrades, encodingOf, type UpgradeServices } from '../src/http/upg
 import { closeCodes } from '../src/protocol/codes.js'
 import type { Sockets } from '../src/sockets/sockets.js'
 import type { Tier } from '../src/sockets/tiers.js'
-import { adopt, transportFor } from '../src/sockets/transport/ws.js'
+import { transportFor } from '../src/sockets/transport/self-test.js'
+import { adopt } from '../src/sockets/transport/ws.js'
 
 interface Log { warn (details: object, message: string): void }
 

@@ -1,16 +1,14 @@
 import sjson from 'secure-json-parse'
 import { problem } from '../errors.js'
-import { isShallow } from '../lib/json.js'
-
-export interface Frame { type: string, requestId?: string, [member: string]: unknown }
+import { isObject, isShallow } from '../lib/json.js'
 
 const maxRequestId = 128
-/** Receivers may read the data of a message by recursion. */
-const maxDataDepth = 64
-/** Nothing deeper is written into a message: what is too deep would end the stack. */
+/** Deeper values are not serialised into error messages, which could exhaust the stack. */
 const maxShownDepth = 20
+/** Readers of `data` may be recursive. */
+const maxDataDepth = 64
 
-/** Stands for a frame with members that would poison an object, which are as wrong as text that is not JSON. */
+/** Stands for a frame with members that could change the prototype of an object. */
 export class PoisonousFrame {
   readonly requestId: string | undefined
 
@@ -20,7 +18,7 @@ export class PoisonousFrame {
 const forbidding = { protoAction: 'error', constructorAction: 'error' } as const
 const removing = { protoAction: 'remove', constructorAction: 'remove' } as const
 
-/** @returns undefined for text that is not JSON */
+/** Parses the text of a frame. @returns undefined for text that is not JSON */
 export function parse (text: string): unknown {
   try {
     return sjson.parse(text, undefined, forbidding)
@@ -37,36 +35,33 @@ function parsePoisonous (text: string): PoisonousFrame | undefined {
   }
 }
 
-export function isFrameLike (value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
 export function requestIdOf (frame: unknown): string | undefined {
-  if (!isFrameLike(frame) || typeof frame.requestId !== 'string') return undefined
+  if (!isObject(frame) || typeof frame.requestId !== 'string') return undefined
   return frame.requestId.length <= maxRequestId ? frame.requestId : undefined
 }
 
-/** A ping or a pong, which says no more than that somebody is there. */
+/** Whether a frame is a ping or a pong. */
 export function isKeepAliveFrame (frame: unknown): boolean {
-  return isFrameLike(frame) && (frame.type === 'ping' || frame.type === 'pong')
+  return isObject(frame) && (frame.type === 'ping' || frame.type === 'pong')
 }
 
-/** A missing type is shown as existing clients know it. */
+/** The type of a frame for error messages. A missing type is shown as existing clients expect it. */
 export function typeText (type: unknown): string {
   if (type === undefined || type === null) return 'None'
   if (typeof type === 'string') return type.slice(0, 100)
-  return isShallow(type, maxShownDepth) ? JSON.stringify(type).slice(0, 100) : 'something deep'
+  return isShallow(type, maxShownDepth) ? JSON.stringify(type).slice(0, 100) : 'a deeply nested value'
 }
 
 /**
- * The JSON text of a payload.
- * @throws invalid-input for data that is nested too deep; missing-data without data, or for a value that JSON cannot represent;
- * request-too-large for more than `maxBytes`
+ * The JSON text of data that is passed on to other clients.
+ * @throws invalid-input for data that is nested too deep; missing-data for none, or for a value without JSON text;
+ * request-too-large over `maxBytes`
  */
 export function payloadText (data: unknown, maxBytes: number): string {
-  if (!isShallow(data, maxDataDepth)) throw problem('invalid-input', `Data is nested at most ${maxDataDepth} levels deep`)
+  if (!isShallow(data, maxDataDepth)) throw problem('invalid-input', `Data may be nested at most ${maxDataDepth} levels deep`)
   const text: string | undefined = JSON.stringify(data)
-  if (text === undefined) throw problem('missing-data', 'There is no data')
-  if (text.length > maxBytes || Buffer.byteLength(text) > maxBytes) throw problem('request-too-large', `Data has at most ${maxBytes} bytes of JSON`)
+  if (text === undefined) throw problem('missing-data', 'Data is missing')
+  const isLarge = text.length > maxBytes || Buffer.byteLength(text) > maxBytes
+  if (isLarge) throw problem('request-too-large', `Data may have at most ${maxBytes} bytes of JSON`)
   return text
 }

@@ -30,6 +30,11 @@ export interface FrameDispatcher {
   failed (connection: Connection, error: unknown, frame: unknown): void
 }
 
+/** Notified of any activity of clients, protocol pings and pongs included. */
+export interface HeartbeatListener {
+  heard (connection: Connection): void
+}
+
 /** What a connection calls outside itself: one object for all connections of a tier. */
 export interface ConnectionPorts extends InboundServices {
   readonly flusher: Flusher
@@ -38,8 +43,7 @@ export interface ConnectionPorts extends InboundServices {
   readonly dispatcher: FrameDispatcher
   /** Largest number of bytes that may wait for a client. */
   readonly maxBufferedBytes: number
-  /** Called on any activity of the client, protocol pings and pongs included. */
-  readonly heard: (connection: Connection) => void
+  readonly heartbeats: HeartbeatListener
   /** Called once when the socket has closed. @param wasClean whether a close frame was received */
   readonly closed: (connection: Connection, wasClean: boolean) => void
 }
@@ -139,7 +143,7 @@ export class Connection implements Peer {
 
   heard (now: number): void {
     this.heardAt = now
-    this.#ports.heard(this)
+    this.#ports.heartbeats.heard(this)
   }
 
   handleKeepAlive (text: string): boolean {

@@ -4,7 +4,7 @@ import type { Clock } from '../lib/clock.js'
 import { Multimap } from '../lib/multimap.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Registry } from '../registry/registry.js'
-import type { Connection } from './connection.js'
+import type { Connection, HeartbeatListener } from './connection.js'
 import type { Hub } from './hub.js'
 import type { Tier } from './tiers.js'
 
@@ -126,7 +126,7 @@ interface AgentHeartbeatsOptions { registry: Registry, hub: Hub, onError: (error
  * Treats activity on the connections of an agent as heartbeats. Activity is recorded here; one batched renewal goes to
  * the store at most every max(1 s, lease/10), more often only for leases of less than three seconds.
  */
-export class AgentHeartbeats {
+export class AgentHeartbeats implements HeartbeatListener {
   readonly #registry: Registry
   readonly #hub: Hub
   readonly #onError: (error: unknown) => void

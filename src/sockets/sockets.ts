@@ -76,7 +76,7 @@ export function createSockets (services: SocketsOptions): Sockets {
     flusher: new Flusher(onError),
     rates: createFrameRates(options, now),
     maxBufferedBytes: options.sockets.maxBufferedBytes,
-    heard: (connection: Connection) => { heartbeats.heard(connection) },
+    heartbeats,
     closed: (connection: Connection, wasClean: boolean) => { hub.remove(connection, wasClean) }
   }
   const ports = {

@@ -3,12 +3,13 @@ import type { Principal } from '../protocol/principal.js'
 import { isImpostor, mayParticipate, peerIdOf } from '../auth/rights.js'
 import type { Dashboard } from '../dashboard/dashboard.js'
 import type { Clock } from '../lib/clock.js'
+import { isObject } from '../lib/json.js'
 import { Multiset } from '../lib/multiset.js'
 import type { Messaging } from '../messaging/messaging.js'
 import type { ResolvedOptions } from '../options.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { TierName } from '../protocol/frames/catalogues.js'
-import { isFrameLike, PoisonousFrame } from '../protocol/parse.js'
+import { PoisonousFrame } from '../protocol/parse.js'
 import type { Registry } from '../registry/registry.js'
 import type { View } from '../registry/render.js'
 import { dataFrameTypes, sendDataFrames, type Broadcasts } from './broadcasts.js'
@@ -171,7 +172,7 @@ function agentsPolicy ({ registry, messaging, broadcasts, now, options }: TierSe
 
     readFirstFrame (connection, frame) {
       if (frame === undefined || frame instanceof PoisonousFrame) return authError('Invalid JSON')
-      if (!isFrameLike(frame)) return authError('Authentication failed')
+      if (!isObject(frame)) return authError('Authentication failed')
       const { token, type, observe, requestId } = frame
       if (token) {
         connection.observes = observe === true
@@ -221,11 +222,11 @@ function dashboardPolicy ({ dashboard, slots, options: { dashboard: { requireFin
     awaitCredentials () {},
 
     readFirstFrame (connection, frame) {
-      if (isFrameLike(frame) && frame.type === 'ping') {
+      if (isObject(frame) && frame.type === 'ping') {
         connection.pong(frame)
         return null
       }
-      if (!isFrameLike(frame) || frame.type !== 'auth') return { code: closeCodes.tokenInvalid, reason: 'Auth frame required' }
+      if (!isObject(frame) || frame.type !== 'auth') return { code: closeCodes.tokenInvalid, reason: 'Auth frame required' }
       if (!frame.token) return { code: closeCodes.tokenInvalid, reason: 'Authentication token required' }
       return { token: frame.token, fingerprint: frame.fingerprint }
     },

@@ -2,9 +2,10 @@ import type { Static, TSchema } from '@sinclair/typebox'
 import type { Dashboard } from '../../dashboard/dashboard.js'
 import { isProblem } from '../../errors.js'
 import type { Clock } from '../../lib/clock.js'
+import { isObject } from '../../lib/json.js'
 import type { Messaging } from '../../messaging/messaging.js'
 import { errorOf, type ErrorCode } from '../../protocol/codes.js'
-import { isFrameLike, PoisonousFrame, requestIdOf, typeText } from '../../protocol/parse.js'
+import { PoisonousFrame, requestIdOf, typeText } from '../../protocol/parse.js'
 import { fieldErrors, matches } from '../../protocol/validation.js'
 import type { Enrollment } from '../../registry/enrollment.js'
 import type { View } from '../../registry/render.js'
@@ -81,7 +82,7 @@ export class Dispatcher implements FrameDispatcher {
   }
 
   namesOpenRequest (frame: unknown): boolean {
-    return isFrameLike(frame) && this.#handlerOf(frame.type)?.namesOpen === true
+    return isObject(frame) && this.#handlerOf(frame.type)?.namesOpen === true
   }
 
   dispatch (connection: Connection, frame: unknown): Promise<void> | void {
@@ -89,7 +90,7 @@ export class Dispatcher implements FrameDispatcher {
     if (!connection.isAuthenticated) return context.handshake?.receive(connection, frame)
     if (frame === undefined) return connection.fail('malformed_message', 'Invalid JSON format')
     if (frame instanceof PoisonousFrame) return connection.fail('malformed_message', 'A member has a forbidden name', frame)
-    if (!isFrameLike(frame)) return connection.fail('malformed_message', 'Expected a JSON object')
+    if (!isObject(frame)) return connection.fail('malformed_message', 'Expected a JSON object')
     const handler = this.#handlerOf(frame.type)
     if (!handler) return connection.fail('unknown_type', `Unknown message type: ${typeText(frame.type)}`, frame)
     const handling = handler.handle(connection, frame, context)

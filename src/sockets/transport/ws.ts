@@ -1,12 +1,18 @@
 import type { EventEmitter } from 'node:events'
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { WebSocket, WebSocketServer } from 'ws'
 import { closeCodes } from '../../protocol/codes.js'
 import { opcodes, type EncodedMessage, type Encoding } from '../../protocol/encoded-message.js'
 import type { Connection } from '../connection.js'
 import type { FrameBatch, Traffic, Transport } from '../outbound.js'
-import { RawSocket, rawSocketFault } from './raw.js'
+
+/** The parts of a WebSocket of ws that have no public name. */
+interface Internals { readonly _socket?: Socket | null, readonly _sender?: Sender, readonly _receiver?: Receiver }
+interface Sender { readonly _bufferedBytes?: number }
+interface Bounded { _maxPayload?: unknown }
+interface Receiver extends Bounded { _extensions?: Record<string, Bounded> }
 
 const nothing = Buffer.alloc(0)
 /** The `readyState` of an open WebSocket. */
@@ -60,6 +66,27 @@ export class WebSocketTransport implements Transport {
   }
 }
 
+/** The stream below an open WebSocket, for complete frames that ws did not make. */
+export class RawSocket {
+  readonly stream: Duplex
+  readonly #sender: Sender
+
+  private constructor (stream: Duplex, sender: Sender) {
+    this.stream = stream
+    this.#sender = sender
+  }
+
+  /** @returns undefined if an extension transforms the frames of the socket, or if its internals are unknown */
+  static of (socket: WebSocket & Internals): RawSocket | undefined {
+    const { _socket: stream, _sender: sender } = socket
+    const isKnown = stream && sender?._bufferedBytes === 0
+    return isKnown && socket.extensions === '' ? new RawSocket(stream, sender) : undefined
+  }
+
+  /** Whether ws itself is not sending, so that a write now keeps the order of frames. */
+  get isFree () { return this.#sender._bufferedBytes === 0 }
+}
+
 /** Writes complete frames to the stream below ws, all frames of a tick in one write, while ws itself is not sending. */
 export class RawTransport extends WebSocketTransport {
   readonly #raw: RawSocket | undefined
@@ -92,14 +119,6 @@ export class RawTransport extends WebSocketTransport {
 
 export type TransportClass = typeof WebSocketTransport
 
-/** The fastest transport that works with the WebSockets of a server. */
-export function transportFor (server: WebSocketServer, log: { warn (details: object, message: string): void }): TransportClass {
-  const fault = rawSocketFault(server)
-  if (fault === undefined) return RawTransport
-  log.warn({ fault }, 'frames are sent one by one, which takes more CPU time: this version of ws is not supported')
-  return WebSocketTransport
-}
-
 /** The largest frame that ws accepts; it closes the socket with 1009 on a larger one. */
 export const hardPayloadLimit = 262_144
 
@@ -111,11 +130,6 @@ function onMessage (this: OwnedSocket, data: Buffer, isBinary: boolean) { this[o
 function onPing (this: OwnedSocket) { this[owner]?.inbound.pinged() }
 function onPong (this: OwnedSocket, data: Buffer) { this[owner]?.inbound.ponged(data) }
 function onClose (this: OwnedSocket, code: number) { this[owner]?.closed(code !== closeCodes.abnormal) }
-
-/** The parts of ws that have no public name. */
-interface Bounded { _maxPayload?: unknown }
-interface Receiver extends Bounded { _extensions?: Record<string, Bounded> }
-interface Internals { readonly _receiver?: Receiver, readonly _socket?: Socket }
 
 /**
  * Passes the events of a socket to its connection. Takes the socket over from the @fastify/websocket that accepted it,

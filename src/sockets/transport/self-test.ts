@@ -2,31 +2,7 @@ import { Duplex } from 'node:stream'
 import type { WebSocket, WebSocketServer } from 'ws'
 import { EncodedMessage, fencePing, protocolPing, type Encoding } from '../../protocol/encoded-message.js'
 import { FrameBatch } from '../outbound.js'
-
-interface Sender { readonly _bufferedBytes?: number }
-/** The parts of a WebSocket of ws that have no public name. */
-interface Internals { readonly _socket?: Duplex | null, readonly _sender?: Sender }
-
-/** The stream below an open WebSocket, for complete frames that ws did not make. */
-export class RawSocket {
-  readonly stream: Duplex
-  readonly #sender: Sender
-
-  private constructor (stream: Duplex, sender: Sender) {
-    this.stream = stream
-    this.#sender = sender
-  }
-
-  /** @returns undefined if an extension transforms the frames of the socket, or if its internals are unknown */
-  static of (socket: WebSocket & Internals): RawSocket | undefined {
-    const { _socket: stream, _sender: sender } = socket
-    const isKnown = stream && sender?._bufferedBytes === 0
-    return isKnown && socket.extensions === '' ? new RawSocket(stream, sender) : undefined
-  }
-
-  /** Whether ws itself is not sending, so that a write now keeps the order of frames. */
-  get isFree () { return this.#sender._bufferedBytes === 0 }
-}
+import { RawSocket, RawTransport, WebSocketTransport, type TransportClass } from './ws.js'
 
 /** Records what is written to it. */
 class Recorder extends Duplex {
@@ -114,4 +90,12 @@ export function rawSocketFault (server: WebSocketServer): string | undefined {
   } catch (error) {
     return error instanceof Error ? error.message : String(error)
   }
+}
+
+/** The fastest transport that works with the WebSockets of a server. */
+export function transportFor (server: WebSocketServer, log: { warn (details: object, message: string): void }): TransportClass {
+  const fault = rawSocketFault(server)
+  if (fault === undefined) return RawTransport
+  log.warn({ fault }, 'frames are sent one by one, which takes more CPU time: this version of ws is not supported')
+  return WebSocketTransport
 }
