@@ -28,7 +28,7 @@ export function mayParticipate (principal: Principal): boolean {
   return principal.type !== 'agent' || !isUserName(peerIdOf(principal))
 }
 
-/** The rights of a principal in channels and towards peers. */
+/** The rights of a principal in channels and towards peers; none for a principal that may not take part in messaging. */
 export class Rights {
   readonly mayParticipate: boolean
   readonly #grants: readonly Grant[]
@@ -36,7 +36,7 @@ export class Rights {
 
   constructor (principal: Principal) {
     this.mayParticipate = mayParticipate(principal)
-    this.#grants = principal.grants ?? defaultGrants(principal, peerIdOf(principal))
+    this.#grants = this.mayParticipate ? principal.grants ?? defaultGrants(principal, peerIdOf(principal)) : []
     this.#matches = principal.type === 'peer' ? matchesPeerChannel : matchesPattern
   }
 

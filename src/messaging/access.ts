@@ -1,16 +1,9 @@
 import { problem, type ProblemError } from '../errors.js'
+import { callHook, HookTimeoutError } from '../lib/hook-timeout.js'
 import type { AuthorizePublishHook, AuthorizeSubscribeHook } from '../options.js'
 import { shownName, shownPattern } from '../protocol/channel-names.js'
-import { callHook, HookTimeoutError } from '../lib/hook-timeout.js'
 import type { Action } from '../protocol/schemas/messaging.js'
 import type { Sender } from './peer.js'
-
-export interface AccessOptions {
-  authorizePublish?: AuthorizePublishHook | undefined
-  authorizeSubscribe?: AuthorizeSubscribeHook | undefined
-  hookTimeoutMs: number
-  onError: (error: unknown) => void
-}
 
 type ChannelAction = Extract<Action, 'subscribe' | 'publish' | 'presence' | 'history'>
 
@@ -20,7 +13,7 @@ const verbs: Readonly<Record<ChannelAction, string>> = {
   presence: 'list the peers of',
   history: 'read the history of'
 }
-const actions: readonly ChannelAction[] = ['subscribe', 'publish', 'presence', 'history']
+const channelActions: readonly ChannelAction[] = ['subscribe', 'publish', 'presence', 'history']
 
 /** @throws insufficient-permissions */
 export function assertParticipates ({ rights }: Sender): void {
@@ -29,52 +22,64 @@ export function assertParticipates ({ rights }: Sender): void {
 
 /** For actions that concern no channel. @throws insufficient-permissions */
 export function assertMay (sender: Sender, action: Action): void {
+  if (sender.rights.mayAnywhere(action)) return
   assertParticipates(sender)
-  if (!sender.rights.mayAnywhere(action)) throw problem('insufficient-permissions', `This token may not ${action}`)
+  throw problem('insufficient-permissions', `This token may not ${action}`)
 }
 
-/** Decides by the grants of a token, and by the hooks of the host application, what a sender may do in a channel. */
-export class ChannelAccess {
-  readonly #options: AccessOptions
+/** For a subscription to every channel that a pattern matches. @throws insufficient-permissions; channel-not-authorized */
+export function assertMaySubscribeAll (sender: Sender, pattern: string): void {
+  if (sender.rights.mayAll('subscribe', pattern)) return
+  assertParticipates(sender)
+  throw problem('channel-not-authorized', `This token may not subscribe to all channels that ${shownPattern(pattern)} matches`)
+}
 
-  constructor (options: AccessOptions) {
+/** The presence of the whole tier is open to senders with the right `presence` in any channel. @throws insufficient-permissions */
+export function assertMaySeeTier (sender: Sender): void {
+  if (sender.rights.mayAnywhere('presence')) return
+  assertParticipates(sender)
+  throw problem('insufficient-permissions', 'This token may not list the connected peers')
+}
+
+/**
+ * The error for a sender without the right to an action in a channel: insufficient-permissions when it has another right
+ * there, or may not take part in messaging; otherwise channel-not-authorized.
+ */
+export function notAllowed (sender: Sender, action: ChannelAction, channel: string): ProblemError {
+  assertParticipates(sender)
+  const { rights, dialect } = sender
+  const name = shownName(channel, dialect)
+  const hasOtherRight = channelActions.some(other => rights.may(other, channel))
+  return hasOtherRight
+    ? problem('insufficient-permissions', `This token may not ${verbs[action]} ${name}`)
+    : problem('channel-not-authorized', `This token may not use the channel ${name}`)
+}
+
+export interface ChannelHooksOptions {
+  authorizePublish?: AuthorizePublishHook | undefined
+  authorizeSubscribe?: AuthorizeSubscribeHook | undefined
+  hookTimeoutMs: number
+  onError: (error: unknown) => void
+}
+
+/**
+ * The hooks with which the host application decides about channels, as functions that throw channel-not-authorized when
+ * the hook refuses or fails, and hook-failed when it does not answer in time. `channel` is as the sender writes it.
+ */
+export class ChannelHooks {
+  readonly authorizePublish: ((sender: Sender, channel: string, data: string) => Promise<void>) | undefined
+  readonly authorizeSubscribe: ((sender: Sender, channel: string) => Promise<void>) | undefined
+  readonly #options: ChannelHooksOptions
+
+  constructor (options: ChannelHooksOptions) {
+    const { authorizePublish, authorizeSubscribe } = options
     this.#options = options
-  }
-
-  /** @throws insufficient-permissions; channel-not-authorized */
-  assertMay (sender: Sender, action: ChannelAction, channel: string): void {
-    assertParticipates(sender)
-    if (!sender.rights.may(action, channel)) throw notAllowed(sender, action, channel)
-  }
-
-  /** For a subscription to every channel that a pattern matches. @throws insufficient-permissions; channel-not-authorized */
-  assertMaySubscribeAll (sender: Sender, pattern: string): void {
-    assertParticipates(sender)
-    if (sender.rights.mayAll('subscribe', pattern)) return
-    throw problem('channel-not-authorized', `This token may not subscribe to all channels that ${shownPattern(pattern)} matches`)
-  }
-
-  /** The presence of the whole tier is open to senders with the right `presence` in any channel. @throws insufficient-permissions */
-  assertMaySeeTier (sender: Sender): void {
-    assertParticipates(sender)
-    if (!sender.rights.mayAnywhere('presence')) throw problem('insufficient-permissions', 'This token may not list the connected peers')
-  }
-
-  /**
-   * Calls the hook `authorizePublish`.
-   * @param channel as the sender writes it
-   * @returns nothing where the host has no hook
-   * @throws channel-not-authorized when the hook refuses or fails; hook-failed when it does not answer in time
-   */
-  authorizePublish (sender: Sender, channel: string, data: string): Promise<void> | undefined {
-    const { authorizePublish: hook } = this.#options
-    return hook && this.#authorize('authorizePublish', () => hook({ ...contextOf(sender, channel), data }))
-  }
-
-  /** Calls the hook `authorizeSubscribe`, as `authorizePublish` does. */
-  authorizeSubscribe (sender: Sender, channel: string): Promise<void> | undefined {
-    const { authorizeSubscribe: hook } = this.#options
-    return hook && this.#authorize('authorizeSubscribe', () => hook(contextOf(sender, channel)))
+    this.authorizePublish = authorizePublish && (async (sender, channel, data) => {
+      await this.#authorize('authorizePublish', () => authorizePublish({ ...contextOf(sender, channel), data }))
+    })
+    this.authorizeSubscribe = authorizeSubscribe && (async (sender, channel) => {
+      await this.#authorize('authorizeSubscribe', () => authorizeSubscribe(contextOf(sender, channel)))
+    })
   }
 
   async #authorize (name: string, hook: () => unknown): Promise<void> {
@@ -92,14 +97,6 @@ export class ChannelAccess {
       return false
     }
   }
-}
-
-function notAllowed ({ rights, dialect }: Sender, action: ChannelAction, channel: string): ProblemError {
-  const name = shownName(channel, dialect)
-  const hasOtherRight = actions.some(other => rights.may(other, channel))
-  return hasOtherRight
-    ? problem('insufficient-permissions', `This token may not ${verbs[action]} ${name}`)
-    : problem('channel-not-authorized', `This token may not use the channel ${name}`)
 }
 
 function contextOf ({ peerId, bearer }: Sender, channel: string) {

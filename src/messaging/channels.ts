@@ -1,12 +1,11 @@
 import { PatternTrie } from '../lib/pattern-trie.js'
-import { agentsChannel, channelKey, channelNamed, isPattern, patternNamed } from '../protocol/channel-names.js'
+import { agentsChannel, channelKey, channelNamed, isPattern, patternNamed, shownName, type Dialect } from '../protocol/channel-names.js'
 import type { EncodedMessage } from '../protocol/encoded-message.js'
-import type { Appended, LogEntry, LogPosition, MessageBroker } from '../storage/message-broker.js'
-import type { ChannelAccess } from './access.js'
-import { Delivery, type History } from './message-frames.js'
+import type { Appended, LogEntry, LogPage, LogPosition, MessageBroker } from '../storage/message-broker.js'
+import { assertMaySeeTier, notAllowed, type ChannelHooks } from './access.js'
 import type { Sender } from './peer.js'
 import type { Presence } from './presence/presence.js'
-import { Subscription, type Subscriber } from './subscription.js'
+import { Delivery, messageText, Subscription, type Subscriber } from './subscription.js'
 
 export interface PublishRequest {
   /** As the sender writes it. */
@@ -20,18 +19,28 @@ export interface PublishRequest {
 
 export interface HistoryRequest { channel: string, since?: LogPosition | undefined, limit: number }
 
+/** A page of a channel's log, read for a client. */
+export interface History {
+  readonly channel: string
+  /** The position that the client asked for. */
+  readonly since: LogPosition | undefined
+  readonly page: LogPage
+}
+
 export interface ChannelsOptions {
   broker: MessageBroker
-  access: ChannelAccess
+  hooks: ChannelHooks
   presence: Presence
 }
 
+/** A limit for the messages of a `history` frame. It leaves room for the other members: common clients limit frames to 1 MiB. */
+const maxHistoryBytes = 900_000
 const noSubscribers: ReadonlyMap<object, Subscriber> = new Map()
 
 /** Publishes into channels, reads their history, and delivers new messages to the subscribers of this process. */
 export class Channels {
   readonly #broker: MessageBroker
-  readonly #access: ChannelAccess
+  readonly #hooks: ChannelHooks
   readonly #presence: Presence
   /** By channel and owner. */
   readonly #byName = new Map<string, Map<object, Subscriber>>()
@@ -39,9 +48,9 @@ export class Channels {
   /** The last call of the hook `authorizePublish` for each sender. */
   readonly #authorizations = new WeakMap<Sender, Promise<unknown>>()
 
-  constructor ({ broker, access, presence }: ChannelsOptions) {
+  constructor ({ broker, hooks, presence }: ChannelsOptions) {
     this.#broker = broker
-    this.#access = access
+    this.#hooks = hooks
     this.#presence = presence
   }
 
@@ -51,8 +60,8 @@ export class Channels {
    */
   async publish (sender: Sender, { channel: text, data, msgId, origin }: PublishRequest): Promise<Appended> {
     const channel = channelNamed(text, sender.dialect)
-    this.#access.assertMay(sender, 'publish', channel)
-    const authorization = this.#access.authorizePublish(sender, text, data)
+    if (!sender.rights.may('publish', channel)) throw notAllowed(sender, 'publish', channel)
+    const authorization = this.#hooks.authorizePublish?.(sender, text, data)
     if (authorization) await this.#inOrder(sender, authorization)
     return this.append(channel, { from: sender.peerId, data, msgId, origin })
   }
@@ -66,18 +75,18 @@ export class Channels {
   /** Reads the stored messages of a channel. @throws as `publish` does */
   async history (sender: Sender, { channel: text, since, limit }: HistoryRequest): Promise<History> {
     const channel = channelNamed(text, sender.dialect)
-    this.#access.assertMay(sender, 'history', channel)
+    if (!sender.rights.may('history', channel)) throw notAllowed(sender, 'history', channel)
     return { channel, since, page: await this.#broker.read(channelKey(channel), { since, limit }) }
   }
 
   /** The name of the presence set of a channel, or of the tier, for a sender who may see it. @throws as `publish` does */
   presenceSetOf (sender: Sender, text: string): string {
     if (sender.dialect === 'agents' && text === agentsChannel) {
-      this.#access.assertMaySeeTier(sender)
+      assertMaySeeTier(sender)
       return agentsChannel
     }
     const channel = channelNamed(text, sender.dialect)
-    this.#access.assertMay(sender, 'presence', channel)
+    if (!sender.rights.may('presence', channel)) throw notAllowed(sender, 'presence', channel)
     return channelKey(channel)
   }
 
@@ -191,4 +200,32 @@ async function rollBack (adding: Promise<unknown>, undo: () => void): Promise<vo
     undo()
     throw error
   }
+}
+
+export function historyFrame (history: History, dialect: Dialect, requestId: string | undefined): string {
+  const { channel, page: { epoch, offset, recovered } } = history
+  const { messages, truncated } = fittingMessages(history)
+  const head = JSON.stringify({
+    type: 'history',
+    ...(requestId !== undefined && { requestId }),
+    channel: shownName(channel, dialect),
+    epoch,
+    offset,
+    recovered,
+    ...(truncated && { truncated })
+  })
+  return `${head.slice(0, -1)},"messages":[${messages.join()}]}`
+}
+
+/** As many messages as fit into a frame: the oldest after a position, without a position the newest. */
+function fittingMessages ({ since, page: { entries, epoch } }: History): { messages: readonly string[], truncated: boolean } {
+  const texts: string[] = []
+  let bytes = 0
+  for (const entry of since ? entries : entries.toReversed()) {
+    const text = `{${messageText(entry, epoch, true)}`
+    bytes += Buffer.byteLength(text)
+    if (bytes > maxHistoryBytes && texts.length > 0) break
+    texts.push(text)
+  }
+  return { messages: since ? texts : texts.reverse(), truncated: texts.length < entries.length }
 }

@@ -2,17 +2,17 @@ import { problem } from '../errors.js'
 import type { Deadlines } from '../lib/deadlines.js'
 import { matchesPattern } from '../lib/pattern-trie.js'
 import { agentsChannel, channelKey, channelNamed, isPattern, patternNamed, shownName, shownPattern } from '../protocol/channel-names.js'
+import { EncodedMessage } from '../protocol/encoded-message.js'
 import type { LogPage, LogPosition, MessageBroker } from '../storage/message-broker.js'
-import type { ChannelAccess } from './access.js'
+import { assertMaySeeTier, assertMaySubscribeAll, notAllowed, type ChannelHooks } from './access.js'
 import type { Channels } from './channels.js'
-import { subscriptionEndedFrame } from './message-frames.js'
 import type { Peer } from './peer.js'
 import type { Presence } from './presence/presence.js'
 import { PatternSubscription, Subscription } from './subscription.js'
 
 export interface ConnectionSubscriptionsOptions {
   broker: MessageBroker
-  access: ChannelAccess
+  hooks: ChannelHooks
   channels: Channels
   presence: Presence
   deadlines: Deadlines
@@ -101,7 +101,8 @@ export class ConnectionSubscriptions {
       if (!rights.may('presence', channel)) this.#options.presence.unwatch(channelKey(channel), peer)
     }
     if (endsTier) this.#endTier(peer, set)
-    const ended = [...channels.map(channel => shownName(channel, dialect)), ...patterns.map(shownPattern), ...(endsTier ? [agentsChannel] : [])]
+    const ended = [...channels.map(channel => shownName(channel, dialect)), ...patterns.map(shownPattern)]
+    if (endsTier) ended.push(agentsChannel)
     for (const channel of ended) peer.push(subscriptionEndedFrame(channel))
   }
 
@@ -116,18 +117,18 @@ export class ConnectionSubscriptions {
   }
 
   async #subscribeToChannel (peer: Peer, request: SubscribeRequest, onSubscribed: OnSubscribed) {
-    const { access } = this.#options
     const channel = channelNamed(request.channel, peer.dialect)
-    access.assertMay(peer, 'subscribe', channel)
-    if (request.presence) access.assertMay(peer, 'presence', channel)
-    await access.authorizeSubscribe(peer, request.channel)
+    if (!peer.rights.may('subscribe', channel)) throw notAllowed(peer, 'subscribe', channel)
+    if (request.presence && !peer.rights.may('presence', channel)) throw notAllowed(peer, 'presence', channel)
+    await this.#options.hooks.authorizeSubscribe?.(peer, request.channel)
     if (!peer.isOpen) return
     const current = this.#byPeer.get(peer)?.channels.get(channel)
     if (current) await this.#change(current, request, onSubscribed)
     else await this.#start(peer, channel, request, onSubscribed)
   }
 
-  async #start (peer: Peer, channel: string, { since, presence, includeSenderMetadata: withMetadata = false }: SubscribeRequest, onSubscribed: OnSubscribed) {
+  async #start (peer: Peer, channel: string, request: SubscribeRequest, onSubscribed: OnSubscribed) {
+    const { since, presence, includeSenderMetadata: withMetadata = false } = request
     const set = this.#withRoom(peer)
     const read = (position: LogPosition) => this.#options.broker.read(channelKey(channel), { since: position, limit: pageSize })
     const onStalled = (stalled: Subscription) => { this.#options.deadlines.after(retryMs, () => { stalled.resume() }) }
@@ -172,11 +173,12 @@ export class ConnectionSubscriptions {
     if (wantsPresence) presence.sendSnapshot(setName, peer)
   }
 
-  async #subscribeToPattern (peer: Peer, { channel, since, includeSenderMetadata: withMetadata = false }: SubscribeRequest, onSubscribed: OnSubscribed) {
-    const { access, channels } = this.#options
+  async #subscribeToPattern (peer: Peer, request: SubscribeRequest, onSubscribed: OnSubscribed) {
+    const { channel, since, includeSenderMetadata: withMetadata = false } = request
+    const { hooks, channels } = this.#options
     const pattern = patternNamed(channel)
-    access.assertMaySubscribeAll(peer, pattern)
-    await access.authorizeSubscribe(peer, channel)
+    assertMaySubscribeAll(peer, pattern)
+    await hooks.authorizeSubscribe?.(peer, channel)
     if (!peer.isOpen) return
     const current = this.#byPeer.get(peer)?.patterns.get(pattern)
     const subscription = current ?? new PatternSubscription(peer)
@@ -196,9 +198,9 @@ export class ConnectionSubscriptions {
 
   /** `$agents` has presence and no messages. */
   async #subscribeToTier (peer: Peer, { since }: SubscribeRequest, onSubscribed: OnSubscribed) {
-    const { access, presence } = this.#options
-    access.assertMaySeeTier(peer)
-    await access.authorizeSubscribe(peer, agentsChannel)
+    const { hooks, presence } = this.#options
+    assertMaySeeTier(peer)
+    await hooks.authorizeSubscribe?.(peer, agentsChannel)
     if (!peer.isOpen) return
     if (!this.#byPeer.get(peer)?.seesTier) this.#withRoom(peer).seesTier = true
     await presence.watch(agentsChannel, peer)
@@ -243,4 +245,10 @@ export class ConnectionSubscriptions {
 
 function isTier ({ dialect }: Peer, text: string): boolean {
   return dialect === 'agents' && text === agentsChannel
+}
+
+/** A subscription ended because the new token of its connection does not allow it. @param channel as the client writes it */
+function subscriptionEndedFrame (channel: string): EncodedMessage {
+  const message = `The new token does not allow the subscription to ${channel}`
+  return new EncodedMessage(JSON.stringify({ type: 'error', code: 'channel_not_authorized', message, channel }))
 }

@@ -2,11 +2,10 @@ import { agentsChannel, channelKey, channelNamed, shownName } from '../protocol/
 import { payloadText } from '../protocol/parse.js'
 import type { Channels } from './channels.js'
 import type { Direct, Sent } from './direct/direct.js'
-import type { Delivery } from './message-frames.js'
 import type { Metadata, Presence } from './presence/presence.js'
 import type { RequestInput } from './requests/open-requests.js'
 import type { Requests } from './requests/requests.js'
-import type { Subscriber } from './subscription.js'
+import type { Delivery, Subscriber } from './subscription.js'
 
 export interface Published {
   readonly epoch: string

@@ -5,7 +5,7 @@ import type { ResolvedOptions } from '../options.js'
 import { agentsChannel, channelOfKey } from '../protocol/channel-names.js'
 import type { Registry } from '../registry/registry.js'
 import type { BrokerListener, LogEntry, LogPosition, MessageBroker, PresenceChange, Roster } from '../storage/message-broker.js'
-import { ChannelAccess } from './access.js'
+import { ChannelHooks } from './access.js'
 import { Channels } from './channels.js'
 import { ConnectionSubscriptions } from './connection-subscriptions.js'
 import { Direct } from './direct/direct.js'
@@ -46,16 +46,17 @@ export class Messaging implements BrokerListener {
     const { peers } = this
     const deadlines = this.#deadlines
     const processMessages = new ProcessMessages(broker)
-    const access = new ChannelAccess({ ...options, hookTimeoutMs, onError })
+    const hooks = new ChannelHooks({ ...options, hookTimeoutMs, onError })
     const presence = new Presence({ broker, processMessages, deadlines, replica })
-    const channels = new Channels({ broker, access, presence })
+    const channels = new Channels({ broker, hooks, presence })
     const channel = new RequestChannel(broker, processMessages)
     const common = { broker, processMessages, channel, peers, deadlines, replica, maxDataBytes, onError }
     this.broker = broker
     this.processMessages = processMessages
     this.presence = presence
     this.channels = channels
-    this.subscriptions = new ConnectionSubscriptions({ broker, access, channels, presence, deadlines, maxSubscriptions: limits.maxSubscriptions })
+    const { maxSubscriptions } = limits
+    this.subscriptions = new ConnectionSubscriptions({ broker, hooks, channels, presence, deadlines, maxSubscriptions })
     this.direct = new Direct({
       ...common,
       metadataOf: id => presence.metadataOf(id),

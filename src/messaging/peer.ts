@@ -20,7 +20,10 @@ export interface Peer extends Sender {
   /** An observer receives messages, but no requests. */
   readonly observes: boolean
   push (message: EncodedMessage): void
-  /** Calls back when everything sent so far has left, at the earliest in the next tick. A later call of the same kind replaces an earlier one. */
+  /**
+   * Calls back when everything sent so far has left, at the earliest in the next tick. A later call of the same kind
+   * replaces an earlier one.
+   */
   whenSent (kind: string, callback: () => void): void
 }
 

@@ -1,6 +1,47 @@
-import type { LogPage, LogPosition } from '../storage/message-broker.js'
-import { channelGapFrame, Delivery } from './message-frames.js'
+import { shownName, type Dialect } from '../protocol/channel-names.js'
+import { EncodedMessage } from '../protocol/encoded-message.js'
+import type { LogEntry, LogPage, LogPosition } from '../storage/message-broker.js'
 import type { Peer } from './peer.js'
+
+/** The JSON text of a channel message from its member `from` to the closing brace. */
+export function messageText ({ from, data, metadata, offset, at }: LogEntry, epoch: string, withMetadata: boolean): string {
+  const known = withMetadata && metadata !== undefined ? `,"fromMetadata":${metadata}` : ''
+  const position = `"epoch":${JSON.stringify(epoch)},"offset":${offset},"timestamp":${at / 1000}`
+  return `"from":${JSON.stringify(from)},"data":${data}${known},${position}}`
+}
+
+/** An entry of a channel's log for its subscribers. Each variant of its frame is encoded once. */
+export class Delivery {
+  readonly channel: string
+  readonly epoch: string
+  readonly entry: LogEntry
+  /** One object for all subscriptions that have reached this entry. */
+  readonly position: LogPosition
+  readonly #variants = new Map<Dialect | `${Dialect}+`, EncodedMessage>()
+
+  constructor (channel: string, epoch: string, entry: LogEntry) {
+    this.channel = channel
+    this.epoch = epoch
+    this.entry = entry
+    this.position = { epoch, offset: entry.offset }
+  }
+
+  frame (dialect: Dialect, withMetadata: boolean): EncodedMessage {
+    const variant = withMetadata ? `${dialect}+` as const : dialect
+    const encoded = this.#variants.get(variant)
+    if (encoded) return encoded
+    const head = `{"type":"message","channel":${JSON.stringify(shownName(this.channel, dialect))}`
+    const frame = new EncodedMessage(`${head},${messageText(this.entry, this.epoch, withMetadata)}`)
+    this.#variants.set(variant, frame)
+    return frame
+  }
+}
+
+/** Messages of the channel are lost; those after this position follow. */
+function channelGapFrame (channel: string, { epoch, offset }: LogPosition, dialect: Dialect): EncodedMessage {
+  const frame = { type: 'channel_gap', channel: shownName(channel, dialect), epoch, offset, recovered: false }
+  return new EncodedMessage(JSON.stringify(frame))
+}
 
 /** A receiver of channel messages: a subscription of a connection, or a listener of the host application. */
 export interface Subscriber {
@@ -215,7 +256,10 @@ function isReached ({ epoch, offset }: LogPosition, at: LogPosition): boolean {
   return epoch === at.epoch && offset <= at.offset
 }
 
-/** The offset after which a client continues that knows a position. A page that does not follow the position has the entries that are left. */
+/**
+ * The offset after which a client continues that knows a position. A page that does not follow the position has the
+ * entries that are left.
+ */
 function lastKnownOffset (since: LogPosition, { epoch, offset: logEnd, recovered, entries: [first] }: LogPage): number {
   if (recovered || (since.epoch === epoch && since.offset > logEnd)) return Math.min(since.offset, logEnd)
   return first ? first.offset - 1 : logEnd

@@ -4,10 +4,9 @@ import type { Deadlines } from '../../lib/deadlines.js'
 import { payloadText } from '../../protocol/parse.js'
 import type { AppendCommand, LogEntry, LogPosition, MessageBroker } from '../../storage/message-broker.js'
 import { assertMay } from '../access.js'
-import { DirectDelivery, taggedData, type DirectFormat } from '../message-frames.js'
 import type { Peer, Peers, Sender } from '../peer.js'
 import type { ProcessMessages } from '../process-messages.js'
-import { InboxReader, type Replay } from './inbox-reader.js'
+import { DirectDelivery, InboxReader, taggedData, type DirectFormat, type Replay } from './inbox-reader.js'
 
 export interface DirectOptions {
   broker: MessageBroker

@@ -1,8 +1,58 @@
 import { isAway } from '../../errors.js'
 import type { Deadlines } from '../../lib/deadlines.js'
+import type { Dialect } from '../../protocol/channel-names.js'
+import { EncodedMessage } from '../../protocol/encoded-message.js'
 import type { LogEntry, LogPage, LogPosition, MessageBroker } from '../../storage/message-broker.js'
-import { DirectDelivery, inboxGapFrame } from '../message-frames.js'
 import type { Peer } from '../peer.js'
+
+/** The frame in which a direct message was sent: `send`, or `message` of the small dialect, which has other members. */
+export type DirectFormat = 'direct' | 'small'
+
+const formatTags: Record<DirectFormat, string> = { direct: 'd', small: 's' }
+
+/** The data of an inbox entry: the tag of its format followed by JSON text. */
+export function taggedData (format: DirectFormat, json: string): string {
+  return formatTags[format] + json
+}
+
+/** An entry of an inbox, or a broadcast, for the connections that receive it. Each variant of its frame is encoded once. */
+export class DirectDelivery {
+  readonly epoch: string
+  readonly entry: LogEntry
+  readonly #to: string | null
+  #small: EncodedMessage | undefined
+  #direct: EncodedMessage | undefined
+
+  /** @param to null for a broadcast */
+  constructor (to: string | null, epoch: string, entry: LogEntry) {
+    this.#to = to
+    this.epoch = epoch
+    this.entry = entry
+  }
+
+  frame (dialect: Dialect): EncodedMessage {
+    if (dialect === 'agents' && this.entry.data.startsWith(formatTags.small)) return (this.#small ??= this.#encodeSmall())
+    return (this.#direct ??= this.#encodeDirect())
+  }
+
+  #encodeSmall (): EncodedMessage {
+    const { from, data, at } = this.entry
+    const ends = `"from":${JSON.stringify(from)},"to":${JSON.stringify(this.#to)}`
+    return new EncodedMessage(`{"type":"message",${ends},"content":${data.slice(1)},"timestamp":${at / 1000}}`)
+  }
+
+  #encodeDirect (): EncodedMessage {
+    const { from, data, metadata, offset, at } = this.entry
+    const known = metadata === undefined ? '' : `,"fromMetadata":${metadata}`
+    const position = `,"epoch":${JSON.stringify(this.epoch)},"offset":${offset},"timestamp":${at / 1000}`
+    return new EncodedMessage(`{"type":"direct","from":${JSON.stringify(from)},"data":${data.slice(1)}${known}${position}}`)
+  }
+}
+
+/** Messages of the inbox are lost; those after this position follow. */
+function inboxGapFrame ({ epoch, offset }: LogPosition): EncodedMessage {
+  return new EncodedMessage(JSON.stringify({ type: 'inbox_gap', epoch, offset, recovered: false }))
+}
 
 export interface InboxReaderOptions {
   peer: Peer

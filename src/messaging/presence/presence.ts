@@ -61,7 +61,10 @@ export class Presence {
     this.#watched.clear()
   }
 
-  /** Adds a connection of a peer to a set. @throws storage-unavailable; the peer enters when the broker is reachable again, unless it leaves */
+  /**
+   * Adds a connection of a peer to a set.
+   * @throws storage-unavailable; the peer enters when the broker is reachable again, unless it leaves before
+   */
   enter (setName: string, peer: Peer): Promise<void> {
     return this.#local.enter(setName, peer)
   }

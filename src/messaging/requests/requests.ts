@@ -113,7 +113,9 @@ export class Requests {
     this.#assertRoom(requester)
     const request = newRequest({ from, target, data: text, deadline: Math.ceil(broker.now() + timeoutMs), requester, resolve, reject })
     this.#open.add(request)
-    request.expiry = deadlines.after(timeoutMs, () => { this.#fail(request, problem('deadline-exceeded', `No reply within ${timeoutMs} ms`)) })
+    request.expiry = deadlines.after(timeoutMs, () => {
+      this.#fail(request, problem('deadline-exceeded', `No reply within ${timeoutMs} ms`))
+    })
     if (to !== undefined) request.otherProcesses = this.candidates.processesOf(to)
     this.#offerOrFail(request)
     return request
@@ -211,7 +213,8 @@ export class Requests {
 
 /** @throws invalid-input */
 function assertTarget ({ to, capability, timeoutMs }: OpenRequest['target']) {
-  if ((to === undefined) === (capability === undefined)) throw problem('invalid-input', 'A request needs either a peer (`to`) or a capability')
+  const hasOneTarget = (to === undefined) !== (capability === undefined)
+  if (!hasOneTarget) throw problem('invalid-input', 'A request needs either a peer (`to`) or a capability')
   if (!(timeoutMs >= 1 && timeoutMs <= maxTimeoutMs)) throw problem('invalid-input', `timeoutMs must be between 1 and ${maxTimeoutMs}`)
 }
 

@@ -16,6 +16,8 @@ export interface ResponderOptions {
 
 type OfferMessage = Extract<RequesterMessage, { op: 'offer' }>
 
+interface Response { rid: string, by: string, content: ResponseContent, data: string }
+
 const defaultVerdictMs = 5000
 /** The process of the requester and a random part. */
 const ridShape = /^([\w-]{1,64})\.[\w-]{36}$/
@@ -52,7 +54,7 @@ export class Responder {
     for (const settle of [...this.#responses.values()]) settle(false)
   }
 
-  #send (process: string, { rid, by, content, data }: { rid: string, by: string, content: ResponseContent, data: string }): Promise<boolean> {
+  #send (process: string, { rid, by, content, data }: Response): Promise<boolean> {
     const { channel, deadlines, verdictMs = defaultVerdictMs } = this.#options
     const id = ++this.#lastId
     return new Promise(resolve => {
@@ -88,6 +90,8 @@ export class Responder {
 
   /** The connections that take requests, the newest last. */
   #connectionsOf (peerId: string): Peer[] {
-    return this.#options.peers.of(peerId).filter(peer => peer.isOpen && peer.dialect === 'agents' && !peer.observes && peer.rights.mayAnywhere('serve'))
+    return this.#options.peers.of(peerId).filter(({ isOpen, dialect, observes, rights }) => {
+      return isOpen && dialect === 'agents' && !observes && rights.mayAnywhere('serve')
+    })
   }
 }

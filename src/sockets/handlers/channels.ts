@@ -1,5 +1,5 @@
 import { problem } from '../../errors.js'
-import { historyFrame } from '../../messaging/message-frames.js'
+import { historyFrame } from '../../messaging/channels.js'
 import { assertParticipates } from '../../messaging/access.js'
 import { payloadText } from '../../protocol/parse.js'
 import {

@@ -1,11 +1,11 @@
 import t from 'tap'
 import type { LogEntry, LogPage, LogPosition } from '../../../src/storage/message-broker.js'
-import { Delivery } from '../../../src/messaging/message-frames.js'
+import { Delivery } from '../../../src/messaging/subscription.js'
 import { MemoryMessageBroker } from '../../../src/storage/memory/message-broker.js'
 import type { Peer } from '../../../src/messaging/peer.js'
 import { Rights } from '../../../src/auth/rights.js'
 import { PatternSubscription, Subscription } from '../../../src/messaging/subscription.js'
-import { ChannelAccess } from '../../../src/messaging/access.js'
+import { ChannelHooks } from '../../../src/messaging/access.js'
 import { Channels } from '../../../src/messaging/channels.js'
 import { Presence } from '../../../src/messaging/presence/presence.js'
 import { ProcessMessages } from '../../../src/messaging/process-messages.js'
@@ -172,8 +172,8 @@ t.test('a pattern tells its connection until the name does, and nothing before i
   await broker.open({ appended () {}, logGap () {}, presenceChanged () {}, presenceReloaded () {}, processMessage () {} })
   const deadlines = new Deadlines(() => 0)
   const presence = new Presence({ broker, processMessages: new ProcessMessages(broker), deadlines, replica: new Replica() })
-  const access = new ChannelAccess({ hookTimeoutMs: 1000, onError: error => { throw error } })
-  const channels = new Channels({ broker, access, presence })
+  const hooks = new ChannelHooks({ hookTimeoutMs: 1000, onError: error => { throw error } })
+  const channels = new Channels({ broker, hooks, presence })
   const { peer, subscription } = subscribe()
   const pattern = new PatternSubscription(peer)
   await channels.addPattern('workflows/*', pattern)
