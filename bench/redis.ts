@@ -25,6 +25,7 @@ export async function startRedis (): Promise<{ url: string, stop: () => Promise<
   const url = join(folder, 'redis.sock')
   const server = spawn('redis-server', ['--port', '0', '--unixsocket', url, '--save', '', '--appendonly', 'no', '--dir', folder])
   const kill = () => { server.kill() }
+  // A failed run must not leave the server behind.
   process.once('exit', kill)
   for await (const text of server.stdout) if (/ready to accept/i.test(String(text))) break
   async function stop () {
