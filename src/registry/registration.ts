@@ -1,48 +1,49 @@
-import { booleanWords } from '../lib/coerce.js'
 import { validationFailed, type FieldError } from '../errors.js'
-import { AgentRegistration, AgentRequirements } from '../protocol/schemas/agent.js'
+import { booleanWords } from '../lib/coerce.js'
 import { isJson, isObject, isPoisonousKey, isShallow } from '../lib/json.js'
+import { AgentRegistration, AgentRequirements } from '../protocol/schemas/agent.js'
 import { isReservedAgentId, textFault } from '../protocol/schemas/common.js'
-import { fieldErrors } from '../protocol/validation.js'
+import { fieldErrors, matches } from '../protocol/validation.js'
 
 const maxDepth = 32
 
 export interface RegistrationRules {
-  /** Values of agent_type that may register; `*` allows all. */
+  /** Agent types that may register, in any case; `*` allows all. */
   allowedAgentTypes: readonly string[]
-  /** Bytes of the registration as JSON. */
+  /** Maximum size of a registration as JSON. */
   maxRecordBytes: number
 }
 
-/** A registration that keeps every rule, and the JSON that is stored of it. */
+/** A valid registration, and the JSON that is stored for it. */
 export interface ParsedRegistration { readonly registration: AgentRegistration, readonly body: string }
 
 /**
- * Makes a registration of untrusted input, the same way whether it came over HTTP, from the host or from a patch.
+ * Parses untrusted input, whether it comes over HTTP, from the host application or from a patch.
  * @throws validation-failed with one entry per wrong field
  */
 export function parseRegistration (input: unknown, rules: RegistrationRules): ParsedRegistration {
   assertTree(input)
   const value = normalizeRegistration(input)
-  // Again: requirements may have come as JSON text.
+  // Again, because `requirements` may have been JSON text.
   assertTree(value)
-  const errors = new Map([...ruleErrors(value, rules), ...fieldErrors(AgentRegistration, value)].map(error => [error.path, error]))
-  if (errors.size > 0) throw validationFailed([...errors.values()])
-  if (!isJson(value)) throw validationFailed([{ path: '', message: 'Expected finite numbers and nothing that JSON cannot say' }])
+  const isValid = matches(AgentRegistration, value)
+  const errors = new Map([...ruleErrors(value, rules), ...(isValid ? [] : fieldErrors(AgentRegistration, value))].map(error => [error.path, error]))
+  if (!isValid || errors.size > 0) throw validationFailed([...errors.values()])
+  if (!isJson(value)) throw validationFailed([{ path: '', message: 'Expected finite numbers and values that JSON can represent' }])
   const body = JSON.stringify(value)
   if (Buffer.byteLength(body) > rules.maxRecordBytes) {
     throw validationFailed([{ path: '', message: `The record is larger than ${rules.maxRecordBytes} bytes` }])
   }
-  return { registration: value as AgentRegistration, body }
+  return { registration: value, body }
 }
 
-/** @throws validation-failed for what is no object, or nested so deep that it would end the stack */
+/** @throws validation-failed for a value that is not an object, or is nested so deep that recursion would overflow the stack */
 export function assertTree (input: unknown): asserts input is Record<string, unknown> {
   if (!isObject(input)) throw validationFailed([{ path: '', message: 'Expected object' }])
   if (!isShallow(input, maxDepth)) throw validationFailed([{ path: '', message: `Nested deeper than ${maxDepth} levels` }])
 }
 
-/** What a schema cannot say. */
+/** Rules that the schema cannot express. */
 function * ruleErrors (value: Record<string, unknown>, rules: RegistrationRules): Generator<FieldError> {
   if (typeof value.agent_id === 'string' && isReservedAgentId(value.agent_id)) yield { path: '/agent_id', message: 'This name is reserved' }
   if (typeof value.agent_type === 'string') yield * typeErrors(value.agent_type, rules.allowedAgentTypes)
@@ -70,7 +71,9 @@ function * requirementErrors (requirements: Record<string, unknown>): Generator<
   }
   yield * patternErrors('/requirements/required_fields', required)
   yield * patternErrors('/requirements/optional_fields', optional)
-  if (isObject(requirements.user_configuration)) yield * keyErrors('/requirements/user_configuration', Object.keys(requirements.user_configuration))
+  if (isObject(requirements.user_configuration)) {
+    yield * keyErrors('/requirements/user_configuration', Object.keys(requirements.user_configuration))
+  }
 }
 
 const asArray = (value: unknown): unknown[] => Array.isArray(value) ? value : []
@@ -95,7 +98,7 @@ function isRegExp (source: string): boolean {
   }
 }
 
-/** JSON Pointers of the members of a patch that would change the shape of what it is merged into. */
+/** JSON Pointers of the members of a patch that would change the prototype of the merged object. */
 export function * poisonousMembers (patch: unknown, path = ''): Generator<string> {
   if (!isObject(patch)) return
   for (const [key, value] of Object.entries(patch)) {
@@ -104,13 +107,6 @@ export function * poisonousMembers (patch: unknown, path = ''): Generator<string
     else yield * poisonousMembers(value, pointer)
   }
 }
-
-/**
- * Makes of a registration what is stored: strings trimmed, numbers in strings read, empty things completed, unknown
- * members left out. What cannot be made right stays as it is, for the schema to refuse.
- */
-
-type Members = Record<string, unknown>
 
 const trim = (value: unknown) => typeof value === 'string' ? value.trim() : value
 const lower = (value: unknown) => typeof value === 'string' ? value.trim().toLowerCase() : value
@@ -127,24 +123,25 @@ function toBoolean (value: unknown): unknown {
   return booleanWords.get(value.trim().toLowerCase()) ?? value
 }
 
-/** Whether an item stays in a list: what is no text is kept, for the schema to refuse. */
-const fits = (minLength: number, maxLength: number) => (item: unknown) => typeof item !== 'string' || textFault({ minLength, maxLength }, item) === undefined
+/** Keeps strings of this length, and values of other types, which the schema refuses later. */
+const hasLength = (minLength: number, maxLength: number) => (item: unknown) =>
+  typeof item !== 'string' || textFault({ minLength, maxLength }, item) === undefined
 
-/** Trimmed items; those that are blank or longer than `maxLength` are left out. */
+/** Trims the items of a list. Omits blank items and those longer than `maxLength`. */
 function texts (value: unknown, maxLength = Infinity): unknown {
   if (value === null || value === undefined) return []
   if (!Array.isArray(value)) return value
-  return value.map(trim).filter(fits(1, maxLength))
+  return value.map(trim).filter(hasLength(1, maxLength))
 }
 
-/** A list that is over its limit is refused as it came: leaving items out must not make it fit. */
-function cut (value: unknown, maxItems: number, maxLength: number): unknown {
+/** Does not change a list with too many items, so that the schema refuses it even if some items would be omitted. */
+function limitedTexts (value: unknown, maxItems: number, maxLength: number): unknown {
   return Array.isArray(value) && value.length > maxItems ? value : texts(value, maxLength)
 }
 
 function languages (value: unknown): unknown {
   if (!Array.isArray(value) || value.length > 20) return value ?? null
-  const kept = value.map(lower).filter(fits(2, 5))
+  const kept = value.map(lower).filter(hasLength(2, 5))
   return kept.length > 0 ? kept : null
 }
 
@@ -157,13 +154,13 @@ function fromJsonText (value: unknown): unknown {
   }
 }
 
-function known (value: unknown, properties: object): unknown {
+function pick (value: unknown, properties: object): unknown {
   if (!isObject(value)) return value
   return Object.fromEntries(Object.keys(properties).filter(key => Object.hasOwn(value, key)).map(key => [key, value[key]]))
 }
 
 function configFields (value: unknown, properties: object): unknown {
-  return Array.isArray(value) ? value.map(field => known(field, properties)) : value ?? []
+  return Array.isArray(value) ? value.map(field => pick(field, properties)) : value ?? []
 }
 
 function requirements (input: unknown): unknown {
@@ -171,9 +168,9 @@ function requirements (input: unknown): unknown {
   if (!isObject(value)) return value
   const { properties } = AgentRequirements
   return {
-    system_requirements: cut(value.system_requirements, 50, 200),
-    permissions: cut(value.permissions, 30, 100),
-    dependencies: cut(value.dependencies, 100, 200),
+    system_requirements: limitedTexts(value.system_requirements, 50, 200),
+    permissions: limitedTexts(value.permissions, 30, 100),
+    dependencies: limitedTexts(value.dependencies, 100, 200),
     minimum_system_version: blankToNull(trim(value.minimum_system_version)),
     minimum_memory_mb: toNumber(value.minimum_memory_mb),
     minimum_disk_space_mb: toNumber(value.minimum_disk_space_mb),
@@ -190,18 +187,22 @@ const normalizers: Record<string, (value: unknown) => unknown> = {
   capabilities: value => value === undefined || !Array.isArray(value) ? value : texts(value),
   metadata: value => value,
   communication_mode: lower,
-  features: value => cut(value, 100, 100),
+  features: value => limitedTexts(value, 100, 100),
   max_tokens: toNumber,
   language_support: languages,
   rate_limit: toNumber,
   requirements,
-  policy_tags: value => cut(value, 20, 50),
+  policy_tags: value => limitedTexts(value, 20, 50),
   ai_context: value => blankToNull(trim(value))
 }
 
-/** @returns an object with the members of `AgentRegistration` in their order, not validated */
-export function normalizeRegistration (input: Members): Members {
-  const result: Members = {}
+/**
+ * Normalizes a registration before it is validated: trims strings, reads numbers and booleans in strings, sets defaults and
+ * drops unknown members. Values that cannot be normalized stay, so that the schema refuses them.
+ * @returns the members of `AgentRegistration` in their order
+ */
+export function normalizeRegistration (input: Record<string, unknown>): Record<string, unknown> {
+  const result: Record<string, unknown> = {}
   for (const field of Object.keys(AgentRegistration.properties)) {
     const value = (normalizers[field] ?? trim)(Object.hasOwn(input, field) ? input[field] : undefined)
     if (value !== undefined) result[field] = value

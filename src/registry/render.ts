@@ -1,6 +1,6 @@
-import { statusOf, type AgentInfo } from '../protocol/schemas/agent.js'
+import { statusOf, type AgentInfo, type AgentMetrics } from '../protocol/schemas/agent.js'
+import { noMetrics } from '../storage/agent-metrics.js'
 import type { AgentRecord } from '../storage/agent-store.js'
-import { showMetrics } from './agent-metrics.js'
 
 /** `full` shows every field to authenticated clients; `public` is the view of the public tier. */
 export type View = 'full' | 'public'
@@ -9,6 +9,12 @@ const iso = (ms: number) => new Date(ms).toISOString()
 
 /** A revision as clients see it, `<epoch>:<n>`. */
 export const revisionText = (epoch: string, n: number) => `${epoch}:${n}`
+
+/** The metrics of an agent as the REST API and frames show them. An agent that never reported has zeros. */
+export function showMetrics ({ id, metrics, registeredAt }: Pick<AgentRecord, 'id' | 'metrics' | 'registeredAt'>): AgentMetrics {
+  const { lastActive, ...values } = metrics ?? { ...noMetrics, lastActive: registeredAt }
+  return { agent_id: id, ...values, last_active: new Date(lastActive).toISOString() }
+}
 
 /**
  * The JSON of one record: a head made of the stored body, and a tail that is built when it is first read. Records are

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { OneTimeTokens, type OneTimeRequest } from '../../../src/auth/one-time-tokens.js'
+import { OneTimeTokens, type OneTimeRequest } from '../../../src/auth/tokens.js'
 import { Tickets } from '../../../src/auth/tickets.js'
 import { MemoryKeyValueStore, type MemoryKeyValueStoreOptions } from '../../../src/storage/memory/kv-store.js'
 import { manualClock, principal, refusal } from './helper.js'

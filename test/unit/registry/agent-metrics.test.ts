@@ -1,6 +1,7 @@
 import t from 'tap'
 import fc from 'fast-check'
-import { parseMetrics, showMetrics } from '../../../src/registry/agent-metrics.js'
+import { parseMetrics } from '../../../routes/agent-metrics.js'
+import { showMetrics } from '../../../src/registry/render.js'
 import { applyMetrics, noMetrics, type MetricsUpdate, type StoredMetrics } from '../../../src/storage/agent-metrics.js'
 import { AgentMetrics } from '../../../src/protocol/schemas/agent.js'
 import { fieldErrors } from '../../../src/protocol/validation.js'
