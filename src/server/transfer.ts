@@ -1,5 +1,5 @@
 import { type Static, Type } from '@sinclair/typebox'
-import { Content, Head } from '../storage/level/codec.js'
+import { Content, RecordHead } from '../storage/level/records.js'
 import { parseRegistration, type RegistrationRules } from '../registry/registration.js'
 import { isObject } from '../lib/json.js'
 import type { AgentRecord } from '../storage/agent-store.js'
@@ -7,8 +7,7 @@ import { fieldErrors, matches } from '../protocol/validation.js'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { LevelDatabase } from '../storage/level/database.js'
-import { openAndLoad } from '../storage/level/load.js'
-import { markName } from '../storage/level/mark.js'
+import { headerName } from '../storage/level/header.js'
 import { ignore } from '../storage/level/journal.js'
 import { LevelStorage, type LevelStorageOptions } from '../storage/level/storage.js'
 import { once } from 'node:events'
@@ -27,7 +26,7 @@ export const Header = Type.Object({
 export type Header = Static<typeof Header>
 
 /** All data of an agent except its lease, which starts in full at the import. */
-export const ExportedAgent = Type.Composite([Type.Object({ id: Type.String() }), Head, Content])
+export const ExportedAgent = Type.Composite([Type.Object({ id: Type.String() }), RecordHead, Content])
 export type ExportedAgent = Static<typeof ExportedAgent>
 
 export interface ReadContext { readonly rules: RegistrationRules, /** Epoch milliseconds. */ readonly now: number }
@@ -137,9 +136,9 @@ export function readAgents (text: string, context: ReadContext): AgentRecord[] {
  * @throws AGENT_REGISTRY_STORE_REFUSED, or an error if there is no store
  */
 export async function exportLines (folder: string): Promise<string[]> {
-  if (!existsSync(join(folder, markName))) throw new Error(`there is no store in ${folder}: set its folder by --data-dir or ARCP_DATA_DIR`)
+  if (!existsSync(join(folder, headerName))) throw new Error(`there is no store in ${folder}: set its folder by --data-dir or ARCP_DATA_DIR`)
   const database = new LevelDatabase(folder, 'commit')
-  const { agents } = await openAndLoad(database)
+  const { agents } = await database.open()
   await database.close({ clean: false })
   const records = agents.map(({ record }) => record).sort((a, b) => a.created - b.created)
   const header: Header = { format, version: formatVersion, agents: records.length }

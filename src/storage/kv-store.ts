@@ -13,8 +13,10 @@ export type { BucketSettings }
  * - `sockets`: name of a process; the value is the number of its sockets
  * - `secret`: purpose of a secret that the processes share
  */
-export type KeyValueKind =
-  'session' | 'revoked-token' | 'revoked-agent' | 'ticket' | 'spent' | 'known' | 'idempotency' | 'sockets' | 'secret'
+export const keyValueKinds = [
+  'session', 'revoked-token', 'revoked-agent', 'ticket', 'spent', 'known', 'idempotency', 'sockets', 'secret'
+] as const
+export type KeyValueKind = typeof keyValueKinds[number]
 
 /** The `until` of entries that do not expire: the last time that a Date can hold. */
 export const forever = 8_640_000_000_000_000

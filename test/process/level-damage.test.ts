@@ -6,8 +6,9 @@ import { join, resolve } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { ClassicLevel } from 'classic-level'
 import t, { type Test } from 'tap'
-import { crc32c, maskedCrc32c } from '../../src/storage/level/crc32c.js'
-import { bootId, createMark, currentBoot, markName, readMark } from '../../src/storage/level/mark.js'
+import { bootId, createHeader, currentBoot, headerName, readHeader } from '../../src/storage/level/header.js'
+import { LevelDatabase } from '../../src/storage/level/database.js'
+import type { Operation } from '../../src/storage/level/integrity.js'
 import { crashed, filesOf, open, registerMany } from '../unit/storage/level-helper.js'
 
 const root = t.testdir()
@@ -72,64 +73,72 @@ const refill = (byte: number, from: number, to?: number) => (path: string) => {
   bytes.subarray(from, to).fill(byte)
   writeFileSync(path, bytes)
 }
-/** Adds an edit to a manifest, whole and with its checksum. */
+/** CRC-32C (RFC 3720), the checksum of the files of LevelDB and of headers of schema 1. */
+function crc32c (bytes: Uint8Array): number {
+  let crc = 0xffffffff
+  for (const byte of bytes) {
+    crc ^= byte
+    for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1
+  }
+  return (crc ^ 0xffffffff) >>> 0
+}
+/** Adds an edit to a manifest of LevelDB, complete and with its checksum. */
 const addEdit = (...bytes: number[]) => (path: string) => {
   const payload = Buffer.from(bytes)
   const piece = Buffer.concat([Buffer.alloc(4), Buffer.from([payload.length, 0, 1]), payload])
-  piece.writeUInt32LE(maskedCrc32c(piece, 6), 0)
+  const crc = crc32c(piece.subarray(6))
+  piece.writeUInt32LE((((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0, 0)
   writeFileSync(path, Buffer.concat([readFileSync(path), piece]))
 }
-
-t.test('checksums are those of the standard', async t => {
-  // RFC 3720, B.4
-  t.equal(crc32c(Buffer.alloc(32)), 0x8a9136aa)
-  t.equal(crc32c(Buffer.alloc(32, 0xff)), 0x62a8ab43)
-  t.equal(crc32c(Buffer.from(Array.from({ length: 32 }, (_, n) => n))), 0x46dd794e)
-  t.equal(crc32c(Buffer.from('123456789')), 0xe3069283)
-})
 
 t.test('runs of a machine have names, or times', async t => {
   t.equal(bootId(), currentBoot)
   t.match(bootId('/none'), /^since-\d+$/)
 })
 
-const cases: ReadonlyArray<[what: string, of: () => string, name: string, damage: (path: string) => void, finding: RegExp]> = [
-  ['a truncated table', () => closed, '.ldb', truncate, /\d+\.ldb has \d+ bytes of \d+/],
-  ['an empty table', () => closed, '.ldb', empty, /\.ldb has 0 bytes of \d+/],
-  ['a missing table', () => closed, '.ldb', remove, /\.ldb is missing/],
-  ['a table with a page of something else in the middle', () => closed, '.ldb', overwrite, /\.ldb is damaged/],
-  ['a table with pages of zeros', () => closed, '.ldb', zero, /\.ldb is damaged/],
-  ['a table in which one bit is another', () => closed, '.ldb', flip, /\.ldb is damaged/],
-  ['a table whose end is of something else', () => closed, '.ldb', refill(0x5a, -40), /\.ldb is damaged/],
-  ['a table whose index points elsewhere', () => closed, '.ldb', refill(0xff, -48, -8), /\.ldb is damaged/],
-  ['a truncated log', () => killed, '.log', truncate, /the newest \d+ of \d+ writes are missing/],
-  ['an empty log', () => killed, '.log', empty, /the newest \d+ of \d+ writes are missing/],
-  ['a missing log', () => killed, '.log', remove, /the newest \d+ of \d+ writes are missing/],
-  ['a log without its last byte', () => killed, '.log', path => { truncateSync(path, statSync(path).size - 1) }, /the newest \d+ of \d+ writes are missing/],
-  ['a log with a page of something else in the middle', () => killed, '.log', overwrite, /\.log is damaged/],
-  ['a log with pages of zeros', () => killed, '.log', zero, /\.log is damaged/],
-  ['a log in which one bit is another', () => killed, '.log', flip, /\.log is damaged/],
-  ['a log whose last page is of something else', () => killed, '.log', refill(0x5a, -4096), /the newest \d+ of \d+ writes are missing/],
-  ['a log without its first block', () => killed, '.log', path => { writeFileSync(path, readFileSync(path).subarray(32_768)) }, /\.log is damaged/],
-  ['a truncated manifest', () => closed, 'MANIFEST-', truncate, /MANIFEST-\d+ is truncated or damaged/],
-  ['an empty manifest', () => closed, 'MANIFEST-', empty, /MANIFEST-\d+ is truncated or damaged/],
-  ['a missing manifest', () => closed, 'MANIFEST-', remove, /MANIFEST-\d+ is missing/],
-  ['an overwritten manifest', () => closed, 'MANIFEST-', overwrite, /MANIFEST-\d+ is truncated or damaged/],
-  ['a manifest that says what nobody knows', () => closed, 'MANIFEST-', addEdit(99), /MANIFEST-\d+ is damaged/],
-  ['a manifest with a number that does not end', () => closed, 'MANIFEST-', addEdit(2, ...Array(12).fill(0xff)), /MANIFEST-\d+ is damaged/],
-  ['an empty pointer to the manifest', () => closed, 'CURRENT', empty, /CURRENT is empty or damaged/],
-  ['a missing pointer to the manifest', () => closed, 'CURRENT', remove, /CURRENT is missing/],
-  ['an empty mark', () => closed, markName, empty, /AGENT-REGISTRY is empty or damaged/],
-  ['an overwritten mark', () => closed, markName, overwrite, /AGENT-REGISTRY is empty or damaged/],
-  ['a mark that is none', () => closed, markName, path => { createMark(join(path, '..'), Object.assign(readMark(join(path, '..')), { sequence: 'many' })) }, /AGENT-REGISTRY is empty or damaged/],
-  ['a store of a newer version', () => closed, markName, path => { createMark(join(path, '..'), { ...readMark(join(path, '..')), schema: 2 }) }, /it has schema 2, and this version knows 1\. Start the newer version/]
+const damaged = /its files are damaged or missing: |the record '[^']+' is damaged|records are missing or outdated/
+const writesMissing = /the newest \d+ of \d+ writes are missing/
+const headerDamaged = /AGENT-REGISTRY is empty or damaged/
+const many = (path: string) => { createHeader(join(path, '..'), Object.assign(readHeader(join(path, '..')), { sequence: 'many' })) }
+const newer = (path: string) => { createHeader(join(path, '..'), { ...readHeader(join(path, '..')), schema: 3 }) }
+
+const cases: ReadonlyArray<[name: string, of: () => string, file: string, damage: (path: string) => void, finding: RegExp]> = [
+  ['a truncated table', () => closed, '.ldb', truncate, damaged],
+  ['an empty table', () => closed, '.ldb', empty, damaged],
+  ['a missing table', () => closed, '.ldb', remove, damaged],
+  ['a table with a page of something else in the middle', () => closed, '.ldb', overwrite, damaged],
+  ['a table with pages of zeros', () => closed, '.ldb', zero, damaged],
+  ['a table in which one bit is flipped', () => closed, '.ldb', flip, damaged],
+  ['a table whose end is overwritten', () => closed, '.ldb', refill(0x5a, -40), damaged],
+  ['a table whose index points elsewhere', () => closed, '.ldb', refill(0xff, -48, -8), damaged],
+  ['a truncated log', () => killed, '.log', truncate, writesMissing],
+  ['an empty log', () => killed, '.log', empty, writesMissing],
+  ['a missing log', () => killed, '.log', remove, writesMissing],
+  ['a log without its last byte', () => killed, '.log', path => { truncateSync(path, statSync(path).size - 1) }, writesMissing],
+  ['a log with a page of something else in the middle', () => killed, '.log', overwrite, damaged],
+  ['a log with pages of zeros', () => killed, '.log', zero, damaged],
+  ['a log in which one bit is flipped', () => killed, '.log', flip, damaged],
+  ['a log whose last page is overwritten', () => killed, '.log', refill(0x5a, -4096), writesMissing],
+  ['a log without its first block', () => killed, '.log', path => { writeFileSync(path, readFileSync(path).subarray(32_768)) }, damaged],
+  ['a truncated manifest', () => closed, 'MANIFEST-', truncate, damaged],
+  ['an empty manifest', () => closed, 'MANIFEST-', empty, damaged],
+  ['a missing manifest', () => closed, 'MANIFEST-', remove, damaged],
+  ['an overwritten manifest', () => closed, 'MANIFEST-', overwrite, damaged],
+  ['a manifest with an unknown edit', () => closed, 'MANIFEST-', addEdit(99), damaged],
+  ['a manifest with a number that does not end', () => closed, 'MANIFEST-', addEdit(2, ...Array(12).fill(0xff)), damaged],
+  ['an empty pointer to the manifest', () => closed, 'CURRENT', empty, damaged],
+  ['a missing pointer to the manifest', () => closed, 'CURRENT', remove, damaged],
+  ['an empty header', () => closed, headerName, empty, headerDamaged],
+  ['an overwritten header', () => closed, headerName, overwrite, headerDamaged],
+  ['a header with a wrong member', () => closed, headerName, many, headerDamaged],
+  ['a store of a newer version', () => closed, headerName, newer, /it has schema 3, and this version supports 2\. Start the newer version/]
 ]
 
-for (const [what, of, name, damage, finding] of cases) {
-  t.test(`${what} is refused, and left as it is`, async t => {
+for (const [name, of, file, damage, finding] of cases) {
+  t.test(`${name} is refused, and left as it is`, async t => {
     const folder = newFolder()
     cpSync(of(), folder, { recursive: true })
-    damage(fileOf(folder, name))
+    damage(fileOf(folder, file))
     await refused(t, folder, finding)
   })
 }
@@ -145,35 +154,129 @@ t.test('what was copied for these tests is opened where nothing is damaged', asy
   }
 })
 
-const records: ReadonlyArray<[what: string, key: string, value: string | null, finding: RegExp]> = [
-  ['an agent that is no JSON', 'agent!agent-1', '{', /'agent!agent-1' cannot be read/],
-  ['an agent that breaks its schema', 'agent!agent-1', '{"revision":-1}', /'agent!agent-1' cannot be read \(breaks its schema\)/],
-  ['an agent without what it registered', 'content!agent-1', null, /agent 'agent-1' is there by half/],
-  ['a registration without an agent', 'agent!agent-1', null, /agent 'agent-1' is there by half/],
+/** The values of all records of a closed store, without their checksums. */
+async function recordsOf (folder: string): Promise<Map<string, string>> {
+  const level = new ClassicLevel(folder, { compression: false })
+  const sealed = await level.iterator().all()
+  await level.close()
+  return new Map(sealed.map(([key, value]) => [key, value.slice(8)]))
+}
+
+/** Writes to a closed store without checksums, as another program would. */
+async function tamper (folder: string, operations: Operation[]): Promise<void> {
+  const level = new ClassicLevel(folder, { compression: false })
+  await level.batch(operations)
+  await level.close()
+}
+
+/** Writes to a closed store with checksums. */
+async function write (folder: string, operations: Operation[]): Promise<void> {
+  const database = new LevelDatabase(folder, 'commit')
+  await database.open()
+  database.begin()
+  await database.write(operations)
+  await database.close({ clean: true })
+}
+
+/** A closed store with five agents in two batches. */
+async function smallStore (): Promise<string> {
+  const folder = newFolder()
+  const { storage } = await open(folder)
+  await registerMany(storage, 3)
+  await registerMany(storage, 2, 'x', 'more')
+  await storage.agents.close()
+  return folder
+}
+
+const put = (key: string, value: string): Operation => ({ type: 'put', key, value })
+const del = (key: string): Operation => ({ type: 'del', key })
+
+async function twice (t: Test, folder: string, finding: RegExp): Promise<void> {
+  for (const attempt of [1, 2]) await t.rejects(open(folder), { message: finding, code: 'AGENT_REGISTRY_STORE_REFUSED' }, `attempt ${attempt}`)
+}
+
+const records: ReadonlyArray<[name: string, key: string, value: string | null, finding: RegExp]> = [
+  ['an agent that is not JSON', 'agent!agent-1', '{', /'agent!agent-1' cannot be read/],
+  ['an agent that does not match its schema', 'agent!agent-1', '{"revision":-1}', /'agent!agent-1' cannot be read \(breaks its schema\)/],
+  ['an agent without its content', 'content!agent-1', null, /agent 'agent-1' is incomplete/],
+  ['content without an agent', 'agent!agent-1', null, /agent 'agent-1' is incomplete/],
   ['an agent of the future', 'agent!agent-1', 'future', /agent 'agent-1' is newer than the store/],
   ['changes with a gap', 'changes!0000000000000001', null, /change \d+ is missing/],
-  ['a store without what all depends on', 'meta', null, /meta is missing/],
-  ['a shared fact that breaks its schema', 'state!session!one', '{}', /'state!session!one' cannot be read/],
-  ['what is not of a registry', 'other', 'x', /other is not of a registry/]
+  ['a store without meta', 'meta', null, /meta is missing/],
+  ['a key-value entry that does not match its schema', 'state!session!one', '{}', /'state!session!one' cannot be read/],
+  ['a record that is not of a registry', 'other', 'x', /other is not a record of a registry/]
 ]
 
-for (const [what, key, value, finding] of records) {
-  t.test(`${what} is refused instead of left out`, async t => {
-    const folder = newFolder()
-    const first = await open(folder)
-    // One batch, and another: a gap is one that something follows.
-    await registerMany(first.storage, 3)
-    await registerMany(first.storage, 2, 'x', 'more')
-    await first.storage.agents.close()
-    const level = new ClassicLevel(folder, { compression: false })
-    const future = JSON.stringify({ ...JSON.parse(await level.get('agent!agent-1') ?? ''), revision: 99 })
-    if (value === null) await level.del(key)
-    else await level.put(key, value === 'future' ? future : value)
-    if (key.startsWith('changes')) await level.put('changes!0000000000000003', await level.get('changes!0000000000000004') ?? '')
-    await level.close()
-    for (const tries of [1, 2]) await t.rejects(open(folder), { message: finding, code: 'AGENT_REGISTRY_STORE_REFUSED' }, `try ${tries}`)
+for (const [name, key, value, finding] of records) {
+  t.test(`${name} is refused, and not skipped`, async t => {
+    const folder = await smallStore()
+    const stored = await recordsOf(folder)
+    const future = JSON.stringify({ ...JSON.parse(stored.get('agent!agent-1') ?? ''), revision: 99 })
+    const operations = [value === null ? del(key) : put(key, value === 'future' ? future : value)]
+    if (key.startsWith('changes')) operations.push(put('changes!0000000000000003', stored.get('changes!0000000000000004') ?? ''))
+    await write(folder, operations)
+    await twice(t, folder, finding)
   })
 }
+
+t.test('records that another program wrote, removed or replaced by older ones are refused', async t => {
+  const older = await smallStore()
+  const level = new ClassicLevel(older, { compression: false })
+  const head = await level.get('agent!agent-1') ?? ''
+  await level.close()
+  const { storage } = await open(older)
+  await storage.agents.setState({ id: 'agent-1', state: 'draining', reason: 'asked' })
+  await storage.agents.close()
+  const table: ReadonlyArray<[operation: Operation, finding: RegExp]> = [
+    [put('agent!agent-1', '{}'), /the record 'agent!agent-1' is damaged/],
+    [del('agent!agent-1'), /records are missing or outdated/],
+    [put('agent!agent-1', head), /records are missing or outdated/],
+    [put('manifest', '00000000{}'), /its files are damaged or missing: the manifest is damaged/],
+    [del('manifest'), /records are missing or outdated/]
+  ]
+  for (const [operation, finding] of table) {
+    const folder = newFolder()
+    cpSync(older, folder, { recursive: true })
+    await tamper(folder, [operation])
+    await twice(t, folder, finding)
+  }
+})
+
+/** Turns a closed store into one of schema 1, of which `upgraded` has checksums: as an interrupted upgrade leaves it. */
+async function downgrade (folder: string, upgraded?: string): Promise<void> {
+  const stored = await recordsOf(folder)
+  const operations = [...stored].filter(([key]) => key !== upgraded).map(([key, value]) => put(key, value))
+  await tamper(folder, [...operations, del('manifest')])
+  const header = JSON.stringify({ ...readHeader(folder), schema: 1, sequence: 7 })
+  writeFileSync(join(folder, headerName), `${header.padEnd(246)} ${crc32c(Buffer.from(header)).toString(16).padStart(8, '0')}\n`)
+}
+
+t.test('a store of schema 1 is upgraded, also after an interruption, and begins another epoch', async t => {
+  t.equal(crc32c(Buffer.from('123456789')), 0xe3069283, 'RFC 3720')
+  for (const upgraded of [undefined, 'agent!agent-1']) {
+    const folder = await smallStore()
+    const before = await open(folder)
+    await before.storage.agents.close()
+    await downgrade(folder, upgraded)
+    const { storage, snapshot } = await open(folder)
+    t.same(snapshot.agents, before.snapshot.agents)
+    t.not(snapshot.epoch, before.snapshot.epoch)
+    t.same([snapshot.revision, snapshot.changes], [5, []])
+    t.equal(readHeader(folder).schema, 2)
+    await registerMany(storage, 1, 'x', 'new')
+    await storage.agents.close()
+    const again = await open(folder)
+    t.same([again.snapshot.epoch, again.snapshot.agents.length], [snapshot.epoch, 6])
+    await again.storage.agents.close()
+  }
+})
+
+t.test('a store of schema 1 that is incomplete is refused, and left as it is', async t => {
+  const folder = await smallStore()
+  await downgrade(folder)
+  await tamper(folder, [del('content!agent-1')])
+  await refused(t, folder, /agent 'agent-1' is incomplete/)
+})
 
 t.test('what is no store is refused, and left as it is', async t => {
   const foreign = newFolder()
@@ -190,7 +293,7 @@ t.test('what is no store is refused, and left as it is', async t => {
   const arcp = newFolder()
   mkdirSync(arcp)
   writeFileSync(join(arcp, 'registry_state.json'), '{"agents":{}}')
-  await refused(t, arcp, /\(registry_state\.json\)\. Give it an empty or a new folder\. What ARCP has left there can be read with the command import\./)
+  await refused(t, arcp, /\(registry_state\.json\)\. Give it an empty or a new folder\. The command import reads the files of ARCP\./)
 
   await t.rejects(open(join(arcp, 'registry_state.json')), { message: /registry_state\.json was not opened: it is a file\. Give it a folder/ })
   await t.rejects(open(join(arcp, 'registry_state.json', 'inside')), { message: /was not opened: a part of its path is a file\. / })
@@ -205,7 +308,7 @@ t.test('an empty folder, and one that a process left while it made a store, beco
   await first.storage.agents.close()
   const begun = newFolder()
   mkdirSync(begun)
-  createMark(begun, { ...readMark(folder), sequence: 0 })
+  createHeader(begun, { ...readHeader(folder), sequence: 0 })
   const second = await open(begun)
   t.same(second.snapshot.agents, [])
   t.not(second.snapshot.epoch, first.snapshot.epoch)

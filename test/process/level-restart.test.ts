@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import t from 'tap'
-import { createMark, readMark } from '../../src/storage/level/mark.js'
+import { createHeader, readHeader } from '../../src/storage/level/header.js'
 import type { LevelStorage } from '../../src/storage/level/storage.js'
 import { forever, type KeyValueListener } from '../../src/storage/kv-store.js'
 import { manualClock } from '../unit/auth/helper.js'
@@ -167,8 +167,8 @@ t.test('what was not known to be on the disk when the machine ended begins anoth
     const { storage, snapshot } = await open(folder, { durability })
     await registerMany(storage, 3)
     const copy = crashed(folder, newFolder())
-    const mark = readMark(copy)
-    createMark(copy, { ...mark, sequence: mark.sequence + missing, boot: 'another' })
+    const header = readHeader(copy)
+    createHeader(copy, { ...header, sequence: header.sequence + missing, boot: 'another' })
     await storage.agents.close()
     const again = await open(copy, { durability })
     t.equal(again.snapshot.epoch === snapshot.epoch, continues, `${durability}, ${missing} writes missing`)

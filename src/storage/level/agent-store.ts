@@ -1,35 +1,37 @@
 import type { Clock } from '../../lib/clock.js'
-import { MemoryAgentStore, newEpoch, type MemoryAgentStoreOptions, type TimedRecord } from '../memory/agent-store.js'
 import type {
-  AgentRecord, AgentStore, Change, Outcome, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand, Heartbeat, StateCommand,
+  AgentRecord, AgentStore, Change, Heartbeat, Outcome, RegisterCommand, RegisterOutcome, RemoveCommand, ReportCommand, StateCommand,
   StoreListener, StoreSnapshot, UpdateCommand
 } from '../agent-store.js'
-import { changesContent, changesKey, contentKey, contentOf, headKey, headOf, metaKey, storedChange, type Meta, type StoredHead } from './codec.js'
-import type { Operation } from './database.js'
-import { ignore, type Journal, type Writer } from './journal.js'
-import type { ChangeBatch, Stored, StoredAgent } from './load.js'
-import type { SharedDatabase } from './shared.js'
+import { MemoryAgentStore, newEpoch, type MemoryAgentStoreOptions, type TimedRecord } from '../memory/agent-store.js'
+import type { Operation } from './integrity.js'
+import { ignore, type Journal, type SharedDatabase, type Writer } from './journal.js'
+import {
+  changesContent, changesKey, contentKey, contentOf, headKey, headOf, metaKey, storedChange, type ChangeBatch, type Meta, type StoredAgent,
+  type StoredHead, type StoredState
+} from './records.js'
 
 export interface LevelAgentStoreOptions extends Omit<MemoryAgentStoreOptions, 'restored' | 'clock'> {
   clock: Clock
-  /** How many of the newest changes are kept. */
+  /** The number of newest changes that are kept. */
   changes: number
 }
 
-/** Signs of life that are written with one batch. */
-const signsPerBatch = 1000
+const heartbeatsPerBatch = 1000
 
 const remove = (key: string): Operation => ({ type: 'del', key })
 const put = (key: string, value: object): Operation => ({ type: 'put', key, value: JSON.stringify(value) })
 
-/** Shifts of leases and holds, and of graves: what all of them have gained since their times were written. */
+/** How far all leases and holds, and all retentions, were shifted since their times were written (ms). */
 type Shifts = Pick<Meta, 'leaseShift' | 'graveShift'>
 
-const shiftOf = ({ record }: Pick<StoredAgent, 'record'>, { leaseShift, graveShift }: Shifts) => record.state === 'dead' ? graveShift : leaseShift
+function shiftOf ({ record }: Pick<StoredAgent, 'record'>, { leaseShift, graveShift }: Shifts): number {
+  return record.state === 'dead' ? graveShift : leaseShift
+}
 
 /**
- * Agents that outlive their process. All is decided in memory, and nothing of it is acknowledged or told before it is
- * written. Signs of life and reports are written once a second: a crash loses the last of them.
+ * Keeps agents in LevelDB. Calls are decided in memory, and acknowledged and published after they are written. Heartbeats
+ * and reports are written once a second: a crash loses the newest ones.
  */
 export class LevelAgentStore implements AgentStore, Writer {
   readonly now: Clock
@@ -40,16 +42,18 @@ export class LevelAgentStore implements AgentStore, Writer {
   #listener: StoreListener | undefined
   #epoch = ''
   #shifts: Shifts = { leaseShift: 0, graveShift: 0 }
-  /** Until when signs of life are written. */
+  /** The time up to which heartbeats are written. */
   #alive = 0
-  #signsDue: number | undefined
+  /** The time of the last tick, until the heartbeats before it are written. */
+  #heartbeatsDue: number | undefined
+  /** Agents with heartbeats that are not written yet. */
   readonly #touched = new Set<string>()
-  /** What is decided, and what of it is being written. */
   #decided: Change[] = []
-  #telling: Change[] = []
-  #signs: string[] = []
-  #cleaning: Operation[] = []
-  /** How the changes are stored, oldest first. */
+  /** The content of the batch that is being written. */
+  #writing: Change[] = []
+  #heartbeats: string[] = []
+  #removals: Operation[] = []
+  /** The stored changes, oldest first. */
   #batches: ChangeBatch[] = []
 
   constructor (shared: SharedDatabase, options: LevelAgentStoreOptions) {
@@ -64,7 +68,12 @@ export class LevelAgentStore implements AgentStore, Writer {
     const stored = await this.#shared.open()
     const changes = this.#restore(stored)
     this.#listener = listener
-    const { epoch, revision, agents } = await this.#memory.open({ changed: changes => { this.#decided.push(...changes) }, touched: ignore, reloaded: ignore, availability: ignore })
+    const { epoch, revision, agents } = await this.#memory.open({
+      changed: changes => { this.#decided.push(...changes) },
+      touched: ignore,
+      reloaded: ignore,
+      availability: ignore
+    })
     this.#journal.add(this)
     await this.#journal.write()
     return { epoch, revision, agents, changes }
@@ -93,8 +102,8 @@ export class LevelAgentStore implements AgentStore, Writer {
     return this.#decide(() => this.#memory.setState(command), [command])
   }
 
-  renew (signs: readonly Heartbeat[]): Promise<Outcome[]> {
-    return this.#decide(() => this.#memory.renew(signs), signs)
+  renew (heartbeats: readonly Heartbeat[]): Promise<Outcome[]> {
+    return this.#decide(() => this.#memory.renew(heartbeats), heartbeats)
   }
 
   report (command: ReportCommand): Promise<Outcome> {
@@ -109,34 +118,34 @@ export class LevelAgentStore implements AgentStore, Writer {
     return this.#decide(() => this.#memory.release())
   }
 
-  /** Takes over records from elsewhere, all or none of them. */
+  /** Stores records of another registry, all or none of them. */
   async adopt (records: readonly AgentRecord[]): Promise<void> {
     await this.#decide(async () => { for (const record of records) this.#memory.adopt(record) })
   }
 
   async extend (ms: number): Promise<void> {
-    // The time in which nothing could be written is given as a whole when that ends.
+    // While writing fails, leases are extended by the whole time when it succeeds again.
     if (this.#journal.isWritable) await this.#extend(ms)
   }
 
   collect (): Operation[] {
-    this.#telling.push(...this.#decided.splice(0))
-    this.#takeSigns()
-    return [...this.#cleaning, ...this.#changeOperations(), ...this.#agentOperations(), put(metaKey, this.#meta())]
+    this.#writing.push(...this.#decided.splice(0))
+    this.#takeHeartbeats()
+    return [...this.#removals, ...this.#changeOperations(), ...this.#agentOperations(), put(metaKey, this.#meta())]
   }
 
   written (): void {
-    const changes = this.#telling
-    this.#telling = []
-    this.#signs = []
-    this.#cleaning = []
+    const changes = this.#writing
+    this.#writing = []
+    this.#heartbeats = []
+    this.#removals = []
     this.#trim(changes)
-    if (this.#touched.size > 0 && this.#signsDue !== undefined) this.#journal.write()
+    if (this.#touched.size > 0 && this.#heartbeatsDue !== undefined) this.#journal.write()
     if (changes.length > 0) this.#listener?.changed(changes)
   }
 
   tick (): void {
-    this.#signsDue = this.now()
+    this.#heartbeatsDue = this.now()
   }
 
   fault (reason: string | null, ms: number): void {
@@ -144,12 +153,12 @@ export class LevelAgentStore implements AgentStore, Writer {
     this.#listener?.availability(reason)
   }
 
-  /** @param signs of whom this may be a sign of life */
-  async #decide<T> (decide: () => Promise<T>, signs: readonly Heartbeat[] = []): Promise<T> {
+  /** @param heartbeats the agents of which this may be a heartbeat */
+  async #decide<T> (decide: () => Promise<T>, heartbeats: readonly Heartbeat[] = []): Promise<T> {
     this.#journal.assertWritable()
     const outcome = decide()
-    for (const { id } of signs) this.#touched.add(id)
-    // Also what changes nothing may be the answer to a change that is not written yet.
+    for (const { id } of heartbeats) this.#touched.add(id)
+    // The outcome of a call without a change may depend on a change that is not written yet.
     const written = this.#decided.length > 0 ? this.#journal.write() : this.#journal.settled()
     const [result] = await Promise.all([outcome, written])
     return result
@@ -160,23 +169,24 @@ export class LevelAgentStore implements AgentStore, Writer {
     this.#shifts = { ...this.#shifts, leaseShift: this.#shifts.leaseShift + ms }
   }
 
-  /** @returns the changes that readers may go on from */
-  #restore ({ meta, agents, changes, batches }: Stored): readonly Change[] {
+  /** @returns the changes from which clients may resume */
+  #restore ({ meta, agents, changes, batches }: StoredState): readonly Change[] {
     const now = this.now()
     const away = meta ? now - meta.alive : 0
-    const continues = meta !== null && this.#shared.database.continues
+    const continues = meta !== null && this.#shared.continues
     const kept = continues ? changes.slice(-this.#options.changes) : []
     this.#epoch = continues ? meta.epoch : newEpoch()
     this.#shifts = { leaseShift: (meta?.leaseShift ?? 0) + away, graveShift: (meta?.graveShift ?? 0) + away }
     this.#alive = now
     this.#batches = continues ? [...batches] : []
-    this.#cleaning = continues ? [] : batches.map(({ first }) => remove(changesKey(first)))
-    const restored = { epoch: this.#epoch, revision: meta?.revision ?? 0, incarnation: meta?.incarnation ?? 0, agents: agents.map(agent => this.#timed(agent, now)) }
+    this.#removals = continues ? [] : batches.map(({ first }) => remove(changesKey(first)))
+    const { revision = 0, incarnation = 0 } = meta ?? {}
+    const restored = { epoch: this.#epoch, revision, incarnation, agents: agents.map(agent => this.#timed(agent, now)) }
     this.#memory = new MemoryAgentStore({ ...this.#options, restored })
     return kept
   }
 
-  /** Nobody has more time left than from now on, whatever the clock did and however long leases were before. */
+  /** No deadline is later than one that starts now, even if the clock was set back or leases were longer before. */
   #timed (agent: StoredAgent, now: number): TimedRecord {
     const { state, held } = agent.record
     const most = held ? now : now + (state === 'dead' ? this.#options.retentionMs : this.#options.leaseMs)
@@ -184,35 +194,38 @@ export class LevelAgentStore implements AgentStore, Writer {
     return { record: agent.record, at }
   }
 
-  /** Signs of life a slice at a time; once there are no more, all until the last tick are written. */
-  #takeSigns () {
-    if (this.#signsDue === undefined) return
+  /** Takes a limited number of heartbeats. When none is left, all heartbeats before the last tick are written. */
+  #takeHeartbeats () {
+    if (this.#heartbeatsDue === undefined) return
     for (const id of this.#touched) {
-      if (this.#signs.length >= signsPerBatch) return
-      this.#signs.push(id)
+      if (this.#heartbeats.length >= heartbeatsPerBatch) return
+      this.#heartbeats.push(id)
       this.#touched.delete(id)
     }
-    this.#alive = this.#signsDue
-    this.#signsDue = undefined
+    this.#alive = this.#heartbeatsDue
+    this.#heartbeatsDue = undefined
   }
 
-  /** Under the number of the first: what is tried again, with more, takes the place of what may have been written. */
+  /** The key has the first number: a repeated batch, which may have more changes, replaces one that was written. */
   #changeOperations (): Operation[] {
-    const first = this.#telling[0]?.n
-    return first === undefined ? [] : [put(changesKey(first), this.#telling.map(storedChange))]
+    const first = this.#writing[0]?.n
+    return first === undefined ? [] : [put(changesKey(first), this.#writing.map(storedChange))]
   }
 
-  /** Drops what is older than the newest changes that are kept, a batch at a time. */
-  #trim (written: readonly Change[]) {
-    if (written.length > 0) this.#batches.push({ first: written[0]!.n, count: written.length })
+  /** Removes stored changes, batch by batch, beyond the number that is kept. */
+  #trim ([first, ...more]: readonly Change[]) {
+    if (first) this.#batches.push({ first: first.n, count: 1 + more.length })
     const oldest = this.#memory.revision - this.#options.changes
-    while (this.#batches[0] && this.#batches[0].first + this.#batches[0].count - 1 <= oldest) this.#cleaning.push(remove(changesKey(this.#batches.shift()!.first)))
+    for (let [batch] = this.#batches; batch && batch.first + batch.count - 1 <= oldest; [batch] = this.#batches) {
+      this.#removals.push(remove(changesKey(batch.first)))
+      this.#batches.shift()
+    }
   }
 
-  /** Agents as they stand now: of those that changed, and of those that only showed life. */
+  /** The current state of the agents that changed, and of those that only sent heartbeats. */
   #agentOperations (): Operation[] {
-    const ids = new Map(this.#signs.map(id => [id, false]))
-    for (const change of this.#telling) ids.set(change.id, ids.get(change.id) || changesContent(change))
+    const ids = new Map(this.#heartbeats.map(id => [id, false]))
+    for (const change of this.#writing) ids.set(change.id, ids.get(change.id) || changesContent(change))
     return Array.from(ids, ([id, withContent]) => this.#operationsOf(id, withContent)).flat()
   }
 

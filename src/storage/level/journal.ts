@@ -1,37 +1,54 @@
 import { performance } from 'node:perf_hooks'
-import type { LevelDatabase, Operation } from './database.js'
-import { storageUnavailable } from './unavailable.js'
+import { problem } from '../../errors.js'
+import { LevelDatabase, type Durability } from './database.js'
+import type { Operation } from './integrity.js'
+import type { StoredState } from './records.js'
 
-/** Has something to write. */
+/** A store that writes through the journal. */
 export interface Writer {
-  /** Everything that is not written yet, what failed before included. */
+  /** All operations that are not written yet, including those of a failed write. */
   collect (): Operation[]
-  /** What `collect` gave last is written: may be told. */
+  /** The operations that `collect` returned last are written: their effects may be published. */
   written (): void
-  /** A second has passed. */
+  /** Called every second. */
   tick (): void
-  /** Nothing can be written for this reason; null when it can again, after so many milliseconds. */
+  /** Writing fails for this reason; null when it succeeds again, after `ms`. */
   fault? (reason: string | null, ms: number): void
 }
 
 const tickMs = 1000
+const retryAfterSeconds = 2
 
 export const ignore = (): void => {}
 
-interface Turn { promise: Promise<void>, resolve: () => void, reject: (error: unknown) => void }
+/** The error of a call whose effect cannot be written. */
+function storageUnavailable (reason: string | null) {
+  return problem('storage-unavailable', `The store cannot write: ${reason}`, {
+    members: { retry_after: retryAfterSeconds },
+    headers: { 'retry-after': String(retryAfterSeconds) }
+  })
+}
 
-function makeTurn (): Turn {
-  let turn!: Omit<Turn, 'promise'>
-  const promise = new Promise<void>((resolve, reject) => { turn = { resolve, reject } })
-  // Whoever asked hears of a failure; a turn that nobody waits for harms nobody.
-  promise.catch(ignore)
-  return { promise, ...turn }
+/** A batch that is or will be written, and the calls that wait for it. */
+class Turn {
+  readonly promise: Promise<void>
+  resolve: () => void = ignore
+  reject: (error: unknown) => void = ignore
+
+  constructor () {
+    this.promise = new Promise((resolve, reject) => {
+      this.resolve = resolve
+      this.reject = reject
+    })
+    // Callers handle the rejection; a turn may have no callers.
+    this.promise.catch(ignore)
+  }
 }
 
 /**
- * Writes for all writers of a database, one batch at a time and one for each tick of the event loop: nothing is
- * acknowledged or told before its batch is written. After a failure no more is taken until everything that was decided
- * is written: what is in memory and what is on the disk never part.
+ * Writes for all stores of a database: one batch at a time, and one for each tick of the event loop. Nothing is
+ * acknowledged or published before its batch is written. After a failure no call is accepted until everything that was
+ * decided is written, so that memory and disk never diverge.
  */
 export class Journal {
   readonly #database: LevelDatabase
@@ -58,19 +75,19 @@ export class Journal {
 
   get isWritable () { return this.#fault === null }
 
-  /** @throws storage-unavailable while nothing can be written */
+  /** @throws storage-unavailable while writing fails */
   assertWritable (): void {
     if (this.#fault !== null) throw storageUnavailable(this.#fault)
   }
 
-  /** Resolves when everything that the writers hold now is written. @throws storage-unavailable */
+  /** Resolves when the current operations of all writers are written. @throws storage-unavailable */
   write (): Promise<void> {
-    this.#next ??= makeTurn()
+    this.#next ??= new Turn()
     this.#running ??= this.#run()
     return this.#next.promise
   }
 
-  /** Resolves when what was to be written before this call is. @throws storage-unavailable */
+  /** Resolves when all operations of earlier calls are written. @throws storage-unavailable */
   async settled (): Promise<void> {
     await (this.#next ?? this.#current)?.promise
   }
@@ -113,7 +130,7 @@ export class Journal {
     for (const writer of this.#writers) writer.written()
   }
 
-  /** What came meanwhile is written next, or held with the rest. */
+  /** Starts the next turn, which was requested meanwhile, or rejects it after a failure. */
   #end () {
     this.#current = this.#running = undefined
     if (this.#next && this.#fault === null) this.#running = this.#run()
@@ -122,7 +139,7 @@ export class Journal {
   }
 
   #fail (error: unknown) {
-    this.#fault = (error as Error).message
+    this.#fault = messageOf(error)
     this.#failedAt = performance.now()
     for (const writer of this.#writers) writer.fault?.(this.#fault, 0)
   }
@@ -140,8 +157,54 @@ export class Journal {
       this.#fault = null
       for (const writer of this.#writers) writer.fault?.(null, performance.now() - this.#failedAt)
     } catch (error) {
-      this.#fault = (error as Error).message
+      this.#fault = messageOf(error)
     }
     this.#end()
+  }
+}
+
+function messageOf (error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
+/** The database that the stores share: the first store opens it, the last one closes it. */
+export class SharedDatabase {
+  readonly journal: Journal
+  readonly #database: LevelDatabase
+  #users = 0
+  #state: Promise<StoredState> | undefined
+
+  constructor (path: string, durability: Durability) {
+    this.#database = new LevelDatabase(path, durability)
+    this.journal = new Journal(this.#database)
+  }
+
+  /** Whether all acknowledged writes are known to be present. */
+  get continues () { return this.#database.continues }
+
+  /** @throws a refusal, which names the remedy */
+  async open (): Promise<StoredState> {
+    this.#users++
+    this.#state ??= this.#open()
+    try {
+      return await this.#state
+    } catch (error) {
+      this.#users = 0
+      this.#state = undefined
+      throw error
+    }
+  }
+
+  async close (): Promise<void> {
+    if (this.#users === 0 || --this.#users > 0) return
+    this.#state = undefined
+    await this.#database.close({ clean: await this.journal.stop() })
+  }
+
+  async #open (): Promise<StoredState> {
+    const state = await this.#database.open()
+    this.#database.begin()
+    this.journal.start()
+    return state
   }
 }

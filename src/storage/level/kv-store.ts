@@ -1,28 +1,27 @@
 import type { Clock } from '../../lib/clock.js'
 import { MemoryKeyValueStore } from '../memory/kv-store.js'
 import type { BucketSettings, KeyValueEntry, KeyValueKind, KeyValueListener, KeyValueStore } from '../kv-store.js'
-import { entryKey } from './codec.js'
-import type { Operation } from './database.js'
-import { ignore, type Writer } from './journal.js'
-import type { SharedDatabase } from './shared.js'
+import type { Operation } from './integrity.js'
+import { ignore, type SharedDatabase, type Writer } from './journal.js'
+import { entryKey } from './records.js'
 
 const ticksPerSweep = 60
 
-/** Shared facts that outlive their process, except the buckets of tokens: those fill up by themselves. */
+/** Keeps entries in LevelDB. Token buckets are not stored: they would refill anyway. */
 export class LevelKeyValueStore implements KeyValueStore, Writer {
   readonly #shared: SharedDatabase
   readonly #clock: Clock
   #memory: MemoryKeyValueStore
   #listener: KeyValueListener | undefined
-  /** Ends of all that is on the disk, by its key there. */
+  /** The expiry of stored entries, by their key in the database. */
   readonly #stored = new Map<string, number>()
-  /** By key, so that of several in one batch the last counts. */
+  /** By key, so that the last operation of a batch counts. */
   readonly #operations = new Map<string, Operation>()
   readonly #writing = new Map<string, Operation>()
-  /** What memory has told of, and what of it waits to be written, and is being written. */
-  #heard: KeyValueEntry[] = []
+  /** Events of the memory store, those that wait to be written, and those that are being written. */
+  #events: KeyValueEntry[] = []
   #decided: KeyValueEntry[] = []
-  #telling: KeyValueEntry[] = []
+  #publishing: KeyValueEntry[] = []
   #ticks = 0
 
   constructor (shared: SharedDatabase, clock: Clock) {
@@ -37,7 +36,7 @@ export class LevelKeyValueStore implements KeyValueStore, Writer {
     for (const entry of entries) await this.#restore(entry)
     this.#listener = listener
     this.#shared.journal.add(this)
-    return this.#memory.open({ changed: entry => { this.#heard.push(entry) }, reloaded: ignore })
+    return this.#memory.open({ changed: entry => { this.#events.push(entry) }, reloaded: ignore })
   }
 
   async close (): Promise<void> {
@@ -77,15 +76,15 @@ export class LevelKeyValueStore implements KeyValueStore, Writer {
   }
 
   collect (): Operation[] {
-    this.#telling.push(...this.#decided.splice(0))
+    this.#publishing.push(...this.#decided.splice(0))
     for (const [at, operation] of this.#operations) this.#writing.set(at, operation)
     this.#operations.clear()
     return [...this.#writing.values()]
   }
 
   written (): void {
-    const entries = this.#telling
-    this.#telling = []
+    const entries = this.#publishing
+    this.#publishing = []
     this.#writing.clear()
     for (const entry of entries) this.#listener?.changed(entry)
   }
@@ -99,10 +98,10 @@ export class LevelKeyValueStore implements KeyValueStore, Writer {
     this.#stored.set(entryKey(entry.kind, entry.key), entry.until)
   }
 
-  /** Tells of an entry together with its operation, never in a batch before. */
+  /** Publishes the event of an entry with its own operation, not with an earlier batch. */
   #write (entry: KeyValueEntry): Promise<void> {
-    const index = this.#heard.findIndex(({ kind, key }) => kind === entry.kind && key === entry.key)
-    if (index >= 0) this.#decided.push(...this.#heard.splice(index, 1))
+    const index = this.#events.findIndex(({ kind, key }) => kind === entry.kind && key === entry.key)
+    if (index >= 0) this.#decided.push(...this.#events.splice(index, 1))
     this.#keep(entryKey(entry.kind, entry.key), entry)
     return this.#shared.journal.write()
   }
@@ -111,10 +110,11 @@ export class LevelKeyValueStore implements KeyValueStore, Writer {
     const ended = value === null || until <= this.#clock()
     if (ended) this.#stored.delete(at)
     else this.#stored.set(at, until)
-    this.#operations.set(at, ended ? { type: 'del', key: at } : { type: 'put', key: at, value: JSON.stringify({ value, until }) })
+    const operation: Operation = ended ? { type: 'del', key: at } : { type: 'put', key: at, value: JSON.stringify({ value, until }) }
+    this.#operations.set(at, operation)
   }
 
-  /** What ends by itself does so in memory alone. */
+  /** Entries expire in memory by themselves, but not in the database. */
   #sweep () {
     for (const [at, until] of this.#stored) if (until <= this.#clock()) this.#keep(at, { value: null, until })
   }

@@ -1,27 +1,26 @@
 import { monotonicClock, type Clock } from '../../lib/clock.js'
-import type { BrokerLimits } from '../message-broker.js'
 import { MemoryMessageBroker } from '../memory/message-broker.js'
+import type { BrokerLimits } from '../message-broker.js'
 import { LevelAgentStore } from './agent-store.js'
 import type { Durability } from './database.js'
-import { SharedDatabase } from './shared.js'
+import { SharedDatabase } from './journal.js'
 import { LevelKeyValueStore } from './kv-store.js'
 
 export interface LevelStorageOptions {
-  /** Folder of the store; made when it is not there. */
+  /** The folder of the store. It is created if it does not exist. */
   path: string
-  /** What an acknowledged write survives: `commit` the end of the process (default), `sync` the end of the machine. */
+  /** Whether acknowledged writes survive the end of the process (`commit`, default) or also of the machine (`sync`). */
   durability?: Durability
   leaseMs: number
   retentionMs: number
   preservation?: boolean
-  /** How many of the newest changes are kept for readers that come back (default 10,000). */
+  /** The number of newest changes that are kept for clients that reconnect (default 10,000). */
   changes?: number
-  /** How much of what peers say is kept. */
   messaging?: { limits?: Partial<BrokerLimits> }
   clock?: Clock
 }
 
-/** One process's agents and shared facts in a folder: LevelDB, checked at the start and never repaired silently. */
+/** Keeps agents and key-value entries of one process in a folder, in a LevelDB database that is checked at the start. */
 export class LevelStorage {
   readonly kind = 'level'
   readonly folder: string
