@@ -30,11 +30,6 @@ export interface FrameDispatcher {
   failed (connection: Connection, error: unknown, frame: unknown): void
 }
 
-/** Notified of any activity of clients, protocol pings and pongs included. */
-export interface HeartbeatListener {
-  heard (connection: Connection): void
-}
-
 /** What a connection calls outside itself: one object for all connections of a tier. */
 export interface ConnectionPorts extends InboundServices {
   readonly flusher: Flusher
@@ -43,7 +38,6 @@ export interface ConnectionPorts extends InboundServices {
   readonly dispatcher: FrameDispatcher
   /** Largest number of bytes that may wait for a client. */
   readonly maxBufferedBytes: number
-  readonly heartbeats: HeartbeatListener
   /** Called once when the socket has closed. @param wasClean whether a close frame was received */
   readonly closed: (connection: Connection, wasClean: boolean) => void
 }
@@ -80,7 +74,7 @@ export class Connection implements Peer {
   isWatching = false
   /** Whether a dashboard has paused monitoring. */
   isPaused = false
-  /** Last activity of the client (epoch ms). */
+  /** Last activity of the client, protocol pings and pongs included (epoch ms). */
   heardAt: number
   /** When the last protocol ping and text ping were sent, and when the next `stats_update` is due (epoch ms). */
   pingedAt = 0
@@ -139,11 +133,6 @@ export class Connection implements Peer {
     this.#principal = principal
     this.#rights = null
     this.rate.setPrincipal(principal)
-  }
-
-  heard (now: number): void {
-    this.heardAt = now
-    this.#ports.heartbeats.heard(this)
   }
 
   handleKeepAlive (text: string): boolean {

@@ -78,8 +78,8 @@ export interface InboundOwner {
   readonly traffic: Traffic
   readonly rate: FrameRate
   readonly maxFrameBytes: number
-  /** Records activity of the client. */
-  heard (now: number): void
+  /** Last activity of the client (epoch ms). */
+  heardAt: number
   /** Handles a bare text `ping` or `pong`. @returns whether `text` was one */
   handleKeepAlive (text: string): boolean
   /** Whether the `requestId` of a frame refers to an earlier frame that has no reply yet. */
@@ -152,7 +152,7 @@ export class InboundFrames {
     this.framedAt = now
     owner.traffic.framesIn++
     owner.traffic.bytesIn += data.length
-    owner.heard(now)
+    owner.heardAt = now
     const retryAfterMs = owner.rate.take(now)
     if (retryAfterMs > 0) return this.#refuse(data, isBinary, retryAfterMs)
     if (!this.#accepts(isBinary)) return owner.fail('unsupported_encoding', 'This connection accepts only JSON text frames')
@@ -167,7 +167,7 @@ export class InboundFrames {
   /** A protocol ping. ws has already answered it, so a ping over the limit is not refused but slows reading down. */
   pinged (): void {
     const now = this.#services.now()
-    this.#owner.heard(now)
+    this.#owner.heardAt = now
     if (this.#owner.rate.take(now) > 0) this.#restrain()
   }
 

@@ -4,7 +4,7 @@ import type { Clock } from '../lib/clock.js'
 import { Multimap } from '../lib/multimap.js'
 import { closeCodes } from '../protocol/codes.js'
 import type { Registry } from '../registry/registry.js'
-import type { Connection, HeartbeatListener } from './connection.js'
+import type { Connection } from './connection.js'
 import type { Hub } from './hub.js'
 import type { Tier } from './tiers.js'
 
@@ -120,24 +120,28 @@ function checkExpiry (connection: Connection, { expiresAt }: Principal, now: num
   connection.sendFrame({ type: 'token_expiring', expiresAt })
 }
 
-interface AgentHeartbeatsOptions { registry: Registry, hub: Hub, onError: (error: unknown) => void }
+interface AgentHeartbeatsOptions { registry: Registry, hub: Hub, now: Clock, onError: (error: unknown) => void }
 
 /**
- * Treats activity on the connections of an agent as heartbeats. Activity is recorded here; one batched renewal goes to
- * the store at most every max(1 s, lease/10), more often only for leases of less than three seconds.
+ * Treats activity on the connections of an agent as heartbeats. One batched renewal goes to the store at most every
+ * max(1 s, lease/10), more often only for leases of less than three seconds. Observers and older instances do not count.
  */
-export class AgentHeartbeats implements HeartbeatListener {
+export class AgentHeartbeats {
   readonly #registry: Registry
   readonly #hub: Hub
+  readonly #now: Clock
   readonly #onError: (error: unknown) => void
   readonly #connections = new Multimap<string, Connection>()
-  /** The incarnations of the agents that were active since the last renewal. */
+  /** The incarnations of active agents, for the next renewal. */
   readonly #active = new Map<string, number>()
+  /** Time of the last renewal (epoch ms). */
+  #renewedAt = 0
   #timer: NodeJS.Timeout | undefined
 
-  constructor ({ registry, hub, onError }: AgentHeartbeatsOptions) {
+  constructor ({ registry, hub, now, onError }: AgentHeartbeatsOptions) {
     this.#registry = registry
     this.#hub = hub
+    this.#now = now
     this.#onError = onError
   }
 
@@ -154,9 +158,7 @@ export class AgentHeartbeats implements HeartbeatListener {
   /** The connection is authenticated. */
   add (connection: Connection): void {
     const agentId = agentOf(connection.principal)
-    if (agentId === null) return
-    this.#connections.add(agentId, connection)
-    this.heard(connection)
+    if (agentId !== null) this.#connections.add(agentId, connection)
   }
 
   /** The token of the connection was replaced. */
@@ -166,18 +168,13 @@ export class AgentHeartbeats implements HeartbeatListener {
     this.add(connection)
   }
 
-  /** Records activity, unless the connection is an observer or belongs to an older instance of its agent. */
-  heard ({ principal, observes }: Connection): void {
-    const agentId = agentOf(principal)
-    if (agentId !== null && !observes) this.#record(agentId, incarnationOf(principal))
-  }
-
   /** The connection is closed. If it broke and the agent has no other connection, the agent becomes suspect; its lease continues. */
   remove (connection: Connection, wasClean: boolean): void {
     const { principal, observes } = connection
     const agentId = agentOf(principal)
     if (agentId === null) return
     this.#connections.delete(agentId, connection)
+    this.#recordIfActive(connection, this.#renewedAt)
     const isBroken = !wasClean && !observes && !this.#hub.isDraining
     if (!isBroken || this.#connections.of(agentId).some(({ observes }) => !observes)) return
     this.#active.delete(agentId)
@@ -192,11 +189,10 @@ export class AgentHeartbeats implements HeartbeatListener {
     }
   }
 
-  #record (agentId: string, incarnation: number) {
-    if (incarnation >= (this.#active.get(agentId) ?? 0)) this.#active.set(agentId, incarnation)
-  }
-
   #renew () {
+    const since = this.#renewedAt
+    this.#renewedAt = this.#now()
+    for (const connection of this.#connections.values()) this.#recordIfActive(connection, since)
     if (this.#active.size === 0) return
     const heartbeats = Array.from(this.#active, ([id, incarnation]) => ({ id, incarnation }))
     this.#active.clear()
@@ -205,6 +201,15 @@ export class AgentHeartbeats implements HeartbeatListener {
       for (const { id, incarnation } of heartbeats) this.#record(id, incarnation)
       if (!isAway(error)) this.#onError(error)
     })
+  }
+
+  #recordIfActive ({ principal, observes, heardAt }: Connection, since: number) {
+    const agentId = agentOf(principal)
+    if (agentId !== null && !observes && heardAt >= since) this.#record(agentId, incarnationOf(principal))
+  }
+
+  #record (agentId: string, incarnation: number) {
+    if (incarnation >= (this.#active.get(agentId) ?? 0)) this.#active.set(agentId, incarnation)
   }
 }
 

@@ -65,7 +65,7 @@ export function createSockets (services: SocketsOptions): Sockets {
   const slots = new ConnectionSlots({ limits: options.sockets, state, now, onError })
   const watches = new Watches(services)
   const broadcasts = new Broadcasts({ hub, registry, options, now })
-  const heartbeats = new AgentHeartbeats({ registry, hub, onError })
+  const heartbeats = new AgentHeartbeats({ registry, hub, now, onError })
   const tiers = createTiers({ ...services, hub, slots, broadcasts, audit })
   const keepAlive = new KeepAlive({ hub, tiers: Object.values(tiers), now })
   const throttle = new Throttle()
@@ -76,7 +76,6 @@ export function createSockets (services: SocketsOptions): Sockets {
     flusher: new Flusher(onError),
     rates: createFrameRates(options, now),
     maxBufferedBytes: options.sockets.maxBufferedBytes,
-    heartbeats,
     closed: (connection: Connection, wasClean: boolean) => { hub.remove(connection, wasClean) }
   }
   const ports = {
