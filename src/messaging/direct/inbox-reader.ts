@@ -95,7 +95,8 @@ export class InboxReader {
   #isBehind = false
   /** Live events that wait until the first page is read. */
   #held: Array<() => void> | null = null
-  #running: Promise<void> = Promise.resolve()
+  /** Resolves when all replays so far were sent, or failed. */
+  #replays: Promise<void> = Promise.resolve()
 
   constructor (options: InboxReaderOptions) {
     this.#options = options
@@ -115,20 +116,36 @@ export class InboxReader {
   }
 
   /**
-   * Reads the messages after a position, or all stored ones. Live messages follow them.
+   * Reads the messages after a position, or all stored ones. Live messages follow them. A second replay starts when the
+   * messages of the first one were sent.
    * @throws storage-unavailable; live messages continue then as if there had been no replay
    */
-  async replay (since: LogPosition | undefined): Promise<Replay> {
-    await this.#running
+  replay (since: LogPosition | undefined): Promise<Replay> {
+    return new Promise((resolve, reject) => {
+      const ready = ({ epoch, offset, recovered }: LogPage, start: () => void) => {
+        resolve({ epoch, offset, recovered: since === undefined || recovered, start })
+      }
+      this.#replays = this.#replays.then(() => this.#readFirst(since ?? beginning)).then(page => this.#untilSent(page, ready), reject)
+    })
+  }
+
+  /** Resolves when the caller has started the replay and its messages were sent. */
+  #untilSent (page: LogPage, ready: (page: LogPage, start: () => void) => void): Promise<void> {
+    return new Promise(resolve => {
+      ready(page, () => { this.#run(page).catch(error => { this.#failed(error) }).finally(resolve) })
+    })
+  }
+
+  /** Reads the first page of a replay, and holds live messages meanwhile. */
+  async #readFirst (since: LogPosition): Promise<LogPage> {
     const held: Array<() => void> = []
     this.#isReading = true
     this.#lowest = Infinity
     this.#held = held
     try {
-      const page = await this.#read(since ?? beginning)
+      const page = await this.#read(since)
       this.#isBehind = held.length > 0
-      const { epoch, offset } = page
-      return { epoch, offset, recovered: since === undefined || page.recovered, start: () => { this.#start(page) } }
+      return page
     } catch (error) {
       this.#isReading = false
       for (const deliver of held) deliver()
@@ -142,10 +159,6 @@ export class InboxReader {
     if (this.#held) this.#held.push(deliver)
     else this.#isBehind = true
     return false
-  }
-
-  #start (page: LogPage) {
-    this.#running = this.#run(page).catch(error => { this.#failed(error) })
   }
 
   /** The messages that could not be read are lost to this connection. */

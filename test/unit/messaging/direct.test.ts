@@ -259,3 +259,20 @@ t.test('in the other dialect everything is direct', async t => {
   t.strictSame(two.data, [{ a: 1 }, 'small'])
   t.match(two.frames[1], { type: 'direct', from: 'agent-one', fromMetadata: undefined })
 })
+
+t.test('replay: two replays of one connection at the same time deliver each message once, and live messages after them', async t => {
+  const scene = await open(t)
+  for (const n of numbers(0, 150)) await scene.post(n)
+  const three = scene.join(new Listener('agent-two'))
+  const replays = [scene.direct.replay(three, undefined), scene.direct.replay(three, undefined)].map(async replay => {
+    const { start, ...answer } = await replay
+    const { offset: last } = await scene.post('during')
+    start()
+    return { ...answer, last }
+  })
+  const answers = await Promise.all(replays)
+  t.match(answers, [{ offset: 150, recovered: true, last: 151 }, { offset: 151, recovered: true, last: 152 }])
+  await scene.post('after')
+  await until(() => three.data.includes('after'))
+  t.strictSame(three.data, [...numbers(0, 150), 'during', 'during', 'after'])
+})
