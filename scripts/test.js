@@ -8,7 +8,7 @@ import { root } from './support.js'
 const folders = {
   fast: ['test/unit', 'test/process'],
   rest: ['test/redis', 'test/browser', 'test/reliability'],
-  long: ['test/reliability', 'test/unit/sockets/noise.test.ts', 'test/unit/sockets/random.test.ts', 'test/unit/routes/random.test.ts']
+  long: ['test/reliability', 'test/unit/sockets/random.test.ts', 'test/unit/routes/random.test.ts']
 }
 const kept = join(root, '.tap/coverage-fast')
 const coverage = join(root, '.tap/coverage')

@@ -1,15 +1,19 @@
-import t from 'tap'
-import { alertSnapshot, defaultAlertRules, resolveAlertRules, type AlertRule } from '../../../src/dashboard/alert-rules.js'
-import { Alerts, type Alert } from '../../../src/dashboard/alerts.js'
+import t, { type Test } from 'tap'
+import { type AlertRule, alertSnapshot, defaultAlertRules, resolveAlertRules } from '../../../src/dashboard/alert-rules.js'
+import { type Alert, Alerts } from '../../../src/dashboard/alerts.js'
 import { frameText } from '../../../src/dashboard/frames.js'
 import { embeddedStorage, healthData, noAiServices } from '../../../src/dashboard/health.js'
 import { monitoringData } from '../../../src/dashboard/monitoring.js'
 import { AlertFrame } from '../../../src/protocol/frames/dashboard.js'
 import type { AlertRuleInput } from '../../../src/protocol/schemas/dashboard.js'
 import { fieldErrors } from '../../../src/protocol/validation.js'
+import type { AgentRegistryOptions } from '../../../src/index.js'
+import { build, type Client, type Harness, type Json, serve } from '../../support/harness.js'
 import { fleet, manualClock, metrics, processUse, snapshot, start } from './helper.js'
+import { nextWhere } from '../sockets/helper.js'
+import { answersTo, dashboards, entryOf } from '../sockets/dashboard-helper.js'
 
-function build (options: { rules?: readonly AlertRule[], capacity?: number } = {}) {
+function buildAlerts (options: { rules?: readonly AlertRule[], capacity?: number } = {}) {
   const now = manualClock()
   return { now, alerts: new Alerts({ now, ...options }) }
 }
@@ -31,11 +35,11 @@ t.test('the default rules, the most severe of each type', async t => {
     [{ cpu: 81, memory: 86, storage: 86, network: 81 }, ['resource_cpu warning', 'resource_memory warning', 'resource_storage warning', 'resource_network warning']],
     [{ cpu: 91, memory: 96, storage: 96, network: 100 }, ['resource_cpu critical', 'resource_memory critical', 'resource_storage critical', 'resource_network warning']]
   ]
-  for (const [values, raised] of table) t.same(brief(build().alerts.evaluate(snapshot(values))).sort(), raised.sort(), JSON.stringify(values))
+  for (const [values, raised] of table) t.same(brief(buildAlerts().alerts.evaluate(snapshot(values))).sort(), raised.sort(), JSON.stringify(values))
 })
 
 t.test('an alert is complete, and the same live and stored', async t => {
-  const { alerts } = build()
+  const { alerts } = buildAlerts()
   const [alert] = alerts.evaluate(snapshot({ cpu: 95.678 }, { resource_cpu: { cpu_percent: 95.678 } }))
   t.match(alert, {
     id: /^[0-9a-f-]{36}$/,
@@ -48,12 +52,12 @@ t.test('an alert is complete, and the same live and stored', async t => {
   })
   t.same(alerts.newest(), [alert])
   t.same(fieldErrors(AlertFrame, JSON.parse(frameText('alert', start, JSON.stringify(alerts.frame())))), [])
-  t.match(build().alerts.evaluate(snapshot({ error_rate: 0.2468 })), [{ message: 'Error rate is 24.7 %' }])
+  t.match(buildAlerts().alerts.evaluate(snapshot({ error_rate: 0.2468 })), [{ message: 'Error rate is 24.7 %' }])
 })
 
 t.test('cooldowns by severity, which outlive the cause', async t => {
   for (const [cpu, severity, cooldown] of [[95, 'critical', 5], [85, 'warning', 15], [75, 'info', 60]] as const) {
-    const { now, alerts } = build()
+    const { now, alerts } = buildAlerts()
     const look = (value: number) => brief(alerts.evaluate(snapshot({ cpu: value })))
     t.same(look(cpu), [`resource_cpu ${severity}`])
     now.advance(5_000)
@@ -69,7 +73,7 @@ t.test('cooldowns by severity, which outlive the cause', async t => {
 })
 
 t.test('what gets worse is told at once, what gets better within the cooldown is not', async t => {
-  const { now, alerts } = build()
+  const { now, alerts } = buildAlerts()
   const look = (cpu: number) => brief(alerts.evaluate(snapshot({ cpu })))
   t.same([look(75), look(85), look(95)].flat(), ['resource_cpu info', 'resource_cpu warning', 'resource_cpu critical'])
   now.advance(1_000)
@@ -80,7 +84,7 @@ t.test('rules of one\'s own', async t => {
   const own: AlertRuleInput = { id: 'slow', type: 'registry', metric: 'registry_avg_response_time', threshold: 0.5, forMs: 10_000, message: 'The registry takes {value} s (over {threshold}), {unknown}' }
 
   t.test('have defaults, and must apply for as long as they ask for', async t => {
-    const { now, alerts } = build({ rules: resolveAlertRules([own]) })
+    const { now, alerts } = buildAlerts({ rules: resolveAlertRules([own]) })
     const look = (value: number) => alerts.evaluate(snapshot({ registry_avg_response_time: value }))
     t.same(look(0.6), [])
     now.advance(9_999)
@@ -93,7 +97,7 @@ t.test('rules of one\'s own', async t => {
   t.test('compare as they say', async t => {
     const raises = (comparison: '>' | '>=' | '<' | '<=' | '=', threshold: number, agents: number) => {
       const rule: AlertRuleInput = { id: 'r', type: 'few', metric: 'agents_total', comparison, threshold, severity: 'info', cooldownMs: 0, title: 'Few', message: 'm' }
-      return build({ rules: resolveAlertRules([rule]) }).alerts.evaluate(snapshot({ agents_total: agents })).length === 1
+      return buildAlerts({ rules: resolveAlertRules([rule]) }).alerts.evaluate(snapshot({ agents_total: agents })).length === 1
     }
     t.same([raises('>', 2, 3), raises('>=', 2, 2), raises('<', 2, 1), raises('<=', 2, 2), raises('=', 2, 2)], [true, true, true, true, true])
     t.same([raises('>', 2, 2), raises('>=', 2, 1), raises('<', 2, 2), raises('<=', 2, 3), raises('=', 2, 3)], [false, false, false, false, false])
@@ -123,7 +127,7 @@ t.test('rules of one\'s own', async t => {
 
 t.test('alerts that dashboards send', async t => {
   t.test('are normalised', async t => {
-    const { alerts } = build()
+    const { alerts } = buildAlerts()
     const [alert] = alerts.add({ id: 5, message: ' Disk is full ', severity: 'DANGER', type: 'Disk_Space', timestamp: '2029-12-31T23:00:00+01:00', details: { disk: 'sda', token: 'secret', nested: {} } })
     t.strictSame({ ...alert, id: '' }, { id: '', title: 'Disk space', message: 'Disk is full', severity: 'critical', type: 'disk_space', timestamp: '2029-12-31T22:00:00.000Z', details: { disk: 'sda' } })
     t.match(alert!.id, /^[0-9a-f-]{36}$/)
@@ -136,13 +140,13 @@ t.test('alerts that dashboards send', async t => {
   })
 
   t.test('are not stored when they say nothing', async t => {
-    const { alerts } = build()
+    const { alerts } = buildAlerts()
     for (const data of [null, 'text', [], {}, { message: '  ' }, { message: 5 }, { alerts: [null, {}] }, { alerts: 'x' }]) t.same(alerts.add(data), [])
     t.equal(alerts.size, 0)
   })
 
   t.test('echoes are not stored again', async t => {
-    const { alerts } = build()
+    const { alerts } = buildAlerts()
     const [raised] = alerts.evaluate(snapshot({ cpu: 95 }))
     const echo = { ...raised, id: 1700000000000, title: 'Resource_cpu', timestamp: '2030-01-01T00:00:01.000Z' }
     t.same(alerts.add(echo), [])
@@ -151,13 +155,13 @@ t.test('alerts that dashboards send', async t => {
   })
 
   t.test('one frame brings fifty at most', async t => {
-    const { alerts } = build()
+    const { alerts } = buildAlerts()
     t.equal(alerts.add({ alerts: Array.from({ length: 60 }, (_, n) => ({ message: String(n) })) }).length, 50)
   })
 })
 
 t.test('stored alerts are bounded, newest first, and can be cleared', async t => {
-  const { alerts } = build({ capacity: 2 })
+  const { alerts } = buildAlerts({ capacity: 2 })
   for (const message of ['one', 'two', 'three']) alerts.add({ message })
   t.same(alerts.frame().alerts.map(alert => alert.message), ['three', 'two'])
   t.same(alerts.newest(1).map(alert => alert.message), ['three'])
@@ -168,7 +172,7 @@ t.test('stored alerts are bounded, newest first, and can be cleared', async t =>
 })
 
 t.test('the same alert raised again is forgotten only with its last copy', async t => {
-  const { now, alerts } = build({ capacity: 2 })
+  const { now, alerts } = buildAlerts({ capacity: 2 })
   for (let n = 0; n < 3; n++) {
     t.equal(alerts.evaluate(snapshot({ cpu: 95 })).length, 1)
     now.advance(5 * minutes)
@@ -191,11 +195,125 @@ t.test('a snapshot of what the frames show', async t => {
     [1, 1, 'none_alive'], [2, 2, 'none_alive'], [2, 1, 'some_dead'], [3, 2, 'less_than_half_alive'], [10, 9, 'few_alive'], [10, 2, 'a_tenth_dead'], [10, 1, 'fine']
   ]
   for (const [total, dead, condition] of conditions) t.equal(look(total, dead).values.agents_condition, condition, `${dead} of ${total} dead`)
-  const { alerts } = build()
+  const { alerts } = buildAlerts()
   t.match(alerts.evaluate(look(2, 2)), [
     { type: 'agent_connectivity', title: 'Agent connectivity', message: 'No active agents: all 2 are dead', details: { total_agents: 2, active_agents: 0 } },
     { type: 'system_health', message: 'System health is unhealthy: No active agents available', details: { status: 'unhealthy' } }
   ])
   const failed = healthData({ storage: embeddedStorage, aiServices: noAiServices, agents: () => { throw new Error('no figures') } })
   t.equal(alertSnapshot(monitoringData({ replica: fleet(0), metricsOf: () => null, resources: () => resources, process: () => processUse, requests: () => requests(0) }), failed).values.agents_condition, 'unknown')
+})
+
+// Response times are seconds from the report to the alert, rates are shares, resources are percent.
+
+const dashboardWs = { maxConnections: 50, intervalMs: 100 }
+type Rules = NonNullable<NonNullable<AgentRegistryOptions['dashboard']>['alertRules']>
+
+async function watched (t: Test, alertRules: Rules = []): Promise<{ registry: Harness, client: Client }> {
+  const registry = await build(t, { dashboardWs, dashboard: { alertRules } })
+  const [client] = await dashboards(registry, 1)
+  return { registry, client: client! }
+}
+
+/** All alerts of these types that were ever raised. */
+async function raised (client: Client, ...types: string[]): Promise<Json[]> {
+  const frames = await answersTo(client, { type: 'refresh_request' })
+  const stored: Json[] = frames.find(frame => frame.type === 'alert')?.data.alerts ?? []
+  return stored.filter(alert => types.includes(alert.type))
+}
+
+type Step = [values: { avg_response_time?: number, error_rate?: number, total_requests?: number }, raises?: [severity: string, message: string, threshold: number]]
+
+/** Ever worse reports of one agent, each with the alert that it raises: what was told before is not told again. */
+const worse: Record<string, Step[]> = {
+  performance: [
+    [{ avg_response_time: 0.02 }], [{ avg_response_time: 0.95 }], [{ avg_response_time: 1 }],
+    [{ avg_response_time: 1.2 }, ['info', 'Average response time is 1.2 s', 1]], [{ avg_response_time: 1.5 }],
+    [{ avg_response_time: 1.7 }, ['warning', 'Average response time is 1.7 s', 1.5]], [{ avg_response_time: 2 }],
+    [{ avg_response_time: 2.5 }, ['critical', 'Average response time is 2.5 s', 2]], [{ avg_response_time: 3600 }]
+  ],
+  error_rate: [
+    [{ error_rate: 1, total_requests: 10 }], [{ error_rate: 0, total_requests: 20 }], [{ error_rate: 0.05 }],
+    [{ error_rate: 0.06 }, ['info', 'Error rate is 6 %', 0.05]], [{ error_rate: 0.1 }],
+    [{ error_rate: 0.11 }, ['info', 'Error rate is 11 %', 0.1]], [{ error_rate: 0.15 }],
+    [{ error_rate: 0.16 }, ['warning', 'Error rate is 16 %', 0.15]], [{ error_rate: 0.2 }],
+    [{ error_rate: 0.21 }, ['critical', 'Error rate is 21 %', 0.2]], [{ error_rate: 1 }]
+  ]
+}
+
+for (const [type, steps] of Object.entries(worse)) {
+  t.test(`${type}: thresholds are in the unit of the report, and just reaching one raises nothing`, async t => {
+    const { registry, client } = await watched(t)
+    const token = await registry.agent()
+    const told: Json[] = []
+    for (const [values, raises] of steps) {
+      t.match(await registry.post('/agents/agent-one/metrics', { token, body: values }), { status: 200 }, 'reported')
+      await nextWhere(client, 'monitoring', ({ data }) => Object.entries(values).every(([name, value]) => data[name] === value))
+      if (raises) told.unshift(raises)
+      const alerts = await raised(client, type)
+      t.strictSame(alerts.map(({ severity, message, details: { threshold } }) => [severity, message, threshold]), told, JSON.stringify(values))
+    }
+  })
+}
+
+t.test('reports of single requests reach the alerts as seconds and shares', async t => {
+  const { registry, client } = await watched(t)
+  const token = await registry.agent()
+  for (let index = 0; index < 12; index++) await registry.post(`/agents/report-metrics/agent-one?response_time=1.25&success=${index < 11}`, { token })
+  await nextWhere(client, 'monitoring', ({ data }) => data.total_requests === 12)
+  t.strictSame((await raised(client, 'performance', 'error_rate')).map(({ message, details }) => [message, details]), [
+    ['Error rate is 8.3 %', { error_rate: 0.083, threshold: 0.05 }], ['Average response time is 1.25 s', { response_time: 1.25, threshold: 1 }]
+  ])
+})
+
+t.test('a time in milliseconds is refused where it cannot be seconds, and raises nothing', async t => {
+  const { registry, client } = await watched(t)
+  const token = await registry.agent()
+  t.equal((await registry.post('/agents/report-metrics/agent-one?response_time=4000', { token })).status, 422)
+  t.match(await registry.post('/agents/agent-one/metrics', { token, body: { avg_response_time: 4000 } }), { status: 422, body: { errors: [{ path: '/avg_response_time' }] } })
+  await nextWhere(client, 'monitoring', ({ data }) => data.agent_count === 1)
+  await nextWhere(client, 'monitoring', ({ data }) => data.avg_response_time === 0)
+  t.strictSame(await raised(client, 'performance'), [])
+})
+
+t.test('the own requests of the registry are measured in seconds and shares too', async t => {
+  const own = (id: string, metric: 'registry_avg_response_time' | 'registry_error_rate', threshold: number) => ({ id, type: id, metric, threshold, message: '{value} over {threshold}' })
+  const { registry, client } = await watched(t, [
+    own('slow', 'registry_avg_response_time', 0.1), own('slow_in_ms', 'registry_avg_response_time', 30),
+    own('failing', 'registry_error_rate', 0.2), own('failing_in_percent', 'registry_error_rate', 1)
+  ])
+  const slow = await serve(t, (_request, response) => { setTimeout(() => response.writeHead(500).end(), 700) })
+  await registry.join('slow-one', { endpoint: slow })
+  t.strictSame(await raised(client, 'slow', 'failing'), [])
+  const body = { user_id: 'ann', user_endpoint: 'https://ann.example' }
+  const calls = await Promise.all(Array.from({ length: 12 }, () => registry.post('/public/connect/slow-one', { body })))
+  const refused = calls.filter(({ status }) => status === 502).length
+  t.ok(refused > 0)
+  const { data } = await nextWhere(client, 'monitoring', frame => frame.data.registry.total_requests > 12)
+  await client.next('logs')
+  const { avg_response_time: seconds, error_rate: share } = data.registry
+  t.ok(seconds > 0.1 && seconds < 30, `${seconds} s`)
+  t.ok(share > 0.2 && share < 1, `${share}`)
+  const alerts = await raised(client, 'slow', 'slow_in_ms', 'failing', 'failing_in_percent')
+  t.strictSame(alerts.map(({ type }) => type).sort(), ['failing', 'slow'])
+  t.match(alerts.find(({ type }) => type === 'slow').details, { metric: 'registry_avg_response_time', threshold: 0.1 })
+})
+
+t.test('resources are percent: what is over 0 is told, what is over 100 cannot be', async t => {
+  const rule = (id: string, threshold: number) => ({ id, type: id, metric: 'memory' as const, threshold, message: 'Memory {value}' })
+  const { client } = await watched(t, [rule('some_memory', 0), rule('all_memory', 100)])
+  const { data } = await nextWhere(client, 'alert', frame => frame.data.alerts.some((alert: Json) => alert.type === 'some_memory'))
+  const { details } = data.alerts.find((alert: Json) => alert.type === 'some_memory')
+  t.ok(details.value > 1 && details.value <= 100, `${details.value} %`)
+  t.strictSame(await raised(client, 'all_memory'), [])
+})
+
+t.test('a rule waits as many milliseconds as it says', async t => {
+  const rule = { id: 'lonely', type: 'lonely', metric: 'agents_total' as const, comparison: '=' as const, threshold: 1, forMs: 800, severity: 'critical' as const, message: 'Only {value} agent' }
+  const { registry, client } = await watched(t, [rule])
+  const began = Date.now()
+  await registry.join('first-one')
+  const { data: { alerts: [alert] } } = await nextWhere(client, 'alert', frame => frame.data.alerts[0].type === 'lonely')
+  t.ok(Date.parse(alert.timestamp) - began >= 800, `${Date.parse(alert.timestamp) - began} ms`)
+  t.match(await entryOf(client, 'Only 1 agent'), { level: 'CRIT' })
 })

@@ -1,3 +1,4 @@
+import fc from 'fast-check'
 import t from 'tap'
 import type { LogEntry, LogPage, LogPosition } from '../../../src/storage/message-broker.js'
 import { Delivery } from '../../../src/messaging/subscription.js'
@@ -11,7 +12,12 @@ import { Presence } from '../../../src/messaging/presence/presence.js'
 import { ProcessMessages } from '../../../src/messaging/process-messages.js'
 import { Replica } from '../../../src/registry/replica.js'
 import { Deadlines } from '../../../src/lib/deadlines.js'
-import type { Json } from '../../support/harness.js'
+import { isProblem } from '../../../src/errors.js'
+import { channelNamed, isPattern, patternNamed, shownName } from '../../../src/protocol/channel-names.js'
+import type { Grant } from '../../../src/protocol/schemas/messaging.js'
+import { build, type Harness, type Json, until } from '../../support/harness.js'
+import { ask, nextMessage, peer, texts } from '../sockets/channels-helper.js'
+import { assertAlive, forge } from '../sockets/helper.js'
 
 const bearer = { type: 'agent', role: 'agent', subject: 'one', agentId: 'one', incarnation: 1, tokenId: 't', sessionId: null, expiresAt: null, scopes: [], keyDigest: null } as const
 const channel = 'workflows/run-1'
@@ -193,4 +199,250 @@ t.test('a pattern tells its connection until the name does, and nothing before i
   channels.delete(channel, subscription)
   channels.appended(channel, epoch, entry(5))
   t.equal(peer.heard.at(-1), 5)
+})
+
+const invalid = 'invalid-channel'
+const reserved = 'channel-reserved'
+
+/** The type of the problem that a name is refused with. */
+function refusalOf (go: () => string): string | undefined {
+  try {
+    go()
+  } catch (error) {
+    return isProblem(error) ? error.type : String(error)
+  }
+}
+
+const show = (name: string) => JSON.stringify(name).slice(0, 80)
+
+t.test('a channel of agents is segments of a small alphabet', async t => {
+  for (const name of ['a', 'a/b', 'workflows/run-1/subtasks', 'A.b:c@d_e-f/0', 'user-ann/inbox', 'a'.repeat(256)]) {
+    t.equal(channelNamed(name, 'agents'), name)
+    t.equal(shownName(name, 'agents'), name)
+    t.equal(shownName(name, 'v1'), name)
+  }
+})
+
+t.test('what is no name is refused, in both dialects', async t => {
+  for (const name of ['', 'a\nb', 'a\u0000', '\u007f', 'a\u0085', 'x'.repeat(257), '__proto__', 'a/constructor', 'prototype/b']) {
+    t.equal(refusalOf(() => channelNamed(name, 'agents')), invalid, show(name))
+    t.equal(refusalOf(() => channelNamed(name, 'v1')), invalid, show(name))
+  }
+})
+
+t.test('what is outside the alphabet of agents has one way to be written there', async t => {
+  for (const text of ['a b', 'ü', 'a//b', '/a', 'a/', '/', '*', 'a/*', '%', '%2', '%zz', '%61', '%c3%bc', 'a%2fb', '%C3', '%ED%A0%80%ED%B0%80', 'a/%0A', 'a%2Fb', '\ud800']) {
+    t.equal(refusalOf(() => channelNamed(text, 'agents')), invalid, show(text))
+  }
+  const written: Array<[text: string, name: string]> = [
+    ['my%20room', 'my room'], ['%C3%BC', 'ü'], ['a%2F%2Fb', 'a//b'], ['%2Fa', '/a'], ['a%2F', 'a/'], ['%2F', '/'], ['a/%2A', 'a/*'],
+    ['%F0%9F%9A%80', '🚀'], ['%ED%A0%80', '\ud800'], ['x%ED%BF%BFy', 'x\udfffy'], ['%25', '%']
+  ]
+  for (const [text, name] of written) {
+    t.equal(channelNamed(text, 'agents'), name, text)
+    t.equal(shownName(name, 'agents'), text, text)
+    t.equal(shownName(name, 'v1'), name)
+  }
+})
+
+t.test('reserved names are refused', async t => {
+  for (const name of ['$agents', '$', '$dead/a', '_', '_x/y', '_metered/x']) t.equal(refusalOf(() => channelNamed(name, 'agents')), reserved, name)
+  for (const name of ['$agents', '$', '_metered/x', '_internal/', '_system/x']) t.equal(refusalOf(() => channelNamed(name, 'v1')), reserved, name)
+  for (const name of ['_', '_x/y', '_metered', 'a/$b', '*', 'a/**', ' ']) t.equal(channelNamed(name, 'v1'), name)
+  t.equal(refusalOf(() => channelNamed(`%5F${'x'}`, 'agents')), invalid)
+  t.equal(shownName('$agents', 'agents'), '$agents')
+})
+
+t.test('every name of /v1 is written by agents in a way of its own', async t => {
+  const name = fc.string({ unit: fc.oneof(fc.constantFrom('a', '/', '%', '*', ' ', '$', '_', '\ud800', '\udc00', '🚀'), fc.string({ unit: 'binary', minLength: 1, maxLength: 1 })), minLength: 1, maxLength: 20 })
+  t.doesNotThrow(() => fc.assert(fc.property(name, name => {
+    try {
+      channelNamed(name, 'v1')
+    } catch {
+      return true
+    }
+    const text = shownName(name, 'agents')
+    if (/^_/.test(name)) return text.startsWith('_')
+    return /^[A-Za-z0-9_.:@%/-]+$/.test(text) && channelNamed(text, 'agents') === name
+  }), { numRuns: 5000 }))
+})
+
+t.test('a pattern has stars for whole segments', async t => {
+  for (const text of ['*', '**', 'a/*', 'a/**', '*/b/**', 'my%20room/*']) {
+    t.equal(isPattern(text, 'agents'), true)
+    t.equal(isPattern(text, 'v1'), false)
+  }
+  t.equal(patternNamed('my%20room/*'), 'my room/*')
+  t.equal(patternNamed('a/*/**'), 'a/*/**')
+  for (const text of ['a*', '**/a', 'a//*', '/*', 'a/***', '%2A/*', 'a%2Fb/*', 'a b/*', `${'x/'.repeat(128)}*`, '__proto__x y/*', 'constructor/*']) t.equal(refusalOf(() => patternNamed(text)), invalid, text)
+  for (const text of ['$agents/*', '_x/**']) t.equal(refusalOf(() => patternNamed(text)), reserved, text)
+})
+
+const withGrants = (token: string, ...grants: Grant[]) => forge(token, { grants })
+const codes = async (registry: Harness, token: string, frames: object[]): Promise<string[]> => {
+  const client = await registry.agentSocket(token)
+  const answers: string[] = []
+  for (const frame of frames) {
+    const { code, type } = await ask(client, frame)
+    answers.push(code ?? type)
+  }
+  return answers
+}
+
+const all = (channel: string): object[] => [
+  { type: 'subscribe', channel },
+  { type: 'subscribe', channel, presence: true },
+  { type: 'publish', channel, data: 1 },
+  { type: 'history', channel },
+  { type: 'presence', channel }
+]
+
+t.test('grants in a token say what may be done where', async t => {
+  const registry = await build(t)
+  const token = await registry.join('agent-one')
+  const [no, not] = ['channel_not_authorized', 'action_not_permitted']
+  t.same(await codes(registry, withGrants(token), all(channel)), [no, no, no, no, no])
+  t.same(await codes(registry, withGrants(token, { channels: ['workflows/*'], allow: ['publish'] }), all(channel)), [not, not, 'ack', not, not])
+  t.same(await codes(registry, withGrants(token, { channels: ['workflows/**'], allow: ['subscribe'] }, { channels: [channel], allow: ['history'] }), all(channel)), ['ack', not, not, 'history', not])
+  t.same(await codes(registry, withGrants(token, { channels: ['a/**'], allow: ['subscribe'] }), ['a/*', 'a/**', 'a/b/**', '*/b', '**', 'a'].map(channel => ({ type: 'subscribe', channel }))), ['ack', 'ack', 'ack', no, no, no])
+  t.same(await codes(registry, withGrants(token, { channels: ['a'], allow: ['subscribe'] }), [{ type: 'subscribe', channel: '$agents' }, { type: 'presence', channel: '$agents' }]), [not, not])
+})
+
+t.test('what a new token does not allow ends at once, and is said', async t => {
+  const registry = await build(t)
+  const token = await registry.join('agent-one')
+  const [one, two] = [await registry.agentSocket(token), await peer(registry, 'agent-two')]
+  for (const name of [channel, 'workflows/*', 'agents/a', '$agents']) await ask(one, { type: 'subscribe', channel: name, presence: name === 'agents/a' })
+  t.match(await ask(one, { type: 'auth', token: withGrants(token, { channels: ['agents/**'], allow: ['subscribe'] }) }), { type: 'auth_success' })
+  const ended: Json[] = one.all.filter(({ code }) => code === 'channel_not_authorized')
+  t.same(ended.map(frame => frame.channel), [channel, 'workflows/*', '$agents'])
+  t.notOk(ended.some(({ requestId }) => requestId))
+  for (const name of [channel, 'agents/a']) await ask(two, { type: 'publish', channel: name, data: name })
+  t.match(await nextMessage(one), { channel: 'agents/a' })
+  const shown = one.all.filter(({ type }) => type === 'presence').length
+  await ask(two, { type: 'subscribe', channel: 'agents/a' })
+  await ask(one, { type: 'auth', token })
+  await ask(one, { type: 'subscribe', channel })
+  await ask(two, { type: 'publish', channel, data: 'again' })
+  await until(() => texts(one).includes('again'))
+  t.equal(one.all.filter(({ type }) => type === 'presence').length, shown)
+  t.same(texts(one), ['agents/a', 'again'])
+})
+
+t.test('a token that is revoked delivers nothing more', async t => {
+  const registry = await build(t)
+  const admin = await registry.admin()
+  const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
+  await ask(one, { type: 'subscribe', channel })
+  await registry.post('/tokens/revoke', { ...admin, body: { agent_id: 'agent-one' } })
+  t.match(await one.closed, { code: 4001 })
+  await until(async () => (await registry.app.agentRegistry.presence(channel)).length === 0)
+  await ask(two, { type: 'publish', channel, data: 1 })
+  t.same(texts(one), [])
+})
+
+t.test('the host is asked before anything is published or subscribed to, and only a clear yes lets it through', async t => {
+  const asked: Json[] = []
+  const errors: unknown[] = []
+  const answer = (channel: string): Json => {
+    if (channel.endsWith('/throws')) throw new Error('secret of the host')
+    if (channel.endsWith('/hangs')) return new Promise(() => {})
+    if (channel.endsWith('/rejects')) return Promise.reject(new Error('secret of the host'))
+    return { '/yes': true, '/later': Promise.resolve(true), '/lies': 'yes', '/nothing': undefined }[channel.slice(channel.lastIndexOf('/'))] ?? false
+  }
+  const registry = await build(t, {
+    limits: { hookTimeoutMs: 100 },
+    authorizePublish: context => { asked.push(context); return answer(context.channel) },
+    authorizeSubscribe: context => { asked.push(context); return answer(context.channel) }
+  }, { server: { logger: { level: 'error', stream: { write: (line: string) => { errors.push(line) } } } } })
+  const one = await peer(registry, 'agent-one')
+  const wanted: Array<[name: string, answer: string]> = [['yes', 'ack'], ['later', 'ack'], ['no', 'channel_not_authorized'], ['throws', 'channel_not_authorized'], ['rejects', 'channel_not_authorized'], ['lies', 'channel_not_authorized'], ['nothing', 'channel_not_authorized'], ['hangs', 'backend_error']]
+  for (const [name, expected] of wanted) {
+    for (const frame of [{ type: 'subscribe', channel: `agents/${name}` }, { type: 'publish', channel: `agents/${name}`, data: { a: 1 } }]) {
+      const { type, code = type, message } = await ask(one, frame)
+      t.equal(code, expected, `${frame.type} ${name}`)
+      t.notMatch(message ?? '', /secret/)
+    }
+  }
+  t.match(await ask(one, { type: 'subscribe', channel: 'agents/*' }), { code: 'channel_not_authorized' })
+  t.match(await ask(one, { type: 'subscribe', channel: '$agents' }), { code: 'channel_not_authorized' })
+  t.match(await ask(one, { type: 'publish', channel: 'secrets/yes', data: 1 }), { code: 'channel_not_authorized' })
+  t.match(asked[0], { channel: 'agents/yes', peerId: 'agent-one', principal: { type: 'agent', agentId: 'agent-one' } })
+  t.match(asked[1], { channel: 'agents/yes', data: '{"a":1}' })
+  t.notOk(asked.some(({ channel }) => channel.startsWith('secrets')))
+  t.equal(errors.filter(line => /secret of the host/.test(String(line))).length, 4)
+  await assertAlive(one)
+})
+
+t.test('messages keep their order while the host takes its time', async t => {
+  let wait = 60
+  const registry = await build(t, { authorizePublish: ({ data }) => new Promise(resolve => { setTimeout(() => resolve(data !== '3'), wait -= 10) }) })
+  const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
+  await ask(two, { type: 'subscribe', channel })
+  for (let n = 0; n < 5; n++) one.send({ type: 'publish', channel, data: n })
+  await until(() => texts(two).length === 4)
+  t.same(texts(two), [0, 1, 2, 4])
+})
+
+t.test('a connection that goes while the host thinks is not subscribed', async t => {
+  let decide = (_yes: boolean) => {}
+  const registry = await build(t, { authorizeSubscribe: () => new Promise(resolve => { decide = resolve }) })
+  for (const name of [channel, 'workflows/*', '$agents']) {
+    const one = await peer(registry, 'agent-one')
+    decide = () => {}
+    const before = decide
+    one.send({ type: 'subscribe', channel: name })
+    await until(() => decide !== before)
+    one.ws.terminate()
+    await until(async () => (await registry.app.agentRegistry.presence('$agents')).length === 0)
+    decide(true)
+  }
+  const two = await peer(registry, 'agent-two')
+  await ask(two, { type: 'publish', channel, data: 1 })
+  t.same(await registry.app.agentRegistry.presence(channel), [])
+})
+
+t.test('the host publishes, hears and sees without a token', async t => {
+  const errors: string[] = []
+  const registry = await build(t, {}, { server: { logger: { level: 'error', stream: { write: (line: string) => { errors.push(line) } } } } })
+  const { agentRegistry } = registry.app
+  const one = await peer(registry, 'agent-one')
+  await ask(one, { type: 'subscribe', channel })
+  const heard: Json[] = []
+  const stops = [await agentRegistry.onMessage('workflows/**', message => { heard.push(message) }), await agentRegistry.onMessage(channel, () => { throw new Error('of the listener') }), await agentRegistry.onMessage(channel, async () => { throw new Error('of the listener') })]
+  const first = await agentRegistry.publish(channel, { n: 1 })
+  t.match(first, { epoch: String, offset: 1, duplicate: false })
+  t.match(await nextMessage(one), { from: '$host', data: { n: 1 } })
+  await agentRegistry.publish(channel, 2, { from: 'agent-one', msgId: 'm' })
+  t.match(await agentRegistry.publish(channel, 2, { from: 'agent-one', msgId: 'm' }), { offset: 2, duplicate: true })
+  t.match(await nextMessage(one), { from: 'agent-one', data: 2 })
+  await ask(one, { type: 'publish', channel: 'workflows/other', data: 3 })
+  await until(() => heard.length === 3)
+  t.match(heard, [{ channel, from: '$host', data: { n: 1 }, epoch: first.epoch, offset: 1, timestamp: Number }, { from: 'agent-one', fromMetadata: { agentName: 'Agent One' }, offset: 2 }, { channel: 'workflows/other', data: 3 }])
+  await until(() => errors.length === 4)
+  for (const stop of stops) stop()
+  stops[0]!()
+  await agentRegistry.publish(channel, 4)
+  await nextMessage(one)
+  t.same([heard.length, errors.length], [3, 4])
+  t.same((await agentRegistry.presence(channel)).map(({ peerId, metadata }) => [peerId, metadata.role]), [['agent-one', 'agent']])
+  const refusals: Array<[type: string, call: () => Promise<unknown>]> = [
+    ['invalid-channel', () => agentRegistry.publish('a/*', 1)],
+    ['channel-reserved', () => agentRegistry.publish('$agents', 1)],
+    ['missing-data', () => agentRegistry.publish('a', undefined)],
+    ['request-too-large', () => agentRegistry.publish('a', 'x'.repeat(70_000))],
+    ['invalid-channel', () => agentRegistry.presence('a//b')],
+    ['channel-reserved', () => agentRegistry.onMessage('_a', () => {})],
+    ['invalid-channel', () => agentRegistry.onMessage('a/***', () => {})]
+  ]
+  for (const [type, call] of refusals) t.match(await call().catch((error: unknown) => error), { type }, type)
+})
+
+t.test('a user without grants has its own channels, an admin all', async t => {
+  const registry = await build(t)
+  const admin = await registry.admin()
+  const mint = async (role: string) => (await registry.post('/tokens/mint', { ...admin, body: { user_id: 'human', agent_id: 'human', role } })).body.access_token
+  const own = 'user-human/inbox'
+  t.same(await codes(registry, await mint('user'), [...all(own), ...all(channel)]), ['ack', 'ack', 'ack', 'history', 'presence', ...Array(5).fill('channel_not_authorized')])
+  t.same(await codes(registry, await mint('admin'), all(channel)), ['ack', 'ack', 'ack', 'history', 'presence'])
 })

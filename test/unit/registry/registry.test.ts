@@ -1,8 +1,9 @@
+import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import type { ProblemError } from '../../../src/errors.js'
-import { type RegistryEvent, Registry, type RegistryOptions } from '../../../src/registry/registry.js'
-import { count, slice, type AgentFilter } from '../../../src/registry/query.js'
-import type { AgentRegistration } from '../../../src/protocol/schemas/agent.js'
+import { Registry, type RegistryEvent, type RegistryOptions } from '../../../src/registry/registry.js'
+import { type AgentFilter, count, slice } from '../../../src/registry/query.js'
+import { AgentMetrics, type AgentRegistration } from '../../../src/protocol/schemas/agent.js'
 import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import type { Claim } from '../../../src/storage/agent-store.js'
 import { KeyRing } from '../../../src/auth/keys.js'
@@ -12,6 +13,10 @@ import { Revocations } from '../../../src/auth/revocations.js'
 import { Enrollment } from '../../../src/registry/enrollment.js'
 import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
 import { KeyValueReplica } from '../../../src/storage/kv-replica.js'
+import { parseMetrics } from '../../../routes/agent-metrics.js'
+import { showMetrics } from '../../../src/registry/render.js'
+import { applyMetrics, type MetricsUpdate, noMetrics, type StoredMetrics } from '../../../src/storage/agent-metrics.js'
+import { fieldErrors } from '../../../src/protocol/validation.js'
 import { registration } from '../../support/harness.js'
 import { hmacSigner } from '../auth/helper.js'
 import { principal, rules } from './helper.js'
@@ -362,4 +367,110 @@ t.test('a registry that opens a store with agents in it has them', async t => {
   const { registry } = await open(t, { store })
   t.same([registry.replica.size, registry.revision, registry.replica.digest], [2, first.registry.revision, first.registry.replica.digest])
   t.equal(registry.positionOf(registry.revision), 2)
+})
+
+const at = 1_700_000_000_000
+const show = (metrics: StoredMetrics | null) => showMetrics({ id: 'agent-one', metrics, registeredAt: at })
+
+/** Paths of the fields that a report is refused for; none when it is taken. */
+function refusals (body: unknown): string[] {
+  try {
+    parseMetrics(body)
+    return []
+  } catch (error) {
+    const { statusCode, members } = error as { statusCode: number, members: { errors: Array<{ path: string }> } }
+    t.equal(statusCode, 422)
+    return members.errors.map(({ path }) => path)
+  }
+}
+
+const ranges: Array<[field: string, right: unknown[], wrong: unknown[]]> = [
+  ['success_rate', [0, 1, 0.5, '0.5', '1e-3'], [-0.001, 1.001, 7, 'x', '', null, true, [], {}, Infinity, NaN]],
+  ['error_rate', [0, 1], [-1e-9, 1 + 1e-9, null, -Infinity]],
+  ['avg_response_time', [0, 3600, '1e-05'], [-1, 3600.1, 4000, '1,5']],
+  ['average_response_time', [0, 3600], [-1, 3600.1]],
+  ['reputation_score', [0, 10], [-0.1, 10.1]],
+  ['total_requests', [0, 1, 1e9, '7'], [-1, 1.5, '1.5', null, '0x10']],
+  ['requests_processed', [0, 1e9], [-1, 0.5]]
+]
+
+t.test('a report of values', async t => {
+  for (const [field, right, wrong] of ranges) {
+    await t.test(`takes ${field} within its range and nothing else`, async t => {
+      for (const value of right) t.same(parseMetrics({ [field]: value }), { values: { [field]: Number(value) } }, String(value))
+      for (const value of wrong) t.same(refusals({ [field]: value }), [`/${field}`], String(value))
+    })
+  }
+
+  await t.test('leaves out what is not known and what is the registry\'s to say', async t => {
+    const body = JSON.parse('{"agent_id":"other","last_active":"yesterday","__proto__":{"error_rate":1},"model_config":1,"operation":"x","success_rate":0.5}')
+    t.same(parseMetrics(body), { values: { success_rate: 0.5 } })
+    t.same(parseMetrics({}), { values: {} })
+    t.same(parseMetrics({ metrics: { success_rate: 9 } }), { values: {} })
+  })
+
+  await t.test('names every field that is wrong', async t => {
+    t.same(refusals({ success_rate: 7, error_rate: 2, total_requests: 1, avg_response_time: -1 }), ['/success_rate', '/avg_response_time', '/error_rate'])
+    for (const body of [null, undefined, [], 'text', 7]) t.same(refusals(body), [''], String(body))
+  })
+})
+
+t.test('a report of one request', async t => {
+  const taken: Array<[body: object, request: object]> = [
+    [{ response_time: 0 }, { responseTime: 0, success: true }],
+    [{ response_time: 3600, success: false, operation: 'translate' }, { responseTime: 3600, success: false }],
+    [{ response_time: 0.25, success: true, success_rate: 9 }, { responseTime: 0.25, success: true }]
+  ]
+  for (const [body, request] of taken) t.same(parseMetrics(body), { request })
+  const refused: Array<[body: object, paths: string[]]> = [
+    [{ response_time: -1 }, ['/response_time']],
+    [{ response_time: 3600.5, success: 'perhaps' }, ['/response_time', '/success']],
+    [{ response_time: null }, ['/response_time']],
+    [{ response_time: NaN }, ['/response_time']],
+    [{ success: true }, ['/response_time']],
+    [{ response_time: 1, success: null }, ['/success']]
+  ]
+  for (const [body, paths] of refused) t.same(refusals(body), paths, JSON.stringify(body))
+  t.same(parseMetrics({ success: true, success_rate: 1 }), { values: { success_rate: 1 } }, 'success alone beside values is a member that is not known')
+})
+
+t.test('what is shown of nothing is zero since the registration', async t => {
+  t.same(show(null), { agent_id: 'agent-one', ...noMetrics, last_active: new Date(at).toISOString() })
+  t.same(fieldErrors(AgentMetrics, show(null)), [])
+})
+
+const update: fc.Arbitrary<MetricsUpdate> = fc.oneof(
+  fc.record({ request: fc.record({ responseTime: fc.double({ min: 0, max: 3600, noNaN: true }), success: fc.boolean() }) }),
+  fc.record({
+    values: fc.record({
+      success_rate: fc.double({ min: 0, max: 1, noNaN: true }),
+      avg_response_time: fc.double({ min: 0, max: 3600, noNaN: true }),
+      total_requests: fc.nat(),
+      reputation_score: fc.double({ min: 0, max: 10, noNaN: true }),
+      error_rate: fc.double({ min: 0, max: 1, noNaN: true })
+    }, { requiredKeys: [] })
+  })
+)
+
+t.test('whatever is reported, the result is what clients accept, and no report changes the one before', async t => {
+  fc.assert(fc.property(fc.array(update, { maxLength: 30 }), updates => {
+    let metrics: StoredMetrics | null = null
+    for (const [index, each] of updates.entries()) {
+      const before: string = JSON.stringify(metrics)
+      const after: StoredMetrics = applyMetrics(metrics, each, at + index)
+      if (JSON.stringify(metrics) !== before || after.lastActive !== at + index) return false
+      metrics = after
+    }
+    return fieldErrors(AgentMetrics, show(metrics)).length === 0
+  }), { numRuns: 300 })
+  t.pass()
+})
+
+t.test('the success rate of many requests does not drift', async t => {
+  let metrics: StoredMetrics | null = null
+  for (let index = 0; index < 10_000; index++) metrics = applyMetrics(metrics, { request: { responseTime: 0.1, success: index % 10 !== 0 } }, at)
+  t.ok(Math.abs(metrics!.success_rate - 0.9) < 1e-9)
+  t.ok(Math.abs(metrics!.error_rate - 0.1) < 1e-9)
+  t.equal(metrics!.total_requests, 10_000)
+  t.ok(Math.abs(metrics!.avg_response_time - 0.1) < 1e-9)
 })

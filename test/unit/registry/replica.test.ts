@@ -1,16 +1,18 @@
 import { createHash } from 'node:crypto'
-import t from 'tap'
+import { Value } from '@sinclair/typebox/value'
 import fc from 'fast-check'
+import t, { type Test } from 'tap'
 import { Digest, recordDigest, Replica } from '../../../src/registry/replica.js'
 import { ChangeLog } from '../../../src/registry/feed/change-log.js'
-import { DeltaRenderer, scopeKey, type FeedScope } from '../../../src/registry/feed/delta.js'
-import { count, matches, select, slice, type AgentFilter } from '../../../src/registry/query.js'
-import type { View } from '../../../src/registry/render.js'
-import { isDiscoverable, statusOf, type AgentInfo } from '../../../src/protocol/schemas/agent.js'
+import { DeltaRenderer, type FeedScope, scopeKey } from '../../../src/registry/feed/delta.js'
+import { type AgentFilter, count, matches, perMillisecondCache, select, slice, VersionedCache } from '../../../src/registry/query.js'
+import { Rendering, type View } from '../../../src/registry/render.js'
+import { AgentInfo, hideableFields, isDiscoverable, statusOf } from '../../../src/protocol/schemas/agent.js'
 import { stateNames } from '../../../src/protocol/schemas/common.js'
-import type { AgentRecord, Change } from '../../../src/storage/agent-store.js'
-import { registration } from '../../support/harness.js'
-import { Model, parse, record, steps, type Step } from './helper.js'
+import type { AgentRecord, Change, StoreListener, StoreSnapshot } from '../../../src/storage/agent-store.js'
+import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
+import { build, type Harness, registration } from '../../support/harness.js'
+import { Model, parse, record, type Step, steps } from './helper.js'
 
 const filters = fc.record<AgentFilter>({
   agent_type: fc.constantFrom(undefined, 'testing', 'Security', 'none'),
@@ -259,4 +261,191 @@ t.test('a batch is cut by bytes, never to nothing, and says how far it goes', as
   t.equal(feed.batch(scope, 0, huge).deltas.length, 1)
   t.same(feed.batch({ view: 'full', filter: { agent_type: 'none' } }, 0, changes), { deltas: [], to: 9 })
   t.same(feed.batch(scope, 5, []), { deltas: [], to: 5 })
+})
+
+/** A store of which other processes could tell: what is told is said by the test. */
+class TellingStore extends MemoryAgentStore {
+  listener!: StoreListener
+
+  override async open (listener: StoreListener): Promise<StoreSnapshot> {
+    this.listener = listener
+    return super.open(listener)
+  }
+}
+
+async function open (t: Test): Promise<{ registry: Harness, store: TellingStore }> {
+  const store = new TellingStore({ leaseMs: 60_000, retentionMs: 60_000 })
+  return { store, registry: await build(t, { store }) }
+}
+
+const idsOfRegistry = ({ app }: Harness) => app.agentRegistry.list().map(agent => agent.agent_id).sort()
+
+t.test('a reload takes the place of everything, lists, counts and digest too', async t => {
+  const { registry, store } = await open(t)
+  await registry.app.agentRegistry.register(registration('agent-gone'))
+  const agents = [record('agent-new', { revision: 7 }), record('agent-late', { revision: 8, created: 2, state: 'dead' })]
+  store.listener.reloaded({ epoch: 'other', revision: 9, agents })
+  t.same(idsOfRegistry(registry), ['agent-late', 'agent-new'])
+  t.match(registry.app.agentRegistry.stats(), { total_agents: 2, alive_agents: 1, dead_agents: 1 })
+  t.equal(registry.app.agentRegistry.revision, 'other:9')
+  t.match((await registry.get('/public/discover')).body, [{ agent_id: 'agent-new', revision: 'other:7' }])
+  const found = await registry.app.agentRegistry.search({ query: 'agent used in tests' })
+  t.same(found.map(({ id }) => id), ['agent-new'])
+})
+
+t.test('watchers are told resync when the epoch is another, also where the numbers would fit', async t => {
+  const { registry, store } = await open(t)
+  await registry.app.agentRegistry.register(registration('agent-one'))
+  const watcher = await registry.watcher()
+  watcher.send({ type: 'watch', requestId: 'r' })
+  await watcher.next('ack')
+  store.listener.reloaded({ epoch: 'other', revision: 2, agents: [record('agent-two', { revision: 1 })] })
+  t.match(await watcher.next('resync'), { revision: 'other:2' })
+  t.match(await watcher.next('agents_snapshot'), { agents: [{ agent_id: 'agent-two' }], last: true })
+})
+
+t.test('watchers go on after a reload of the same epoch that still has what they missed', async t => {
+  const { registry, store } = await open(t)
+  await registry.app.agentRegistry.register(registration('agent-one'))
+  const [epoch, n] = registry.app.agentRegistry.revision.split(':') as [string, string]
+  const watcher = await registry.watcher()
+  watcher.send({ type: 'watch', requestId: 'r' })
+  await watcher.next('ack')
+  const after = record('agent-two', { revision: Number(n) + 1 })
+  const change = { n: after.revision, event: 'registered' as const, id: after.id, before: null, after, reason: 'created' }
+  store.listener.reloaded({ epoch, revision: after.revision, agents: [record('agent-one'), after], changes: [change] })
+  t.match(await watcher.next('agents_delta'), { changes: [{ op: 'put', agent_id: 'agent-two' }] })
+})
+
+t.test('a reload is said in the log, loudly where writes were lost', async t => {
+  const lines: string[] = []
+  const store = new TellingStore({ leaseMs: 60_000, retentionMs: 60_000 })
+  const logger = { level: 'warn', stream: { write: (line: string) => { lines.push(line) } } }
+  const registry = await build(t, { store }, { server: { logger } })
+  const [epoch] = registry.app.agentRegistry.revision.split(':') as [string]
+  store.listener.reloaded({ epoch, revision: 3, agents: [record('agent-one', { revision: 3 })] })
+  store.listener.reloaded({ epoch: 'other', revision: 1, agents: [] })
+  const told = lines.map(line => JSON.parse(line)).filter(({ source }) => source === 'storage')
+  t.match(told, [
+    { level: 40, msg: /^The store was reloaded/, epoch, agents: 1, differences: 1 },
+    { level: 50, msg: /^The store has lost writes: a new epoch begins/, previousEpoch: epoch, epoch: 'other', agents: 0, differences: 1 }
+  ])
+})
+
+t.test('sockets of an instance that a reload shows to be replaced are closed', async t => {
+  const { registry, store } = await open(t)
+  const agent = await registry.agentSocket(await registry.agent('agent-one'))
+  const [epoch] = registry.app.agentRegistry.revision.split(':') as [string]
+  const incarnation = registry.app.agentRegistry.get('agent-one')!.incarnation! + 1
+  store.listener.reloaded({ epoch, revision: 90, agents: [record('agent-one', { incarnation, revision: 90 })] })
+  t.match(await agent.closed, { code: 4009 })
+})
+
+t.test('signs of life that another process took in are shown, those of another revision are not', async t => {
+  const { registry, store } = await open(t)
+  await registry.app.agentRegistry.register(registration('agent-one'))
+  const lastSeen = Date.UTC(2030, 0, 1)
+  const { revision } = registry.app.agentRegistry.get('agent-one')!
+  const n = Number(revision!.split(':')[1])
+  store.listener.touched([record('agent-one', { revision: n + 1, lastSeen: 5 }), record('agent-one', { revision: n, lastSeen }), record('agent-never')])
+  t.equal(registry.app.agentRegistry.get('agent-one')!.last_seen, '2030-01-01T00:00:00.000Z')
+  t.same(idsOfRegistry(registry), ['agent-one'])
+})
+
+const rich = {
+  features: ['f'],
+  max_tokens: 5,
+  language_support: ['en'],
+  rate_limit: 5,
+  requirements: { permissions: ['net'] },
+  policy_tags: ['internal'],
+  ai_context: 'how'
+}
+const { body } = parse(rich)
+const agent = record('agent-one', { body, revision: 7, incarnation: 3, registeredAt: Date.UTC(2030, 0, 31, 12), lastSeen: Date.UTC(2030, 0, 31, 12, 0, 1, 5), state: 'suspect' })
+
+t.test('an agent is shown with all that it registered and all that the registry knows', async t => {
+  const info = new Rendering(agent, 'e', []).info()
+  t.same([...Value.Errors(AgentInfo, info)], [])
+  t.match(info, {
+    ...registration('agent-one', rich),
+    registered_at: '2030-01-31T12:00:00.000Z',
+    revision: 'e:7',
+    incarnation: 3,
+    status: 'alive',
+    state: 'suspect',
+    last_seen: '2030-01-31T12:00:01.005Z',
+    similarity: null,
+    metrics: { agent_id: 'agent-one', total_requests: 0, last_active: '2030-01-31T12:00:00.000Z' }
+  })
+  t.strictSame(Object.keys(info), Object.keys(AgentInfo.properties))
+})
+
+t.test('a dead agent has the status that existing clients know', async t => {
+  t.match(new Rendering({ ...agent, state: 'dead' }, 'e', []).info(), { status: 'dead', state: 'dead' })
+})
+
+t.test('metrics are null when nobody asked for them', async t => {
+  const rendering = new Rendering(agent, 'e', [])
+  t.equal(JSON.parse(rendering.full(false)).metrics, null)
+  t.equal(JSON.parse(rendering.public(false)!).metrics, null)
+  t.match(JSON.parse(rendering.full()).metrics, { agent_id: 'agent-one' })
+})
+
+t.test('without hidden fields the public sees what agents see', async t => {
+  const rendering = new Rendering(agent, 'e', [])
+  t.equal(rendering.public(), rendering.full())
+})
+
+t.test('hidden fields keep their place, publicly, and hold nothing', async t => {
+  const rendering = new Rendering(agent, 'e', hideableFields)
+  const shown = JSON.parse(rendering.public()!)
+  t.match(shown, { features: [], policy_tags: [], max_tokens: null, language_support: null, rate_limit: null, requirements: null, ai_context: null, metrics: null })
+  t.match(shown, registration())
+  t.strictSame(Object.keys(shown), Object.keys(AgentInfo.properties))
+  t.same([...Value.Errors(AgentInfo, shown)], [])
+  t.match(rendering.info(), { features: ['f'], ai_context: 'how', requirements: { permissions: ['net'] } })
+  t.equal(rendering.public(), rendering.public())
+})
+
+t.test('a public view takes the place of the registration, publicly', async t => {
+  const publicBody = parse({ ...rich, name: 'Public name', owner: 'public' }).body
+  const rendering = new Rendering({ ...agent, publicBody }, 'e', ['ai_context'])
+  t.match(JSON.parse(rendering.public()!), { name: 'Public name', owner: 'public', ai_context: null, max_tokens: 5, revision: 'e:7' })
+  t.match(rendering.info(), { name: 'Agent One', ai_context: 'how' })
+  t.equal(new Rendering({ ...agent, publicBody: null }, 'e', []).public(), null)
+})
+
+t.test('a text is made once for as long as nothing has changed', async t => {
+  const replica = { version: 1 }
+  const pages = new VersionedCache(replica, 2)
+  let made = 0
+  const make = () => `text ${++made}`
+  t.equal(pages.get('a', make), 'text 1')
+  t.equal(pages.get('a', make), 'text 1')
+  t.equal(pages.get('b', make), 'text 2')
+  t.equal(pages.get('c', make), 'text 3', 'more than are kept are made each time')
+  t.equal(pages.get('c', make), 'text 4')
+  replica.version++
+  t.equal(pages.get('a', make), 'text 5')
+  t.equal(pages.get('c', make), 'text 6', 'what is of no use any more makes room')
+  t.equal(pages.get('c', make), 'text 6')
+})
+
+t.test('a text is made again when something has changed, or a millisecond later', async t => {
+  const replica = { version: 1 }
+  let made = 0
+  const text = perMillisecondCache(replica, () => `text ${++made} of ${replica.version}`)
+  const start = Date.now()
+  const first = text()
+  // Only while the clock stands still can it be the same.
+  const again = text()
+  if (Date.now() === start) t.equal(again, first)
+  replica.version = 2
+  t.match(text(), 'of 2')
+  const before = made
+  const last = Date.now()
+  while (Date.now() === last) { /* the next millisecond */ }
+  text()
+  t.equal(made, before + 1)
 })

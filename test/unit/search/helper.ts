@@ -29,14 +29,6 @@ export async function openRegistry (more: { hiddenFields?: string[], publicView?
   return { registry, add }
 }
 
-/** Resolves once `condition` holds. */
-export async function until (condition: () => boolean): Promise<void> {
-  for (let tries = 0; !condition(); tries++) {
-    if (tries === 2_000) throw new Error('it did not come to pass')
-    await new Promise(resolve => setTimeout(resolve, 5))
-  }
-}
-
 export interface Deferred { resolve: (answer: number[][]) => void, reject: (error: Error) => void, texts: string[] }
 
 /** A provider that answers when the test says so. */

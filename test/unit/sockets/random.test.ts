@@ -1,8 +1,16 @@
 import fc from 'fast-check'
+import { WebSocket } from 'ws'
 import t from 'tap'
 import { closeCodes } from '../../../src/protocol/codes.js'
-import { build, until, type Client, type Harness, type Json } from '../../support/harness.js'
+import { pack, unpack } from '../../../src/protocol/message-pack.js'
+import { build, type Client, type Harness, type Json, until } from '../../support/harness.js'
+import { Mirror, play, shapes, steps } from '../../support/feed-script.js'
+import { lengthOf, seedOf } from '../../support/lengths.js'
 import { assertAlive, openers, strangeFrames } from './helper.js'
+import { dashboard, strange } from './dashboard-helper.js'
+import { Noise } from './noise.js'
+
+t.setTimeout(300_000)
 
 type Sent = string | Buffer | Record<string, unknown>
 
@@ -49,7 +57,7 @@ const options = {
   agentsWs: { burst: 100_000, messagesPerSecond: 100_000 }
 }
 
-async function play (client: Client, script: Sent[]) {
+async function playRandom (client: Client, script: Sent[]) {
   for (const frame of script) client.send(frame)
 }
 
@@ -58,7 +66,7 @@ for (const tier of ['public', 'agents'] as const) {
     const registry: Harness = await build(t, options)
     await fc.assert(fc.asyncProperty(scripts, async script => {
       const client = await openers[tier](registry)
-      await play(client, script)
+      await playRandom(client, script)
       await assertAlive(client)
       const strange = strangeFrames(tier, client.all)
       if (strange.length > 0) throw new Error(`strange: ${JSON.stringify(strange)}`)
@@ -79,9 +87,9 @@ t.test('agents: whatever is sent before a token, the socket lives or is closed w
   await fc.assert(fc.asyncProperty(scripts, fc.nat({ max: 24 }), async (script, at) => {
     const client = registry.socket('/agents/ws')
     await client.next('auth_required')
-    await play(client, script.slice(0, at))
+    await playRandom(client, script.slice(0, at))
     client.send({ token })
-    await play(client, script.slice(at))
+    await playRandom(client, script.slice(at))
     client.send({ type: 'ping', requestId: 'last' })
     const isClosed = () => client.ws.readyState === client.ws.CLOSED
     await until(() => isClosed() || client.all.some(({ requestId }) => requestId === 'last'))
@@ -97,7 +105,154 @@ t.test('agents: whatever is sent before a token, the socket lives or is closed w
 t.test('all that is left when they have gone is the agent', async t => {
   const registry = await build(t, options)
   const client = await openers.agents(registry)
-  await play(client, [{ type: 'goodbye' }, '{', { type: 'status', status: 'alive' }])
+  await playRandom(client, [{ type: 'goodbye' }, '{', { type: 'status', status: 'alive' }])
   t.equal((await client.closed).code, 1000)
   t.strictSame(registry.app.agentRegistry.list(), [])
+})
+
+/** A client that follows one tier and continues where it was cut off. */
+class Follower {
+  readonly mirror = new Mirror()
+  readonly #open: () => Promise<Client>
+  #client: Client | undefined
+  #read = 0
+  revision: string | undefined
+
+  constructor (open: () => Promise<Client>) {
+    this.#open = open
+  }
+
+  async resume () {
+    if (this.#client) return
+    this.#client = await this.#open()
+    this.#read = 0
+    this.#client.send({ type: 'watch', ...(this.revision === undefined ? { snapshot: true } : { since: this.revision }) })
+  }
+
+  cut () {
+    this.take()
+    this.#client?.terminate()
+    this.#client = undefined
+  }
+
+  take () {
+    const frames = this.#client?.all.slice(this.#read) ?? []
+    this.#read += frames.length
+    for (const frame of frames) this.#apply(frame)
+  }
+
+  #apply (frame: Json) {
+    if (frame.type === 'resync') this.mirror.reset()
+    if (frame.type === 'agents_snapshot') {
+      this.mirror.add(frame.agents)
+      if (frame.last) this.revision = frame.revision
+    }
+    if (frame.type === 'agents_delta') for (const change of frame.changes) this.#change(change)
+    if (frame.type === 'bookmark') this.revision = frame.revision
+  }
+
+  #change (change: Json) {
+    this.mirror.change(change)
+    this.revision = change.revision
+  }
+}
+
+type Admin = Awaited<ReturnType<Harness['admin']>>
+const tiers: Record<string, { open: (registry: Harness, admin: Admin) => Promise<Client>, shows: (agent: Json) => boolean }> = {
+  public: { open: registry => registry.watcher(), shows: ({ state }) => state !== 'draining' },
+  agents: { open: (registry, { token }) => registry.agentSocket(token), shows: () => true }
+}
+
+for (const [tier, { open, shows }] of Object.entries(tiers)) {
+  for (const ringSize of [1000, 3]) {
+    t.test(`${tier}: whoever is cut off and comes back ends with what the registry has, with room for ${ringSize} changes`, async t => {
+      const registry = await build(t, { feed: { ringSize, bookmarkIntervalMs: 50 } })
+      const admin = await registry.admin()
+      await fc.assert(fc.asyncProperty(steps, async script => {
+        const follower = new Follower(() => open(registry, admin))
+        await follower.resume()
+        for (const step of script) await play(registry, admin, follower, step)
+        await follower.resume()
+        await until(() => {
+          follower.take()
+          return follower.revision === registry.app.agentRegistry.revision
+        }, 10_000)
+        const expected = shapes(registry.app.agentRegistry.list().filter(shows))
+        const actual = shapes(follower.mirror.agents.values())
+        follower.cut()
+        if (!t.same(actual, expected)) throw new Error('not the same')
+      }), { numRuns: 12 })
+    })
+  }
+}
+
+const seed = seedOf('NOISE_SEED', 20_261)
+const frameCount = lengthOf('NOISE_FRAMES', { short: 20_000, long: 100_000 })
+const together = 250
+
+const unlimited = { messagesPerSecond: 1_000_000, burst: 1_000_000 }
+const noiseOptions = {
+  lease: { durationMs: 600_000 },
+  publicWs: unlimited,
+  agentsWs: { ...unlimited, intervalMs: 50 },
+  dashboardWs: unlimited,
+  sockets: { messagesPerSecondPerPrincipal: 1_000_000, burstPerPrincipal: 1_000_000, messagesPerSecondPerAddress: 1_000_000, burstPerAddress: 1_000_000, maxBufferedBytes: 67_108_864 }
+}
+
+/** Sends so many frames, and a ping that has to be answered after each few; requests that have not one answer. */
+async function shout (client: Client, noise: Noise, count: number): Promise<string[]> {
+  const owed = new Set<string>()
+  for (let sent = 1; sent <= count; sent++) {
+    const { frame, requestId } = noise.next()
+    if (requestId !== undefined) owed.add(requestId)
+    client.send(frame)
+    if (sent % together === 0) await assertAlive(client)
+  }
+  await assertAlive(client)
+  const answers = new Map<string, number>()
+  for (const frame of client.all) if (isReply(frame)) answers.set(frame.requestId, (answers.get(frame.requestId) ?? 0) + 1)
+  return [...owed].filter(id => answers.get(id) !== 1).map(id => `${id}: ${answers.get(id) ?? 0} answers`)
+}
+
+const isReply = (frame: Json) => typeof frame === 'object' && !Array.isArray(frame) && typeof frame.requestId === 'string'
+
+async function openAll (registry: Harness) {
+  const { token } = await registry.admin()
+  return {
+    public: [await registry.watcher(), await registry.watcher()],
+    agents: [await registry.agentSocket(await registry.join('agent-loud')), await registry.agentSocket(token)],
+    dashboard: [await dashboard(registry, token), await dashboard(registry, token)]
+  }
+}
+
+t.test(`of ${frameCount} random frames each is answered as it must be, and every tier lives on (NOISE_SEED=${seed})`, async t => {
+  const registry = await build(t, noiseOptions)
+  for (let i = 0; i < 5; i++) await registry.join(`agent-${i}`)
+  const tiers = await openAll(registry)
+  const clients = Object.values(tiers).flat()
+  const count = Math.ceil(frameCount / clients.length)
+  const unanswered = await Promise.all(clients.map((client, i) => shout(client, new Noise(seed + i), count)))
+  t.strictSame(unanswered.flat().slice(0, 10), [])
+  t.strictSame([...tiers.public.flatMap(({ all }) => strangeFrames('public', all)), ...tiers.agents.flatMap(({ all }) => strangeFrames('agents', all)), ...tiers.dashboard.flatMap(strange)].slice(0, 5), [])
+  t.notOk(clients.some(({ all }) => all.some((frame: Json) => frame.code === 'internal_error')), 'nothing of it was a fault of ours')
+  t.equal((await registry.get('/health')).body.status, 'healthy')
+  t.equal(registry.app.agentRegistry.list().length, 6)
+})
+
+t.test(`random bytes are no MessagePack, or they are, and the socket lives on (NOISE_SEED=${seed})`, async t => {
+  const registry = await build(t, noiseOptions)
+  const ws = new WebSocket(`${registry.base.replace('http', 'ws')}/public/ws`, 'agent-registry.msgpack')
+  const answers: Json[] = []
+  ws.on('message', (data: Buffer, isBinary) => { answers.push(isBinary ? unpack(data) : String(data)) })
+  await until(() => answers.length > 0)
+  const noise = new Noise(seed)
+  for (let i = 0; i < 10_000; i++) {
+    const { frame } = noise.next()
+    ws.send(Buffer.from(frame as string), { binary: true })
+  }
+  ws.send(pack(JSON.stringify({ type: 'ping', requestId: 'last' })))
+  await until(() => answers.some(({ requestId }) => requestId === 'last'), 30_000)
+  t.ok(answers.some(({ code }) => code === 'malformed_message'))
+  t.notOk(answers.some(({ code }) => code === 'internal_error'))
+  ws.terminate()
 })

@@ -1,9 +1,11 @@
 import t from 'tap'
 import { buildApp } from '../../../src/server/app.js'
 import { MemoryAgentStore } from '../../../src/index.js'
-import { build, fingerprint, Harness, keys, registration, silentServer, sleep, until, withDefaults, type Client, type Json } from '../../support/harness.js'
+import {
+  build, type Client, fingerprint, Harness, type Json, keys, registration, silentServer, sleep, until, withDefaults
+} from '../../support/harness.js'
 import { assertAlive, nextWhere, refusalOf } from '../sockets/helper.js'
-import { countingStore, timed } from './helper.js'
+import { countingStore, timed } from '../../support/counting-store.js'
 import { answersTo, dashboard, dashboards, entryOf, firstFrames, rawOf, strange, typesOf } from '../sockets/dashboard-helper.js'
 
 // Each test is a defect of the registry that this protocol comes from, told as what has to hold instead.

@@ -1,10 +1,10 @@
 import fastifyWebsocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { MemoryAgentStore, type AgentRegistryOptions, type Principal } from '../../../src/index.js'
+import { type AgentRegistryOptions, MemoryAgentStore, type Principal } from '../../../src/index.js'
 import { problem } from '../../../src/errors.js'
-import { closeCodes, errorCodes, type ErrorCode } from '../../../src/protocol/codes.js'
-import { build, sleep, type Client, type Harness } from '../../support/harness.js'
+import { closeCodes, type ErrorCode, errorCodes } from '../../../src/protocol/codes.js'
+import { build, type Client, type Harness, sleep } from '../../support/harness.js'
 import { dashboard } from './dashboard-helper.js'
 import { expired, openers, rawOf, refusalOf, sendTogether } from './helper.js'
 

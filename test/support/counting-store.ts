@@ -1,4 +1,4 @@
-import { MemoryAgentStore, type AgentStore } from '../../../src/index.js'
+import { MemoryAgentStore, type AgentStore } from '../../src/index.js'
 
 /** A store that notes the name of everything that it is asked for. */
 export function countingStore () {

@@ -5,11 +5,26 @@ import { agentsClientFrames, agentsServerFrames } from '../../../src/protocol/fr
 import { dashboardClientFrames, dashboardServerFrames } from '../../../src/protocol/frames/dashboard.js'
 import { publicClientFrames, publicServerFrames } from '../../../src/protocol/frames/public.js'
 import { v1ClientFrames, v1ServerFrames } from '../../../src/protocol/frames/v1.js'
-import { answerChecker, build, fingerprint, keys, password, registration, serve, until, type Answer, type Call, type Client, type Harness, type Json } from '../../support/harness.js'
 import { events } from '../routes/feed-helper.js'
+import {
+  type Answer, answerChecker, build, type Call, type Client, fingerprint, type Harness, type Json, keys, password, registration,
+  serve, until
+} from '../../support/harness.js'
 import { nextWhere, strangeFrames } from '../sockets/helper.js'
 import { dashboard, strange } from '../sockets/dashboard-helper.js'
 import { peer, secretKey, v1Options } from '../sockets/v1-helper.js'
+
+t.test('an agent registers, is seen and goes', async t => {
+  const registry = await build(t)
+  const watcher = await registry.watcher()
+  const token = await registry.agent()
+  t.equal((await watcher.next('agents_update')).data.total_count, 1)
+  const socket = await registry.agentSocket(token)
+  t.equal(socket.success.agent_id, 'agent-one')
+  t.equal((await registry.delete('/agents/agent-one', { token })).status, 200)
+  t.equal((await socket.closed).code, 4001)
+  watcher.close()
+})
 
 // Every route is answered well once, every frame of every tier sent and received once; the tables are the catalogues.
 
