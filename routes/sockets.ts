@@ -27,10 +27,12 @@ export default async function socketRoutes (scope: FastifyInstance, { sockets, u
     let hasWarned = false
     const options = { websocket: true, preValidation: admitUpgrades(tier, upgrades), schema: { hide: true } } as const
 
-    scope.get(tier.options.path, options, function onConnection (socket, { ip, agentRegistrySlot: slot, agentRegistryCredentials: credentials }) {
+    scope.get(tier.options.path, options, function onConnection (socket, request) {
+      const { ip: address, agentRegistrySlot: slot, agentRegistryCredentials: credentials } = request
       if (slot === null) return socket.terminate()
       try {
-        const connection = sockets.open(tier, { transport: new Transport(socket), encoding: encodingOf(socket.protocol), address: ip, slot })
+        const encoding = encodingOf(socket.protocol)
+        const connection = sockets.open(tier, { transport: new Transport(socket), encoding, address, slot })
         const isBounded = adopt(scope.websocketServer, socket, connection)
         if (!isBounded && !hasWarned) log.warn({ tier: tier.name }, 'ws does not limit the frame size on this tier')
         hasWarned ||= !isBounded

@@ -124,7 +124,7 @@ export function encodingOf (protocol: string): Encoding {
 }
 
 /** @returns null for no credentials */
-async function credentialsOf (tier: Tier, services: UpgradeServices, request: FastifyRequest, token: string | undefined): Promise<UpgradeCredentials> {
+async function credentialsOf (tier: Tier, services: UpgradeServices, request: FastifyRequest, token?: string): Promise<UpgradeCredentials> {
   if (!tier.requiresAuthentication) return null
   try {
     const find = tier.name === 'v1' ? findPeer(services, request, token) : findPrincipal(tier, services, request, token)
@@ -137,8 +137,10 @@ async function credentialsOf (tier: Tier, services: UpgradeServices, request: Fa
   }
 }
 
+type FoundPrincipal = Promise<Principal | null | undefined>
+
 /** The principal of a header, subprotocol, ticket or query, in this order; null for no credentials, undefined for invalid ones. */
-async function findPrincipal (tier: Tier, services: UpgradeServices, request: FastifyRequest, subprotocol?: string): Promise<Principal | null | undefined> {
+async function findPrincipal (tier: Tier, services: UpgradeServices, request: FastifyRequest, subprotocol?: string): FoundPrincipal {
   const token = bearerOf(request) ?? subprotocol
   const ticket = queryOf(request, 'ticket')
   if (token === undefined && ticket !== undefined) return await redeemTicket(tier, services, ticket)
@@ -160,7 +162,7 @@ function fingerprintOf ({ name }: Tier, { options }: UpgradeServices, request: F
 }
 
 /** The principal of `/v1`: of a token in a header, subprotocol or the query, or of a publishable key in the query. */
-async function findPeer ({ authority, peerKeys }: UpgradeServices, request: FastifyRequest, subprotocol?: string): Promise<Principal | undefined> {
+async function findPeer ({ authority, peerKeys }: UpgradeServices, request: FastifyRequest, subprotocol?: string): FoundPrincipal {
   const token = bearerOf(request) ?? subprotocol ?? queryOf(request, 'token')
   if (token) return await authority.authenticate(token, { takesPeers: true })
   return peerKeys.bearer(queryOf(request, 'key') ?? '', headerOf(request, 'origin'))

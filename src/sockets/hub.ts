@@ -67,7 +67,10 @@ export class Hub {
     return connections.length
   }
 
-  /** Closes all connections, spread over `ms`, and terminates those that are still open after that time again. New connections are refused from now on. */
+  /**
+   * Refuses new connections from now on, closes all connections, spread over `ms`, and terminates those that are still
+   * open after as much time again.
+   */
   async drain (ms: number): Promise<void> {
     this.#isDraining = true
     await drain([...this.#all()], ms)
