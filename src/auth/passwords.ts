@@ -28,7 +28,9 @@ function encode ({ cost: { N, r, p }, salt, hash }: ParsedHash): string {
 
 function parse (text: string): ParsedHash {
   const [scheme, N, r, p, salt, hash, ...rest] = text.split('$')
-  if (scheme !== 'scrypt' || salt === undefined || hash === undefined || rest.length > 0) throw new TypeError('Unknown format of a password hash')
+  if (scheme !== 'scrypt' || salt === undefined || hash === undefined || rest.length > 0) {
+    throw new TypeError('Unknown format of a password hash')
+  }
   return { cost: { N: Number(N), r: Number(r), p: Number(p) }, salt: Buffer.from(salt, 'base64url'), hash: Buffer.from(hash, 'base64url') }
 }
 

@@ -46,9 +46,10 @@ export class PeerTokens {
     assertSize('peerMetadata', request.peerMetadata, maxPeerMetadataBytes)
     const { type, agentId, incarnation, sessionId, expiresAt } = minter.bearer
     const isAgent = type === 'agent'
+    const leftMs = expiresAt === null ? Infinity : expiresAt * 1000 - this.#options.now()
     const issued = this.#options.tokens.issuePeer({
       ...request,
-      lifeMs: Math.min(expiresInSec * 1000, this.#options.maxLifeMs, expiresAt === null ? Infinity : expiresAt * 1000 - this.#options.now()),
+      lifeMs: Math.min(expiresInSec * 1000, this.#options.maxLifeMs, leftMs),
       minter: { agentId: isAgent ? agentId : null, incarnation: isAgent ? incarnation : null, sessionId }
     })
     if (issued.token.length > maxTokenLength) throw problem('request-too-large', 'The token would be too long for a URL')

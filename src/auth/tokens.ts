@@ -130,12 +130,14 @@ export class Tokens {
 
   /** A token that is valid for 900 s and for registering `agentId` with the key of `keyDigest`. */
   issueTemp ({ agentId, agentType, keyDigest }: { agentId: string, agentType: string, keyDigest: string }): IssuedToken {
-    const rest = { agent_id: agentId, agent_type: agentType.toLowerCase(), key: keyDigest, scopes: [], temp_registration: true, token_type: 'temp' }
+    const registration = { agent_id: agentId, agent_type: agentType.toLowerCase(), key: keyDigest, scopes: [] }
+    const rest = { ...registration, temp_registration: true, token_type: 'temp' }
     return this.#issue({ typ: 'temp', sub: `temp_${agentId}`, lifeMs: tempLifeMs, rest })
   }
 
   /** @param request.keyDigest the key that owns the agent, also after it has unregistered and registers again */
-  issueAgent ({ agentId, incarnation, keyDigest = null }: { agentId: string, incarnation: number, keyDigest?: string | null }): IssuedToken {
+  issueAgent (request: { agentId: string, incarnation: number, keyDigest?: string | null }): IssuedToken {
+    const { agentId, incarnation, keyDigest = null } = request
     const rest = present({ agent_id: agentId, inc: incarnation, scopes: [], key: keyDigest })
     return this.#issue({ typ: 'agent', sub: agentId, lifeMs: this.#expiresInMs, rest })
   }
@@ -148,7 +150,8 @@ export class Tokens {
 
   /** A token for `/v1`. It ends with the session of its minter, and with the tokens of an agent that minted it. */
   issuePeer ({ peerId, lifeMs, minter: { agentId, incarnation, sessionId }, ...rest }: PeerTokenRequest): IssuedToken {
-    return this.#issue({ typ: 'peer', sub: peerId, lifeMs, rest: present({ ...rest, agent_id: agentId, inc: incarnation, sid: sessionId }) })
+    const minter = { agent_id: agentId, inc: incarnation, sid: sessionId }
+    return this.#issue({ typ: 'peer', sub: peerId, lifeMs, rest: present({ ...rest, ...minter }) })
   }
 
   /** @throws insufficient-permissions for an admin token without a session, since nothing could end it */
@@ -220,7 +223,8 @@ export class Tokens {
     const exp = Math.floor((now + lifeMs) / 1000)
     if (exp * 1000 <= now) throw tokenInvalid('expired')
     const jti = randomUUID()
-    const token = this.#signer.sign({ iss: this.#issuer, aud: audienceOf[typ], sub, jti, typ, role: roleOf[typ], iat, exp, iat_ms: now, ...rest })
+    const claims = { iss: this.#issuer, aud: audienceOf[typ], sub, jti, typ, role: roleOf[typ], iat, exp, iat_ms: now, ...rest }
+    const token = this.#signer.sign(claims)
     return { token, tokenId: jti, expiresIn: exp - iat, expiresAt: exp }
   }
 }
@@ -348,7 +352,9 @@ export class OneTimeTokens {
     throw tokenInvalid('invalid', 'This temporary token is in use')
   }
 
-  #repeat<T, R> ({ request, at, value }: { request: string, at: number, value: unknown }, { key, replay }: OneTimeRequest<T, R>): Promise<T> | T {
+  #repeat<T, R> (
+    { request, at, value }: { request: string, at: number, value: unknown }, { key, replay }: OneTimeRequest<T, R>
+  ): Promise<T> | T {
     if (request !== key || at + repeatMs <= this.#now()) throw tokenInvalid('invalid', 'This temporary token has been used')
     // The record of the same request was made by the same `record` function.
     return replay(value as R)

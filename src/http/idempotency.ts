@@ -53,7 +53,9 @@ export class Idempotency {
   }
 
   /** Runs an HTTP request once if it has an `Idempotency-Key`. */
-  async onceFor<T> ({ request, caller, withinMs = 10_000 }: { request: FastifyRequest, caller: string, withinMs?: number }, run: () => Promise<T>): Promise<T> {
+  async onceFor<T> (
+    { request, caller, withinMs = 10_000 }: { request: FastifyRequest, caller: string, withinMs?: number }, run: () => Promise<T>
+  ): Promise<T> {
     const key = idempotencyKeyOf(request)
     if (key === undefined) return run()
     const { method, url, body } = request

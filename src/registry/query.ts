@@ -39,7 +39,9 @@ export function * select (replica: Replica, view: View, filter: AgentFilter): Ge
 }
 
 /** At most `limit` matches, after the first `offset`. */
-export function slice (replica: Replica, view: View, filter: AgentFilter, { offset, limit }: { offset: number, limit: number }): ReplicaEntry[] {
+export function slice (
+  replica: Replica, view: View, filter: AgentFilter, { offset, limit }: { offset: number, limit: number }
+): ReplicaEntry[] {
   const entries: ReplicaEntry[] = []
   let index = 0
   for (const entry of select(replica, view, filter)) {

@@ -27,7 +27,8 @@ export function parseRegistration (input: unknown, rules: RegistrationRules): Pa
   // Again, because `requirements` may have been JSON text.
   assertTree(value)
   const isValid = matches(AgentRegistration, value)
-  const errors = new Map([...ruleErrors(value, rules), ...(isValid ? [] : fieldErrors(AgentRegistration, value))].map(error => [error.path, error]))
+  const allErrors = [...ruleErrors(value, rules), ...(isValid ? [] : fieldErrors(AgentRegistration, value))]
+  const errors = new Map(allErrors.map(error => [error.path, error]))
   if (!isValid || errors.size > 0) throw validationFailed([...errors.values()])
   if (!isJson(value)) throw validationFailed([{ path: '', message: 'Expected finite numbers and values that JSON can represent' }])
   const body = JSON.stringify(value)

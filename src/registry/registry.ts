@@ -8,7 +8,8 @@ import type { AgentInfo, AgentRegistration } from '../protocol/schemas/agent.js'
 import type { AgentState } from '../protocol/schemas/common.js'
 import type { Principal } from '../protocol/principal.js'
 import type {
-  AgentRecord, AgentStore, Change, ChangeEvent, Claim, Difference, Outcome, RecordContent, ReportCommand, Heartbeat, StateCommand, StoreSnapshot
+  AgentRecord, AgentStore, Change, ChangeEvent, Claim, Difference, Heartbeat, Outcome, RecordContent, ReportCommand, StateCommand,
+  StoreSnapshot
 } from '../storage/agent-store.js'
 import { ChangeLog } from './feed/change-log.js'
 import { LeaseMonitor } from './lease-monitor.js'

@@ -1,5 +1,6 @@
 import { tooMany } from '../../errors.js'
 import type { Deadline, Deadlines } from '../../lib/deadlines.js'
+import { Multiset } from '../../lib/multiset.js'
 import { agentsChannel, type Dialect } from '../../protocol/channel-names.js'
 import type { EncodedMessage } from '../../protocol/encoded-message.js'
 import type { Principal } from '../../protocol/principal.js'
@@ -214,7 +215,7 @@ interface LocalPeer {
   /** JSON text of the metadata that other peers see. */
   metadata: string
   /** The number of its connections in each set. */
-  readonly sets: Map<string, number>
+  readonly sets: Multiset
 }
 
 const retryMs = 1000
@@ -242,20 +243,12 @@ class LocalPeers {
 
   async enter (setName: string, { peerId, bearer }: Peer): Promise<void> {
     const peer = this.#peers.get(peerId) ?? this.#add(peerId, bearer)
-    const connections = peer.sets.get(setName) ?? 0
-    peer.sets.set(setName, connections + 1)
-    if (connections === 0) await this.#publish(setName, peer)
+    if (peer.sets.add(setName) === 1) await this.#publish(setName, peer)
   }
 
   leave (setName: string, peerId: string): void {
     const peer = this.#peers.get(peerId)
-    const connections = peer?.sets.get(setName)
-    if (!peer || connections === undefined) return
-    if (connections > 1) {
-      peer.sets.set(setName, connections - 1)
-      return
-    }
-    peer.sets.delete(setName)
+    if (!peer?.sets.has(setName) || peer.sets.delete(setName) > 0) return
     if (peer.sets.size === 0) this.#peers.delete(peerId)
     this.#broker.leave(setName, peerId).catch(() => { /* the broker completes it when it is reachable again */ })
   }
@@ -289,7 +282,7 @@ class LocalPeers {
   }
 
   #add (peerId: string, bearer: Principal): LocalPeer {
-    const peer: LocalPeer = { peerId, bearer, ownMetadata: {}, updatedAt: -Infinity, metadata: '', sets: new Map() }
+    const peer: LocalPeer = { peerId, bearer, ownMetadata: {}, updatedAt: -Infinity, metadata: '', sets: new Multiset() }
     peer.metadata = this.#metadataText(peer)
     this.#peers.set(peerId, peer)
     return peer

@@ -90,7 +90,9 @@ export class Feed {
     return batch as EncodedBatch<T>
   }
 
-  #encoded<T> (scope: FeedScope, key: string, { name, changes: encode }: ChangeEncoding<T>, from: number, limit: number): EncodedBatch<unknown> {
+  #encoded<T> (
+    scope: FeedScope, key: string, { name, changes: encode }: ChangeEncoding<T>, from: number, limit: number
+  ): EncodedBatch<unknown> {
     return this.#batches.get(`${from} ${limit} ${name} ${key}`, () => {
       const { deltas, to } = this.deltas.batch(scope, from, this.changeLog.after(from, DeltaRenderer.maxDeltas), limit)
       return { output: deltas.length > 0 ? encode(deltas, revisionText(this.replica.epoch, to)) : null, to }

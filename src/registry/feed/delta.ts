@@ -81,7 +81,7 @@ export class DeltaRenderer {
     if (op === null) return null
     const key = `${scope.view} ${op}`
     const variants = this.#rendered.get(change) ?? new Map<string, Delta>()
-    const delta = variants.get(key) ?? { revision: revisionText(this.#replica.epoch, change.n), op, json: this.#json(scope.view, op, change) }
+    const delta = variants.get(key) ?? this.#delta(scope.view, op, change)
     this.#rendered.set(change, variants.set(key, delta))
     return delta
   }
@@ -101,6 +101,10 @@ export class DeltaRenderer {
       to = change.n
     }
     return { deltas, to }
+  }
+
+  #delta (view: View, op: DeltaOp, change: Change): Delta {
+    return { revision: revisionText(this.#replica.epoch, change.n), op, json: this.#json(view, op, change) }
   }
 
   #json (view: View, op: DeltaOp, { n, id, before, after, reason }: Change): string {

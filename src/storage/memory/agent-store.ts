@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { monotonicClock, type Clock } from '../../lib/clock.js'
+import { Multiset } from '../../lib/multiset.js'
 import type { AgentState } from '../../protocol/schemas/common.js'
 import { applyMetrics } from '../agent-metrics.js'
 import type {
@@ -80,7 +81,7 @@ export class MemoryAgentStore implements AgentStore {
   readonly #leaseMs: number
   readonly #retentionMs: number
   readonly #agents = new Map<string, AgentRecord>()
-  readonly #perKey = new Map<string, number>()
+  readonly #perKey = new Multiset()
   readonly #leases = new LeaseQueue()
   /** Dead agents, by the end of their retention. */
   readonly #tombstones = new LeaseQueue()
@@ -230,13 +231,12 @@ export class MemoryAgentStore implements AgentStore {
     if (before && !mayReplace(before, claim)) return 'taken' as const
     if (!before && this.#agents.size >= maxAgents) return 'full' as const
     if (claim.kind !== 'key' || claim.maxAgents === undefined || before?.ownerKey === claim.digest) return null
-    return (this.#perKey.get(claim.digest) ?? 0) >= claim.maxAgents ? 'key-full' as const : null
+    return this.#perKey.count(claim.digest) >= claim.maxAgents ? 'key-full' as const : null
   }
 
-  #countKey (key: string | null, by: number) {
+  #countKey (key: string | null, by: 1 | -1) {
     if (key === null) return
-    const count = (this.#perKey.get(key) ?? 0) + by
-    if (count > 0) this.#perKey.set(key, count)
+    if (by > 0) this.#perKey.add(key)
     else this.#perKey.delete(key)
   }
 

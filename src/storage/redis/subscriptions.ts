@@ -1,3 +1,4 @@
+import { Multiset } from '../../lib/multiset.js'
 import { unavailable, type Link } from './connections.js'
 
 type SubscriptionCommands = readonly [join: 'subscribe' | 'psubscribe', leave: 'unsubscribe' | 'punsubscribe']
@@ -12,7 +13,7 @@ function * chunksOf (names: readonly string[]): Generator<readonly string[]> {
 export class Subscriptions {
   readonly #link: Link
   readonly #commands: SubscriptionCommands
-  readonly #counts = new Map<string, number>()
+  readonly #counts = new Multiset()
   #changed = new Set<string>()
   #flushing: Promise<void> | undefined
 
@@ -29,17 +30,12 @@ export class Subscriptions {
 
   /** Resolves when messages are received. A rejected call is counted too. */
   join (name: string): Promise<void> {
-    this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1)
+    this.#counts.add(name)
     return this.#change(name)
   }
 
   leave (name: string): void {
-    const count = (this.#counts.get(name) ?? 1) - 1
-    if (count > 0) this.#counts.set(name, count)
-    else {
-      this.#counts.delete(name)
-      this.#change(name)
-    }
+    if (this.#counts.delete(name) === 0) this.#change(name)
   }
 
   /** Repeats all subscriptions on a new connection. */
