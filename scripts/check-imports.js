@@ -12,7 +12,7 @@ import { createProgram, findCycles, findImports, folderOf, graphOf, shortestCycl
  */
 const ranks = [
   ['lib'],
-  ['protocol', 'errors.ts', 'options.ts'],
+  ['protocol', 'errors.ts', 'options.ts', 'hooks.ts', 'agent-registry-options.ts'],
   ['storage'],
   ['registry', 'auth', 'limits'],
   ['messaging', 'tasks'],
@@ -40,6 +40,7 @@ const composers = new Set(['plugin.ts', 'server'])
 const pending = new Set([
   'core.ts',
   'foundation.ts',
+  'agent-registry-options.ts → storage',
   'options.ts → storage'
 ])
 

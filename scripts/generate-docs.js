@@ -1,10 +1,11 @@
-// Writes .env.example and the generated pages of docs/. `--check` writes nothing and fails if one of them is out of date or if a
+// Writes .env.example, the interface of the options and the generated pages of docs/. `--check` writes nothing and fails if one of them is out of date or if a
 // link between the documents is broken.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { asyncapiDocument } from './asyncapi-document.js'
 import { brokenLinks } from './check-links.js'
+import { optionsInterface } from './options-interface.js'
 import { envExample, optionsPage } from './options-page.js'
 import { codesPage, framesPage } from './protocol-pages.js'
 
@@ -30,6 +31,7 @@ function update (pages) {
 const document = await asyncapiDocument()
 const findings = update({
   '.env.example': envExample(),
+  'src/agent-registry-options.ts': optionsInterface(),
   'docs/options.md': optionsPage(),
   'docs/protocol/frames.md': framesPage(document),
   'docs/protocol/codes.md': codesPage(document)

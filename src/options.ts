@@ -2,11 +2,12 @@ import { Type, type Static, type TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import type { Cluster, Redis } from 'ioredis'
 import { OptionsError } from './errors.js'
-import type { AgentRegistration } from './protocol/schemas/agent.js'
+import type {
+  AuthenticateHook, AuthorizePublishHook, AuthorizeSubscribeHook, EmbedHook, OnRegisterHook, PublicViewHook
+} from './hooks.js'
 import { AlertRuleInput } from './protocol/schemas/dashboard.js'
 import type { KeyValueStore } from './storage/kv-store.js'
 import type { AgentStore } from './storage/agent-store.js'
-import type { Principal } from './protocol/principal.js'
 import { PeerChannels, PeerPermissions } from './protocol/schemas/peers.js'
 
 /**
@@ -34,8 +35,12 @@ const addressList = (description: string, env: string) =>
   }))
 const rate = (description: string, env: string) =>
   Type.Optional(Type.Integer({ minimum: 1, description, env: [env] }))
-const hook = <F>(description: string) =>
-  Type.Optional(Type.Unsafe<F>({ ...Type.Function([], Type.Any()), description }))
+/** An object of the host application, kept by reference; `tsType` as for `hook`. */
+const instance = <T>(tsType: string, description: string) => Type.Optional(Type.Unsafe<T>(Type.Object({}, { description, tsType })))
+
+/** A function of the host application. `tsType` is the name of its type, for the generated interface of the options. */
+const hook = <F>(tsType: string, description: string) =>
+  Type.Optional(Type.Unsafe<F>({ ...Type.Function([], Type.Any()), description, tsType }))
 
 const seconds = (env: string, fallback?: string): EnvMapping => ({ env: fallback ? [env, fallback] : [env], envFactor: 1000 })
 
@@ -109,26 +114,6 @@ const AgentKey = Type.Object({
   capabilities: Type.Optional(Type.Array(Type.String({ minLength: 1 }))),
   maxAgents: Type.Optional(Type.Integer({ minimum: 1 }))
 }, { additionalProperties: false })
-
-/** Returns one vector for each text, in the same order, all of the same length. */
-export type EmbedHook = (texts: string[]) => Array<ArrayLike<number>> | Promise<Array<ArrayLike<number>>>
-/** The argument of `onRegister`: a registration that is about to be stored, and the principal that sent it. */
-export interface RegisterHookContext { registration: AgentRegistration, principal: Principal | null }
-/** Runs before a registration is stored. An error refuses it with 403, a timeout with 503. */
-export type OnRegisterHook = (context: RegisterHookContext) => void | Promise<void>
-/** The argument of the channel hooks: a channel or pattern, and the peer that wants to use it. */
-export interface ChannelHookContext { channel: string, peerId: string, principal: Principal }
-/** Runs before a message is published, over any interface. Any result other than `true` refuses it with 403, a timeout with 503. */
-export type AuthorizePublishHook = (context: ChannelHookContext & { /** JSON text. */ data: string }) => boolean | Promise<boolean>
-/** Runs before a connection is subscribed. Any result other than `true` refuses it with 403, a timeout with 503. */
-export type AuthorizeSubscribeHook = (context: ChannelHookContext) => boolean | Promise<boolean>
-/** Verifies a bearer token that this registry did not issue. `null` or an error means not authenticated. */
-export type AuthenticateHook = (token: string) => Principal | null | Promise<Principal | null>
-/**
- * Returns the form of a registration that the public tier shows, or `null` to hide the agent there. It runs when an agent
- * registers or changes. An error, a timeout or an invalid registration refuses the change with 503.
- */
-export type PublicViewHook = (registration: AgentRegistration) => AgentRegistration | null | Promise<AgentRegistration | null>
 
 export const OptionsSchema = Type.Object({
   prefix: Type.String({
@@ -409,41 +394,30 @@ export const OptionsSchema = Type.Object({
     cluster: addressList('Nodes of a Redis Cluster, as `host:port`', 'REDIS_CLUSTER'),
     commandTimeoutMs: ms(2_000, 'Timeout of a command', { env: ['REDIS_COMMAND_TIMEOUT_MS'] }),
     probeIntervalMs: ms(2_000, 'Interval of connection probes', { env: ['REDIS_PROBE_INTERVAL_MS'] }),
-    client: Type.Optional(Type.Unsafe<Redis | Cluster>(
-      Type.Object({}, {
-        description: 'An ioredis client to use instead of the other connection options. The registry duplicates it for its own ' +
-          'connections and never closes it'
-      })
-    ))
+    client: instance<Redis | Cluster>(
+      'Redis | Cluster',
+      'An ioredis client to use instead of the other connection options. The registry duplicates it for its own connections and ' +
+        'never closes it'
+    )
   }, 'Redis storage'),
-  store: Type.Optional(Type.Unsafe<AgentStore>(Type.Object({}, { description: 'A custom AgentStore, used instead of `storage`' }))),
-  state: Type.Optional(Type.Unsafe<KeyValueStore>(
-    Type.Object({}, { description: 'A custom KeyValueStore for use with `store`: sessions, revocations, tickets; default: in memory' })
-  )),
-  onRegister: hook<OnRegisterHook>('Called before a registration is stored; an error refuses it'),
-  authenticate: hook<AuthenticateHook>('Verifies bearer tokens that this registry did not issue'),
-  authorizePublish: hook<AuthorizePublishHook>(
+  store: instance<AgentStore>('AgentStore', 'A custom AgentStore, used instead of `storage`'),
+  state: instance<KeyValueStore>(
+    'KeyValueStore', 'A custom KeyValueStore for use with `store`: sessions, revocations, tickets; default: in memory'
+  ),
+  onRegister: hook<OnRegisterHook>('OnRegisterHook', 'Called before a registration is stored; an error refuses it'),
+  authenticate: hook<AuthenticateHook>('AuthenticateHook', 'Verifies bearer tokens that this registry did not issue'),
+  authorizePublish: hook<AuthorizePublishHook>('AuthorizePublishHook',
     'Called before a message is published to a channel; any result other than `true` refuses it'
   ),
-  authorizeSubscribe: hook<AuthorizeSubscribeHook>(
+  authorizeSubscribe: hook<AuthorizeSubscribeHook>('AuthorizeSubscribeHook',
     'Called before a connection is subscribed to a channel or pattern; any result other than `true` refuses it'
   ),
-  embed: hook<EmbedHook>('Returns the embedding vectors of texts; enables semantic search'),
-  publicView: hook<PublicViewHook>('Returns the form of a registration that the public tier shows')
+  embed: hook<EmbedHook>('EmbedHook', 'Returns the embedding vectors of texts; enables semantic search'),
+  publicView: hook<PublicViewHook>('PublicViewHook', 'Returns the form of a registration that the public tier shows')
 }, { additionalProperties: false })
 
+/** The options with every default filled in. */
 export type ResolvedOptions = Static<typeof OptionsSchema>
-
-type DeepPartial<T> = T extends ((...args: never[]) => unknown) | unknown[] ? T
-  : T extends object ? { [K in keyof T]?: DeepPartial<T[K]> } : T
-
-/** The options of the plugin. All members are optional. */
-export type AgentRegistryOptions = DeepPartial<Omit<ResolvedOptions, 'store' | 'state' | 'redis' | 'agentKeys'>> & {
-  store?: AgentStore
-  state?: KeyValueStore
-  redis?: Partial<ResolvedOptions['redis']>
-  agentKeys?: Array<string | (Omit<Static<typeof AgentKey>, 'exclusive'> & { exclusive?: boolean })>
-}
 
 function isPlainObject (value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype

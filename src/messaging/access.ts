@@ -1,6 +1,6 @@
 import { problem, type ProblemError } from '../errors.js'
+import type { AuthorizePublishHook, AuthorizeSubscribeHook } from '../hooks.js'
 import { callHook, HookTimeoutError } from '../lib/hook-timeout.js'
-import type { AuthorizePublishHook, AuthorizeSubscribeHook } from '../options.js'
 import { shownName, shownPattern } from '../protocol/channel-names.js'
 import type { Action } from '../protocol/schemas/messaging.js'
 import type { Sender } from './peer.js'

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { EmbeddingError } from '../errors.js'
-import type { EmbedHook } from '../options.js'
+import type { EmbedHook } from '../hooks.js'
 import { callHook } from '../lib/hook-timeout.js'
 import { LruMap } from '../lib/lru.js'
 

@@ -3,7 +3,8 @@ import { Value } from '@sinclair/typebox/value'
 import { OptionsError } from '../errors.js'
 import { booleanWords } from '../lib/coerce.js'
 import { isObject } from '../lib/json.js'
-import { OptionsSchema, type AgentRegistryOptions } from '../options.js'
+import type { AgentRegistryOptions } from '../agent-registry-options.js'
+import { OptionsSchema } from '../options.js'
 
 const levels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
 const address = '^(loopback|linklocal|uniquelocal|[0-9a-fA-F.:]+(/[0-9]{1,3})?)$'

@@ -1,7 +1,7 @@
 import type { Cluster, Redis } from 'ioredis'
 import { expect, test } from 'tstyche'
 import { optionsFromEnv, type ServerSettings } from '../../src/server/env.js'
-import type { AgentRegistryOptions } from '../../src/options.js'
+import type { AgentRegistryOptions } from '../../src/agent-registry-options.js'
 import type { KeyValueStore } from '../../src/storage/kv-store.js'
 import type { AgentStore } from '../../src/storage/agent-store.js'
 
