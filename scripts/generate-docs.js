@@ -1,5 +1,5 @@
-// Writes .env.example, the interface of the options and the generated pages of docs/. `--check` writes nothing and fails if one of them is out of date or if a
-// link between the documents is broken.
+// Writes .env.example, the interface of the options and the generated pages of docs/. `--check` writes nothing and fails if
+// one of them is out of date or if a link between the documents is broken.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
