@@ -1,7 +1,7 @@
 import t from 'tap'
 import { agents, queries } from '../../../bench/sample-data.js'
 import { embeddedText, type Fields, fieldsOf, isUnspaced, TextIndex, tokenize } from '../../../src/search/text-index.js'
-import type { EmbedHook } from '../../../src/options.js'
+import type { EmbedHook } from '../../../src/hooks.js'
 import { Embedder } from '../../../src/search/embedder.js'
 import { VectorIndex, VectorIndexer } from '../../../src/search/vectors.js'
 import { until } from '../../support/harness.js'
