@@ -9,7 +9,7 @@ import type { KeyValueEntry } from '../storage/kv-store.js'
 import type { KeyValueCopy, KeyValueReplica } from '../storage/kv-replica.js'
 
 /** The part of a tier that limits its connections. */
-export interface LimitedTier {
+interface LimitedTier {
   readonly name: TierName
   readonly requiresAuthentication: boolean
   readonly options: { readonly maxConnections: number, readonly maxFleetConnections?: number | undefined }
@@ -30,7 +30,7 @@ interface TierCounts {
   readonly unauthenticatedByAddress: Multiset
 }
 
-export interface ConnectionSlotsOptions {
+interface ConnectionSlotsOptions {
   limits: Pick<ResolvedOptions['sockets'], 'maxConnectionsPerAddress' | 'maxUnauthenticated' | 'maxUnauthenticatedPerAddress'>
   state: KeyValueReplica
   now: Clock
@@ -134,7 +134,7 @@ export class ConnectionSlots {
   }
 }
 
-export interface FleetConnectionsOptions {
+interface FleetConnectionsOptions {
   state: KeyValueReplica
   now: Clock
   /** Connections of this process that count against the limit of their tier. */

@@ -31,7 +31,7 @@ interface AgentList { agents: string[], total: number, truncated: boolean }
 /** A change; without an event it was found by comparing a reloaded replica. */
 type AgentChange = Difference & { event?: ChangeEvent }
 
-export interface BroadcastsOptions { hub: Hub, registry: Registry, options: ResolvedOptions, now: Clock }
+interface BroadcastsOptions { hub: Hub, registry: Registry, options: ResolvedOptions, now: Clock }
 
 /** Lists may take one fifth of a core. */
 const costFactor = 5

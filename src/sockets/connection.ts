@@ -10,8 +10,8 @@ import { closeCodes, v1Code, type ErrorCode } from '../protocol/codes.js'
 import { EncodedMessage, fencePing, protocolPing, textPing, textPong, type Encoding } from '../protocol/encoded-message.js'
 import type { TierName } from '../protocol/frames/catalogues.js'
 import { requestIdOf } from '../protocol/parse.js'
-import { InboundFrames, type InboundServices } from './inbound.js'
-import { OutboundQueue, type Flusher, type Traffic, type Transport } from './outbound.js'
+import { InboundFrames, type InboundOwner, type InboundServices } from './inbound.js'
+import { OutboundQueue, type Flusher, type QueueOwner, type Traffic, type Transport } from './outbound.js'
 
 /** The part of a tier that a connection depends on. */
 export interface ConnectionTier {
@@ -56,7 +56,7 @@ const envelopeBytes = 4096
 const maxKeepAliveLength = 32
 
 /** One WebSocket connection of any tier. */
-export class Connection implements Peer {
+export class Connection implements Peer, InboundOwner, QueueOwner {
   readonly id = randomUUID()
   readonly tier: ConnectionTier
   readonly dialect: Dialect

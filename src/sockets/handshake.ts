@@ -8,7 +8,7 @@ import type { Hub } from './hub.js'
 
 /** The credentials of an upgrade: a principal, the reason why they are refused, or null for none. */
 export type UpgradeCredentials = { principal: Principal } | { refused: RefusedCredentials } | null
-export type RefusedCredentials = 'invalid' | 'expired' | 'not-allowed'
+type RefusedCredentials = 'invalid' | 'expired' | 'not-allowed'
 
 /** How a connection is refused. */
 export interface Refusal {
@@ -22,11 +22,11 @@ export interface Refusal {
 }
 
 /** The first frame of a client: credentials, a refusal, or null if the frame needs nothing more. */
-export type FirstFrame = Credentials | Refusal | null
+type FirstFrame = Credentials | Refusal | null
 export interface Credentials { readonly token: unknown, readonly fingerprint?: unknown, readonly requestId?: unknown }
 
 /** The frame that replaces a token. */
-export interface RenewalFrame { readonly token: string, readonly fingerprint?: string, readonly requestId?: string }
+interface RenewalFrame { readonly token: string, readonly fingerprint?: string, readonly requestId?: string }
 
 /** What differs between the handshakes of the tiers. */
 export interface HandshakePolicy {

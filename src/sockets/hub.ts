@@ -8,7 +8,7 @@ import type { Connection } from './connection.js'
 import { drain, sendAway, terminate } from './drain.js'
 
 /** Events of connections; `closed` follows once on every connection that was added. */
-export interface HubEvents {
+interface HubEvents {
   authenticated: [connection: Connection]
   /** The token of a connection was replaced. */
   renewed: [connection: Connection, previous: Principal]

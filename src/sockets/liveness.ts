@@ -9,7 +9,7 @@ import type { Hub } from './hub.js'
 import type { Tier } from './tiers.js'
 
 /** Seconds before the expiry of a token at which the client is notified. */
-export const expiryNoticeSeconds = 30
+const expiryNoticeSeconds = 30
 
 /** Silent connections get their pings within this share of the ping interval, a bounded number per tick. */
 const pingShare = 1 / 4

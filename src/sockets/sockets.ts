@@ -24,7 +24,7 @@ import { Flusher, Traffic } from './outbound.js'
 import { createTiers, publicWelcome, type Tier, type Tiers } from './tiers.js'
 import { Watches } from './watches.js'
 
-export interface SocketsOptions {
+interface SocketsOptions {
   options: ResolvedOptions
   registry: Registry
   enrollment: Enrollment

@@ -47,7 +47,7 @@ export const tierHandlers: Readonly<Record<TierName, ReadonlyMap<string, FrameHa
   v1: handlersByType({ ...v1Handlers, ping: commonHandlers.ping })
 }
 
-export interface TierServices extends HandshakeServices {
+interface TierServices extends HandshakeServices {
   options: ResolvedOptions
   registry: Registry
   messaging: Messaging

@@ -25,7 +25,7 @@ export interface HandlerServices {
 }
 
 /** The services and the part of the tier that handlers use. */
-export interface HandlerContext extends HandlerServices {
+interface HandlerContext extends HandlerServices {
   readonly view: View
   readonly handshake: Handshake | null
 }
@@ -65,7 +65,7 @@ export function handlersByType (handlers: Readonly<Record<string, FrameHandler>>
   return new Map(Object.entries(handlers))
 }
 
-export interface DispatcherOptions {
+interface DispatcherOptions {
   handlers: ReadonlyMap<string, FrameHandler>
   context: HandlerContext
   /** Writes an audit entry about a frame that was refused for lack of rights. */
