@@ -5,9 +5,9 @@ import type { Peer } from './peer.js'
 
 /** The JSON text of a channel message from its member `from` to the closing brace. */
 export function messageText ({ from, data, metadata, offset, at }: LogEntry, epoch: string, withMetadata: boolean): string {
-  const known = withMetadata && metadata !== undefined ? `,"fromMetadata":${metadata}` : ''
+  const metadataText = withMetadata && metadata !== undefined ? `,"fromMetadata":${metadata}` : ''
   const position = `"epoch":${JSON.stringify(epoch)},"offset":${offset},"timestamp":${at / 1000}`
-  return `"from":${JSON.stringify(from)},"data":${data}${known},${position}}`
+  return `"from":${JSON.stringify(from)},"data":${data}${metadataText},${position}}`
 }
 
 /** An entry of a channel's log for its subscribers. Each variant of its frame is encoded once. */

@@ -43,9 +43,9 @@ export class DirectDelivery {
 
   #encodeDirect (): EncodedMessage {
     const { from, data, metadata, offset, at } = this.entry
-    const known = metadata === undefined ? '' : `,"fromMetadata":${metadata}`
+    const metadataText = metadata === undefined ? '' : `,"fromMetadata":${metadata}`
     const position = `,"epoch":${JSON.stringify(this.epoch)},"offset":${offset},"timestamp":${at / 1000}`
-    return new EncodedMessage(`{"type":"direct","from":${JSON.stringify(from)},"data":${data.slice(1)}${known}${position}}`)
+    return new EncodedMessage(`{"type":"direct","from":${JSON.stringify(from)},"data":${data.slice(1)}${metadataText}${position}}`)
   }
 }
 

@@ -43,8 +43,8 @@ function channelText (setName: string, dialect: Dialect): string {
 
 function peerText (setName: string, { peerId, metadata }: OnlinePeer, isOnline: boolean): string {
   const status = setName === agentsChannel ? `${agentIdText(metadata)},"status":"${isOnline ? 'online' : 'offline'}"` : ''
-  const known = isOnline ? `,"metadata":${metadata}` : ''
-  return `{"peerId":${JSON.stringify(peerId)}${status}${known}}`
+  const metadataText = isOnline ? `,"metadata":${metadata}` : ''
+  return `{"peerId":${JSON.stringify(peerId)}${status}${metadataText}}`
 }
 
 function agentIdText (metadata: string): string {

@@ -15,8 +15,8 @@ export class PresenceSet {
   #revision = -1
   /** The memberships of each peer, one for each process; the latest is the last. */
   readonly #memberships = new Map<string, readonly PresenceMember[]>()
-  /** The metadata that watchers know of each peer that changed since the last delta; undefined for a peer that was absent. */
-  readonly #known = new Map<string, string | undefined>()
+  /** The metadata that watchers have of each peer that changed since the last delta; undefined for an absent peer. */
+  readonly #lastSent = new Map<string, string | undefined>()
   /** Peers that updated their metadata since the last delta, even to the same value. */
   readonly #updated = new Set<string>()
   /** Changes that arrived before the first roster. */
@@ -27,7 +27,7 @@ export class PresenceSet {
   load ({ revision, members }: Roster): void {
     const early = this.#early ?? []
     this.#early = null
-    for (const peerId of this.#memberships.keys()) this.#rememberKnown(peerId)
+    for (const peerId of this.#memberships.keys()) this.#rememberSent(peerId)
     this.#memberships.clear()
     for (const member of members) this.#put(member)
     this.#revision = revision
@@ -63,30 +63,30 @@ export class PresenceSet {
   takeDelta (): PresenceDelta | undefined {
     const joined: OnlinePeer[] = []
     const left: OnlinePeer[] = []
-    for (const [peerId, before] of this.#known) {
+    for (const [peerId, before] of this.#lastSent) {
       const metadata = this.metadataOf(peerId)
       if (metadata === undefined && before !== undefined) left.push({ peerId, metadata: before })
       if (metadata !== undefined && (metadata !== before || this.#updated.has(peerId))) joined.push({ peerId, metadata })
     }
-    this.#known.clear()
+    this.#lastSent.clear()
     this.#updated.clear()
     return joined.length + left.length > 0 ? { revision: this.#revision, joined, left } : undefined
   }
 
   #applyNew (change: PresenceChange) {
-    this.#rememberKnown(change.peerId)
+    this.#rememberSent(change.peerId)
     this.#revision = change.revision
     if (change.op === 'leave') return this.#remove(change)
     if (change.op === 'update') this.#updated.add(change.peerId)
     this.#put(change)
   }
 
-  #rememberKnown (peerId: string) {
-    if (!this.#known.has(peerId)) this.#known.set(peerId, this.metadataOf(peerId))
+  #rememberSent (peerId: string) {
+    if (!this.#lastSent.has(peerId)) this.#lastSent.set(peerId, this.metadataOf(peerId))
   }
 
   #put ({ peerId, process, metadata }: PresenceMember) {
-    this.#rememberKnown(peerId)
+    this.#rememberSent(peerId)
     this.#memberships.set(peerId, [...this.#inOtherProcesses(peerId, process), { peerId, process, metadata }])
   }
 

@@ -35,7 +35,7 @@ export class Responder {
   }
 
   /**
-   * Sends the response of an agent, and waits until it is known to count.
+   * Sends the response of an agent, and waits until its verdict arrives.
    * @throws unknown-request when the request does not exist, or is not, or no longer, assigned to this agent
    */
   async respond ({ peerId: by }: Peer, rid: string, content: ResponseContent, data = ''): Promise<void> {
