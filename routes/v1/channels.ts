@@ -1,7 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { Core } from '../../src/core.js'
 import { problem } from '../../src/errors.js'
-import { channelKey, channelNamed } from '../../src/protocol/channel-names.js'
+import { channelKey, parseChannel } from '../../src/protocol/channel-names.js'
 import type { LogPosition } from '../../src/storage/message-broker.js'
 import { historyFrame } from '../../src/messaging/channels.js'
 import { payloadText } from '../../src/protocol/parse.js'
@@ -35,7 +35,7 @@ const channelRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function 
     const { params: { channel }, body: { data, from, msgId } } = request
     const speaker = speakerFor(core, callerOf(request), from)
     return once(core, request, async () => {
-      const { members } = await presence.members(channelKey(channelNamed(channel, 'v1')))
+      const { members } = await presence.members(channelKey(parseChannel(channel, 'v1')))
       const text = payloadText(data, options.agentsWs.maxMessageSize)
       const { epoch, offset, duplicate } = await channels.publish(speaker, { channel, data: text, msgId: messageIdOf(request, msgId) })
       return { channel, epoch, offset, subscribers: members.length, ...(duplicate && { duplicate: true as const }) }

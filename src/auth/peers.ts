@@ -2,7 +2,7 @@ import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import { OptionsError, problem } from '../errors.js'
 import type { Clock } from '../lib/clock.js'
 import type { ResolvedOptions } from '../options.js'
-import { channelNamed } from '../protocol/channel-names.js'
+import { parseChannel } from '../protocol/channel-names.js'
 import type { Principal } from '../protocol/principal.js'
 import type { Action, Grant } from '../protocol/schemas/messaging.js'
 import type { PeerTokenBody } from '../protocol/schemas/peers.js'
@@ -64,7 +64,7 @@ export class PeerTokens {
   }
 
   #assertRights ({ rights }: Minter, { channels, permissions }: Pick<PeerTokenBody, 'channels' | 'permissions'>) {
-    for (const channel of channels) channelNamed(channel, 'v1')
+    for (const channel of channels) parseChannel(channel, 'v1')
     for (const action of permissions) {
       if (!rights.mayAnywhere(action)) throw problem('insufficient-permissions', `This token may not ${action}`)
       const denied = action === 'send' ? undefined : channels.find(channel => !rights.mayGrant(action, channel))

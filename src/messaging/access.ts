@@ -1,7 +1,7 @@
 import { problem, type ProblemError } from '../errors.js'
 import type { AuthorizePublishHook, AuthorizeSubscribeHook } from '../hooks.js'
 import { callHook, HookTimeoutError } from '../lib/hook-timeout.js'
-import { shownName, shownPattern } from '../protocol/channel-names.js'
+import { formatChannel, formatPattern } from '../protocol/channel-names.js'
 import type { Action } from '../protocol/schemas/messaging.js'
 import type { Sender } from './peer.js'
 
@@ -31,7 +31,7 @@ export function assertMay (sender: Sender, action: Action): void {
 export function assertMaySubscribeAll (sender: Sender, pattern: string): void {
   if (sender.rights.mayAll('subscribe', pattern)) return
   assertParticipates(sender)
-  throw problem('channel-not-authorized', `This token may not subscribe to all channels that ${shownPattern(pattern)} matches`)
+  throw problem('channel-not-authorized', `This token may not subscribe to all channels that ${formatPattern(pattern)} matches`)
 }
 
 /** The presence of the whole tier is open to senders with the right `presence` in any channel. @throws insufficient-permissions */
@@ -48,7 +48,7 @@ export function assertMaySeeTier (sender: Sender): void {
 export function notAllowed (sender: Sender, action: ChannelAction, channel: string): ProblemError {
   assertParticipates(sender)
   const { rights, dialect } = sender
-  const name = shownName(channel, dialect)
+  const name = formatChannel(channel, dialect)
   const hasOtherRight = channelActions.some(other => rights.may(other, channel))
   return hasOtherRight
     ? problem('insufficient-permissions', `This token may not ${verbs[action]} ${name}`)

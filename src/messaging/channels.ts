@@ -1,5 +1,5 @@
 import { PatternTrie } from '../lib/pattern-trie.js'
-import { agentsChannel, channelKey, channelNamed, isPattern, patternNamed, shownName, type Dialect } from '../protocol/channel-names.js'
+import { agentsChannel, channelKey, parseChannel, isPattern, parsePattern, formatChannel, type Dialect } from '../protocol/channel-names.js'
 import type { EncodedMessage } from '../protocol/encoded-message.js'
 import type { Appended, LogEntry, LogPage, LogPosition, MessageBroker } from '../storage/message-broker.js'
 import { assertMaySeeTier, notAllowed, type ChannelHooks } from './access.js'
@@ -59,14 +59,14 @@ export class Channels {
    * @throws invalid-channel, channel-reserved, channel-not-authorized, insufficient-permissions, hook-failed, storage-unavailable
    */
   async publish (sender: Sender, { channel: text, data, msgId, origin }: PublishRequest): Promise<Appended> {
-    const channel = channelNamed(text, sender.dialect)
+    const channel = parseChannel(text, sender.dialect)
     if (!sender.rights.may('publish', channel)) throw notAllowed(sender, 'publish', channel)
     const authorization = this.#hooks.authorizePublish?.(sender, text, data)
     if (authorization) await this.#inOrder(sender, authorization)
     return this.append(channel, { from: sender.peerId, data, msgId, origin })
   }
 
-  /** Publishes without a check of rights. @param channel its name, as `channelNamed` returns it */
+  /** Publishes without a check of rights. @param channel its name, as `parseChannel` returns it */
   append (channel: string, { from, data, msgId, origin }: { from: string } & Omit<PublishRequest, 'channel'>): Promise<Appended> {
     const metadata = this.#presence.metadataOf(from)
     return this.#broker.append({ log: channelKey(channel), from, data, metadata, msgId, origin })
@@ -74,7 +74,7 @@ export class Channels {
 
   /** Reads the stored messages of a channel. @throws as `publish` does */
   async history (sender: Sender, { channel: text, since, limit }: HistoryRequest): Promise<History> {
-    const channel = channelNamed(text, sender.dialect)
+    const channel = parseChannel(text, sender.dialect)
     if (!sender.rights.may('history', channel)) throw notAllowed(sender, 'history', channel)
     return { channel, since, page: await this.#broker.read(channelKey(channel), { since, limit }) }
   }
@@ -85,7 +85,7 @@ export class Channels {
       assertMaySeeTier(sender)
       return agentsChannel
     }
-    const channel = channelNamed(text, sender.dialect)
+    const channel = parseChannel(text, sender.dialect)
     if (!sender.rights.may('presence', channel)) throw notAllowed(sender, 'presence', channel)
     return channelKey(channel)
   }
@@ -101,8 +101,8 @@ export class Channels {
    * @throws invalid-channel, channel-reserved, storage-unavailable
    */
   async listen (text: string, subscriber: Subscriber): Promise<() => void> {
-    if (isPattern(text, 'agents')) return await this.#listenToPattern(patternNamed(text), subscriber)
-    const channel = channelNamed(text, 'agents')
+    if (isPattern(text, 'agents')) return await this.#listenToPattern(parsePattern(text), subscriber)
+    const channel = parseChannel(text, 'agents')
     const stop = () => { this.delete(channel, subscriber) }
     await rollBack(this.add(channel, subscriber), stop)
     return stop
@@ -208,7 +208,7 @@ export function historyFrame (history: History, dialect: Dialect, requestId: str
   const head = JSON.stringify({
     type: 'history',
     ...(requestId !== undefined && { requestId }),
-    channel: shownName(channel, dialect),
+    channel: formatChannel(channel, dialect),
     epoch,
     offset,
     recovered,

@@ -1,7 +1,7 @@
 import { problem } from '../errors.js'
 import type { Deadlines } from '../lib/deadlines.js'
 import { matchesPattern } from '../lib/pattern-trie.js'
-import { agentsChannel, channelKey, channelNamed, isPattern, patternNamed, shownName, shownPattern } from '../protocol/channel-names.js'
+import { agentsChannel, channelKey, parseChannel, isPattern, parsePattern, formatChannel, formatPattern } from '../protocol/channel-names.js'
 import { EncodedMessage } from '../protocol/encoded-message.js'
 import type { LogPage, LogPosition, MessageBroker } from '../storage/message-broker.js'
 import { assertMaySeeTier, assertMaySubscribeAll, notAllowed, type ChannelHooks } from './access.js'
@@ -83,8 +83,8 @@ export class ConnectionSubscriptions {
   unsubscribe (peer: Peer, text: string): void {
     const set = this.#byPeer.get(peer)
     if (isTier(peer, text)) this.#endTier(peer, set)
-    else if (isPattern(text, peer.dialect)) this.#endPattern(patternNamed(text), set)
-    else this.#endChannel(channelNamed(text, peer.dialect), set)
+    else if (isPattern(text, peer.dialect)) this.#endPattern(parsePattern(text), set)
+    else this.#endChannel(parseChannel(text, peer.dialect), set)
   }
 
   /** Ends the subscriptions that the new token of a connection does not allow, and notifies the client. */
@@ -101,7 +101,7 @@ export class ConnectionSubscriptions {
       if (!rights.may('presence', channel)) this.#options.presence.unwatch(channelKey(channel), peer)
     }
     if (endsTier) this.#endTier(peer, set)
-    const ended = [...channels.map(channel => shownName(channel, dialect)), ...patterns.map(shownPattern)]
+    const ended = [...channels.map(channel => formatChannel(channel, dialect)), ...patterns.map(formatPattern)]
     if (endsTier) ended.push(agentsChannel)
     for (const channel of ended) peer.push(subscriptionEndedFrame(channel))
   }
@@ -117,7 +117,7 @@ export class ConnectionSubscriptions {
   }
 
   async #subscribeToChannel (peer: Peer, request: SubscribeRequest, onSubscribed: OnSubscribed) {
-    const channel = channelNamed(request.channel, peer.dialect)
+    const channel = parseChannel(request.channel, peer.dialect)
     if (!peer.rights.may('subscribe', channel)) throw notAllowed(peer, 'subscribe', channel)
     if (request.presence && !peer.rights.may('presence', channel)) throw notAllowed(peer, 'presence', channel)
     await this.#options.hooks.authorizeSubscribe?.(peer, request.channel)
@@ -176,7 +176,7 @@ export class ConnectionSubscriptions {
   async #subscribeToPattern (peer: Peer, request: SubscribeRequest, onSubscribed: OnSubscribed) {
     const { channel, since, includeSenderMetadata: withMetadata = false } = request
     const { hooks, channels } = this.#options
-    const pattern = patternNamed(channel)
+    const pattern = parsePattern(channel)
     assertMaySubscribeAll(peer, pattern)
     await hooks.authorizeSubscribe?.(peer, channel)
     if (!peer.isOpen) return

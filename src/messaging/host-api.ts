@@ -1,4 +1,4 @@
-import { agentsChannel, channelKey, channelNamed, shownName } from '../protocol/channel-names.js'
+import { agentsChannel, channelKey, parseChannel, formatChannel } from '../protocol/channel-names.js'
 import { payloadText } from '../protocol/parse.js'
 import type { Channels } from './channels.js'
 import type { Direct, Sent } from './direct/direct.js'
@@ -105,10 +105,10 @@ export function createHostMessaging (options: HostMessagingOptions): HostChannel
   const { channels, presence, direct, requests, maxDataBytes, onError } = options
   return {
     async publish (channel, data, { from = hostName, msgId } = {}) {
-      return channels.append(channelNamed(channel, 'agents'), { from, data: payloadText(data, maxDataBytes), msgId })
+      return channels.append(parseChannel(channel, 'agents'), { from, data: payloadText(data, maxDataBytes), msgId })
     },
     async presence (channel) {
-      const setName = channel === agentsChannel ? agentsChannel : channelKey(channelNamed(channel, 'agents'))
+      const setName = channel === agentsChannel ? agentsChannel : channelKey(parseChannel(channel, 'agents'))
       const { members } = await presence.members(setName)
       return members.map(({ peerId, metadata }) => ({ peerId, metadata: JSON.parse(metadata) }))
     },
@@ -134,7 +134,7 @@ class HostSubscriber implements Subscriber {
 
   deliver ({ channel, epoch, entry: { from, data, metadata, offset, at } }: Delivery): void {
     this.#call({
-      channel: shownName(channel, 'agents'),
+      channel: formatChannel(channel, 'agents'),
       from,
       data: JSON.parse(data),
       ...(metadata !== undefined && { fromMetadata: JSON.parse(metadata) }),

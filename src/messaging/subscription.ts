@@ -1,4 +1,4 @@
-import { shownName, type Dialect } from '../protocol/channel-names.js'
+import { formatChannel, type Dialect } from '../protocol/channel-names.js'
 import { EncodedMessage } from '../protocol/encoded-message.js'
 import type { LogEntry, LogPage, LogPosition } from '../storage/message-broker.js'
 import type { Peer } from './peer.js'
@@ -30,7 +30,7 @@ export class Delivery {
     const variant = withMetadata ? `${dialect}+` as const : dialect
     const encoded = this.#variants.get(variant)
     if (encoded) return encoded
-    const head = `{"type":"message","channel":${JSON.stringify(shownName(this.channel, dialect))}`
+    const head = `{"type":"message","channel":${JSON.stringify(formatChannel(this.channel, dialect))}`
     const frame = new EncodedMessage(`${head},${messageText(this.entry, this.epoch, withMetadata)}`)
     this.#variants.set(variant, frame)
     return frame
@@ -39,7 +39,7 @@ export class Delivery {
 
 /** Messages of the channel are lost; those after this position follow. */
 function channelGapFrame (channel: string, { epoch, offset }: LogPosition, dialect: Dialect): EncodedMessage {
-  const frame = { type: 'channel_gap', channel: shownName(channel, dialect), epoch, offset, recovered: false }
+  const frame = { type: 'channel_gap', channel: formatChannel(channel, dialect), epoch, offset, recovered: false }
   return new EncodedMessage(JSON.stringify(frame))
 }
 

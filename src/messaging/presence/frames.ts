@@ -1,4 +1,4 @@
-import { agentsChannel, channelOfKey, shownName, type Dialect } from '../../protocol/channel-names.js'
+import { agentsChannel, channelOfKey, formatChannel, type Dialect } from '../../protocol/channel-names.js'
 import { EncodedMessage } from '../../protocol/encoded-message.js'
 import type { OnlinePeer, PresenceDelta } from './presence-set.js'
 
@@ -38,7 +38,7 @@ export function snapshotFrame ({ setName, revision, members }: PresenceState, di
 }
 
 function channelText (setName: string, dialect: Dialect): string {
-  return JSON.stringify(shownName(channelOfKey(setName) ?? setName, dialect))
+  return JSON.stringify(formatChannel(channelOfKey(setName) ?? setName, dialect))
 }
 
 function peerText (setName: string, { peerId, metadata }: OnlinePeer, isOnline: boolean): string {

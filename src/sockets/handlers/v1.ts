@@ -1,4 +1,4 @@
-import { channelNamed } from '../../protocol/channel-names.js'
+import { parseChannel } from '../../protocol/channel-names.js'
 import { V1PublishFrame, V1SendFrame, V1SubscribeFrame, V1UnsubscribeFrame } from '../../protocol/frames/v1.js'
 import { payloadText } from '../../protocol/parse.js'
 import { defineHandler } from './define.js'
@@ -8,7 +8,7 @@ const codes = { '/channel': 'invalid_channel', '/to': 'invalid_peer_id' } as con
 /** Subscribes to a channel; a peer with the presence right also receives presence. */
 const subscribe = defineHandler(V1SubscribeFrame, async function subscribe (connection, frame, { messaging }) {
   const { channel, includeSenderMetadata } = frame
-  const presence = connection.rights.may('presence', channelNamed(channel, 'v1'))
+  const presence = connection.rights.may('presence', parseChannel(channel, 'v1'))
   await messaging.subscriptions.subscribe(connection, { channel, presence, includeSenderMetadata }, ({ epoch, offset }) => {
     connection.ack(frame, { channel, epoch, offset })
   })
