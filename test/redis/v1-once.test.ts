@@ -33,6 +33,8 @@ for (const [name, open] of await openPairs(t)) {
       const mint = () => post(here, 'tokens', { peerId: 'alice', channels: ['a'] }, 'mint')
       t.same(seen(await mint()), seen(await mint()))
       const alice = await peerSocket(there, (await mint()).body.token)
+      // A failed request is not recorded: the other process may not know alice yet.
+      await until(async () => (await post(here, 'peers/alice/send', { data: 'hello' }, 'send')).status !== 404)
       for (const registry of [here, there]) t.match(seen(await post(registry, 'peers/alice/send', { data: 'hello' }, 'send')), { offset: 1, delivered: true })
       t.equal((await alice.next('direct')).data, 'hello')
       t.same(await alice.pending(), [])
