@@ -1,5 +1,5 @@
 import { agentsChannel, channelKey, parseChannel, formatChannel } from '../protocol/channel-names.js'
-import { payloadText } from '../protocol/parse.js'
+import { payloadText } from '../protocol/validation.js'
 import type { Channels } from './channels.js'
 import type { Direct, Sent } from './direct/direct.js'
 import type { Metadata, Presence } from './presence/presence.js'

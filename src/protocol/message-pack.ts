@@ -1,7 +1,7 @@
 import { DecodeError, Decoder, Encoder } from '@msgpack/msgpack'
 import sjson from 'secure-json-parse'
 import { isJson } from '../lib/json.js'
-import { PoisonousFrame } from './parse.js'
+import { PoisonousFrame } from './validation.js'
 import { isUtf8 } from 'node:buffer'
 
 // How deep a text may be nested is decided where it comes in.

@@ -9,7 +9,7 @@ import type { Dialect } from '../protocol/channel-names.js'
 import { closeCodes, v1Code, type ErrorCode } from '../protocol/codes.js'
 import { EncodedMessage, fencePing, protocolPing, textPing, textPong, type Encoding } from '../protocol/encoded-message.js'
 import type { TierName } from '../protocol/frames/catalogues.js'
-import { requestIdOf } from '../protocol/parse.js'
+import { requestIdOf } from '../protocol/validation.js'
 import { InboundFrames, type InboundOwner, type InboundServices } from './inbound.js'
 import { OutboundQueue, type Flusher, type QueueOwner, type Traffic, type Transport } from './outbound.js'
 

@@ -3,7 +3,7 @@ import type { FrameRate } from '../limits/frame-rate.js'
 import { closeCodes, type ErrorCode } from '../protocol/codes.js'
 import type { Encoding } from '../protocol/encoded-message.js'
 import { unpack } from '../protocol/message-pack.js'
-import { isKeepAliveFrame, parse, requestIdOf } from '../protocol/parse.js'
+import { isKeepAliveFrame, parse, requestIdOf } from '../protocol/validation.js'
 import type { Traffic, Transport } from './outbound.js'
 
 interface QueuedFrame { readonly frame: unknown, readonly bytes: number }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { isAway, problem } from '../../errors.js'
 import type { Deadlines } from '../../lib/deadlines.js'
-import { payloadText } from '../../protocol/parse.js'
+import { payloadText } from '../../protocol/validation.js'
 import type { AppendCommand, LogEntry, LogPosition, MessageBroker } from '../../storage/message-broker.js'
 import { assertMay } from '../access.js'
 import type { Peer, Peers, Sender } from '../peer.js'

@@ -1,7 +1,7 @@
 import { problem } from '../../errors.js'
 import type { Deadlines } from '../../lib/deadlines.js'
 import { EncodedMessage } from '../../protocol/encoded-message.js'
-import { payloadText } from '../../protocol/parse.js'
+import { payloadText } from '../../protocol/validation.js'
 import type { Peer, Peers } from '../peer.js'
 import type { RequestChannel, RequesterMessage, ResponseContent } from './request-channel.js'
 

@@ -1,7 +1,7 @@
 import { problem } from '../../errors.js'
 import { historyFrame } from '../../messaging/channels.js'
 import { assertParticipates } from '../../messaging/access.js'
-import { payloadText } from '../../protocol/parse.js'
+import { payloadText } from '../../protocol/validation.js'
 import {
   HistoryFrame, PresenceFrame, PresenceUpdateFrame, PublishFrame, SubscribeFrame, UnsubscribeFrame
 } from '../../protocol/frames/channels.js'

@@ -3,7 +3,7 @@ import { decode, encode } from '@msgpack/msgpack'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { pack, unpack } from '../../../src/protocol/message-pack.js'
-import { PoisonousFrame } from '../../../src/protocol/parse.js'
+import { PoisonousFrame } from '../../../src/protocol/validation.js'
 import { build, fingerprint, type Client, type Harness, type Json } from '../../support/harness.js'
 import { assertAlive, nextWhere } from './helper.js'
 
