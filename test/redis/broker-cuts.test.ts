@@ -3,7 +3,7 @@ import t from 'tap'
 import { RedisProxy } from '../support/redis-proxy.js'
 import { eventually } from '../support/redis-server.js'
 import { away, back, faultOf, join, persist, start, through, unavailable, type Process } from '../support/broker-redis.js'
-import { numbers } from '../unit/messaging/broker-side.js'
+import { numbers } from '../../src/storage/contract/broker-scene.js'
 
 t.setTimeout(180_000)
 
@@ -44,7 +44,7 @@ t.test('who is cut off again and again misses nothing, and hears nothing twice',
   await Promise.all([a.broker.follow('c:one'), a.broker.follow('c:two'), a.broker.followPattern('three/*'), other.broker.followPattern('**')])
   await b.sayAll('c:three/x', ['first'])
   await b.sayAll('c:three/y', ['first'])
-  await Promise.all(['c:three/x', 'c:three/y'].map(log => a.hears(log, 1)))
+  await Promise.all(['c:three/x', 'c:three/y'].map(log => a.receives(log, 1)))
   const stop = speak(b, logs)
   for (let round = 0; round < 25; round++) {
     if (round % 5 === 4) await server.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
@@ -52,15 +52,15 @@ t.test('who is cut off again and again misses nothing, and hears nothing twice',
   }
   const said = await stop()
   for (const process of [a, other]) {
-    await process.hears('c:one', said.length)
-    await process.hears('c:two', said.length)
-    await process.hears('c:three/x', said.length + 1)
-    await process.hears('c:three/y', said.length + 1)
-    t.same(process.heard('c:one'), said)
-    t.same(process.heard('c:two'), said)
-    t.same(process.heard('c:three/x'), ['first', ...said])
-    t.same(process.heard('c:three/y'), ['first', ...said])
-    t.same(process.losses, [])
+    await process.receives('c:one', said.length)
+    await process.receives('c:two', said.length)
+    await process.receives('c:three/x', said.length + 1)
+    await process.receives('c:three/y', said.length + 1)
+    t.same(process.textsOf('c:one'), said)
+    t.same(process.textsOf('c:two'), said)
+    t.same(process.textsOf('c:three/x'), ['first', ...said])
+    t.same(process.textsOf('c:three/y'), ['first', ...said])
+    t.same(process.gaps, [])
   }
 })
 
@@ -72,19 +72,19 @@ t.test('what was dropped while somebody was away is told as lost, and the rest i
   const { epoch } = await a.broker.follow(log)
   await a.broker.followPattern('met/*')
   for (const name of [log, 'c:met/1']) await b.sayAll(name, numbers(3))
-  await a.hears('c:met/1', 3)
-  await a.hears(log, 3)
+  await a.receives('c:met/1', 3)
+  await a.receives(log, 3)
   proxy.close()
   await away(a)
   for (const name of [log, 'c:met/1']) await b.sayAll(name, numbers(47, 3))
   proxy.reopen()
   for (const name of [log, 'c:met/1']) {
-    t.same(await a.hears(name, 13), [...numbers(3), ...numbers(10, 40)])
-    t.match(a.losses.filter(loss => loss.log === name), [{ offset: 40 }])
+    t.same(await a.receives(name, 13), [...numbers(3), ...numbers(10, 40)])
+    t.match(a.gaps.filter(loss => loss.log === name), [{ offset: 40 }])
   }
-  t.equal(a.losses.find(loss => loss.log === log)!.epoch, epoch)
-  t.same(a.losses.map(({ after, log }) => [a.told[after]!.log, a.told[after]!.offset, log]), a.losses.map(({ log }) => [log, 41, log]))
-  t.equal(a.losses.length, 2)
+  t.equal(a.gaps.find(loss => loss.log === log)!.epoch, epoch)
+  t.same(a.gaps.map(({ after, log }) => [a.received[after]!.log, a.received[after]!.offset, log]), a.gaps.map(({ log }) => [log, 41, log]))
+  t.equal(a.gaps.length, 2)
 })
 
 t.test('what was sent and not answered is not stored again when it is sent again', async t => {
@@ -96,9 +96,9 @@ t.test('what was sent and not answered is not stored again when it is sent again
   t.equal(proxy.mute('eval'), 1)
   t.match(await faultOf(a.say(log, 'cut', { msgId: 'm1' })), unavailable)
   const again = await persist(() => a.say(log, 'cut', { msgId: 'm1' }))
-  t.match(again, { duplicate: true, offset: 2, epoch: b.told[1]!.epoch })
+  t.match(again, { duplicate: true, offset: 2, epoch: b.received[1]!.epoch })
   await a.say(log, 'after', { msgId: 'm2' })
-  t.same(await b.hears(log, 3), ['before', 'cut', 'after'])
+  t.same(await b.receives(log, 3), ['before', 'cut', 'after'])
   t.same((await b.broker.read(log, { limit: 10 })).entries.length, 3)
 })
 
@@ -109,20 +109,20 @@ t.test('a connection for messages over which nothing comes is made anew, and wha
   await a.broker.follow(log)
   await a.broker.watch(place)
   await b.say(log, '1')
-  await a.hears(log, 1)
+  await a.receives(log, 1)
   t.equal(proxy.hang('subscribe'), 1)
   await b.sayAll(log, ['2', '3'])
   await b.broker.enter(place, 'p', '{}')
   t.match(await faultOf(a.broker.follow('c:other')), unavailable)
   t.match(await faultOf(a.broker.followPattern('other/*')), unavailable)
   t.match(await faultOf(a.broker.watch('c:other')), unavailable)
-  t.same(await a.hears(log, 3), ['1', '2', '3'])
+  t.same(await a.receives(log, 3), ['1', '2', '3'])
   await eventually('the place is told anew', () => a.reloads.some(({ members }) => members.length === 1))
   await persist(() => a.broker.follow('c:other'))
   await persist(() => a.broker.followPattern('other/*'))
   await b.sayAll('c:other', ['x'])
   await b.sayAll('c:other/1', ['y'])
-  t.same([await a.hears('c:other', 1), await a.hears('c:other/1', 1)], [['x'], ['y']])
+  t.same([await a.receives('c:other', 1), await a.receives('c:other/1', 1)], [['x'], ['y']])
 })
 
 t.test('a gap that Redis could not tell of is filled when it can', async t => {
@@ -130,17 +130,17 @@ t.test('a gap that Redis could not tell of is filled when it can', async t => {
   const [a, b] = [await join(t, server), await join(t, server)]
   await a.broker.follow(log)
   await b.say(log, '1')
-  await a.hears(log, 1)
+  await a.receives(log, 1)
   const entries = `{ar:n}:entries:${log}`
   await server.client.rename(entries, 'aside')
   await server.client.set(entries, 'no stream')
   // What Redis says of the fifth entry: three are missing.
-  await server.client.publish(`{ar:n}:log:${log}`, `${a.told[0]!.epoch} 5 0\n["x",-1,null]\n"5"`)
+  await server.client.publish(`{ar:n}:log:${log}`, `${a.received[0]!.epoch} 5 0\n["x",-1,null]\n"5"`)
   await eventually('it asked for them', async () => (await server.client.info('errorstats')).includes('WRONGTYPE'))
   await server.client.rename('aside', entries)
   await b.sayAll(log, ['2', '3'])
-  t.same(await a.hears(log, 3), ['1', '2', '3'])
-  t.same(a.losses, [])
+  t.same(await a.receives(log, 3), ['1', '2', '3'])
+  t.same(a.gaps, [])
 })
 
 t.test('what Redis refuses to subscribe to is subscribed to when it no longer does', async t => {
@@ -149,16 +149,16 @@ t.test('what Redis refuses to subscribe to is subscribed to when it no longer do
   await a.broker.follow(log)
   await a.broker.followPattern('other/*')
   await b.say(log, '1')
-  await a.hears(log, 1)
+  await a.receives(log, 1)
   await server.client.call('ACL', 'SETUSER', 'default', 'resetchannels')
   await server.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
   await eventually('it was refused often', async () => Number(/errorstat_NOPERM:count=(\d+)/.exec(await server.client.info('errorstats'))?.[1]) >= 20)
   await server.client.call('ACL', 'SETUSER', 'default', 'allchannels')
   await persist(() => b.say(log, '2'))
-  t.same(await a.hears(log, 2), ['1', '2'])
+  t.same(await a.receives(log, 2), ['1', '2'])
   await b.sayAll('c:other/1', ['x'])
-  t.same(await a.hears('c:other/1', 1), ['x'])
-  t.same(a.losses, [])
+  t.same(await a.receives('c:other/1', 1), ['x'])
+  t.same(a.gaps, [])
 })
 
 t.test('while Redis stands still all is refused, in time, and nothing of it happens later', async t => {
@@ -180,10 +180,10 @@ t.test('while Redis stands still all is refused, in time, and nothing of it happ
   t.ok(Date.now() - begun < 20_000)
   server.thaw()
   await back(a, b)
-  await eventually('all is as it was said', async () => (await a.there(place)).join() === 'stays 1')
+  await eventually('all is as it was said', async () => (await a.membersOf(place)).join() === 'stays 1')
   await persist(() => a.say(log, 'after'))
-  t.same(await a.hears(log, 2), ['before', 'after'])
-  t.same(await b.there(place), ['stays 1'])
-  t.same(await a.there('c:other'), ['p {}'])
-  t.same(a.losses, [])
+  t.same(await a.receives(log, 2), ['before', 'after'])
+  t.same(await b.membersOf(place), ['stays 1'])
+  t.same(await a.membersOf('c:other'), ['p {}'])
+  t.same(a.gaps, [])
 })

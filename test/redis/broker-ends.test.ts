@@ -3,7 +3,7 @@ import { Cluster } from 'ioredis'
 import { freePort } from '../support/harness.js'
 import { eventually, type RedisServer } from '../support/redis-server.js'
 import { away, back, join, persist, start, through, type Process } from '../support/broker-redis.js'
-import { numbers } from '../unit/messaging/broker-side.js'
+import { numbers } from '../../src/storage/contract/broker-scene.js'
 
 t.setTimeout(180_000)
 
@@ -34,19 +34,19 @@ t.test('everybody leaves, once, who came by a process that has ended without a w
   await dead.broker.watch(place)
   proxy.close()
   const begun = Date.now()
-  for (const process of others) await process.seesMoves(place, peers.length)
+  for (const process of others) await process.receivesChanges(place, peers.length)
   const took = Date.now() - begun
   t.ok(took < 5 * presenceTtlMs, `it took ${took} ms`)
   const left = [...peers.slice(0, 10).map(peer => `(-${peer})`), ...peers.slice(10).map(peer => `-${peer}`)]
   for (const process of others) {
-    t.same(tally(process.moves(place)), once(left))
+    t.same(tally(process.changesOf(place)), once(left))
     process.changes.length = 0
   }
-  t.same(await a.there(place), peers.slice(0, 10).map(peer => `${peer} a`))
+  t.same(await a.membersOf(place), peers.slice(0, 10).map(peer => `${peer} a`))
 
   proxy.reopen()
-  for (const process of others) await process.seesMoves(place, peers.length)
-  for (const process of others) t.same(tally(process.moves(place)), once(left.map(move => move.replace('-', '+'))))
+  for (const process of others) await process.receivesChanges(place, peers.length)
+  for (const process of others) t.same(tally(process.changesOf(place)), once(left.map(move => move.replace('-', '+'))))
   await eventually('the place is told anew', () => dead.reloads.at(-1)?.members.length === peers.length + 10)
 
   for (const { broker } of [dead, a, b]) await broker.close()
@@ -65,7 +65,7 @@ t.test('a process that comes back while it is taken for dead has everybody there
   proxy.reopen()
   await back(slow)
   await slow.broker.enter(place, 'new', 'slow')
-  await eventually('all are there', async () => (await a.there(place)).length === 101)
+  await eventually('all are there', async () => (await a.membersOf(place)).length === 101)
 })
 
 t.test('a process that was taken for dead and did not know finds out when somebody enters by it', async t => {
@@ -76,12 +76,12 @@ t.test('a process that was taken for dead and did not know finds out when somebo
   const a = await join(t, server)
   await a.broker.watch(place)
   await server.client.zadd('{ar:n}:processes', 1, slow.broker.process)
-  await a.seesMoves(place, 100)
-  t.same(await a.there(place), [])
+  await a.receivesChanges(place, 100)
+  t.same(await a.membersOf(place), [])
   await slow.broker.enter(place, 'new', 'slow')
-  await a.seesMoves(place, 201)
+  await a.receivesChanges(place, 201)
   t.same(a.reloads, [])
-  t.same(tally(a.moves(place)), once([...numbers(100).flatMap(peer => [`-${peer}`, `+${peer}`]), '+new']))
+  t.same(tally(a.changesOf(place)), once([...numbers(100).flatMap(peer => [`-${peer}`, `+${peer}`]), '+new']))
 })
 
 /** Both tell the truth of what came after Redis had lost what it knew. */
@@ -90,14 +90,14 @@ async function checkAnew (t: Tap, a: Process, b: Process, epoch: string) {
   t.not(first.epoch, epoch)
   t.equal(first.offset, 1)
   for (const process of [a, b]) {
-    t.same((await process.hears(log, 3)).slice(2), ['anew'])
-    t.same(process.losses.filter(loss => loss.log === log).map(({ epoch, offset, after }) => ({ epoch, offset, after })), [{ epoch: first.epoch, offset: 0, after: 2 }])
+    t.same((await process.receives(log, 3)).slice(2), ['anew'])
+    t.same(process.gaps.filter(loss => loss.log === log).map(({ epoch, offset, after }) => ({ epoch, offset, after })), [{ epoch: first.epoch, offset: 0, after: 2 }])
   }
   t.match(await a.broker.read(log, { since: { epoch, offset: 2 }, limit: 10 }), { epoch: first.epoch, recovered: false, entries: [{ offset: 1 }] })
-  await eventually('everybody is there again', async () => (await a.there(place)).join() === 'p a,q b')
+  await eventually('everybody is there again', async () => (await a.membersOf(place)).join() === 'p a,q b')
   const told = Math.max(...[a, b].flatMap(({ changes }) => changes.map(({ revision }) => revision)))
   await a.broker.enter(place, 'r', '{}')
-  await b.waits(() => b.moves(place).includes('+r'))
+  await b.waitUntil(() => b.changesOf(place).includes('+r'))
   t.ok(b.changes.at(-1)!.revision > told)
   t.match(b.changes.at(-1), { peerId: 'r', op: 'enter' })
 }
@@ -112,10 +112,10 @@ async function settle (t: Tap, server: RedisServer) {
   await b.broker.enter(place, 'q', 'b')
   await a.sayAll(log, ['1', '2'])
   for (const process of [a, b]) {
-    await process.hears(log, 2)
-    await process.seesMoves(place, 2)
+    await process.receives(log, 2)
+    await process.receivesChanges(place, 2)
   }
-  return { a, b, epoch: a.told[0]!.epoch }
+  return { a, b, epoch: a.received[0]!.epoch }
 }
 
 t.test('after Redis was started empty logs begin a new epoch, and everybody is there again', async t => {
@@ -142,19 +142,19 @@ t.test('a Redis that lost the newest entries begins a new epoch, in which nothin
   const { a, b, epoch } = await settle(t, server)
   await server.client.save()
   await b.sayAll(log, ['lost 3', 'lost 4'])
-  for (const process of [a, b]) await process.hears(log, 4)
+  for (const process of [a, b]) await process.receives(log, 4)
   await server.kill()
   await away(a, b)
   await server.start()
   await back(a, b)
-  await eventually('both are told', () => a.losses.length > 0 && b.losses.length > 0)
+  await eventually('both are told', () => a.gaps.length > 0 && b.gaps.length > 0)
   const next = await persist(() => b.say(log, '3'))
   t.not(next.epoch, epoch)
   t.equal(next.offset, 3)
   for (const process of [a, b]) {
-    t.same(await process.hears(log, 5), ['1', '2', 'lost 3', 'lost 4', '3'])
-    t.match(process.losses, [{ log, epoch: next.epoch, offset: 2, after: 4 }])
-    t.equal(process.losses.length, 1)
+    t.same(await process.receives(log, 5), ['1', '2', 'lost 3', 'lost 4', '3'])
+    t.match(process.gaps, [{ log, epoch: next.epoch, offset: 2, after: 4 }])
+    t.equal(process.gaps.length, 1)
   }
 })
 
@@ -167,9 +167,9 @@ t.test('another namespace in the same Redis knows nothing of this one', async t 
   a.broker.sendToProcess(b.broker.process, 'x')
   t.match(await b.say(log, 'b', { msgId: 'm' }), { offset: 1, duplicate: false })
   await b.say('c:end', 'b')
-  await a.hears(log, 1)
-  await b.hears('c:end', 1)
-  t.same([a.heard(log), b.heard(log), b.changes, b.signals, await b.there(place)], [['a'], ['b'], [], [], []])
+  await a.receives(log, 1)
+  await b.receives('c:end', 1)
+  t.same([a.textsOf(log), b.textsOf(log), b.changes, b.processMessages, await b.membersOf(place)], [['a'], ['b'], [], [], []])
 })
 
 t.test('more patterns than Redis is asked to try are followed all the same', async t => {
@@ -181,8 +181,8 @@ t.test('more patterns than Redis is asked to try are followed all the same', asy
   for (const pattern of wanted.slice(0, 150)) a.broker.unfollowPattern(pattern)
   await Promise.all(wanted.map(pattern => b.say(`c:${pattern.replace('*', 'x')}`, pattern)))
   await b.say('c:p199/end', 'x')
-  await a.hears('c:p199/end', 1)
-  t.same(a.told.slice(0, -1).map(({ data }) => JSON.parse(data)), wanted.slice(150))
+  await a.receives('c:p199/end', 1)
+  t.same(a.received.slice(0, -1).map(({ data }) => JSON.parse(data)), wanted.slice(150))
   for (const pattern of wanted.slice(150)) a.broker.unfollowPattern(pattern)
   await eventually('nothing is subscribed to', async () => Number(await server.client.pubsub('NUMPAT')) === 0)
 })
@@ -226,7 +226,7 @@ t.test('peers talk over a Cluster', async t => {
   await b.sayAll(log, numbers(100))
   await b.broker.enter(place, 'p', '{}')
   b.broker.sendToProcess(a.broker.process, 'x')
-  t.same([await a.hears(log, 100), await b.hears(log, 100)], [numbers(100), numbers(100)])
-  t.same(await a.seesMoves(place, 1), ['+p'])
-  await a.waits(() => a.signals.length === 1)
+  t.same([await a.receives(log, 100), await b.receives(log, 100)], [numbers(100), numbers(100)])
+  t.same(await a.receivesChanges(place, 1), ['+p'])
+  await a.waitUntil(() => a.processMessages.length === 1)
 })

@@ -1,23 +1,21 @@
 import t from 'tap'
+import { brokerContract } from '../../src/storage/contract/index.js'
 import { RedisStorage } from '../../src/storage/redis/storage.js'
 import { newNamespace } from '../support/redis.js'
 import { RedisServer } from '../support/redis-server.js'
-import { brokerContract } from '../unit/messaging/broker-contract.js'
 
 const server = await RedisServer.start()
 t.teardown(() => server.stop())
 
-t.test('the broker in Redis keeps the contract', async t => {
-  await brokerContract(t, {
-    injectedClock: false,
-    shared: true,
-    build (t, { limits }) {
-      const namespace = newNamespace()
-      return () => {
-        const { broker } = new RedisStorage({ connection: { path: server.path }, namespace, leaseMs: 1000, retentionMs: 1000, commandTimeoutMs: 10_000, messaging: { limits }, onError: error => { throw error } })
-        t.teardown(() => broker.close())
-        return broker
-      }
-    }
-  })
+const connection = { path: server.path }
+const fixed = { connection, leaseMs: 1000, retentionMs: 1000, commandTimeoutMs: 10_000, onError: (error: unknown) => { throw error } }
+
+brokerContract({
+  test: (name, run) => t.test(name, async t => { await t.resolves(run()) }),
+  async build ({ limits }) {
+    const namespace = newNamespace()
+    const create = () => new RedisStorage({ ...fixed, namespace, messaging: { limits } }).broker
+    return { broker: create(), another: async () => create() }
+  },
+  flags: { injectedClock: false, shared: true }
 })

@@ -1,7 +1,8 @@
 import t from 'tap'
-import { storeContract, type ContractFlags, type ContractSettings } from '../../src/storage/contract/index.js'
+import {
+  stateContract, storeContract, type ContractFlags, type ContractSettings, type StateContractSettings
+} from '../../src/storage/contract/index.js'
 import { RedisStorage, type RedisStorageOptions } from '../../src/storage/redis/storage.js'
-import { stateContract, type StateContractSettings } from '../../src/storage/contract/kv-store.js'
 import { RedisServer } from '../support/redis-server.js'
 
 const server = await RedisServer.start()

@@ -3,12 +3,12 @@ import type { RedisStorageOptions } from '../../src/storage/redis/storage.js'
 import { Peer } from './redis.js'
 import { RedisProxy } from './redis-proxy.js'
 import { eventually, RedisServer } from './redis-server.js'
-import { Side } from '../unit/messaging/broker-side.js'
+import { BrokerProcess } from '../../src/storage/contract/broker-scene.js'
 
 export const unavailable = { type: 'storage-unavailable', statusCode: 503, headers: { 'retry-after': '2' } }
 
 /** A process that uses Redis as a registry does: its agents are watched over, and with them the connections. */
-export class Process extends Side {
+export class Process extends BrokerProcess {
   readonly peer: Peer
 
   constructor (peer: Peer) {

@@ -7,11 +7,14 @@ import { decodeName, encodeName, globOf, packEntry, unpackEntry } from '../../..
 import { CommandBatch } from '../../../src/storage/redis/broker-commands.js'
 import { LogFollower } from '../../../src/storage/redis/log-followers.js'
 import { isWithin, matchesPattern, PatternTrie } from '../../../src/lib/pattern-trie.js'
-import { brokerContract } from './broker-contract.js'
-import { numbers, Side } from './broker-side.js'
+import { brokerContract } from '../../../src/storage/contract/index.js'
+import { BrokerProcess, numbers } from '../../../src/storage/contract/broker-scene.js'
 
 t.test('the broker in memory keeps the contract', async t => {
-  await brokerContract(t, { injectedClock: true, shared: false, build: (_t, settings) => () => new MemoryMessageBroker(settings) })
+  brokerContract({
+    test: (name, run) => t.test(name, async t => { await t.resolves(run()) }),
+    build: async settings => ({ broker: new MemoryMessageBroker(settings) })
+  })
 })
 
 const entryOf = (offset: number): LogEntry => ({ offset, from: 'a', data: String(offset), metadata: undefined, origin: undefined, at: 1 })
@@ -197,26 +200,26 @@ t.test('a ring that turned often holds what it should', t => {
 
 t.test('who throws when it is told something keeps others from nothing', async t => {
   const broker = new MemoryMessageBroker()
-  const side = await new Side(broker).open()
+  const side = await new BrokerProcess(broker).open()
   await broker.follow('c:x')
   const thrown = new Promise(resolve => { process.once('uncaughtException', resolve) })
   side.onEntry = () => { side.onEntry = () => {}; throw new Error('mine') }
   side.sayAll('c:x', ['1', '2'])
   t.match(await thrown, { message: 'mine' })
   await side.sayAll('c:x', ['3'])
-  t.same(await side.hears('c:x', 3), ['1', '2', '3'])
+  t.same(await side.receives('c:x', 3), ['1', '2', '3'])
 })
 
 t.test('what was not told when it was unfollowed, unwatched or closed is not told', async t => {
   const broker = new MemoryMessageBroker()
-  const side = await new Side(broker).open()
+  const side = await new BrokerProcess(broker).open()
   await Promise.all([broker.follow('c:x'), broker.watch('c:x')])
   side.say('c:x', '1')
   broker.enter('c:x', 'p', '{}')
   broker.unfollow('c:x')
   broker.unwatch('c:x')
   await new Promise(resolve => setImmediate(resolve))
-  t.same([side.told, side.changes], [[], []])
+  t.same([side.received, side.changes], [[], []])
 })
 
 /** The meaning of a pattern in its simplest form. */

@@ -100,7 +100,7 @@ runStateContract('shared facts in memory keep the contract by their own clock', 
 t.test('a suite of its own may leave out the flags', async t => {
   const names: string[] = []
   stateContract({ test: name => names.push(name), build: buildMemoryState })
-  t.notOk(names.includes('two processes draw from the same bucket'))
+  t.notOk(names.includes('processes share a bucket'))
   t.equal(new Set(names).size, names.length)
 })
 

@@ -1,32 +1,35 @@
 import assert from 'node:assert/strict'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '../../lib/clock.js'
 import type { AgentState } from '../../protocol/schemas/common.js'
-import type { AgentRecord, AgentStore, Change, Claim, Outcome, RegisterCommand, RegisterOutcome, StateCommand, StoreSnapshot } from '../agent-store.js'
+import type {
+  AgentRecord, AgentStore, Change, Claim, Outcome, RegisterCommand, RegisterOutcome, StateCommand, StoreSnapshot
+} from '../agent-store.js'
 
-/** What a store is to be made with. */
+/** The settings of the store that a test needs. */
 export interface ContractSettings {
   leaseMs: number
   retentionMs: number
-  /** Whether self-preservation is on. */
+  /** Whether self-preservation is enabled. */
   preservation: boolean
-  /** Time as the suite lets it pass, for stores that can measure leases with a clock of the caller. */
+  /** A clock that the suite advances, for stores that can measure leases with a given clock. */
   clock: Clock
 }
 
 export interface ContractStore {
-  /** New, empty and not opened. */
+  /** A new, empty store that is not open. */
   store: AgentStore
-  /** Of a persistent store: another one on the same agents, after the first was closed. */
+  /** For a persistent store: creates another one with the same agents, after the first was closed. */
   reopen?: () => Promise<AgentStore>
   /** Cleans up after the store was closed. */
   close?: () => Promise<void>
 }
 
-type Result = Outcome | RegisterOutcome
+type AnyOutcome = Outcome | RegisterOutcome
 
-/** A promise of the contract, and what of a store it can only be tried with. */
-export type Case = readonly [name: string, run: (scene: Scene) => Promise<unknown>, needs?: Needs]
-export interface Needs { exact?: boolean, preservation?: boolean, persistent?: boolean }
+/** A test of the contract, and the properties of a store that it needs. */
+export type AgentCase = readonly [name: string, run: (scene: AgentScene) => Promise<unknown>, needs?: AgentNeeds]
+export interface AgentNeeds { exact?: boolean, preservation?: boolean, persistent?: boolean }
 
 export const owner: Claim = { kind: 'owner' }
 export const range = (length: number) => Array.from({ length }, (_, index) => index)
@@ -36,29 +39,29 @@ export function keyed (digest: string, more: { exclusive?: boolean, maxAgents?: 
   return { kind: 'key', digest, exclusive: false, ...more }
 }
 
-export function recordOf (outcome: Result | undefined): AgentRecord {
-  assert.equal(outcome?.ok, true)
-  return (outcome as { record: AgentRecord }).record
+export function recordOf (outcome: AnyOutcome | undefined): AgentRecord {
+  assert.ok(outcome?.ok, `the outcome is ${JSON.stringify(outcome)}`)
+  return outcome.record
 }
 
-export function assertRefused (outcome: Result | undefined, reason: string) {
+export function assertRefused (outcome: AnyOutcome | undefined, reason: string) {
   assert.deepEqual(outcome, { ok: false, reason })
 }
 
-/** An opened store, its changes and its time. */
-export class Scene {
+/** An open store, its changes and its time. */
+export class AgentScene {
   store: AgentStore
   readonly #built: ContractStore
   readonly settings: ContractSettings
-  /** Lets time pass, in the store's own measure. */
+  /** Lets time pass, by the clock of the store. */
   readonly pass: (ms: number) => Promise<unknown>
-  /** Every change that the store told of. */
+  /** All changes that the listener has received. */
   readonly changes: Change[] = []
-  /** What the store said when it was opened. */
+  /** The snapshot of the last open. */
   snapshot: StoreSnapshot | undefined
-  /** Hears of each change as the store tells it. */
+  /** Called with each change that the listener receives. */
   onChange: (change: Change) => void = () => {}
-  #seen = 0
+  #read = 0
 
   constructor (built: ContractStore, settings: ContractSettings, pass: (ms: number) => Promise<unknown>) {
     this.#built = built
@@ -69,23 +72,24 @@ export class Scene {
 
   async open (): Promise<StoreSnapshot> {
     this.snapshot = await this.store.open({
-      changed: changes => { for (const change of changes) this.#hear(change) },
+      changed: changes => { for (const change of changes) this.#receive(change) },
       touched: assert.ok,
-      // Nothing is lost, and the store is there.
+      // The store is available and loses nothing.
       reloaded: assert.ifError,
       availability: assert.ifError
     })
     return this.snapshot
   }
 
-  #hear (change: Change) {
+  #receive (change: Change) {
     this.changes.push(change)
     this.onChange(change)
   }
 
   async reopen (): Promise<StoreSnapshot> {
     await this.store.close()
-    this.store = await this.#built.reopen!()
+    assert.ok(this.#built.reopen, 'a persistent store has reopen')
+    this.store = await this.#built.reopen()
     return this.open()
   }
 
@@ -95,13 +99,13 @@ export class Scene {
   }
 
   /** Event, id and reason of the changes since the last call. */
-  news (): string[] {
-    const news = this.changes.slice(this.#seen)
-    this.#seen = this.changes.length
-    return news.map(({ event, id, reason }) => `${event} ${id} ${reason}`)
+  newChanges (): string[] {
+    const changes = this.changes.slice(this.#read)
+    this.#read = this.changes.length
+    return changes.map(({ event, id, reason }) => `${event} ${id} ${reason}`)
   }
 
-  /** How many changes of this event there were. */
+  /** The number of changes with an event and a reason. */
   count (event: string, reason?: string): number {
     return this.changes.filter(change => change.event === event && (reason ?? change.reason) === change.reason).length
   }
@@ -118,38 +122,39 @@ export class Scene {
 
   async renew (id: string, incarnation?: number): Promise<Outcome> {
     const [outcome] = await this.store.renew([{ id, ...(incarnation !== undefined && { incarnation }) }])
-    return outcome!
+    assert.ok(outcome)
+    return outcome
   }
 
   setState (id: string, state: StateCommand['state'], incarnation?: number): Promise<Outcome> {
     return this.store.setState({ id, state, reason: 'asked', ...(incarnation !== undefined && { incarnation }) })
   }
 
-  /** An agent of `key-a` in this state. */
+  /** Registers an agent of `key-a` and brings it into a state. */
   async agent (id: string, state: AgentState = 'alive'): Promise<AgentRecord> {
     recordOf(await this.register(id))
     if (state !== 'starting') recordOf(await this.renew(id))
-    if (state === 'dead') await this.end()
+    if (state === 'dead') await this.endLeases()
     else if (state !== 'starting' && state !== 'alive') recordOf(await this.setState(id, state))
-    this.news()
+    this.newChanges()
     assert.equal(this.record(id).state, state)
     return this.record(id)
   }
 
   /** Lets every lease end. */
-  async end (): Promise<number> {
+  async endLeases (): Promise<number> {
     await this.pass(this.settings.leaseMs)
     return this.store.expire({ cleanup: false })
   }
 
-  /** That many agents, alive. */
+  /** Registers agents and brings them into the state alive. */
   async fleet (size: number, prefix = 'agent'): Promise<string[]> {
     const ids = range(size).map(index => `${prefix}-${index}`)
     for (const id of ids) await this.agent(id)
     return ids
   }
 
-  /** A fleet of which `lost` fall silent for a lease, the others do not. */
+  /** Registers a fleet of which `lost` agents send no heartbeat for a lease. @returns the ids of those */
   async silence (size: number, lost: number): Promise<string[]> {
     const ids = await this.fleet(size)
     await this.pass(this.settings.leaseMs / 2)
@@ -159,7 +164,7 @@ export class Scene {
     return ids.slice(0, lost)
   }
 
-  /** Sweeps ten times a second for that long. @returns how many were dead after each second */
+  /** Sweeps ten times per second. @returns the number of dead agents after each second */
   async sweep (seconds: number): Promise<number[]> {
     const dead = []
     for (const tenth of range(seconds * 10)) {
@@ -169,4 +174,15 @@ export class Scene {
     }
     return dead
   }
+}
+
+/** The time of a test: a clock that the suite advances, or the real time, for which it waits. */
+export function testTime (isInjected: boolean): { clock: Clock, pass: (ms: number) => Promise<void> } {
+  let now = Date.now()
+  async function pass (ms: number) {
+    if (isInjected) now += ms
+    // Real stores are some milliseconds late.
+    else await sleep(ms + 20)
+  }
+  return { clock: isInjected ? () => now : Date.now, pass }
 }
