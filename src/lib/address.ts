@@ -7,7 +7,7 @@ function groupsOf (address: string): number[] {
   return [...head, ...Array<number>(8 - head.length - tail.length).fill(0), ...tail]
 }
 
-/** One group in hex, or the two that a dotted tail stands for. */
+/** One hexadecimal group, or the two groups of a dotted tail. */
 function groupValues (group: string): number[] {
   if (!group.includes('.')) return [Number.parseInt(group, 16)]
   const [a = 0, b = 0, c = 0, d = 0] = group.split('.').map(Number)
@@ -15,8 +15,8 @@ function groupValues (group: string): number[] {
 }
 
 /**
- * What an address counts as when something is limited per address: an IPv6 network of 64 bits, since whoever has one
- * address has all of those (RFC 6177); an IPv4-mapped address as IPv4; anything else as it is.
+ * The key of an address for limits per address. IPv6 addresses are grouped by networks of 64 bits, since a client that has
+ * one address has all of them (RFC 6177). IPv4-mapped addresses count as IPv4; other texts are not changed.
  */
 export function addressKey (address: string): string {
   const [plain = ''] = address.split('%', 1)

@@ -4,8 +4,8 @@ import { performance } from 'node:perf_hooks'
 export type Clock = () => number
 
 /**
- * A clock that never goes back and does not follow a change of the system's time: leases that were measured with it
- * neither end early nor live on when somebody sets the clock.
+ * Creates a clock that never goes back and does not follow changes of the system time, so that leases end on time when the
+ * system clock is set.
  */
 export function monotonicClock (): Clock {
   const offset = Date.now() - performance.now()

@@ -1,12 +1,12 @@
 import { Kind, type TSchema } from '@sinclair/typebox'
 
-/** Marks a string that is taken as it came: secrets may begin or end with a space. */
+/** Marks a string that is not trimmed: secrets may begin or end with a space. */
 export const verbatim = { verbatim: true }
 
-/** Marks a choice of names that may be given in any case. */
+/** Marks a union of names that are case-insensitive. */
 export const lowercase = { lowercase: true }
 
-/** The words that stand for booleans in queries, headers, bodies and environment variables, in lower case. */
+/** The words for booleans in queries, headers, bodies and environment variables, in lower case. */
 export const booleanWords: ReadonlyMap<string, boolean> = new Map([
   ['true', true], ['1', true], ['yes', true], ['on', true],
   ['false', false], ['0', false], ['no', false], ['off', false]
@@ -20,7 +20,7 @@ function coerceInteger (value: unknown): unknown {
   return typeof value === 'string' && /^\s*-?\d+(\.\d+)?\s*$/.test(value) ? Number(value) : value
 }
 
-/** Very small and very large numbers are written with an exponent by whoever writes them as text. */
+/** Accepts exponents, which many languages write for very small and very large numbers. */
 function coerceNumber (value: unknown): unknown {
   return typeof value === 'string' && /^\s*-?\d+(\.\d+)?(e[+-]?\d+)?\s*$/i.test(value) ? Number(value) : value
 }
@@ -46,7 +46,7 @@ function coerceObject (value: unknown, schema: TSchema): unknown {
   return result
 }
 
-/** What may also be null is read like what it else is; names that are told apart in any case are made lower case. */
+/** Coerces a nullable value like its other type, and converts case-insensitive names to lower case. */
 function coerceUnion (value: unknown, schema: TSchema): unknown {
   if (schema.lowercase && typeof value === 'string') return value.trim().toLowerCase()
   const [inner, ...others] = (schema.anyOf as TSchema[]).filter(({ type }) => type !== 'null')
@@ -65,8 +65,8 @@ const coercions: Record<string, (value: unknown, schema: TSchema) => unknown> = 
 }
 
 /**
- * Reads what came as text: numbers and booleans in strings, a list of one, texts with blanks around them; defaults are
- * filled in. What does not fit is left for the schema to refuse.
+ * Coerces text to the types of a schema: reads numbers and booleans in strings, makes a list of a single value, trims strings
+ * and sets defaults. Values that cannot be coerced stay, so that the schema refuses them.
  */
 export function coerce (schema: TSchema, value: unknown): unknown {
   return coercions[schema[Kind]]?.(value, schema) ?? value

@@ -1,9 +1,9 @@
 import type { Clock } from './clock.js'
 
-/** Something with a time, and its place among others with theirs. */
+/** An item of a heap: its time, and its position in the heap. */
 export interface Due { readonly at: number, index: number }
 
-/** A binary heap: the earliest is at hand, and anything can be taken out of it. */
+/** A binary heap ordered by time, from which any item can be removed. */
 export class DueHeap<T extends Due> {
   readonly #items: T[] = []
 
@@ -15,7 +15,7 @@ export class DueHeap<T extends Due> {
     this.#rise(item, this.#items.length - 1)
   }
 
-  /** @returns whether it was there */
+  /** @returns whether the heap contained the item */
   delete (item: T): boolean {
     const { index } = item
     if (this.#items[index] !== item) return false
@@ -66,10 +66,10 @@ export class DueHeap<T extends Due> {
   }
 }
 
-/** What happens at a time, unless it is cancelled before. */
+/** A callback that runs at a time unless it is cancelled before. */
 export interface Deadline extends Due { readonly expire: () => void }
 
-/** Deadlines of a process, with one timer for all of them. */
+/** Deadlines that share one timer. */
 export class Deadlines {
   readonly #now: Clock
   readonly #heap = new DueHeap<Deadline>()
@@ -101,7 +101,7 @@ export class Deadlines {
     this.#wakesAt = Infinity
   }
 
-  /** A timer that wakes too early, since its deadline was cancelled, costs less than to set another each time. */
+  /** The timer is not reset when a deadline is cancelled: an early wake-up costs less than another timer. */
   #arm () {
     const next = this.#heap.earliest
     if (!next || next.at >= this.#wakesAt) return

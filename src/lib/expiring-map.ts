@@ -3,8 +3,8 @@ import type { Clock } from './clock.js'
 interface Entry<V> { value: V, until: number }
 
 /**
- * A map whose entries end at a time (epoch milliseconds). What has ended is never returned, and is dropped without a
- * timer: by a sweep whenever the map has doubled since the last one. Over `limit` entries the oldest go.
+ * A map whose entries expire (epoch milliseconds). Expired entries are never returned. They are removed without a timer, by
+ * a sweep whenever the map has doubled since the last one. Beyond `limit` entries the oldest are removed.
  */
 export class ExpiringMap<V> {
   readonly #now: Clock
@@ -28,17 +28,22 @@ export class ExpiringMap<V> {
     this.#entries.delete(key)
     this.#entries.set(key, { value, until })
     if (this.#entries.size >= this.#sweepAt) this.sweep()
-    if (this.#entries.size > this.#limit) this.#entries.delete(this.#entries.keys().next().value!)
+    if (this.#entries.size > this.#limit) this.#deleteOldest()
   }
 
-  /** Removes an entry and returns its value, if it had not ended. */
+  #deleteOldest () {
+    const oldest = this.#entries.keys().next().value
+    if (oldest !== undefined) this.#entries.delete(oldest)
+  }
+
+  /** Removes an entry. @returns its value, unless it had expired */
   take (key: string): V | undefined {
     const value = this.get(key)
     this.#entries.delete(key)
     return value
   }
 
-  /** What has not ended, oldest first. */
+  /** The entries that have not expired, oldest first. */
   * entries (): Generator<[key: string, entry: Readonly<Entry<V>>]> {
     const now = this.#now()
     for (const [key, entry] of this.#entries) if (entry.until > now) yield [key, entry]

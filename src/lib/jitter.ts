@@ -1,4 +1,4 @@
-/** `ms`, and up to `share` of it more or less: many who wait for the same do not come back in one instant. */
+/** Adds or subtracts up to `share` of `ms` at random, so that clients which wait for the same time do not retry at once. */
 export function jittered (ms: number, share: number): number {
   return ms * (1 - share + 2 * share * Math.random())
 }

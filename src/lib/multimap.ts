@@ -1,8 +1,8 @@
-/** Values by key, several under one. Nearly all keys have one value: that takes no set of its own. */
+/** A map with several values per key. Nearly all keys have one value, which is stored without a set. */
 export class Multimap<K, V extends object> {
   readonly #groups = new Map<K, V | Set<V>>()
 
-  /** @returns whether it is the first under this key */
+  /** @returns whether it is the first value of the key */
   add (key: K, value: V): boolean {
     const known = this.#groups.get(key)
     if (known instanceof Set) known.add(value)
@@ -11,7 +11,7 @@ export class Multimap<K, V extends object> {
     return known === undefined
   }
 
-  /** @returns whether it was the last under this key */
+  /** @returns whether it was the last value of the key */
   delete (key: K, value: V): boolean {
     const known = this.#groups.get(key)
     const isLast = known instanceof Set ? known.delete(value) && known.size === 0 : known === value

@@ -94,7 +94,7 @@ export class Enrollment extends Emitter<EnrollmentEvents> {
   }
 
   /**
-   * Unregisters an agent at the request of somebody else, and revokes all its tokens.
+   * Unregisters an agent at the request of another client, and revokes all its tokens.
    * @param ownerKey if given, the key that must own the agent
    */
   async evict (id: string, ownerKey?: string): Promise<void> {

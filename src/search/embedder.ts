@@ -3,7 +3,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { EmbeddingError } from '../errors.js'
 import type { EmbedHook } from '../hooks.js'
 import { callHook } from '../lib/hook-timeout.js'
-import { LruMap } from '../lib/lru.js'
 
 export interface EmbedderOptions {
   embed: EmbedHook
@@ -167,4 +166,27 @@ function withResolvers<T> () {
   let reject: (error: unknown) => void = () => {}
   const promise = new Promise<T>((...settle) => { [resolve, reject] = settle })
   return { promise, resolve, reject }
+}
+
+/** A map of at most `limit` entries, from which the least recently used entry is removed first. */
+class LruMap<V> {
+  readonly #limit: number
+  readonly #entries = new Map<string, V>()
+
+  constructor (limit: number) {
+    this.#limit = limit
+  }
+
+  get (key: string): V | undefined {
+    const value = this.#entries.get(key)
+    if (value !== undefined) this.set(key, value)
+    return value
+  }
+
+  set (key: string, value: V): void {
+    this.#entries.delete(key)
+    this.#entries.set(key, value)
+    const [oldest] = this.#entries.keys()
+    if (this.#entries.size > this.#limit && oldest !== undefined) this.#entries.delete(oldest)
+  }
 }

@@ -77,9 +77,9 @@ const maxPageAgents = 500
 interface Snapshot { readonly renderings: readonly Rendering[], readonly revision: string, next: number }
 
 /**
- * The output for one subscriber that follows the feed, whatever the transport. A slow subscriber costs a number and not
- * a queue: the transport asks for one output at a time, and changes that happen meanwhile are part of the next one. The
- * cursor restarts with a snapshot when the change log does not continue from its position.
+ * The output for one subscriber that follows the feed, for any transport. It holds a position instead of a queue, however
+ * slow the subscriber is: the transport requests one output at a time, and changes that happen meanwhile are part of the
+ * next one. It restarts with a snapshot when the change log does not continue from its position.
  */
 export class Cursor<T> {
   readonly position: FeedPosition
