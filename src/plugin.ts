@@ -226,12 +226,12 @@ function connectServices ({ registry, revocations, sessions, messaging }: Core, 
     if (reason === 'expired') endAccess(ofSession, closeCodes.tokenExpired, 'Token expired')
     else endAccess(ofSession, closeCodes.tokenInvalid, 'Session ended')
   })
-  hub.events.on('authenticated', connection => { heartbeats.add(connection) })
-  hub.events.on('renewed', (connection, previous) => {
+  hub.on('authenticated', connection => { heartbeats.add(connection) })
+  hub.on('renewed', (connection, previous) => {
     heartbeats.replace(connection, previous)
     if (connection.isPeer) messaging.tokenChanged(connection)
   })
-  hub.events.on('closed', (connection, wasClean) => {
+  hub.on('closed', (connection, wasClean) => {
     watches.stop(connection)
     if (connection.isPeer) messaging.removePeer(connection)
     heartbeats.remove(connection, wasClean)

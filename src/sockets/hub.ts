@@ -17,8 +17,7 @@ interface HubEvents {
 }
 
 /** The open connections of this process. */
-export class Hub {
-  readonly events = new Emitter<HubEvents>()
+export class Hub extends Emitter<HubEvents> {
   readonly #tiers = new Map<TierName, Set<Connection>>()
   #isDraining = false
 
@@ -37,19 +36,19 @@ export class Hub {
 
   authenticate (connection: Connection, principal: Principal): void {
     connection.authenticate(principal)
-    this.events.emit('authenticated', connection)
+    this.emit('authenticated', connection)
   }
 
   /** Replaces the token of a connection. */
   renew (connection: Connection, principal: Principal): void {
     const previous = connection.bearer
     connection.authenticate(principal)
-    this.events.emit('renewed', connection, previous)
+    this.emit('renewed', connection, previous)
   }
 
   /** @param wasClean whether a close frame was received */
   remove (connection: Connection, wasClean: boolean): void {
-    if (this.#connections(connection.tier.name).delete(connection)) this.events.emit('closed', connection, wasClean)
+    if (this.#connections(connection.tier.name).delete(connection)) this.emit('closed', connection, wasClean)
   }
 
   /** Closes the authenticated connections whose principal matches. */
