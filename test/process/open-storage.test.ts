@@ -19,7 +19,7 @@ t.test('the options say where data is kept', async t => {
   t.equal((await storage({})).kind, 'memory')
   t.equal((await storage({ storage: 'level', level: { path: t.testdir() } })).kind, 'level')
   t.equal((await storage({ storage: 'redis' })).kind, 'redis')
-  t.match(await storage({ store: agents, state, storage: 'level' }), { kind: 'custom', agents, state, broker: MemoryMessageBroker })
+  t.match(await storage({ store: agents, state, storage: 'level' }), { kind: 'custom', agents, kv: state, broker: MemoryMessageBroker })
 })
 
 t.test('a store of the host has facts in memory beside it, by its own clock', async t => {
@@ -67,7 +67,7 @@ t.test('a registry in memory loads neither LevelDB nor a client of Redis', t => 
   const program = `
     import { createRequire } from 'node:module'
     import fastify from 'fastify'
-    import agentRegistry from ${JSON.stringify(built.replace(/server\.js$/, 'index.js'))}
+    import agentRegistry from ${JSON.stringify(built.replace(/server\/main\.js$/, 'index.js'))}
     const app = fastify()
     const loaded = () => Object.keys(createRequire(import.meta.url).cache).filter(name => /node_modules.(ioredis|classic-level)/.test(name)).length
     await app.register(agentRegistry)

@@ -75,7 +75,7 @@ t.test('the data is where it is said to be, or nowhere', async t => {
   t.match(placed.output(), /^ {2}data: .+\/elsewhere$/m)
   const inMemory = start(t, folder, { STORE: 'memory' })
   await urlOf(inMemory)
-  t.match(inMemory.output(), /^ {2}data: in memory, gone when this process ends$/m)
+  t.match(inMemory.output(), /^ {2}data: in memory, lost when this process ends$/m)
   t.ok(existsSync(join(folder, 'elsewhere')))
   t.notOk(existsSync(join(folder, 'data')))
 })

@@ -4,7 +4,7 @@ import { OptionsSchema } from '../../src/options.js'
 import { isObject } from './snapshot.js'
 
 /** Keywords that only people read, or that belong to environment variables. */
-const ignored = new Set(['description', 'env', 'envFactor', 'envAliases', 'examples', 'title'])
+const ignored = new Set(['description', 'env', 'envFactor', 'envAliases', 'examples', 'title', 'tsType'])
 
 /** A schema without descriptions; a class or function in it keeps its type alone. */
 function bare (value: unknown): unknown {
