@@ -82,7 +82,7 @@ class Guest {
   }
 }
 
-t.test('the peers of the SDK, in browsers: who comes and goes, what they say, a connection between them, and the same after a cut', async t => {
+t.test('SDK peers in browsers: peers join and leave, exchange messages, connect directly, and recover after a disconnect', async t => {
   const registry = await build(t, v1Options, { before: addPages })
   const browser = await launch(t)
   const alice = await Guest.join(browser, registry, 'alice')

@@ -20,7 +20,7 @@ function start (t: Test, folder: string, { env, args = [], program = built }: { 
   return startProcess(t, folder, { env: env ?? {}, args: [...program, ...args] })
 }
 
-t.test('flags', async t => {
+t.test('cli: flags set the options', async t => {
   for (const flag of ['--help', '-h']) {
     const { code, out, err } = await call([flag])
     t.same([code, err], [0, ''], flag)
@@ -34,11 +34,11 @@ t.test('flags', async t => {
   }
 })
 
-t.test('flags are looked at before the environment', async t => {
+t.test('cli: flags take precedence over environment variables', async t => {
   t.equal((await call(['--version'], { PORT: 'wrong' })).code, 0)
 })
 
-t.test('a wrong environment is refused with every variable that is wrong', async t => {
+t.test('cli: an invalid environment is refused with every invalid variable listed', async t => {
   const { code, out, err } = await call([], { PORT: 'http', AGENT_HEARTBEAT_TIMEOUT: '0.1', JWT_SECRET: 'hunter2' })
   t.same([code, out], [1, ''])
   t.match(err, /^ {2}PORT: 'http' is not a number\. Expected: .+$/m)
@@ -47,30 +47,30 @@ t.test('a wrong environment is refused with every variable that is wrong', async
   t.notMatch(err, /hunter2/)
 })
 
-t.test('what only the start finds wrong is told too', async t => {
+t.test('cli: errors that only the start detects are reported too', async t => {
   const { code, err } = await call([], { PORT: '0', BLOCKED_IPS: 'everybody', LOG_LEVEL: 'silent', ARCP_DATA_DIR: t.testdir() })
   t.equal(code, 1)
   t.match(err, /addresses\.blocked: 'everybody' is neither an address nor a CIDR range/)
 })
 
-t.test('production refuses to start without a secret and a password', async t => {
+t.test('cli: production refuses to start without a secret and a password', async t => {
   const { code, err } = await call([], { NODE_ENV: 'production', PORT: '0' })
   t.equal(code, 1)
   t.match(err, /JWT_SECRET: is missing, and NODE_ENV is production/)
   t.match(err, /ADMIN_PASSWORD: is missing, and NODE_ENV is production/)
 })
 
-t.test('a password is made up where none is given, anew each time', async t => {
+t.test('cli: a missing password is generated, a different one at each start', async t => {
   const first = withPassword(optionsFromEnv({ ADMIN_USERNAME: 'root' }))
   const second = withPassword(optionsFromEnv({}))
   t.match(first, { generated: /^[\w-]{20}$/, settings: { options: { admin: { username: 'root', password: first.generated } } } })
   t.not(first.generated, second.generated)
-  t.equal(first.settings.options.jwt, undefined, 'the secret of tokens is kept with the data')
+  t.equal(first.settings.options.jwt, undefined, 'the token secret is stored with the data')
   const given = withPassword(optionsFromEnv({ ADMIN_PASSWORD: password, JWT_SECRET: secret, ADMIN_USERNAME: 'root' }))
   t.match(given, { made: null, settings: { options: { admin: { username: 'root', password }, jwt: { secret } } } })
 })
 
-t.test('why a server did not start is said in one line with the variable to change', async t => {
+t.test('cli: a failed start logs one line that names the variable to change', async t => {
   const place = { host: '10.0.0.1', port: 80 }
   const table: Array<[error: unknown, expected: RegExp]> = [
     [{ code: 'EADDRINUSE' }, /^port 80 on 10\.0\.0\.1 is in use: set ARCP_PORT/],
@@ -78,13 +78,13 @@ t.test('why a server did not start is said in one line with the variable to chan
     [{ code: 'EADDRNOTAVAIL' }, /^the address 10\.0\.0\.1 does not belong to this machine: set ARCP_HOST/],
     [{ code: 'ENOTFOUND' }, /^the address 10\.0\.0\.1 does not belong to this machine/],
     [new Error('anything else'), /^anything else$/],
-    ['no error at all', /^no error at all$/]
+    ['without an error', /^no error at all$/]
   ]
   for (const [error, expected] of table) t.match(describeFailure(error, place), expected)
   t.equal(describeFailure(Object.assign(new Error('.env: permission denied'), { code: 'EACCES' })), '.env: permission denied')
 })
 
-t.test('a port that is in use ends the start', async t => {
+t.test('cli: a port in use ends the start', async t => {
   const other = createServer().listen(0, '127.0.0.1')
   await once(other, 'listening')
   t.teardown(() => other.close())
@@ -96,7 +96,7 @@ t.test('a port that is in use ends the start', async t => {
   }
 })
 
-t.test('where Redis is is said, without what is secret of it', async t => {
+t.test('cli: the log shows the location of Redis without its credentials', async t => {
   const redis = await RedisServer.start()
   t.teardown(() => redis.stop())
   const started = start(t, t.testdir(), { program: source, env: { PORT: '0', LOG_LEVEL: 'silent', REDIS_URL: redis.path, ARCP_NAMESPACE: 'named' } })
@@ -104,17 +104,17 @@ t.test('where Redis is is said, without what is secret of it', async t => {
   t.match(started.output(), `data: Redis at ${redis.path}, namespace 'named'`)
 })
 
-t.test('an address that is not of this machine ends the start', async t => {
+t.test('cli: an address of another machine ends the start', async t => {
   const { code, err } = await start(t, t.testdir(), { env: { PORT: '0', HOST: '192.0.2.1', LOG_LEVEL: 'silent' } }).ended
   t.equal(code, 1)
   t.match(err, /the address 192\.0\.2\.1 does not belong to this machine/)
 })
 
-t.test('the source as a process: listens, answers, drains its sockets and ends with 0', async t => {
+t.test('cli: the process run from source listens, answers, drains its sockets and exits with 0', async t => {
   await checkLife(t, source)
 })
 
-t.test('the built program as a process: listens, answers, drains its sockets and ends with 0', async t => {
+t.test('cli: the built process listens, answers, drains its sockets and exits with 0', async t => {
   await checkLife(t, built)
 })
 
@@ -147,25 +147,25 @@ async function loginStatus (url: string, password = ''): Promise<number> {
   return (await fetch(`${url}/auth/login`, { method: 'POST', headers, body: JSON.stringify({ username: 'admin', password }) })).status
 }
 
-t.test('listens within two seconds', async t => {
+t.test('cli: the server listens within two seconds', async t => {
   const begun = performance.now()
   await urlOf(start(t, t.testdir(), { env: { PORT: '0', LOG_LEVEL: 'silent' } }))
   // Promised are two seconds on a machine that does nothing else; here tests run beside it.
   t.ok(performance.now() - begun < 10_000)
 })
 
-t.test('.env is read from the working directory, and the environment wins', async t => {
+t.test('cli: .env is read from the working directory, and environment variables take precedence', async t => {
   const folder = t.testdir({ '.env': `PORT=0\nARCP_PREFIX=/from-file\nADMIN_PASSWORD="${password}"\nLOG_LEVEL=silent\nARCP_ROUTES_DOCS=false\n` })
   const started = start(t, folder, { env: { ARCP_PREFIX: '/from-environment' } })
   const url = await urlOf(started)
   t.equal((await fetch(`${url}/from-environment/health`)).status, 200)
-  t.notMatch(started.output(), /admin password|docs:/, 'nothing was made up, and there are no docs')
+  t.notMatch(started.output(), /admin password|docs:/, 'no password was generated, and the docs are off')
   t.equal(await loginStatus(`${url}/from-environment`, password), 200)
   started.child.kill('SIGINT')
-  t.equal((await started.ended).code, 0, 'Ctrl+C ends it as well')
+  t.equal((await started.ended).code, 0, 'Ctrl+C ends the process too')
 })
 
-t.test('a .env that cannot be read ends the start', async t => {
+t.test('cli: an unreadable .env ends the start', async t => {
   const folder = t.testdir()
   mkdirSync(join(folder, '.env'))
   t.chdir(folder)
@@ -174,7 +174,7 @@ t.test('a .env that cannot be read ends the start', async t => {
   t.match(err, /^fastify-agent-registry: EISDIR/)
 })
 
-t.test('a .env with a wrong value ends the start as a variable would', async t => {
+t.test('cli: a wrong value in .env ends the start as one in a variable does', async t => {
   const folder = t.testdir()
   writeFileSync(join(folder, '.env'), 'PORT=everywhere\n')
   t.chdir(folder)
@@ -183,7 +183,7 @@ t.test('a .env with a wrong value ends the start as a variable would', async t =
   t.match(err, /PORT: 'everywhere' is not a number/)
 })
 
-t.test('an error that nobody caught is logged and ends the server', async t => {
+t.test('cli: an uncaught error is logged and ends the server', async t => {
   const folder = t.testdir({ 'fail.mjs': 'process.once("SIGUSR2", () => { throw new Error("nobody caught this") })' })
   const program = [...source.slice(0, -1), '--import', join(folder, 'fail.mjs'), source.at(-1)!]
   const started = start(t, folder, { program, env: { PORT: '0', ADMIN_PASSWORD: password } })

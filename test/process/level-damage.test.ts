@@ -45,8 +45,8 @@ async function refused (t: Test, folder: string, finding: RegExp): Promise<void>
   const { message } = await open(folder).then(() => ({ message: 'it was opened' }), (error: Error) => error)
   t.match(message, finding)
   t.match(message, `The store in ${folder} was not opened: `)
-  t.match(message, /\. [A-Z][^.]+\.$/, 'what to do')
-  t.same(filesOf(folder), before, 'nothing was changed')
+  t.match(message, /\. [A-Z][^.]+\.$/, 'the message names the remedy')
+  t.same(filesOf(folder), before, 'the folder is unchanged')
 }
 
 const truncate = (path: string) => { truncateSync(path, Math.floor(statSync(path).size / 2)) }
@@ -91,7 +91,7 @@ const addEdit = (...bytes: number[]) => (path: string) => {
   writeFileSync(path, Buffer.concat([readFileSync(path), piece]))
 }
 
-t.test('runs of a machine have names, or times', async t => {
+t.test('damage tests: each run has a name or a time', async t => {
   t.equal(bootId(), currentBoot)
   t.match(bootId('/none'), /^since-\d+$/)
 })
@@ -106,26 +106,26 @@ const cases: ReadonlyArray<[name: string, of: () => string, file: string, damage
   ['a truncated table', () => closed, '.ldb', truncate, damaged],
   ['an empty table', () => closed, '.ldb', empty, damaged],
   ['a missing table', () => closed, '.ldb', remove, damaged],
-  ['a table with a page of something else in the middle', () => closed, '.ldb', overwrite, damaged],
+  ['a table with a foreign page in the middle', () => closed, '.ldb', overwrite, damaged],
   ['a table with pages of zeros', () => closed, '.ldb', zero, damaged],
   ['a table in which one bit is flipped', () => closed, '.ldb', flip, damaged],
-  ['a table whose end is overwritten', () => closed, '.ldb', refill(0x5a, -40), damaged],
-  ['a table whose index points elsewhere', () => closed, '.ldb', refill(0xff, -48, -8), damaged],
+  ['a table with an overwritten end', () => closed, '.ldb', refill(0x5a, -40), damaged],
+  ['a table with a wrong index', () => closed, '.ldb', refill(0xff, -48, -8), damaged],
   ['a truncated log', () => killed, '.log', truncate, writesMissing],
   ['an empty log', () => killed, '.log', empty, writesMissing],
   ['a missing log', () => killed, '.log', remove, writesMissing],
-  ['a log without its last byte', () => killed, '.log', path => { truncateSync(path, statSync(path).size - 1) }, writesMissing],
-  ['a log with a page of something else in the middle', () => killed, '.log', overwrite, damaged],
+  ['a log that lacks its last byte', () => killed, '.log', path => { truncateSync(path, statSync(path).size - 1) }, writesMissing],
+  ['a log with a foreign page in the middle', () => killed, '.log', overwrite, damaged],
   ['a log with pages of zeros', () => killed, '.log', zero, damaged],
   ['a log in which one bit is flipped', () => killed, '.log', flip, damaged],
-  ['a log whose last page is overwritten', () => killed, '.log', refill(0x5a, -4096), writesMissing],
-  ['a log without its first block', () => killed, '.log', path => { writeFileSync(path, readFileSync(path).subarray(32_768)) }, damaged],
+  ['a log with an overwritten last page', () => killed, '.log', refill(0x5a, -4096), writesMissing],
+  ['a log that lacks its first block', () => killed, '.log', path => { writeFileSync(path, readFileSync(path).subarray(32_768)) }, damaged],
   ['a truncated manifest', () => closed, 'MANIFEST-', truncate, damaged],
   ['an empty manifest', () => closed, 'MANIFEST-', empty, damaged],
   ['a missing manifest', () => closed, 'MANIFEST-', remove, damaged],
   ['an overwritten manifest', () => closed, 'MANIFEST-', overwrite, damaged],
   ['a manifest with an unknown edit', () => closed, 'MANIFEST-', addEdit(99), damaged],
-  ['a manifest with a number that does not end', () => closed, 'MANIFEST-', addEdit(2, ...Array(12).fill(0xff)), damaged],
+  ['a manifest with an unterminated number', () => closed, 'MANIFEST-', addEdit(2, ...Array(12).fill(0xff)), damaged],
   ['an empty pointer to the manifest', () => closed, 'CURRENT', empty, damaged],
   ['a missing pointer to the manifest', () => closed, 'CURRENT', remove, damaged],
   ['an empty header', () => closed, headerName, empty, headerDamaged],
@@ -135,7 +135,7 @@ const cases: ReadonlyArray<[name: string, of: () => string, file: string, damage
 ]
 
 for (const [name, of, file, damage, finding] of cases) {
-  t.test(`${name} is refused, and left as it is`, async t => {
+  t.test(`level storage: ${name} is refused, and the folder is unchanged`, async t => {
     const folder = newFolder()
     cpSync(of(), folder, { recursive: true })
     damage(fileOf(folder, file))
@@ -143,7 +143,7 @@ for (const [name, of, file, damage, finding] of cases) {
   })
 }
 
-t.test('what was copied for these tests is opened where nothing is damaged', async t => {
+t.test('level storage: an undamaged copy of the test data opens', async t => {
   for (const of of [closed, killed]) {
     const folder = newFolder()
     cpSync(of, folder, { recursive: true })
@@ -200,15 +200,15 @@ const records: ReadonlyArray<[name: string, key: string, value: string | null, f
   ['an agent that does not match its schema', 'agent!agent-1', '{"revision":-1}', /'agent!agent-1' cannot be read \(breaks its schema\)/],
   ['an agent without its content', 'content!agent-1', null, /agent 'agent-1' is incomplete/],
   ['content without an agent', 'agent!agent-1', null, /agent 'agent-1' is incomplete/],
-  ['an agent of the future', 'agent!agent-1', 'future', /agent 'agent-1' is newer than the store/],
+  ['an agent with a future revision', 'agent!agent-1', 'future', /agent 'agent-1' is newer than the store/],
   ['changes with a gap', 'changes!0000000000000001', null, /change \d+ is missing/],
   ['a store without meta', 'meta', null, /meta is missing/],
   ['a key-value entry that does not match its schema', 'state!session!one', '{}', /'state!session!one' cannot be read/],
-  ['a record that is not of a registry', 'other', 'x', /other is not a record of a registry/]
+  ['a record of another program', 'other', 'x', /other is not a record of a registry/]
 ]
 
 for (const [name, key, value, finding] of records) {
-  t.test(`${name} is refused, and not skipped`, async t => {
+  t.test(`level storage: ${name} is refused and not skipped`, async t => {
     const folder = await smallStore()
     const stored = await recordsOf(folder)
     const future = JSON.stringify({ ...JSON.parse(stored.get('agent!agent-1') ?? ''), revision: 99 })
@@ -219,7 +219,7 @@ for (const [name, key, value, finding] of records) {
   })
 }
 
-t.test('records that another program wrote, removed or replaced by older ones are refused', async t => {
+t.test('level storage: records that another program wrote, removed or replaced with older ones are refused', async t => {
   const older = await smallStore()
   const level = new ClassicLevel(older, { compression: false })
   const head = await level.get('agent!agent-1') ?? ''
@@ -251,7 +251,7 @@ async function downgrade (folder: string, upgraded?: string): Promise<void> {
   writeFileSync(join(folder, headerName), `${header.padEnd(246)} ${crc32c(Buffer.from(header)).toString(16).padStart(8, '0')}\n`)
 }
 
-t.test('a store of schema 1 is upgraded, also after an interruption, and begins another epoch', async t => {
+t.test('level storage: a store of schema 1 is upgraded, also after an interruption, and begins a new epoch', async t => {
   t.equal(crc32c(Buffer.from('123456789')), 0xe3069283, 'RFC 3720')
   for (const upgraded of [undefined, 'agent!agent-1']) {
     const folder = await smallStore()
@@ -271,14 +271,14 @@ t.test('a store of schema 1 is upgraded, also after an interruption, and begins 
   }
 })
 
-t.test('a store of schema 1 that is incomplete is refused, and left as it is', async t => {
+t.test('level storage: an incomplete store of schema 1 is refused, and the folder is unchanged', async t => {
   const folder = await smallStore()
   await downgrade(folder)
   await tamper(folder, [del('content!agent-1')])
   await refused(t, folder, /agent 'agent-1' is incomplete/)
 })
 
-t.test('what is no store is refused, and left as it is', async t => {
+t.test('level storage: a folder without a store is refused and left unchanged', async t => {
   const foreign = newFolder()
   for (const name of ['photos', 'music']) mkdirSync(join(foreign, name), { recursive: true })
   for (const name of ['a.txt', 'b.txt']) writeFileSync(join(foreign, name), 'mine')
@@ -300,7 +300,7 @@ t.test('what is no store is refused, and left as it is', async t => {
   t.equal(readFileSync(join(arcp, 'registry_state.json'), 'utf8'), '{"agents":{}}')
 })
 
-t.test('an empty folder, and one that a process left while it made a store, become stores', async t => {
+t.test('level storage: an empty folder and one with an unfinished store become stores', async t => {
   const folder = newFolder()
   mkdirSync(join(folder, 'lost+found'), { recursive: true })
   const first = await open(folder)
@@ -331,7 +331,7 @@ async function openElsewhere (folder: string): Promise<string> {
   return out
 }
 
-t.test('a store that is open is refused to others, in this process and in another', async t => {
+t.test('level storage: an open store is refused to another opener in this process and in another', async t => {
   const folder = newFolder()
   const { storage } = await open(folder)
   await registerMany(storage, 3)
@@ -342,7 +342,7 @@ t.test('a store that is open is refused to others, in this process and in anothe
   t.match(await openElsewhere(folder), /^opened$/m)
 })
 
-t.test('a folder that may not be written to is refused', async t => {
+t.test('level storage: a read-only folder is refused', async t => {
   const folder = mkdtempSync(join(tmpdir(), 'level-'))
   chmodSync(folder, 0o555)
   const isRoot = process.geteuid!() === 0

@@ -31,7 +31,7 @@ async function live (storage: LevelStorage): Promise<void> {
 
 /** The same with and without a clean end. */
 for (const clean of [true, false]) {
-  t.test(`a restart after a ${clean ? 'clean end' : 'crash'} keeps everything`, async t => {
+  t.test(`level storage: a restart after a ${clean ? 'clean end' : 'crash'} keeps all data`, async t => {
     const clock = manualClock()
     const folder = newFolder()
     const { storage, ear, snapshot: { epoch } } = await open(folder, { clock })
@@ -62,7 +62,7 @@ for (const clean of [true, false]) {
 
     const outcome = await register(again.storage, 'agent-9')
     t.match(outcome, { ok: true, record: { revision: again.snapshot.revision + 1 } })
-    t.ok(outcome.ok && byId(before).every(({ incarnation }) => incarnation < outcome.record.incarnation), 'incarnations go on')
+    t.ok(outcome.ok && byId(before).every(({ incarnation }) => incarnation < outcome.record.incarnation), 'incarnations continue')
     await again.storage.kv.close()
     await again.storage.agents.close()
   })
@@ -81,7 +81,7 @@ async function snapshotOf ({ agents }: LevelStorage) {
   return { agents: outcomes.flatMap(outcome => outcome.ok ? [outcome.record] : []) }
 }
 
-t.test('keys own no more agents after a restart than before', async t => {
+t.test('level storage: after a restart each key owns the same number of agents', async t => {
   const folder = newFolder()
   const claim = { kind: 'key', digest: 'key-b', exclusive: false, maxAgents: 2 } as const
   const command = (id: string) => ({ id, content: { body: '{}', type: 'testing', capabilities: [] }, claim, maxAgents: 100 })
@@ -98,7 +98,7 @@ const hour = 3_600_000
 
 /** How long the process was away by its clock, and how much of a lease was left before. */
 for (const away of [0, 5000, 10 * leases.leaseMs, -hour, -48 * hour, 48 * hour]) {
-  t.test(`leases, holds and graves have the time left that they had, after ${away / 1000} s by the clock`, async t => {
+  t.test(`level storage: leases, holds and tombstones keep their remaining time after ${away / 1000} s of downtime`, async t => {
     const clock = manualClock()
     const folder = newFolder()
     const first = await open(folder, { clock, preservation: false })
@@ -129,7 +129,7 @@ for (const away of [0, 5000, 10 * leases.leaseMs, -hour, -48 * hour, 48 * hour])
   })
 }
 
-t.test('held agents are held after a restart', async t => {
+t.test('level storage: held agents stay held after a restart', async t => {
   const clock = manualClock()
   const folder = newFolder()
   const { storage, ear } = await open(folder, { clock })
@@ -148,7 +148,7 @@ t.test('held agents are held after a restart', async t => {
   await again.storage.agents.close()
 })
 
-t.test('only the newest changes are kept, without a gap', async t => {
+t.test('level storage: only the newest changes are kept, without a gap', async t => {
   const folder = newFolder()
   const first = await open(folder, { changes: 10 })
   for (let n = 0; n < 30; n++) await register(first.storage, `agent-${n}`)
@@ -161,7 +161,7 @@ t.test('only the newest changes are kept, without a gap', async t => {
   await third.storage.agents.close()
 })
 
-t.test('what was not known to be on the disk when the machine ended begins another epoch', async t => {
+t.test('level storage: writes not known to be on disk when the machine stopped begin a new epoch', async t => {
   for (const [durability, missing, continues] of [['commit', 0, false], ['sync', 0, true], ['sync', 5, false]] as const) {
     const folder = newFolder()
     const { storage, snapshot } = await open(folder, { durability })
@@ -181,7 +181,7 @@ t.test('what was not known to be on the disk when the machine ended begins anoth
   }
 })
 
-t.test('what has ended by itself is dropped from the disk', async t => {
+t.test('level storage: expired records are deleted from disk', async t => {
   const clock = manualClock()
   const folder = newFolder()
   const { storage: { agents, kv } } = await open(folder, { clock })
@@ -203,7 +203,7 @@ function limitFiles (bytes: number | null): void {
   execFileSync('prlimit', ['--pid', String(process.pid), `--fsize=${bytes ?? 'unlimited'}:`])
 }
 
-t.test('on a full disk nothing is acknowledged or told, and all that was decided is told once there is room', async t => {
+t.test('level storage: a full disk acknowledges and notifies nothing, and all changes are notified once there is space', async t => {
   const clock = manualClock()
   const folder = newFolder()
   const { storage, ear } = await open(folder, { clock })
@@ -215,7 +215,7 @@ t.test('on a full disk nothing is acknowledged or told, and all that was decided
   const unavailable = { code: 'AGENT_REGISTRY_STORAGE_UNAVAILABLE', headers: { 'retry-after': '2' } }
   const lost: Array<Promise<unknown>> = [register(storage, 'late-0'), register(storage, 'late-1'), kv.put({ kind: 'session', key: 'late', value: 'x', until: forever })]
   for (const call of lost) await t.rejects(call, unavailable)
-  t.equal(ear.changes.length, 3, 'nothing that is not written is told')
+  t.equal(ear.changes.length, 3, 'unwritten changes are not notified')
   t.match(ear.faults, [/./])
   await t.rejects(register(storage, 'refused'), unavailable)
   await t.rejects(renew(storage, 'agent-0'), unavailable)
@@ -223,7 +223,7 @@ t.test('on a full disk nothing is acknowledged or told, and all that was decided
   await t.rejects(kv.take('session', 'late'), unavailable)
   await agents.extend(1000)
   await new Promise(resolve => { setTimeout(resolve, 1500) })
-  t.equal(ear.changes.length, 3, 'it is tried again in vain')
+  t.equal(ear.changes.length, 3, 'the retry fails')
 
   limitFiles(null)
   await until(() => ear.faults.length === 2, 20_000)
@@ -239,7 +239,7 @@ t.test('on a full disk nothing is acknowledged or told, and all that was decided
   await again.storage.agents.close()
 })
 
-t.test('a store that is closed while its disk is full may be opened again, without what was not acknowledged', async t => {
+t.test('level storage: a store closed while its disk is full opens again without unacknowledged writes', async t => {
   const folder = newFolder()
   const { storage } = await open(folder)
   await registerMany(storage, 3)
@@ -254,7 +254,7 @@ t.test('a store that is closed while its disk is full may be opened again, witho
   await again.storage.agents.close()
 })
 
-t.test('what is not open is closed without effect', async t => {
+t.test('level storage: closing a store that is not open has no effect', async t => {
   const { storage } = await open(newFolder())
   await storage.kv.close()
   await storage.agents.close()
@@ -262,7 +262,7 @@ t.test('what is not open is closed without effect', async t => {
   t.pass()
 })
 
-t.test('signs of life of thousands are written a slice at a time', async t => {
+t.test('level storage: heartbeats of thousands of agents are written in slices', async t => {
   const clock = manualClock()
   const folder = newFolder()
   const { storage } = await open(folder, { clock })

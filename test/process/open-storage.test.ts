@@ -13,7 +13,7 @@ const built = builtServer(t)
 const storage = (options: AgentRegistryOptions) => createStorage(resolveOptions(options), error => { throw error })
 const connection = (redis: AgentRegistryOptions['redis']) => connectionOf(resolveOptions({ redis }).redis)
 
-t.test('the options say where data is kept', async t => {
+t.test('storage options: the options name the location of the data', async t => {
   const agents = new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 })
   const state = new MemoryKeyValueStore()
   t.equal((await storage({})).kind, 'memory')
@@ -22,7 +22,7 @@ t.test('the options say where data is kept', async t => {
   t.match(await storage({ store: agents, state, storage: 'level' }), { kind: 'custom', agents, kv: state, broker: MemoryMessageBroker })
 })
 
-t.test('a store of the host has facts in memory beside it, by its own clock', async t => {
+t.test('storage options: a store of the host is paired with an in-memory key-value store on its own clock', async t => {
   let now = 1_000_000
   const { kind, kv } = await storage({ store: new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000, clock: () => now }) })
   t.equal(kind, 'custom')
@@ -32,7 +32,7 @@ t.test('a store of the host has facts in memory beside it, by its own clock', as
   t.equal(await kv.get('ticket', 'one'), undefined)
 })
 
-t.test('Redis is where its options say', async t => {
+t.test('storage options: the Redis options name the server', async t => {
   const client = new Redis({ lazyConnect: true })
   t.teardown(() => client.disconnect())
   const login = { username: 'registry', password: 'secret' }
@@ -50,7 +50,7 @@ t.test('Redis is where its options say', async t => {
   for (const wrong of [{ url: 'http://redis.test' }, { cluster: ['a.test'] }, { sentinels: [] }, { port: 0 }]) t.throws(() => connection(wrong), { code: 'AGENT_REGISTRY_INVALID_OPTIONS' }, JSON.stringify(wrong))
 })
 
-t.test('a registry that cannot start leaves nothing open', async t => {
+t.test('storage options: a registry that fails to start leaves nothing open', async t => {
   const options: AgentRegistryOptions = { storage: 'level', level: { path: t.testdir() } }
   const start = async (more: AgentRegistryOptions) => {
     const app = fastify()
@@ -60,10 +60,10 @@ t.test('a registry that cannot start leaves nothing open', async t => {
   await t.rejects(start({ addresses: { blocked: ['everybody'] } }), { message: /addresses\.blocked/ })
   await t.rejects(start({ agentKeys: ['the-same-key', 'the-same-key'] }), { message: /agentKeys\.1/ })
   await t.resolves(start({}))
-  await t.rejects(start({}), { message: /another/ }, 'what has started keeps it')
+  await t.rejects(start({}), { message: /another/ }, 'a registry that started keeps its storage open')
 })
 
-t.test('a registry in memory loads neither LevelDB nor a client of Redis', t => {
+t.test('storage options: a registry in memory loads neither LevelDB nor a Redis client', t => {
   const program = `
     import { createRequire } from 'node:module'
     import fastify from 'fastify'

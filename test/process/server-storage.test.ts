@@ -24,11 +24,11 @@ async function register (url: string): Promise<string> {
   return (await call(url, '/agents/register', { token, body: registration() })).body.access_token
 }
 
-t.test('a server that starts again has its agents, and lets in whoever it let in before', async t => {
+t.test('server storage: a restarted server keeps its agents and accepts the tokens it accepted before', async t => {
   const folder = realpathSync(t.testdir())
   const first = start(t, folder)
   const url = await urlOf(first)
-  t.ok(first.output().split('\n').includes(`  data: ${join(folder, 'data')}`), 'it says where the data is')
+  t.ok(first.output().split('\n').includes(`  data: ${join(folder, 'data')}`), 'the log names the data folder')
   const agent = await register(url)
   const { body: { access_token: admin } } = await call(url, '/auth/login', { body: { username: 'admin', password } })
   const { body: { access_token: gone } } = await call(url, '/auth/login', { body: { username: 'admin', password } })
@@ -42,12 +42,12 @@ t.test('a server that starts again has its agents, and lets in whoever it let in
   t.equal(status, 200)
   t.same([after.incarnation, after.registered_at], [before.incarnation, before.registered_at])
   t.equal((await call(again, '/auth/session_status', { token: admin })).status, 200)
-  t.equal((await call(again, '/auth/session_status', { token: gone })).status, 401, 'who had logged out stays out')
+  t.equal((await call(again, '/auth/session_status', { token: gone })).status, 401, 'ended sessions stay ended')
   t.match((await call(again, '/health/detailed', { token: admin })).body, { detailed: { database: { type: 'level' } }, components: { storage: { status: 'healthy' } } })
   t.match((await call(again, '/health')).body, { status: 'healthy', storage: { redis: 'not_configured' } })
 })
 
-t.test('a secret that rotates leaves every agent with its key', async t => {
+t.test('server storage: rotating the secret leaves every agent with its key', async t => {
   const folder = t.testdir()
   const [old, fresh] = ['a secret that was used until now ....', 'a secret that is used from now on ...']
   const first = start(t, folder, { JWT_SECRET: old })
@@ -57,7 +57,7 @@ t.test('a secret that rotates leaves every agent with its key', async t => {
 
   const second = start(t, folder, { JWT_SECRET: JSON.stringify([fresh, old]) })
   const url = await urlOf(second)
-  t.equal((await call(url, '/agents/agent-one', { token: agent })).status, 200, 'tokens of the old secret live on')
+  t.equal((await call(url, '/agents/agent-one', { token: agent })).status, 200, 'tokens of the previous secret stay valid')
   second.child.kill('SIGTERM')
   await second.ended
 
@@ -65,10 +65,10 @@ t.test('a secret that rotates leaves every agent with its key', async t => {
   t.equal((await call(third, '/agents/agent-one', { token: agent })).status, 401)
   const { body: { temp_token: token } } = await call(third, '/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } })
   const response = await fetch(`${third}/agents/agent-one`, { method: 'DELETE', headers: { authorization: `Bearer ${token}` } })
-  t.equal(response.status, 200, 'the key still owns what it registered')
+  t.equal(response.status, 200, 'the key still owns its agents')
 })
 
-t.test('the data is where it is said to be, or nowhere', async t => {
+t.test('server storage: data is stored in the configured place only', async t => {
   const folder = t.testdir()
   const placed = start(t, folder, { ARCP_DATA_DIR: 'elsewhere' })
   await urlOf(placed)
@@ -80,7 +80,7 @@ t.test('the data is where it is said to be, or nowhere', async t => {
   t.notOk(existsSync(join(folder, 'data')))
 })
 
-t.test('data that is not ours, or in use, ends the start and is not touched', async t => {
+t.test('server storage: foreign data or data in use ends the start and stays unchanged', async t => {
   const folder = t.testdir({ foreign: { 'letter.txt': 'not a store' } })
   const foreign = await start(t, folder, { ARCP_DATA_DIR: 'foreign' }).ended
   t.same([foreign.code, foreign.out], [1, ''])
@@ -92,7 +92,7 @@ t.test('data that is not ours, or in use, ends the start and is not touched', as
   t.match(second.err, /^fastify-agent-registry: .*data.*another process.*\n$/)
 })
 
-t.test('Redis that is not there ends the start, and its password is not told', async t => {
+t.test('server storage: an unreachable Redis ends the start, and the log hides its password', async t => {
   const { code, out, err } = await start(t, t.testdir(), { REDIS_URL: 'redis://:hidden@127.0.0.1:1' }).ended
   t.same([code, out], [1, ''])
   t.match(err, /^fastify-agent-registry: .*Redis.*\n$/)

@@ -41,14 +41,14 @@ async function agentsOf (folder: string) {
   return { ...snapshot, agents: byId(snapshot.agents) }
 }
 
-t.test('what is exported can be imported, into an empty store and beside others', async t => {
+t.test('transfer: an export can be imported into an empty store and into one with agents', async t => {
   const folder = newFolder()
   const before = await fill(folder)
   const files = filesOf(folder)
   const lines = await exportLines(folder)
   t.same(JSON.parse(lines[0]!), { format: 'fastify-agent-registry/agents', version: 1, agents: 4 })
   t.same(await exportLines(folder), lines)
-  t.equal(filesOf(folder)['AGENT-REGISTRY'], files['AGENT-REGISTRY'], 'the registry goes on as if nobody had looked')
+  t.equal(filesOf(folder)['AGENT-REGISTRY'], files['AGENT-REGISTRY'], 'the export does not change the registry')
 
   const other = newFolder()
   await importAgents(fresh('agent-zero'), { ...leases, path: other, replace: false })
@@ -59,7 +59,7 @@ t.test('what is exported can be imported, into an empty store and beside others'
   t.same(agents.slice(1).map(agent => ({ ...agent, created: 0, revision: 0 })), before.map(agent => ({ ...agent, created: 0, revision: 0 })))
 })
 
-t.test('imported agents have a whole lease or retention, and their keys own them', async t => {
+t.test('transfer: imported agents have a full lease or retention and stay owned by their keys', async t => {
   const clock = manualClock()
   const folder = newFolder()
   const records = fresh('agent-one', 'agent-two').map((record, index): AgentRecord => ({ ...record, ownerKey: 'key-a', state: index === 0 ? 'alive' : 'dead' }))
@@ -77,7 +77,7 @@ t.test('imported agents have a whole lease or retention, and their keys own them
   await agents.close()
 })
 
-t.test('ids that are taken refuse the whole import, unless their place is to be taken', async t => {
+t.test('transfer: existing ids refuse the whole import unless replacement is requested', async t => {
   const folder = newFolder()
   const before = await fill(folder)
   const ids = ['agent-zero', 'agent-one', 'agent-two', ...Array.from({ length: 10 }, (_, n) => `more-${n}`)]
@@ -92,7 +92,7 @@ t.test('ids that are taken refuse the whole import, unless their place is to be 
   await t.rejects(importAgents(fresh(...ids), { ...leases, path: folder, replace: false }), { message: /more-\d and 3 more$/ })
 })
 
-t.test("ARCP's state file, a list under agents and a bare list are read as registrations", async t => {
+t.test('transfer: an ARCP state file, a list under `agents` and a bare list are read as registrations', async t => {
   const times = { registered_at: '2029-06-01T10:00:00.555085', last_seen: '2029-06-01 11:00:00.978259' }
   const state = { agents: { 'agent-one': { ...registration('agent-one'), ...times, status: 'dead', similarity: null }, 'agent-two': { ...registration(), agent_id: undefined, registered_at: '2029-06-01T12:00:00+02:00' } }, info_hashes: {} }
   const [one, two] = read(JSON.stringify(state))
@@ -106,7 +106,7 @@ t.test("ARCP's state file, a list under agents and a bare list are read as regis
   t.equal(read(JSON.stringify([{ ...registration('agent-one'), registered_at: 'yesterday' }]))[0]!.registeredAt, context.now)
 })
 
-t.test('what is wrong is named, all of it', async t => {
+t.test('transfer: every error in the input is reported', async t => {
   const exported = (...lines: object[]) => [{ format: 'fastify-agent-registry/agents', version: 1, agents: lines.length }, ...lines].map(line => JSON.stringify(line)).join('\n')
   const record = fresh('agent-one')[0]!
   const table: Array<[text: string, finding: RegExp]> = [
@@ -136,7 +136,7 @@ async function run (t: Test, args: string[], input = '') {
   return { code, out, err }
 }
 
-t.test('the commands: from one folder to another, by a pipe and by a file', async t => {
+t.test('transfer: the commands copy from folder to folder, by a pipe and by a file', async t => {
   const folder = newFolder()
   await fill(folder)
   const { code, out, err } = await run(t, ['export', '--data-dir', folder])
@@ -153,7 +153,7 @@ t.test('the commands: from one folder to another, by a pipe and by a file', asyn
   t.match(await call(['export'], { ARCP_DATA_DIR: filed }), { code: 0, out: /^(\{.*\}\n){5}$/ })
 })
 
-t.test('what is not understood changes nothing', async t => {
+t.test('transfer: invalid input changes nothing', async t => {
   const folder = newFolder()
   t.same(await call(['export', '--data-dir', folder]), { code: 1, out: '', err: `fastify-agent-registry: there is no store in ${folder}: set its folder by --data-dir or ARCP_DATA_DIR\n` })
   t.notOk(existsSync(folder))

@@ -20,7 +20,7 @@ const told = ({ n, event, id, reason, before, after }: Change) => ({ n, event, i
 /** Without what signs of life change, which is told later. */
 const still = ({ lastSeen, metrics, ...rest }: AgentRecord) => rest
 
-t.test('what one process writes another hears, in order and each once', async t => {
+t.test('redis agents: another process receives every write, in order and once', async t => {
   const [a, b] = await peers(t, 2) as [Peer, Peer]
   for (let index = 0; index < 30; index++) {
     const [writer, other] = index % 2 ? [a, b] : [b, a]
@@ -28,12 +28,12 @@ t.test('what one process writes another hears, in order and each once', async t 
     await other.store.renew([{ id: `agent-${index % 7}` }])
   }
   await b.store.remove({ id: 'agent-3', reason: 'left' })
-  await eventually('both know the same', () => a.n === b.n && a.n === 61)
+  await eventually('both processes have the same state', () => a.n === b.n && a.n === 61)
   t.same(a.changes.map(told), b.changes.map(told))
   t.equal(a.digest, b.digest)
 })
 
-t.test('random writes of three processes at once leave all of them with the same agents and changes', async t => {
+t.test('redis agents: after concurrent random writes three processes hold the same agents and changes', async t => {
   const id = fc.integer({ min: 0, max: 7 }).map(index => `agent-${index}`)
   const step = fc.tuple(fc.constantFrom('register', 'remove', 'renew', 'drain', 'suspect', 'update', 'report'), id, fc.nat({ max: 2 }))
   await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 120 }), async steps => {
@@ -48,7 +48,7 @@ t.test('random writes of three processes at once leave all of them with the same
       else await store.setState({ id, state: kind === 'drain' ? 'draining' : 'suspect', reason: 'asked' })
     }))
     const last = Math.max(...processes.map(({ n }) => n))
-    await eventually('all know the same', () => processes.every(({ n }) => n === last))
+    await eventually('all processes have the same state', () => processes.every(({ n }) => n === last))
     const fresh = await Peer.open(server, { namespace: processes[0]!.namespace })
     t.same(new Set([...processes, fresh].map(({ digest }) => digest)).size, 1)
     for (const { changes } of processes) t.same(changes.map(told), processes[0]!.changes.map(told))
@@ -56,7 +56,7 @@ t.test('random writes of three processes at once leave all of them with the same
   }), { numRuns: 15 })
 })
 
-t.test('a change knows the record before it and after it, also where another process was the writer', async t => {
+t.test('redis agents: a change carries the record before and after it, also when another process wrote it', async t => {
   const [a, b] = await peers(t, 2) as [Peer, Peer]
   await a.store.register(registration('one', { claim: { kind: 'key', digest: 'k', exclusive: false } }))
   await a.store.report({ id: 'one', update: { values: { success_rate: 0.5 } } })
@@ -70,24 +70,24 @@ t.test('a change knows the record before it and after it, also where another pro
   t.match(removed, { event: 'unregistered', before: { body: '{"b":2}', type: 'other', metrics: { success_rate: 0.5 } }, after: null })
 })
 
-t.test('signs of life and reports of one process reach another, without a change', async t => {
+t.test('redis agents: heartbeats and reports reach another process without a change', async t => {
   const [a, b] = await peers(t, 2) as [Peer, Peer]
   await a.store.register(registration('one'))
   await a.store.renew([{ id: 'one' }])
-  await eventually('b knows it', () => b.agents.has('one') && b.n === a.n)
+  await eventually('b has it', () => b.agents.has('one') && b.n === a.n)
   const { lastSeen } = b.agents.get('one')!
   await sleep(5)
   await a.store.report({ id: 'one', update: { request: { responseTime: 2, success: true } } })
-  await eventually('b knows the report', () => b.agents.get('one')!.metrics?.total_requests === 1)
+  await eventually('b has the report', () => b.agents.get('one')!.metrics?.total_requests === 1)
   t.ok(b.agents.get('one')!.lastSeen > lastSeen)
   await a.store.renew([{ id: 'one' }, { id: 'none' }])
   const seen = (await a.store.renew([{ id: 'one' }]))[0]
-  await eventually('b knows the sign', () => b.agents.get('one')!.lastSeen === (seen as { record: AgentRecord }).record.lastSeen)
+  await eventually('b has the heartbeat', () => b.agents.get('one')!.lastSeen === (seen as { record: AgentRecord }).record.lastSeen)
   t.equal(b.agents.get('one')!.metrics?.total_requests, 1)
   t.equal(b.n, 2)
 })
 
-t.test('an agent that has gone and come back has nothing of what it reported before, anywhere', async t => {
+t.test('redis agents: an agent that registers again after removal keeps no reports, in any process', async t => {
   const [a, b] = await peers(t, 2) as [Peer, Peer]
   for (let round = 1; round <= 10; round++) {
     await b.store.register(registration('one'))
@@ -99,13 +99,13 @@ t.test('an agent that has gone and come back has nothing of what it reported bef
     // Told after all that came before it.
     await b.store.register(registration('two'))
     await a.store.report({ id: 'two', update: { request: { responseTime: round, success: true } } })
-    await eventually('b knows the last report', () => b.agents.get('two')!.metrics?.avg_response_time === round)
+    await eventually('b has the last report', () => b.agents.get('two')!.metrics?.avg_response_time === round)
     t.same([a, b].map(({ agents }) => agents.get('one')!.metrics), [null, null])
     for (const id of ['one', 'two']) await b.store.remove({ id, reason: 'left' })
   }
 })
 
-t.test('of reports of several processes at once none is lost', async t => {
+t.test('redis agents: concurrent reports of several processes are all counted', async t => {
   const processes = await peers(t, 3)
   await processes[0]!.store.register(registration('one'))
   const outcomes = await Promise.all(Array.from({ length: 300 }, (_, index) => processes[index % 3]!.store.report({ id: 'one', update: { request: { responseTime: 1, success: index % 3 !== 0 } } })))
@@ -114,7 +114,7 @@ t.test('of reports of several processes at once none is lost', async t => {
   t.match(outcome, { ok: true, record: { metrics: { total_requests: 300, requests_processed: 300 } } })
 })
 
-t.test('reports of different instances of an agent count for the newer one alone', async t => {
+t.test('redis agents: reports of an older instance of an agent do not count', async t => {
   const [a] = await peers(t, 1) as [Peer]
   const update = { request: { responseTime: 1, success: true } }
   const first = await a.store.register(registration('one')) as { record: AgentRecord }
@@ -124,7 +124,7 @@ t.test('reports of different instances of an agent count for the newer one alone
   t.match([fresh, any], [{ record: { metrics: { total_requests: 1 } } }, { record: { metrics: { total_requests: 2 } } }])
 })
 
-t.test('a thousand leases that end at once are taken once, however many sweep', async t => {
+t.test('redis agents: a thousand leases that expire at once each expire once, with several processes sweeping', async t => {
   const processes = await peers(t, 3, { leaseMs: 600, preservation: false })
   const ids = Array.from({ length: 1200 }, (_, index) => `agent-${index}`)
   await Promise.all(ids.map((id, index) => processes[index % 3]!.store.register(registration(id))))
@@ -135,7 +135,7 @@ t.test('a thousand leases that end at once are taken once, however many sweep', 
   for (const { changes } of processes) t.same(changes.filter(({ event }) => event === 'dead').map(({ id }) => id).sort(), [...ids].sort())
 })
 
-t.test('what self-preservation decides of a thousand leases holds for all of them', async t => {
+t.test('redis agents: self-preservation applies to all of a thousand leases', async t => {
   let now = Date.now()
   const [a] = await peers(t, 1, { leaseMs: 1000, clock: () => now }) as [Peer]
   const ids = Array.from({ length: 4400 }, (_, index) => ({ id: `agent-${index}` }))
@@ -150,16 +150,16 @@ t.test('what self-preservation decides of a thousand leases holds for all of the
   t.equal(a.changes.filter(({ reason }) => reason === 'protected').length, 3740)
 })
 
-t.test('time that one process stood still is given to what it looks after', async t => {
+t.test('redis agents: leases are extended by the time that the process was stopped', async t => {
   let now = Date.now()
   const [a, b] = await peers(t, 2, { leaseMs: 1000, preservation: false, clock: () => now }) as [Peer, Peer]
   for (const id of ['one', 'two', 'three']) await a.store.register(registration(id))
-  await eventually('b knows them', () => b.n === 3)
+  await eventually('b has them', () => b.n === 3)
   now++
   await b.store.renew([{ id: 'two' }, { id: 'three' }])
   now++
   await a.store.renew([{ id: 'three' }])
-  await eventually('a knows that b renewed', () => a.n === 5 && b.n === 5)
+  await eventually('a has the renewal of b', () => a.n === 5 && b.n === 5)
   await sleep(600)
   now += 900
   await a.store.extend(600)
@@ -169,7 +169,7 @@ t.test('time that one process stood still is given to what it looks after', asyn
   t.same(a.changes.slice(5).map(({ id, event }) => [id, event]), [['two', 'dead']])
 })
 
-t.test('namespaces in one Redis do not know of each other', async t => {
+t.test('redis agents: namespaces in one Redis are isolated', async t => {
   const [[a], [b]] = await Promise.all([peers(t, 1), peers(t, 1)]) as unknown as [[Peer], [Peer]]
   await a.storage.kv.open({ changed () {}, reloaded () {} })
   const heard: unknown[] = []
@@ -183,7 +183,7 @@ t.test('namespaces in one Redis do not know of each other', async t => {
   t.same([await b.storage.kv.get('session', 's'), await b.storage.kv.takeTokens(['x'], { burst: 1, windowMs: 60_000 }), heard], [undefined, null, []])
 })
 
-t.test('a process that comes later knows the newest changes, as they were told', async t => {
+t.test('redis agents: a process that starts later has the newest changes', async t => {
   const [a] = await peers(t, 1, { changes: 30 }) as [Peer]
   for (let index = 0; index < 40; index++) {
     const { id, ...rest } = registration(`agent-${index % 5}`)
@@ -199,7 +199,7 @@ t.test('a process that comes later knows the newest changes, as they were told',
   t.same(snapshot.agents.map(({ id }) => id).sort(), [...a.agents.keys()].sort())
 })
 
-t.test('what changes faster than it can be read is not opened, and the message says what to do', async t => {
+t.test('redis agents: opening a store that changes faster than it is read fails, and the message names the remedy', async t => {
   const [a] = await peers(t, 1, { changes: 1 }) as [Peer]
   const fill = "for i = 1, 30000 do redis.call('HSET', KEYS[1], 'old-' .. i, ARGV[1]); redis.call('HSET', KEYS[2], 'old-' .. i, ARGV[2]) end"
   const head = JSON.stringify({ registeredAt: 1, created: 1, incarnation: 1, revision: 0, state: 'alive' })
@@ -229,7 +229,7 @@ async function write ({ store }: Peer, signal: AbortSignal) {
   }
 }
 
-t.test('agents that are written while another process reads all of them are not missed', async t => {
+t.test('redis agents: agents written while another process loads are not missed', async t => {
   const [a] = await peers(t, 1) as [Peer]
   await Promise.all(Array.from({ length: 3000 }, (_, index) => a.store.register(registration(`agent-${index}`))))
   const writer = new AbortController()
@@ -238,7 +238,7 @@ t.test('agents that are written while another process reads all of them are not 
   for (let count = 0; count < 5; count++) others.push(await Peer.open(server, { namespace: a.namespace }))
   writer.abort()
   await writing
-  await eventually('all know the same', () => others.every(({ n }) => n === a.n))
+  await eventually('all processes have the same state', () => others.every(({ n }) => n === a.n))
   for (const other of others) t.equal(other.digest, a.digest)
   await Promise.all(others.map(peer => peer.close()))
 })

@@ -35,7 +35,7 @@ async function cut (proxy: RedisProxy, round: number) {
   await sleep(50 + round % 4 * 60)
 }
 
-t.test('who is cut off again and again misses nothing, and hears nothing twice', async t => {
+t.test('redis broker: a repeatedly disconnected subscriber receives each message exactly once', async t => {
   const server = await start(t)
   const limits = { messaging: { limits: { entries: 100_000 } } }
   const [a, proxy] = await through(t, server, limits)
@@ -64,7 +64,7 @@ t.test('who is cut off again and again misses nothing, and hears nothing twice',
   }
 })
 
-t.test('what was dropped while somebody was away is told as lost, and the rest is told', async t => {
+t.test('redis broker: messages trimmed during a disconnect are reported as a gap, and the rest is delivered', async t => {
   const server = await start(t)
   const limits = { messaging: { limits: { entries: 10 } } }
   const [a, proxy] = await through(t, server, limits)
@@ -87,7 +87,7 @@ t.test('what was dropped while somebody was away is told as lost, and the rest i
   t.equal(a.gaps.length, 2)
 })
 
-t.test('what was sent and not answered is not stored again when it is sent again', async t => {
+t.test('redis broker: an append whose reply was lost is not stored twice when it is retried', async t => {
   const server = await start(t)
   const [a, proxy] = await through(t, server)
   const b = await join(t, server)
@@ -102,7 +102,7 @@ t.test('what was sent and not answered is not stored again when it is sent again
   t.same((await b.broker.read(log, { limit: 10 })).entries.length, 3)
 })
 
-t.test('a connection for messages over which nothing comes is made anew, and what was missed is told', async t => {
+t.test('redis broker: a silent message connection is replaced, and missed messages are delivered', async t => {
   const server = await start(t)
   const [a, proxy] = await through(t, server)
   const b = await join(t, server)
@@ -117,7 +117,7 @@ t.test('a connection for messages over which nothing comes is made anew, and wha
   t.match(await faultOf(a.broker.followPattern('other/*')), unavailable)
   t.match(await faultOf(a.broker.watch('c:other')), unavailable)
   t.same(await a.receives(log, 3), ['1', '2', '3'])
-  await eventually('the place is told anew', () => a.reloads.some(({ members }) => members.length === 1))
+  await eventually('the gap is reported again', () => a.reloads.some(({ members }) => members.length === 1))
   await persist(() => a.broker.follow('c:other'))
   await persist(() => a.broker.followPattern('other/*'))
   await b.sayAll('c:other', ['x'])
@@ -125,7 +125,7 @@ t.test('a connection for messages over which nothing comes is made anew, and wha
   t.same([await a.receives('c:other', 1), await a.receives('c:other/1', 1)], [['x'], ['y']])
 })
 
-t.test('a gap that Redis could not tell of is filled when it can', async t => {
+t.test('redis broker: a gap that Redis could not fill is filled when Redis can', async t => {
   const server = await start(t)
   const [a, b] = [await join(t, server), await join(t, server)]
   await a.broker.follow(log)
@@ -136,14 +136,14 @@ t.test('a gap that Redis could not tell of is filled when it can', async t => {
   await server.client.set(entries, 'no stream')
   // What Redis says of the fifth entry: three are missing.
   await server.client.publish(`{ar:n}:log:${log}`, `${a.received[0]!.epoch} 5 0\n["x",-1,null]\n"5"`)
-  await eventually('it asked for them', async () => (await server.client.info('errorstats')).includes('WRONGTYPE'))
+  await eventually('it requested them', async () => (await server.client.info('errorstats')).includes('WRONGTYPE'))
   await server.client.rename('aside', entries)
   await b.sayAll(log, ['2', '3'])
   t.same(await a.receives(log, 3), ['1', '2', '3'])
   t.same(a.gaps, [])
 })
 
-t.test('what Redis refuses to subscribe to is subscribed to when it no longer does', async t => {
+t.test('redis broker: a refused Redis subscription is retried until it succeeds', async t => {
   const server = await start(t)
   const [a, b] = [await join(t, server), await join(t, server)]
   await a.broker.follow(log)
@@ -152,7 +152,7 @@ t.test('what Redis refuses to subscribe to is subscribed to when it no longer do
   await a.receives(log, 1)
   await server.client.call('ACL', 'SETUSER', 'default', 'resetchannels')
   await server.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
-  await eventually('it was refused often', async () => Number(/errorstat_NOPERM:count=(\d+)/.exec(await server.client.info('errorstats'))?.[1]) >= 20)
+  await eventually('it was refused several times', async () => Number(/errorstat_NOPERM:count=(\d+)/.exec(await server.client.info('errorstats'))?.[1]) >= 20)
   await server.client.call('ACL', 'SETUSER', 'default', 'allchannels')
   await persist(() => b.say(log, '2'))
   t.same(await a.receives(log, 2), ['1', '2'])
@@ -161,7 +161,7 @@ t.test('what Redis refuses to subscribe to is subscribed to when it no longer do
   t.same(a.gaps, [])
 })
 
-t.test('while Redis stands still all is refused, in time, and nothing of it happens later', async t => {
+t.test('redis broker: while Redis is stopped every call is refused in time and has no later effect', async t => {
   const server = await start(t)
   const [a, b] = [await join(t, server), await join(t, server)]
   await a.broker.follow(log)
@@ -180,7 +180,7 @@ t.test('while Redis stands still all is refused, in time, and nothing of it happ
   t.ok(Date.now() - begun < 20_000)
   server.thaw()
   await back(a, b)
-  await eventually('all is as it was said', async () => (await a.membersOf(place)).join() === 'stays 1')
+  await eventually('every outcome is as reported', async () => (await a.membersOf(place)).join() === 'stays 1')
   await persist(() => a.say(log, 'after'))
   t.same(await a.receives(log, 2), ['before', 'after'])
   t.same(await b.membersOf(place), ['stays 1'])

@@ -22,7 +22,7 @@ function tally (moves: readonly string[]): Record<string, number> {
 
 const once = (moves: readonly string[]) => Object.fromEntries(moves.map(move => [move, 1]))
 
-t.test('everybody leaves, once, who came by a process that has ended without a word', async t => {
+t.test('redis broker: all peers of a process that was killed leave once', async t => {
   const server = await start(t)
   const [dead, proxy] = await through(t, server)
   const [a, b] = [await join(t, server), await join(t, server)]
@@ -47,13 +47,13 @@ t.test('everybody leaves, once, who came by a process that has ended without a w
   proxy.reopen()
   for (const process of others) await process.receivesChanges(place, peers.length)
   for (const process of others) t.same(tally(process.changesOf(place)), once(left.map(move => move.replace('-', '+'))))
-  await eventually('the place is told anew', () => dead.reloads.at(-1)?.members.length === peers.length + 10)
+  await eventually('the gap is reported again', () => dead.reloads.at(-1)?.members.length === peers.length + 10)
 
   for (const { broker } of [dead, a, b]) await broker.close()
   t.same(await keysOf(server), ['{ar:n}:presence'])
 })
 
-t.test('a process that comes back while it is taken for dead has everybody there again', async t => {
+t.test('redis broker: a process that resumes while it is marked dead has all its peers present again', async t => {
   const server = await start(t)
   const [slow, proxy] = await through(t, server)
   await Promise.all(numbers(100).map(peer => slow.broker.enter(place, peer, 'slow')))
@@ -61,14 +61,14 @@ t.test('a process that comes back while it is taken for dead has everybody there
   await a.broker.watch(place)
   proxy.close()
   await away(slow)
-  await eventually('its time is over', async () => Number(await server.client.zscore('{ar:n}:processes', slow.broker.process)) < Date.now())
+  await eventually('its time has passed', async () => Number(await server.client.zscore('{ar:n}:processes', slow.broker.process)) < Date.now())
   proxy.reopen()
   await back(slow)
   await slow.broker.enter(place, 'new', 'slow')
-  await eventually('all are there', async () => (await a.membersOf(place)).length === 101)
+  await eventually('all are present', async () => (await a.membersOf(place)).length === 101)
 })
 
-t.test('a process that was taken for dead and did not know finds out when somebody enters by it', async t => {
+t.test('redis broker: a process learns that it was marked dead when a peer joins through it', async t => {
   const server = await start(t)
   // It neither looks nor finds itself cut off before somebody enters.
   const slow = await join(t, server, { messaging: { presenceTtlMs: 600_000 }, probeIntervalMs: 60_000, commandTimeoutMs: 30_000 })
@@ -94,7 +94,7 @@ async function checkAnew (t: Tap, a: Process, b: Process, epoch: string) {
     t.same(process.gaps.filter(loss => loss.log === log).map(({ epoch, offset, after }) => ({ epoch, offset, after })), [{ epoch: first.epoch, offset: 0, after: 2 }])
   }
   t.match(await a.broker.read(log, { since: { epoch, offset: 2 }, limit: 10 }), { epoch: first.epoch, recovered: false, entries: [{ offset: 1 }] })
-  await eventually('everybody is there again', async () => (await a.membersOf(place)).join() === 'p a,q b')
+  await eventually('all peers are present again', async () => (await a.membersOf(place)).join() === 'p a,q b')
   const told = Math.max(...[a, b].flatMap(({ changes }) => changes.map(({ revision }) => revision)))
   await a.broker.enter(place, 'r', '{}')
   await b.waitUntil(() => b.changesOf(place).includes('+r'))
@@ -118,7 +118,7 @@ async function settle (t: Tap, server: RedisServer) {
   return { a, b, epoch: a.received[0]!.epoch }
 }
 
-t.test('after Redis was started empty logs begin a new epoch, and everybody is there again', async t => {
+t.test('redis broker: after Redis restarts empty, logs begin a new epoch and all peers are present again', async t => {
   const server = await start(t)
   const { a, b, epoch } = await settle(t, server)
   await server.kill()
@@ -129,15 +129,15 @@ t.test('after Redis was started empty logs begin a new epoch, and everybody is t
   t.ok(a.reloads.length > 0 && b.reloads.length > 0)
 })
 
-t.test('after FLUSHALL logs begin a new epoch, and everybody is there again', async t => {
+t.test('redis broker: after FLUSHALL logs begin a new epoch and all peers are present again', async t => {
   const server = await start(t)
   const { a, b, epoch } = await settle(t, server)
   await server.client.flushall()
-  await eventually('both found out', () => a.reloads.length > 0 && b.reloads.length > 0)
+  await eventually('both were notified', () => a.reloads.length > 0 && b.reloads.length > 0)
   await checkAnew(t, a, b, epoch)
 })
 
-t.test('a Redis that lost the newest entries begins a new epoch, in which nothing is told again', async t => {
+t.test('redis broker: a Redis that lost its newest entries begins a new epoch without repeated deliveries', async t => {
   const server = await start(t)
   const { a, b, epoch } = await settle(t, server)
   await server.client.save()
@@ -147,7 +147,7 @@ t.test('a Redis that lost the newest entries begins a new epoch, in which nothin
   await away(a, b)
   await server.start()
   await back(a, b)
-  await eventually('both are told', () => a.gaps.length > 0 && b.gaps.length > 0)
+  await eventually('both are notified', () => a.gaps.length > 0 && b.gaps.length > 0)
   const next = await persist(() => b.say(log, '3'))
   t.not(next.epoch, epoch)
   t.equal(next.offset, 3)
@@ -158,7 +158,7 @@ t.test('a Redis that lost the newest entries begins a new epoch, in which nothin
   }
 })
 
-t.test('another namespace in the same Redis knows nothing of this one', async t => {
+t.test('redis broker: another namespace in the same Redis is isolated', async t => {
   const server = await start(t)
   const [a, b] = [await join(t, server, { namespace: 'n' }), await join(t, server, { namespace: 'n[*]' })]
   for (const { broker } of [a, b]) await Promise.all([broker.follow(log), broker.followPattern('**'), broker.watch(place)])
@@ -172,7 +172,7 @@ t.test('another namespace in the same Redis knows nothing of this one', async t 
   t.same([a.textsOf(log), b.textsOf(log), b.changes, b.processMessages, await b.membersOf(place)], [['a'], ['b'], [], [], []])
 })
 
-t.test('more patterns than Redis is asked to try are followed all the same', async t => {
+t.test('redis broker: more patterns than Redis is asked to match are still followed', async t => {
   const server = await start(t)
   const [a, b] = [await join(t, server), await join(t, server)]
   const wanted = numbers(200).map(n => `p${n}/*`)
@@ -184,10 +184,10 @@ t.test('more patterns than Redis is asked to try are followed all the same', asy
   await a.receives('c:p199/end', 1)
   t.same(a.received.slice(0, -1).map(({ data }) => JSON.parse(data)), wanted.slice(150))
   for (const pattern of wanted.slice(150)) a.broker.unfollowPattern(pattern)
-  await eventually('nothing is subscribed to', async () => Number(await server.client.pubsub('NUMPAT')) === 0)
+  await eventually('there is no Redis subscription', async () => Number(await server.client.pubsub('NUMPAT')) === 0)
 })
 
-t.test('what is not used any more leaves no subscription, and a broker that is closed none at all', async t => {
+t.test('redis broker: unused logs leave no Redis subscription, and a closed broker leaves none', async t => {
   const server = await start(t)
   const a = await join(t, server)
   const before = (await server.client.pubsub('CHANNELS', '*') as string[]).length
@@ -195,13 +195,13 @@ t.test('what is not used any more leaves no subscription, and a broker that is c
   t.equal((await server.client.pubsub('CHANNELS', '*') as string[]).length, before + 1201)
   for (const n of numbers(1200)) a.broker.unfollow(`c:${n}`)
   a.broker.unwatch(place)
-  await eventually('they are gone', async () => (await server.client.pubsub('CHANNELS', '*') as string[]).length === before)
+  await eventually('they have left', async () => (await server.client.pubsub('CHANNELS', '*') as string[]).length === before)
   await a.broker.follow(log)
   await a.broker.close()
-  await eventually('all are gone', async () => (await server.client.pubsub('CHANNELS', '*') as string[]).length === before - 1)
+  await eventually('all have left', async () => (await server.client.pubsub('CHANNELS', '*') as string[]).length === before - 1)
 })
 
-t.test('a broker closes while Redis is away, and opens only where it is', async t => {
+t.test('redis broker: a broker closes while Redis is unreachable, and opens only when it is reachable', async t => {
   const server = await start(t)
   const [a, b] = [await join(t, server), await join(t, server)]
   await a.broker.enter(place, 'p', '{}')
@@ -213,12 +213,12 @@ t.test('a broker closes while Redis is away, and opens only where it is', async 
   await server.start()
 })
 
-t.test('peers talk over a Cluster', async t => {
+t.test('redis broker: peers exchange messages over a Redis Cluster', async t => {
   const free = await freePort()
   const port = free > 55_000 ? free - 20_000 : free
   const server = await start(t, '--port', String(port), '--bind', '127.0.0.1', '--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1')
   await server.client.call('CLUSTER', 'ADDSLOTSRANGE', 0, 16383)
-  await eventually('the cluster is there', async () => String(await server.client.call('CLUSTER', 'INFO')).includes('cluster_state:ok'))
+  await eventually('the cluster is up', async () => String(await server.client.call('CLUSTER', 'INFO')).includes('cluster_state:ok'))
   const client = new Cluster([{ host: '127.0.0.1', port }], { lazyConnect: true })
   t.teardown(() => { client.disconnect() })
   const [a, b] = [await join(t, server, { connection: { cluster: [{ host: '127.0.0.1', port }] } }), await join(t, server, { connection: { client } })]

@@ -21,7 +21,7 @@ async function directs (client: Client, count: number): Promise<Json[]> {
 }
 
 for (const [name, open] of await openPairs(t)) {
-  t.test(`in ${name}: what is sent to a peer reaches each of its connections, and whoever sent it hears so`, async t => {
+  t.test(`direct messages in ${name}: a message reaches every connection of the peer, and the sender gets the outcome`, async t => {
     const [here, there] = await open(t)
     const one = await connect(here, 'agent-one')
     const token = await there.join('agent-two')
@@ -41,7 +41,7 @@ for (const [name, open] of await openPairs(t)) {
     for (const { all } of [one, two, second]) t.strictSame(strangeFrames('agents', all), [])
   })
 
-  t.test(`in ${name}: a message to who is registered and away waits in its inbox`, async t => {
+  t.test(`direct messages in ${name}: a message to a registered peer that is offline waits in its inbox`, async t => {
     const [here, there] = await open(t)
     const one = await connect(here, 'agent-one')
     const token = await here.join('agent-two')
@@ -51,10 +51,10 @@ for (const [name, open] of await openPairs(t)) {
     const two = await there.agentSocket(token)
     await present(one, 'agent-two')
     await nextWhere(two, 'direct', ({ data }) => data === 'are you there')
-    t.notOk(dataOf(two.all).includes(3), 'who does not ask gets what is new')
+    t.notOk(dataOf(two.all).includes(3), 'a client without a position receives new messages')
     t.match(await ackOf(two, { type: 'inbox', requestId: 'i1' }), { recovered: true, epoch: String })
     const frames = await directs(two, 3)
-    t.strictSame(frames.map(({ data }) => data), [1, 2, 3], 'and the live ones are not sent again')
+    t.strictSame(frames.map(({ data }) => data), [1, 2, 3], 'live messages are not sent again')
     t.strictSame(frames.map(({ offset }) => offset), sent.map(({ offset }) => offset))
     const again = await there.agentSocket(token)
     const { epoch, offset } = frames[1]
@@ -70,7 +70,7 @@ for (const [name, open] of await openPairs(t)) {
     for (const { all } of [one, two, again, other]) t.strictSame(strangeFrames('agents', all), [])
   })
 
-  t.test(`in ${name}: the same msgId of one sender is one message`, async t => {
+  t.test(`direct messages in ${name}: messages with one msgId from one sender are one message`, async t => {
     const [here, there] = await open(t)
     const [one, two, three] = [await connect(here, 'agent-one'), await connect(there, 'agent-two'), await connect(there, 'agent-three')]
     await present(one, 'agent-two')
@@ -80,14 +80,15 @@ for (const [name, open] of await openPairs(t)) {
     const { offset } = await two.next('direct')
     t.strictSame(first, { type: 'ack', requestId: 'r1', offset, delivered: true })
     t.strictSame(await ackOf(one, { ...frame, requestId: 'r2' }), { type: 'ack', requestId: 'r2', offset, delivered: true, duplicate: true })
-    t.strictSame(await ackOf(one, { ...frame, level: 'delivered', requestId: 'r3' }), { type: 'ack', requestId: 'r3', offset, delivered: false, duplicate: true }, 'this sending gave it to nobody')
+    t.strictSame(await ackOf(one, { ...frame, level: 'delivered', requestId: 'r3' }), { type: 'ack', requestId: 'r3', offset, delivered: false, duplicate: true },
+      'this call delivered to no connection')
     await ackOf(three, { ...frame, requestId: 'r1' })
-    t.match(await two.next('direct'), { from: 'agent-three', offset: offset + 1 }, 'another sender has names of its own')
+    t.match(await two.next('direct'), { from: 'agent-three', offset: offset + 1 }, 'msgIds of another sender are independent')
     await assertAlive(two)
     t.equal(dataOf(two.all).filter(data => data === 'once').length, 2)
   })
 
-  t.test(`in ${name}: whoever has the grant says something to all who are there, in order`, async t => {
+  t.test(`direct messages in ${name}: a broadcast with the grant reaches all connected peers in order`, async t => {
     const [here, there] = await open(t)
     const speaker = await granted(here, 'agent-speaker', 'broadcast', 'send')
     const others = [await connect(here, 'agent-one'), await connect(there, 'agent-two')]
@@ -102,12 +103,12 @@ for (const [name, open] of await openPairs(t)) {
       t.strictSame(client.all.filter(({ type }) => type === 'message').map(({ content }) => content), [...Array.from({ length: 50 }, (_, n) => n), 'last'])
       t.strictSame(strangeFrames('agents', client.all), [])
     }
-    t.notOk(speaker.all.some(({ type }) => type === 'message'), 'but to itself')
+    t.notOk(speaker.all.some(({ type }) => type === 'message'), 'but not the sender')
     t.match(await refusalOf(others[0]!, { type: 'message', content: 'x', requestId: 'r' }), { code: 'action_not_permitted', requestId: 'r' })
   })
 }
 
-t.test('the samples of the small dialect', async t => {
+t.test('direct messages: the examples of the /v1 dialect', async t => {
   const registry = await build(t)
   const [one, two] = [await connect(registry, 'agent-one'), await connect(registry, 'agent-two')]
   one.send({ type: 'message', to: 'agent-two', content: 'hello' })
@@ -115,7 +116,7 @@ t.test('the samples of the small dialect', async t => {
   t.strictSame(message, { type: 'message', from: 'agent-one', to: 'agent-two', content: 'hello', timestamp: message.timestamp })
   t.strictSame(await ackOf(one, { type: 'message', to: 'agent-two', content: { a: [null] }, requestId: 'r1' }), { type: 'ack', requestId: 'r1', offset: 2, delivered: true })
   t.same((await two.next('message')).content, { a: [null] })
-  t.equal(one.all.filter(({ type }) => type === 'ack').length, 1, 'who speaks it asks for no answer')
+  t.equal(one.all.filter(({ type }) => type === 'ack').length, 1, '/v1 clients request no ack')
   await registry.join('agent-away')
   t.match(await ackOf(one, { type: 'message', to: 'agent-away', content: 'kept', requestId: 'r2' }), { delivered: false })
   const away = await connect(registry, 'agent-away')
@@ -124,19 +125,19 @@ t.test('the samples of the small dialect', async t => {
   t.match(await away.next('message'), { from: 'agent-one', content: 'kept' })
 })
 
-t.test('what cannot be sent is refused, and nothing of it is kept', async t => {
+t.test('direct messages: an invalid message is refused and not stored', async t => {
   const registry = await build(t, { agentsWs: { maxMessageSize: 1000 } })
   const one = await connect(registry, 'agent-one')
   const two = await connect(registry, 'agent-two')
   const refused: Array<[string, object, string]> = [
     ['to nobody', { to: 'agent-none', data: 1 }, 'peer_not_found'],
-    ['to a user who is away', { to: 'user-ann', data: 1 }, 'peer_not_found'],
+    ['to an offline user', { to: 'user-ann', data: 1 }, 'peer_not_found'],
     ['nothing', { to: 'agent-two' }, 'missing_data'],
     ['too much', { to: 'agent-two', data: 'x'.repeat(1000) }, 'message_too_large'],
-    ['too much in bytes', { to: 'agent-two', data: 'é'.repeat(500) }, 'message_too_large'],
+    ['too many bytes', { to: 'agent-two', data: 'é'.repeat(500) }, 'message_too_large'],
     ['without a receiver', { data: 1 }, 'invalid_frame'],
     ['with another level', { to: 'agent-two', data: 1, level: 'read' }, 'invalid_frame'],
-    ['without a name for it', { to: 'agent-two', data: 1, msgId: '' }, 'invalid_frame']
+    ['without a message type', { to: 'agent-two', data: 1, msgId: '' }, 'invalid_frame']
   ]
   for (const [name, frame, code] of refused) t.match(await refusalOf(one, { type: 'send', requestId: 'r', ...frame }), { code, requestId: 'r' }, name)
   t.match(await refusalOf(one, { type: 'message', to: 'agent-two', requestId: 'r' }), { code: 'missing_data', requestId: 'r' })
@@ -145,17 +146,18 @@ t.test('what cannot be sent is refused, and nothing of it is kept', async t => {
   t.equal((await two.next('direct')).data, null)
   const mute = await granted(registry, 'agent-mute', 'subscribe')
   t.match(await refusalOf(mute, { type: 'send', to: 'agent-two', data: 1, requestId: 'r' }), { code: 'action_not_permitted' })
-  t.match(await ackOf(one, { type: 'send', to: 'agent-mute', data: 1, requestId: 'r' }), { delivered: true }, 'but it is sent to')
+  t.match(await ackOf(one, { type: 'send', to: 'agent-mute', data: 1, requestId: 'r' }), { delivered: true }, 'a valid message is sent')
 })
 
-t.test('an agent that has the name of a user takes no part', async t => {
+t.test('direct messages: an agent named like a user cannot participate', async t => {
   const registry = await build(t)
   const one = await connect(registry, 'agent-one')
   const impostor = await connect(registry, 'user-admin')
   for (const frame of [{ type: 'send', to: 'agent-one', data: 1 }, { type: 'inbox' }, { type: 'request', to: 'agent-one', data: 1, timeoutMs: 1000 }]) {
     t.match(await refusalOf(impostor, { ...frame, requestId: 'r' }), { code: 'action_not_permitted', requestId: 'r' })
   }
-  t.match(await refusalOf(one, { type: 'send', to: 'user-admin', data: 1, requestId: 'r' }), { code: 'peer_not_found' }, 'nor is it found')
+  t.match(await refusalOf(one, { type: 'send', to: 'user-admin', data: 1, requestId: 'r' }), { code: 'peer_not_found' },
+    'and is not addressable')
   const admin = await registry.agentSocket((await registry.admin()).token)
   t.match(await ackOf(one, { type: 'send', to: 'user-admin', data: 1, requestId: 'r' }), { delivered: true })
   t.match(await admin.next('direct'), { from: 'agent-one', data: 1 })
@@ -163,7 +165,7 @@ t.test('an agent that has the name of a user takes no part', async t => {
   t.strictSame(dataOf(impostor.all), [])
 })
 
-t.test('a requestId that waits for its answer is not used again, and other frames go on', async t => {
+t.test('requests: a requestId in use is refused, and other frames are handled', async t => {
   const registry = await build(t)
   const [one, two] = [await connect(registry, 'agent-one'), await connect(registry, 'agent-two')]
   one.send({ type: 'request', to: 'agent-two', data: 1, timeoutMs: 5000, requestId: 'r1' })
@@ -174,7 +176,7 @@ t.test('a requestId that waits for its answer is not used again, and other frame
   t.match(await ackOf(one, { type: 'send', to: 'agent-two', data: 1, requestId: 'r1' }), { delivered: true })
 })
 
-t.test('five hundred messages at once come in order, each with its answer', async t => {
+t.test('direct messages: five hundred concurrent messages arrive in order, each with its ack', async t => {
   const registry = await build(t, { agentsWs: { burst: 1000, messagesPerSecond: 1000 } })
   const [one, two] = [await connect(registry, 'agent-one'), await connect(registry, 'agent-two')]
   for (let n = 0; n < 500; n++) one.send({ type: 'send', to: 'agent-two', data: n, requestId: `r${n}` })
@@ -184,7 +186,7 @@ t.test('five hundred messages at once come in order, each with its answer', asyn
   t.strictSame(one.all.filter(({ type }) => type === 'ack').map(({ offset }) => offset), frames.map(({ offset }) => offset))
 })
 
-t.test('what was missed comes in order and once, while more comes', async t => {
+t.test('direct messages: missed messages are replayed once in order while new ones arrive', async t => {
   const registry = await build(t, { agentsWs: { burst: 5000, messagesPerSecond: 5000 } })
   const one = await connect(registry, 'agent-one')
   const token = await registry.join('agent-two')
@@ -203,10 +205,10 @@ t.test('what was missed comes in order and once, while more comes', async t => {
   two.send({ type: 'inbox', requestId: 'again' })
   await nextWhere(two, 'ack', ({ requestId }) => requestId === 'again')
   await assertAlive(two)
-  t.equal(dataOf(two.all).length, 500, 'asked again, it has had all of that')
+  t.equal(dataOf(two.all).length, 500, 'a second replay is empty')
 })
 
-t.test('what was sent to an agent that was removed is not for who takes its name', async t => {
+t.test('direct messages: the inbox of a removed agent is not delivered to a new agent with its id', async t => {
   const registry = await build(t)
   const one = await connect(registry, 'agent-one')
   await registry.join('agent-two')

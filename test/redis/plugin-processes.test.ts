@@ -22,7 +22,7 @@ async function dashboard (registry: Harness, token: string): Promise<Client> {
   return client
 }
 
-t.test('whoever logs in at one process is let in by the other at once, and logs out of both', async t => {
+t.test('two processes: a login at one process is valid at the other at once, and a logout ends it at both', async t => {
   const [one, two] = await pair(t)
   const admin = await one.admin()
   t.equal((await two.get('/auth/session_status', admin)).status, 200)
@@ -32,7 +32,7 @@ t.test('whoever logs in at one process is let in by the other at once, and logs 
   for (const registry of [one, two]) t.equal((await registry.get('/auth/session_status', admin)).status, 401)
 })
 
-t.test('a PIN that is set at one process is asked for at the other', async t => {
+t.test('two processes: a PIN set at one process is required at the other', async t => {
   const [one, two] = await pair(t)
   const admin = await one.admin()
   const answers = await Promise.all([one, two].map(registry => registry.post('/auth/set_pin', { ...admin, body: { pin: '7391' } })))
@@ -42,7 +42,7 @@ t.test('a PIN that is set at one process is asked for at the other', async t => 
   t.equal((await two.post('/tokens/revoke', { ...admin, body: { agent_id: 'agent-one' } })).status, 400)
 })
 
-t.test('a token that one process revokes, and an agent that it removes, lose their sockets at the other', async t => {
+t.test('two processes: revoking a token or removing an agent at one process closes its sockets at the other', async t => {
   const [one, two] = await pair(t)
   const admin = await two.admin()
   const [first, second] = [await one.agent('agent-one'), await one.agent('agent-two')]
@@ -63,7 +63,7 @@ async function isLetIn (registry: Harness): Promise<boolean> {
   return isOpen
 }
 
-t.test('a limit for all processes counts the sockets of both', async t => {
+t.test('two processes: a fleet-wide limit counts the sockets of both', async t => {
   const [one, two] = await pair(t, { publicWs: { maxFleetConnections: 3 } })
   const sockets = [one.socket('/public/ws'), one.socket('/public/ws'), two.socket('/public/ws')]
   for (const socket of sockets) await socket.next('welcome')
@@ -74,7 +74,7 @@ t.test('a limit for all processes counts the sockets of both', async t => {
   await until(() => isLetIn(two))
 })
 
-t.test('a ticket that one process gives opens one socket at the other', async t => {
+t.test('two processes: a ticket issued by one process opens one socket at the other', async t => {
   const [one, two] = await pair(t)
   const token = await one.agent()
   const { body: { ticket } } = await one.post('/ws-tickets', { token })
@@ -83,7 +83,7 @@ t.test('a ticket that one process gives opens one socket at the other', async t 
   t.match(await one.socket(`/agents/ws?ticket=${ticket}`).closed, { code: 4001 })
 })
 
-t.test('a registration that is repeated at another process gets the same answer, another one none', async t => {
+t.test('two processes: a repeated registration at the other process gets the same response, a different one is refused', async t => {
   const [one, two] = await pair(t)
   const token = await one.tempToken()
   const first = await one.post('/agents/register', { token, body: registration() })
@@ -95,7 +95,7 @@ t.test('a registration that is repeated at another process gets the same answer,
   t.match((await two.post('/agents/register', { token, body: registration('agent-one', { name: 'Another' }) })).body, { detail: 'This temporary token has been used' })
 })
 
-t.test('a removal with a temporary token that is repeated at another process gets the same answer', async t => {
+t.test('two processes: a repeated removal with a temporary token at the other process gets the same response', async t => {
   const [one, two] = await pair(t)
   await one.register()
   const token = await one.tempToken()
@@ -105,7 +105,7 @@ t.test('a removal with a temporary token that is repeated at another process get
   t.match(await two.delete('/agents/agent-two', { token: await two.tempToken('agent-two') }), { status: 403 }, 'an agent of another key stays')
 })
 
-t.test('guesses are counted over both processes', async t => {
+t.test('two processes: failed attempts are counted across both processes', async t => {
   const [one, two] = await pair(t, { attempts: { burst: 4, windowMs: 900_000 } })
   const headers = { 'x-client-fingerprint': fingerprint }
   const login = (registry: Harness, text: string) => registry.post('/auth/login', { headers, body: { username: 'admin', password: text } })
@@ -117,7 +117,7 @@ t.test('guesses are counted over both processes', async t => {
   t.equal((await request(one, keys.plain)).status, 429)
 })
 
-t.test('processes without a secret agree on one, and keep the keys of agents when theirs rotates', async t => {
+t.test('two processes: processes without a secret share one, and agents keep their keys when it rotates', async t => {
   const [one, two] = await pair(t, { jwt: {} })
   const token = await one.agent()
   t.equal((await two.get('/agents/agent-one', { token })).status, 200)
@@ -127,7 +127,7 @@ t.test('processes without a secret agree on one, and keep the keys of agents whe
   t.equal((await fresh.delete('/agents/agent-one', { token: await fresh.tempToken() })).status, 200)
 })
 
-t.test('Redis that is used is told of', async t => {
+t.test('two processes: the log names the Redis in use', async t => {
   const [one] = await pair(t)
   const admin = await one.admin()
   t.match((await one.get('/health')).body, { status: 'healthy', storage: { redis: 'connected' }, features: { redis_storage: true }, performance: { redis_connected: true } })

@@ -35,7 +35,7 @@ class Publisher {
   }
 }
 
-t.test('while Redis stands still a publisher is told so, or that its message is there: never neither', async t => {
+t.test('publish: while Redis is stopped the publisher gets either an error or a confirmation', async t => {
   const server = await RedisServer.start()
   t.teardown(() => server.stop())
   const options = { storage: 'redis', redis: { url: server.path }, agentsWs: { ...rates, intervalMs: 60_000 }, messaging: { historyEntries: 10_000 } } as const
@@ -57,9 +57,9 @@ t.test('while Redis stands still a publisher is told so, or that its message is 
 
   const all = publishers.flatMap(({ published }) => published)
   const answers = await Promise.all(all.map(async ({ data, answer }) => ({ data, ...await answer })))
-  t.ok(answers.every(({ type, code }) => type === 'ack' || code === 'storage_unavailable'), 'each was answered, by nothing else')
+  t.ok(answers.every(({ type, code }) => type === 'ack' || code === 'storage_unavailable'), 'each publish was answered with one of the two')
   t.ok(answers.some(({ code }) => code === 'storage_unavailable'))
-  t.ok(later.every((count, index) => count < publishers[index]!.published.length), 'and goes on when it is back')
+  t.ok(later.every((count, index) => count < publishers[index]!.published.length), 'the client resumes when Redis is back')
 
   const reader = await registries[1].agentSocket(await registries[1].join('agent-reader'))
   const acked = answers.filter(({ type }) => type === 'ack')
@@ -70,11 +70,12 @@ t.test('while Redis stands still a publisher is told so, or that its message is 
     if (messages.length === 0) break
     since = { epoch: messages.at(-1).epoch, offset: messages.at(-1).offset }
   }
-  t.same(acked.filter(({ data, epoch, offset }) => kept.get(data)?.offset !== offset || kept.get(data)?.epoch !== epoch), [], 'what was acknowledged is where that says')
+  t.same(acked.filter(({ data, epoch, offset }) => kept.get(data)?.offset !== offset || kept.get(data)?.epoch !== epoch), [],
+    'each acknowledged message is stored at its position')
   t.same([...kept.values()].map(({ offset }) => offset), Array.from(kept, (_, index) => index + 1), 'without a gap')
 
   const [refused] = answers.filter(({ code }) => code === 'storage_unavailable')
   const again = await ask(reader, { type: 'publish', channel, data: 'again', msgId: refused!.data })
   t.equal(again.type, 'ack')
-  t.equal(again.duplicate, undefined, 'a msgId is that of its sender alone')
+  t.equal(again.duplicate, undefined, 'a msgId is scoped to its sender')
 })

@@ -41,15 +41,15 @@ function contract (name: string, builder: typeof build, flags: ContractFlags) {
   })
 }
 
-contract('agents in Redis keep the contract', build, { persistent: true })
-contract('agents in Redis keep the contract by the clock of Redis', buildWithItsClock, { injectedClock: false, persistent: true })
+contract('redis agent store: passes the agent store contract', build, { persistent: true })
+contract('redis agent store: passes the agent store contract on the clock of Redis', buildWithItsClock, { injectedClock: false, persistent: true })
 
 async function buildState ({ clock }: StateContractSettings) {
   const make = family({ clock })
   return { store: make().kv, reopen: async () => make().kv, another: async () => make().kv }
 }
 
-t.test('shared facts in Redis keep the contract', async t => {
+t.test('redis kv store: passes the key-value contract', async t => {
   let count = 0
   stateContract({
     test: (name, run) => {

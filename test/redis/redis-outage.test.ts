@@ -32,15 +32,15 @@ async function through (t: Test, server: RedisServer, options: Partial<RedisStor
 
 /** Was away, and is there again. */
 const isBack = ({ faults }: Peer) => faults.at(-1) === null
-const back = (...peers: Peer[]) => eventually('Redis is back for all', () => peers.every(isBack))
-const away = (...peers: Peer[]) => eventually('Redis is away for all', () => peers.every(({ faults }) => typeof faults.at(-1) === 'string'))
+const back = (...peers: Peer[]) => eventually('every process reconnects to Redis', () => peers.every(isBack))
+const away = (...peers: Peer[]) => eventually('every process lost Redis', () => peers.every(({ faults }) => typeof faults.at(-1) === 'string'))
 
 function sweep (t: Test, ...peers: Peer[]) {
   const timer = setInterval(() => { for (const { store } of peers) store.expire({ cleanup: true }).catch(() => {}) }, 100)
   t.teardown(() => { clearInterval(timer) })
 }
 
-t.test('nobody dies because Redis stood still, and who falls silent after it does', async t => {
+t.test('redis outage: no agent expires because Redis was stopped, and agents that fall silent afterwards expire', async t => {
   const server = await start(t)
   const [a, b] = [await open(t, server, { leaseMs: 3000, preservation: false }), await open(t, server, { leaseMs: 3000, preservation: false })]
   await Promise.all(Array.from({ length: 100 }, (_, index) => (index % 2 ? a : b).store.register(registration(`agent-${index}`))))
@@ -52,13 +52,13 @@ t.test('nobody dies because Redis stood still, and who falls silent after it doe
   await back(a, b)
   await sleep(1500)
   t.same(a.changes.filter(({ event }) => event === 'dead'), [])
-  await eventually('they die in their time', () => [a, b].every(({ changes }) => changes.filter(({ event }) => event === 'dead').length === 100))
+  await eventually('they expire on time', () => [a, b].every(({ changes }) => changes.filter(({ event }) => event === 'dead').length === 100))
   t.same([a.faults, b.faults].map(faults => faults.length), [2, 2])
   t.same([a.reloads, b.reloads], [[], []])
   t.equal(a.digest, b.digest)
 })
 
-t.test('what could not be written is refused soon, and is not written later', async t => {
+t.test('redis outage: a write that cannot be stored is refused promptly and not stored later', async t => {
   const server = await start(t)
   const a = await open(t, server)
   await a.store.register(registration('before'))
@@ -80,7 +80,7 @@ t.test('what could not be written is refused soon, and is not written later', as
   t.same(a.changes.map(({ id }) => id), ['before', 'after'])
 })
 
-t.test('a connection that is cut, or open and dead, is noticed and made anew', async t => {
+t.test('redis outage: a closed or half-open connection is detected and replaced', async t => {
   const server = await start(t)
   const [a, b] = [await open(t, server), await open(t, server)]
   await a.store.register(registration('one'))
@@ -92,13 +92,13 @@ t.test('a connection that is cut, or open and dead, is noticed and made anew', a
     await a.store.register(registration(`after-${kind}`))
     await eventually('b heard', () => b.n === a.n)
     const seen = await a.store.renew([{ id: `after-${kind}` }])
-    await eventually('b heard of the sign', () => b.agents.get(`after-${kind}`)!.lastSeen === (seen[0] as { record: { lastSeen: number } }).record.lastSeen)
+    await eventually('b received the heartbeat', () => b.agents.get(`after-${kind}`)!.lastSeen === (seen[0] as { record: { lastSeen: number } }).record.lastSeen)
   }
   t.same([a.reloads, b.reloads], [[], []])
   t.equal(a.digest, b.digest)
 })
 
-t.test('a connection over which nothing comes any more is noticed and made anew', async t => {
+t.test('redis outage: a connection that receives nothing is detected and replaced', async t => {
   const server = await start(t)
   const { proxy, peer: a } = await through(t, server)
   const b = await open(t, server)
@@ -123,7 +123,7 @@ async function checkGoesOn (t: Test, a: Peer, b: Peer) {
   t.same([a.reloads.length, b.reloads.length], [1, 1])
 }
 
-t.test('after FLUSHALL there is a new epoch, everybody is told, and agents come back by registering', async t => {
+t.test('redis outage: after FLUSHALL a new epoch begins, watchers are notified, and agents register again', async t => {
   const server = await start(t)
   const [a, b] = [await open(t, server), await open(t, server)]
   await a.store.register(registration('one'))
@@ -131,14 +131,14 @@ t.test('after FLUSHALL there is a new epoch, everybody is told, and agents come 
   await eventually('b heard', () => b.n === 2)
   const { epoch } = a
   await server.client.flushall()
-  await eventually('both are told', () => a.reloads.length > 0 && b.reloads.length > 0)
+  await eventually('both are notified', () => a.reloads.length > 0 && b.reloads.length > 0)
   t.same([a.agents.size, b.agents.size], [0, 0])
   t.not(a.epoch, epoch)
   t.same(await a.store.renew([{ id: 'one' }]), [{ ok: false, reason: 'not-found' }])
   await checkGoesOn(t, a, b)
 })
 
-t.test('a Redis that lost the last writes begins a new epoch, once', async t => {
+t.test('redis outage: a Redis that lost its last writes begins one new epoch', async t => {
   const server = await start(t)
   const [a, b] = [await open(t, server), await open(t, server)]
   await a.store.register(registration('kept'))
@@ -149,14 +149,14 @@ t.test('a Redis that lost the last writes begins a new epoch, once', async t => 
   await server.kill()
   await away(a, b)
   await server.start()
-  await eventually('both are told', () => a.reloads.length > 0 && b.reloads.length > 0)
+  await eventually('both are notified', () => a.reloads.length > 0 && b.reloads.length > 0)
   await back(a, b)
   t.same([[...a.agents.keys()], [...b.agents.keys()]], [['kept'], ['kept']])
   t.not(a.epoch, epoch)
   await checkGoesOn(t, a, b)
 })
 
-t.test('numbers that were lost and given again are told apart', async t => {
+t.test('redis outage: revisions that were lost and reassigned are distinguished', async t => {
   const server = await start(t)
   const { proxy, peer: a } = await through(t, server)
   await a.store.register(registration('kept'))
@@ -171,14 +171,14 @@ t.test('numbers that were lost and given again are told apart', async t => {
   for (const id of ['new-1', 'new-2']) await b.store.register(registration(id))
   t.equal(b.revision, `${epoch}:3`)
   proxy.reopen()
-  await eventually('both are told', () => a.reloads.length > 0 && b.reloads.length > 0 && isBack(a))
+  await eventually('both are notified', () => a.reloads.length > 0 && b.reloads.length > 0 && isBack(a))
   t.not(a.epoch, epoch)
   t.equal(a.digest, b.digest)
   t.same([...a.agents.keys()].sort(), ['kept', 'new-1', 'new-2'])
   t.same([a.reloads.length, b.reloads.length], [1, 1])
 })
 
-t.test('who was away goes on where it was, with a whole lease for its agents', async t => {
+t.test('redis outage: a disconnected process resumes at its position, and its agents get a full lease', async t => {
   const server = await start(t)
   const options = { leaseMs: 4000, preservation: false }
   const { proxy, peer: a } = await through(t, server, options)
@@ -199,7 +199,7 @@ t.test('who was away goes on where it was, with a whole lease for its agents', a
   t.equal(b.agents.get('one')!.state, 'starting')
 })
 
-t.test('who was away for longer than the stream goes back reads everything anew', async t => {
+t.test('redis outage: a process away for longer than the stream reaches back reloads everything', async t => {
   const server = await start(t)
   const { proxy, peer: a } = await through(t, server, { changes: 10 })
   const b = await open(t, server, { changes: 10 })
@@ -209,13 +209,13 @@ t.test('who was away for longer than the stream goes back reads everything anew'
   await Promise.all(Array.from({ length: 600 }, (_, index) => b.store.register(registration(`more-${index % 50}`))))
   proxy.reopen()
   await back(a)
-  await eventually('a was told', () => a.reloads.length === 1)
+  await eventually('a was notified', () => a.reloads.length === 1)
   t.equal(a.digest, b.digest)
   t.equal(a.reloads[0]!.epoch, b.epoch)
   t.ok(a.reloads[0]!.changes!.length >= 10)
 })
 
-t.test('signs of life that were told while nobody listened are known afterwards', async t => {
+t.test('redis outage: heartbeats sent during a disconnect are known afterwards', async t => {
   const server = await start(t)
   const { proxy, peer: a } = await through(t, server)
   const b = await open(t, server)
@@ -231,7 +231,7 @@ t.test('signs of life that were told while nobody listened are known afterwards'
   t.match(a.agents.get('one'), { state: 'alive', metrics: { total_requests: 1 } })
 })
 
-t.test('shared facts are read anew when messages may have been missed', async t => {
+t.test('redis outage: key-value entries are reloaded when messages may have been missed', async t => {
   const server = await start(t)
   const [a, b] = [await open(t, server), await open(t, server)]
   const reloads: unknown[] = []
@@ -242,18 +242,18 @@ t.test('shared facts are read anew when messages may have been missed', async t 
   await server.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
   await b.storage.kv.put(entry)
   t.match(told, [entry])
-  await eventually('it is read anew', () => reloads.length > 0)
+  await eventually('it is reloaded', () => reloads.length > 0)
   t.match(reloads.at(-1), [entry])
 })
 
-t.test('without a Redis nothing opens, and the message says where it was looked for', async t => {
+t.test('redis outage: without Redis nothing opens, and the message names the address', async t => {
   const storage = new RedisStorage({ connection: { path: '/nowhere/redis.sock' }, namespace: 'n', leaseMs: 1000, retentionMs: 1000, onError: () => {} })
   await t.rejects(storage.agents.open(new Peer({ path: '' } as RedisServer, { namespace: 'n' })), { message: /^Redis cannot be reached: connect ENOENT \/nowhere\/redis.sock\. Start it/ })
   await storage.agents.close()
   await storage.kv.close()
 })
 
-t.test('who could not open can when Redis is there', async t => {
+t.test('redis outage: a store that failed to open opens when Redis is back', async t => {
   const server = await start(t)
   await server.kill()
   const peer = new Peer(server, { namespace: 'n' })
@@ -264,7 +264,7 @@ t.test('who could not open can when Redis is there', async t => {
   await peer.close()
 })
 
-t.test('the time for which no process looked after them is given to all leases', async t => {
+t.test('redis outage: all leases are extended by the time without a running process', async t => {
   const server = await start(t)
   const options = { leaseMs: 2000, preservation: false, ...quick, namespace: 'n' }
   const a = await Peer.open(server, options)
@@ -274,17 +274,17 @@ t.test('the time for which no process looked after them is given to all leases',
   const b = await open(t, server, options)
   t.equal(await b.store.expire({ cleanup: true }), 0)
   sweep(t, b)
-  await eventually('it dies in its time', () => b.agents.get('one')!.state === 'dead')
+  await eventually('it expires on time', () => b.agents.get('one')!.state === 'dead')
 })
 
-t.test('what a newer version wrote is not opened', async t => {
+t.test('redis outage: data of a newer version is not opened', async t => {
   const server = await start(t)
   await server.client.hset('{ar:n}:meta', 'schema', '2', 'epoch', 'x')
   await t.rejects(Peer.open(server, { namespace: 'n' }), { message: /newer version \(schema 2\)/ })
   t.same(await server.client.hgetall('{ar:n}:meta'), { schema: '2', epoch: 'x' })
 })
 
-t.test('members of a record that this version does not know stay', async t => {
+t.test('redis outage: unknown members of a record are preserved', async t => {
   const server = await start(t)
   const a = await open(t, server)
   await a.store.register(registration('one'))
@@ -296,7 +296,7 @@ t.test('members of a record that this version does not know stay', async t => {
   t.match(JSON.parse((await server.client.hget('{ar:n}:heads', 'one'))!), { zone: 'eu', state: 'starting', revision: 4 })
 })
 
-t.test('a client of the host is not used, not changed and not closed', async t => {
+t.test('redis outage: the client of the host is not used, changed or closed', async t => {
   const server = await start(t)
   const client = new Redis({ path: server.path, keyPrefix: 'host:', commandTimeout: 77 })
   t.teardown(() => { client.disconnect() })

@@ -26,7 +26,7 @@ async function startCluster (t: Test) {
   const port = await clusterPort()
   const server = await start(t, '--port', String(port), '--bind', '127.0.0.1', '--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1')
   await server.client.call('CLUSTER', 'ADDSLOTSRANGE', 0, 16383)
-  await eventually('the cluster is there', async () => String(await server.client.call('CLUSTER', 'INFO')).includes('cluster_state:ok'))
+  await eventually('the cluster is up', async () => String(await server.client.call('CLUSTER', 'INFO')).includes('cluster_state:ok'))
   return { server, nodes: [{ host: '127.0.0.1', port }] }
 }
 
@@ -36,7 +36,7 @@ async function open (t: Test, server: RedisServer, connection: RedisConnection):
   return peer
 }
 
-const knowTheSame = (...peers: [Peer, Peer]) => eventually('both know the same', () => peers[0].digest === peers[1].digest, () => {
+const knowTheSame = (...peers: [Peer, Peer]) => eventually('both processes have the same state', () => peers[0].digest === peers[1].digest, () => {
   return peers.map(({ digest, agents, faults, errors, reloads }) => ({ digest, agents: [...agents.keys()], faults, errors: errors.map(String), reloads: reloads.map(({ epoch, revision }) => `${epoch}:${revision}`) }))
 })
 
@@ -49,11 +49,11 @@ async function shares (t: Test, server: RedisServer, a: Peer, b: Peer) {
   await b.store.setState({ id: 'one', state: 'draining', reason: 'asked' })
   await eventually('a heard', () => a.agents.get('one')?.state === 'draining')
   const [outcome] = await a.store.renew([{ id: 'one' }])
-  await eventually('b heard of the sign', () => b.agents.get('one')!.lastSeen === (outcome as { record: { lastSeen: number } }).record.lastSeen)
+  await eventually('b received the heartbeat', () => b.agents.get('one')!.lastSeen === (outcome as { record: { lastSeen: number } }).record.lastSeen)
   await a.storage.kv.put({ kind: 'session', key: 's', value: 'v', until: Date.now() + 60_000 })
-  await eventually('b heard of the session', () => sessions.includes('s'))
+  await eventually('b received the session', () => sessions.includes('s'))
   await server.client.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
-  await eventually('both are back', async () => {
+  await eventually('both reconnected', async () => {
     const outcomes = await Promise.allSettled([a, b].map(({ store }) => store.register(registration('two'))))
     return outcomes.every(({ status }) => status === 'fulfilled') && [a, b].every(({ faults }) => faults.length === 0 || faults.at(-1) === null)
   })
@@ -61,7 +61,7 @@ async function shares (t: Test, server: RedisServer, a: Peer, b: Peer) {
   t.same([...a.agents.keys()].sort(), ['one', 'two'])
 }
 
-t.test('a cluster is named by one of its nodes, or by a client of the host', async t => {
+t.test('redis topologies: a cluster is configured by one of its nodes or by a client of the host', async t => {
   const { server, nodes } = await startCluster(t)
   const client = new Cluster(nodes)
   t.teardown(() => { client.disconnect() })
@@ -71,13 +71,13 @@ t.test('a cluster is named by one of its nodes, or by a client of the host', asy
   t.equal(await client.ping(), 'PONG')
 })
 
-t.test('a cluster that cannot be used is not waited for', async t => {
+t.test('redis topologies: an unusable cluster fails without a wait', async t => {
   const port = await clusterPort()
   const server = await start(t, '--port', String(port), '--bind', '127.0.0.1', '--cluster-enabled', 'yes')
   await t.rejects(Peer.open(server, { ...quick, commandTimeoutMs: 200, connection: { cluster: [{ host: '127.0.0.1', port }] } }), { message: /^Redis cannot be reached: / })
 })
 
-t.test('a stand-alone Redis is named by URL, by host and port, or by a client of the host', async t => {
+t.test('redis topologies: a stand-alone Redis is configured by URL, by host and port, or by a client of the host', async t => {
   const port = await clusterPort()
   const server = await start(t, '--port', String(port), '--bind', '127.0.0.1', '--requirepass', 'secret')
   const client = new Redis(port, '127.0.0.1', { password: 'secret' })
@@ -86,11 +86,11 @@ t.test('a stand-alone Redis is named by URL, by host and port, or by a client of
   const b = await open(t, server, { host: '127.0.0.1', port, password: 'secret' })
   const c = await open(t, server, { client })
   await shares(t, server, a, b)
-  await eventually('c knows the same', () => c.digest === a.digest)
+  await eventually('c has the same state', () => c.digest === a.digest)
   await t.rejects(Peer.open(server, { ...quick, connection: { host: '127.0.0.1', port, password: 'wrong' } }), { message: /WRONGPASS/ })
 })
 
-t.test('behind Sentinels the new master is found', async t => {
+t.test('redis topologies: the new master is found through Sentinels', async t => {
   const [port, second, sentinelPort] = [await clusterPort(), await clusterPort(), await clusterPort()]
   const tcp = (port: number) => ['--port', String(port), '--bind', '127.0.0.1']
   const master = await start(t, ...tcp(port))
@@ -106,8 +106,8 @@ t.test('behind Sentinels the new master is found', async t => {
   const connection = { sentinels: [{ host: '127.0.0.1', port: sentinelPort }], name: 'main' }
   const [a, b] = [await open(t, master, connection), await open(t, master, connection)]
   await a.store.register(registration('one'))
-  await eventually('b heard, and the replica', async () => b.n === 1 && (await replica.client.hget('{ar:n}:meta', 'revision')) === '1')
-  await eventually('the Sentinel begins', () => asked.call('SENTINEL', 'FAILOVER', 'main').then(() => true, () => false))
+  await eventually('b and the replica received it', async () => b.n === 1 && (await replica.client.hget('{ar:n}:meta', 'revision')) === '1')
+  await eventually('the Sentinel starts', () => asked.call('SENTINEL', 'FAILOVER', 'main').then(() => true, () => false))
   await eventually('the replica is the master', async () => (await replica.client.info('replication')).includes('role:master'))
   await eventually('both write to it', async () => {
     await Promise.allSettled([a.store.register(registration('two')), b.store.register(registration('three'))])

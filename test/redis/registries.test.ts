@@ -24,7 +24,7 @@ async function tokenFor (registries: Harness[], id: string): Promise<string> {
   return token
 }
 
-t.test('what the history does not hold any more is never missed in silence', async t => {
+t.test('channels across processes: messages beyond the history are reported as a gap', async t => {
   const registries = await fleet(t, { messaging: { historyEntries: 40 } })
   const nomad = new Nomad(registries, await tokenFor(registries, 'agent-nomad'))
   const publisher = await registries[0]!.agentSocket(await tokenFor(registries, 'agent-publisher'))
@@ -39,11 +39,11 @@ t.test('what the history does not hold any more is never missed in silence', asy
   const offsets = nomad.heard.map(({ offset }) => offset)
   const jumps = offsets.filter((offset, index) => offset !== (offsets[index - 1] ?? 0) + 1).length
   const told = nomad.recovered.filter(recovered => !recovered).length + nomad.gaps.length
-  t.ok(offsets.every((offset, index) => offset > (offsets[index - 1] ?? 0)), 'none twice, in order')
-  t.ok(jumps > 0 && jumps <= told, `${jumps} jumps, ${told} were told`)
+  t.ok(offsets.every((offset, index) => offset > (offsets[index - 1] ?? 0)), 'each once, in order')
+  t.ok(jumps > 0 && jumps <= told, `${jumps} jumps, ${told} reported`)
 })
 
-t.test('a process that was cut off while too much was said tells its subscribers of the gap', async t => {
+t.test('channels across processes: a process disconnected during heavy traffic reports the gap to its subscribers', async t => {
   const proxy = await RedisProxy.start(server)
   t.teardown(() => { proxy.stop() })
   const registries = await fleet(t, { messaging: { historyEntries: 20 } }, [server.path, proxy.path])
@@ -72,7 +72,7 @@ t.test('a process that was cut off while too much was said tells its subscribers
   await until(async () => (await ask(one, { type: 'subscribe', channel: 'agents/new' })).type === 'ack', 20_000)
 })
 
-t.test('a message that is sent again after a cut is there once', async t => {
+t.test('channels across processes: a message sent again after a disconnect is stored once', async t => {
   const registries = await fleet(t)
   const [here, there] = registries as [Harness, Harness]
   const token = await tokenFor(registries, 'agent-one')
@@ -90,7 +90,7 @@ t.test('a message that is sent again after a cut is there once', async t => {
   t.same(listener.all.filter(({ type }) => type === 'message').map(({ data }) => data), [1, 2])
 })
 
-t.test('presence is one over all processes', async t => {
+t.test('channels across processes: presence covers all processes', async t => {
   const registries = await fleet(t)
   const [here, there] = registries as [Harness, Harness]
   const watcher = await here.agentSocket(await tokenFor(registries, 'agent-watcher'))
@@ -112,7 +112,7 @@ t.test('presence is one over all processes', async t => {
   t.same(deltas().slice(before).map(({ joined, left }) => [joined, left]), [[[], [{ peerId: 'agent-one' }]]])
 })
 
-t.test('a token that one process revokes is delivered nothing by the other', async t => {
+t.test('channels across processes: a token revoked at one process receives no more messages from the other', async t => {
   const registries = await fleet(t)
   const [here, there] = registries as [Harness, Harness]
   const admin = await here.admin()
@@ -128,7 +128,7 @@ t.test('a token that one process revokes is delivered nothing by the other', asy
 })
 
 for (const isTrimmed of [false, true]) {
-  t.test(`a subscriber that has not had all when Redis goes away ${isTrimmed ? 'is told of what is lost meanwhile' : 'has the rest when it is back'}`, async t => {
+  t.test(`channels across processes: after a Redis outage a lagging subscriber ${isTrimmed ? 'learns of the gap' : 'receives the rest'}`, async t => {
     const proxy = await RedisProxy.start(server)
     t.teardown(() => { proxy.stop() })
     const registries = await fleet(t, { messaging: { historyEntries: 300, historyBytes: 60_000_000 } }, [server.path, proxy.path])
@@ -160,7 +160,7 @@ for (const isTrimmed of [false, true]) {
   })
 }
 
-t.test('who comes, speaks of itself and goes while Redis is away is where it was last when it is back', async t => {
+t.test('channels across processes: presence after a Redis outage shows the last state of each peer', async t => {
   const proxy = await RedisProxy.start(server)
   t.teardown(() => { proxy.stop() })
   const registries = await fleet(t, {}, [server.path, proxy.path])
@@ -179,5 +179,5 @@ t.test('who comes, speaks of itself and goes while Redis is away is where it was
   const namesIn = async (name: string) => (await here.app.agentRegistry.presence(name)).map(({ peerId, metadata }) => `${peerId} ${metadata.mood ?? '-'}`).sort().join()
   await until(async () => await namesIn('$agents') === 'agent-one cut off,agent-three -', 30_000)
   await until(async () => await namesIn(channel) === 'agent-one cut off', 30_000)
-  t.pass('all is told')
+  t.pass('all messages arrive')
 })

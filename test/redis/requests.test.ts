@@ -40,7 +40,7 @@ function replies (worker: Client, name: string): void {
 }
 
 for (const [name, open] of await openPairs(t)) {
-  t.test(`in ${name}: the samples of a request`, async t => {
+  t.test(`requests in ${name}: the examples of a request`, async t => {
     const [here, there] = await open(t)
     const [one, two] = [await connect(here, 'agent-one'), await worker(there, 'agent-two')]
     await known(here, one, [two])
@@ -57,16 +57,17 @@ for (const [name, open] of await openPairs(t)) {
     }
     one.send(ask({ requestId: 'r2' }))
     two.send({ type: 'reply', rid: (await two.next('request')).rid, data: null })
-    t.strictSame(await one.next('response'), { type: 'response', requestId: 'r2', from: 'agent-two', data: null }, 'to reply is to accept')
+    t.strictSame(await one.next('response'), { type: 'response', requestId: 'r2', from: 'agent-two', data: null },
+      'a reply accepts the request')
     one.send(ask({ requestId: 'r3' }))
     two.send({ type: 'reject', rid: (await two.next('request')).rid, code: 'busy', message: 'Too much to do' })
     t.strictSame(await one.next('error'), { type: 'error', code: 'rejected', message: 'Too much to do', requestId: 'r3', reason: 'busy' })
     await assertAlive(two)
-    t.equal(two.all.filter(({ type }) => type === 'ack').length, 4, 'what has no requestId has no answer')
+    t.equal(two.all.filter(({ type }) => type === 'ack').length, 4, 'a notification without a requestId gets no answer')
     for (const { all } of [one, two]) t.strictSame(strangeFrames('agents', all), [])
   })
 
-  t.test(`in ${name}: an agent that does not accept is asked no more, and another is`, async t => {
+  t.test(`requests in ${name}: an agent that does not accept is skipped, and another agent is asked`, async t => {
     const [here, there] = await open(t)
     const [one, two, three] = [await connect(here, 'agent-one'), await worker(there, 'agent-two'), await worker(there, 'agent-three')]
     await known(here, one, [two, three])
@@ -80,7 +81,8 @@ for (const [name, open] of await openPairs(t)) {
     for (const type of ['accept', 'reply', 'reject']) {
       t.match(await refusalOf(two, { type, rid, data: 'late', code: 'c', message: 'm', requestId: type }), { code: 'unknown_request', requestId: type }, type)
     }
-    t.match(await refusalOf(two, { type: 'reply', rid: second.rid, data: 'stolen' }), { code: 'unknown_request' }, 'nor is what another was given its own')
+    t.match(await refusalOf(two, { type: 'reply', rid: second.rid, data: 'stolen' }), { code: 'unknown_request' },
+      'another agent\'s reply does not count')
     await ackOf(three, { type: 'accept', rid: second.rid, requestId: 'a' })
     await sleep(1200)
     t.notOk(two.all.some(({ type, rid: other }) => type === 'request' && other !== rid))
@@ -90,7 +92,7 @@ for (const [name, open] of await openPairs(t)) {
     for (const { all } of [one, two, three]) t.strictSame(strangeFrames('agents', all), [])
   })
 
-  t.test(`in ${name}: what must not be done twice stays with who was asked first`, async t => {
+  t.test(`requests in ${name}: a non-idempotent request stays with the first agent`, async t => {
     const [here, there] = await open(t)
     const [one, two, three] = [await connect(here, 'agent-one'), await worker(there, 'agent-two'), await worker(there, 'agent-three')]
     await known(here, one, [two, three])
@@ -103,11 +105,11 @@ for (const [name, open] of await openPairs(t)) {
     two.send({ type: 'reply', rid, data: 'slow' })
     t.match(await answerOf(one, 'r1'), { type: 'response', from: 'agent-two', data: 'slow' })
     three.send({ type: 'reply', rid: other, data: 'slower' })
-    t.match(await answerOf(one, 'r2'), { from: 'agent-three' }, 'nor is there anybody else for what one peer was asked')
+    t.match(await answerOf(one, 'r2'), { from: 'agent-three' }, 'a request to one peer is not reassigned')
     t.equal(three.all.filter(({ type }) => type === 'request').length, 1)
   })
 
-  t.test(`in ${name}: a request ends at its deadline, and a reply that comes later is not passed on`, async t => {
+  t.test(`requests in ${name}: a request ends at its deadline, and a later reply is discarded`, async t => {
     const [here, there] = await open(t)
     const [one, two] = [await connect(here, 'agent-one'), await worker(there, 'agent-two')]
     await known(here, one, [two])
@@ -122,7 +124,7 @@ for (const [name, open] of await openPairs(t)) {
     t.notOk(one.all.some(({ type }) => type === 'response'))
   })
 
-  t.test(`in ${name}: a request is cancelled by who asked, also by going away`, async t => {
+  t.test(`requests in ${name}: the requester cancels a request by a frame or by disconnecting`, async t => {
     const [here, there] = await open(t)
     const [one, two] = [await connect(here, 'agent-one'), await worker(there, 'agent-two')]
     await known(here, one, [two])
@@ -142,7 +144,7 @@ for (const [name, open] of await openPairs(t)) {
     await until(() => here.app.agentRegistry.get('agent-one')!.state === 'suspect')
   })
 
-  t.test(`in ${name}: who has a request and vanishes fails it at once, or leaves it to another before it was accepted`, async t => {
+  t.test(`requests in ${name}: when the responder disconnects, an accepted request fails and an unaccepted one moves on`, async t => {
     const [here, there] = await open(t)
     const [one, two, three] = [await connect(here, 'agent-one'), await worker(there, 'agent-two'), await worker(there, 'agent-three')]
     await known(here, one, [two, three])
@@ -158,7 +160,7 @@ for (const [name, open] of await openPairs(t)) {
     t.match(await answerTo(one, ask({ requestId: 'r4', capability: undefined, to: 'agent-none' })), { code: 'agent_offline', requestId: 'r4' })
   })
 
-  t.test(`in ${name}: agents that drain, only look on or may not serve are passed over`, async t => {
+  t.test(`requests in ${name}: agents that are draining, observe only or may not serve are skipped`, async t => {
     const [here, there] = await open(t)
     const one = await connect(here, 'agent-one')
     const draining = await worker(there, 'agent-draining')
@@ -178,11 +180,12 @@ for (const [name, open] of await openPairs(t)) {
     replies(two, 'two')
     await known(here, one, [two])
     t.match(await answerTo(one, ask({ requestId: 'r2' })), { from: 'agent-two' })
-    t.match(await answerTo(two, ask({ requestId: 'r3' })), { code: 'no_responders' }, 'nobody by what it can do is given what it asks')
+    t.match(await answerTo(two, ask({ requestId: 'r3' })), { code: 'no_responders' },
+      'no agent with the capability is assigned the request')
     for (const client of [draining, observing, unable, busy]) t.notOk(client.all.some(({ type }) => type === 'request'))
   })
 
-  t.test(`in ${name}: who has the least to do is asked, and those who have as little take turns`, async t => {
+  t.test(`requests in ${name}: the least loaded agent is asked, and equally loaded agents take turns`, async t => {
     const [here, there] = await open(t)
     const [one, ...workers] = [await connect(here, 'agent-one'), await worker(there, 'agent-two'), await worker(here, 'agent-three'), await worker(there, 'agent-four')] as [Client, ...Client[]]
     await known(here, one, workers)
@@ -200,17 +203,17 @@ for (const [name, open] of await openPairs(t)) {
   })
 }
 
-t.test('a request that cannot be made is refused, and takes no place', async t => {
+t.test('requests: an invalid request is refused and does not count against the limit', async t => {
   const registry = await build(t, { agentsWs: { maxMessageSize: 1000 }, messaging: { maxRequests: 3 } })
   const [one, two] = [await connect(registry, 'agent-one'), await worker(registry, 'agent-two')]
   const refused: Array<[string, object, string]> = [
     ['to nobody', { capability: undefined }, 'invalid_frame'],
     ['to two', { to: 'agent-two' }, 'invalid_frame'],
     ['without data', { data: undefined }, 'missing_data'],
-    ['with too much', { data: 'x'.repeat(1000) }, 'message_too_large'],
+    ['with too large a payload', { data: 'x'.repeat(1000) }, 'message_too_large'],
     ['without time', { timeoutMs: 0 }, 'invalid_frame'],
-    ['with too much time', { timeoutMs: 300_001 }, 'invalid_frame'],
-    ['of what nobody can do', { capability: 'fly' }, 'no_responders']
+    ['with too long a timeout', { timeoutMs: 300_001 }, 'invalid_frame'],
+    ['of an unknown capability', { capability: 'fly' }, 'no_responders']
   ]
   for (const [name, more, code] of refused) t.match(await refusalOf(one, ask(more)), { code, requestId: 'r1' }, name)
   t.match(await refusalOf(one, ask({ requestId: undefined })), { code: 'invalid_frame' })
@@ -229,7 +232,7 @@ t.test('a request that cannot be made is refused, and takes no place', async t =
   t.match(await refusalOf(mute, ask()), { code: 'action_not_permitted', requestId: 'r1' })
 })
 
-t.test('a process takes no more requests than it may', async t => {
+t.test('requests: a process accepts only its maximum of open requests', async t => {
   const registry = await build(t, { messaging: { maxRequestsPerProcess: 2 } })
   const [one, two] = [await connect(registry, 'agent-one'), await worker(registry, 'agent-two')]
   const three = await connect(registry, 'agent-three')
@@ -239,7 +242,7 @@ t.test('a process takes no more requests than it may', async t => {
   t.match(await refusalOf(one, ask({ requestId: 'r3' })), { code: 'rate_limited' })
 })
 
-t.test('an agent is asked by its newest connection, answers by any, and hears on all of them that nobody waits', async t => {
+t.test('requests: an agent gets a request on its newest connection, answers on any, and all learn of a cancellation', async t => {
   const registry = await build(t)
   const one = await connect(registry, 'agent-one')
   const token = await registry.join('agent-two', able)
@@ -255,7 +258,7 @@ t.test('an agent is asked by its newest connection, answers by any, and hears on
   t.notOk(older.all.some(({ type }) => type === 'request'))
 })
 
-t.test('a user or an admin is asked too, where their token says that they serve', async t => {
+t.test('requests: users and admins receive requests when their token lets them serve', async t => {
   const registry = await build(t)
   const one = await connect(registry, 'agent-one')
   const admin = await registry.agentSocket((await registry.admin()).token)
@@ -265,7 +268,7 @@ t.test('a user or an admin is asked too, where their token says that they serve'
   t.match(await answerOf(one, 'r1'), { from: 'user-admin', data: 'yes' })
 })
 
-t.test('an agent learns a capability and loses it again', async t => {
+t.test('requests: an agent gains a capability and loses it again', async t => {
   const registry = await build(t)
   const [one, two] = [await connect(registry, 'agent-one'), await connect(registry, 'agent-two')]
   replies(two, 'two')
@@ -283,7 +286,7 @@ t.test('an agent learns a capability and loses it again', async t => {
   await refused('r5')
 })
 
-t.test('a registry that goes away leaves nobody without an answer', async t => {
+t.test('requests: a registry that shuts down answers every open request', async t => {
   const registry = await build(t)
   const [one, two] = [await connect(registry, 'agent-one'), await worker(registry, 'agent-two')]
   one.send(ask())
@@ -292,7 +295,7 @@ t.test('a registry that goes away leaves nobody without an answer', async t => {
   t.match(await one.closed, { code: 1001 })
 })
 
-t.test('the host sends and asks as nobody, or in the name of somebody', async t => {
+t.test('requests: the host sends and requests without an identity or as a given principal', async t => {
   const registry = await build(t)
   const { agentRegistry } = registry.app
   const two = await worker(registry, 'agent-two')

@@ -10,11 +10,11 @@ const token = secretKey
 const seen = ({ status, body }: Answer) => status === 200 ? body : [status, body.error]
 
 for (const [name, open] of await openPairs(t)) {
-  t.test(`over HTTP, in ${name}`, async t => {
+  t.test(`idempotency keys over HTTP in ${name}`, async t => {
     const [here, there] = await open(t, v1Options)
     const post = (registry: Harness, path: string, body: object, key?: string, by = token) => registry.post(`/v1/${path}`, { token: by, body, ...(key && { headers: { 'idempotency-key': key } }) })
 
-    await t.test('a request is done once under its key', async t => {
+    await t.test('idempotency keys: a request with a key runs once', async t => {
       const publish = (registry: Harness, key: string, data: unknown = 1) => post(registry, 'channels/a/publish', { data }, key)
       const first = seen(await publish(here, '"k 1"'))
       t.equal(first.offset, 1)
@@ -26,10 +26,10 @@ for (const [name, open] of await openPairs(t)) {
       const agents = [await here.join('agent-one', { capabilities: ['work'] }), await here.join('agent-two')]
       const offsets = []
       for (const by of agents) offsets.push(seen(await post(here, 'channels/agents%2Fa/publish', { data: 1 }, 'k2', by)).offset)
-      t.same(offsets, [1, 2], 'the keys of others are others')
+      t.same(offsets, [1, 2], 'keys of other callers are separate')
     })
 
-    await t.test('every POST has it', async t => {
+    await t.test('idempotency keys: every POST route accepts one', async t => {
       const mint = () => post(here, 'tokens', { peerId: 'alice', channels: ['a'] }, 'mint')
       t.same(seen(await mint()), seen(await mint()))
       const alice = await peerSocket(there, (await mint()).body.token)
@@ -41,7 +41,7 @@ for (const [name, open] of await openPairs(t)) {
       alice.close()
     })
 
-    await t.test('while the first runs the second is told so, and later has its answer, although nobody waited for the first', async t => {
+    await t.test('idempotency keys: a concurrent repeat is refused, and a later one gets the stored response without the first caller', async t => {
       const agent = await there.agentSocket(await there.join('agent-three', { capabilities: ['think'] }))
       // Who is not known to be there is not asked.
       await until(async () => here.app.agentRegistry.get('agent-three') && seen(await post(here, 'peers/agent-three/send', { data: 'hello' })).delivered)
@@ -55,7 +55,7 @@ for (const [name, open] of await openPairs(t)) {
       t.same([seen(await first), seen(await ask(there)), seen(await ask(here))], [answer, answer, answer])
     })
 
-    await t.test('what failed can be tried again', async t => {
+    await t.test('idempotency keys: a failed request can be retried', async t => {
       const send = () => post(here, 'peers/bob/send', { data: 1 }, 'retry')
       t.same(seen(await send()), [404, 'peer_not_found'])
       const bob = await peer(there, 'bob')
@@ -64,16 +64,16 @@ for (const [name, open] of await openPairs(t)) {
       bob.close()
     })
 
-    await t.test('a key is a string', async t => {
+    await t.test('idempotency keys: the key must be a string', async t => {
       for (const key of ['""', '"a', 'a b', 'a"b', 'x'.repeat(256), '"\\x"']) t.same(seen(await post(here, 'channels/a/publish', { data: 1 }, key)), [400, 'invalid_request'], key.slice(0, 10))
       t.equal((await post(here, 'channels/a/publish', { data: 1 }, '"a\\"b\\\\"')).status, 200)
     })
   })
 
-  t.test(`peers of /v1, in ${name}`, async t => {
+  t.test(`/v1 peers in ${name}`, async t => {
     const [here, there] = await open(t, v1Options)
 
-    await t.test('are in the same channels, and see each other', async t => {
+    await t.test('/v1 peers: peers of both processes share channels and presence', async t => {
       const [alice, bob] = [await peer(here, 'alice'), await peer(there, 'bob')]
       for (const client of [alice, bob]) {
         client.send({ type: 'subscribe', channel: 'room' })
@@ -91,7 +91,7 @@ for (const [name, open] of await openPairs(t)) {
       for (const client of [alice, bob]) client.close()
     })
 
-    await t.test('end with their token, wherever that is revoked', async t => {
+    await t.test('/v1 peers: a peer disconnects when any process revokes its token', async t => {
       const text = await peerToken(here, 'carol')
       const client = await peerSocket(there, text)
       const admin = await here.admin()
@@ -101,7 +101,7 @@ for (const [name, open] of await openPairs(t)) {
       t.ok(Date.now() - revokedAt < 5000)
     })
 
-    await t.test('are sent away, wherever that is asked for', async t => {
+    await t.test('/v1 peers: any process can disconnect a peer', async t => {
       const clients = [await peer(here, 'dave'), await peer(there, 'dave'), await peer(there, 'dave')]
       const connected = () => here.app.agentRegistry.presence('$agents')
       await until(async () => (await connected()).some(({ peerId }) => peerId === 'dave'))
@@ -115,7 +115,7 @@ for (const [name, open] of await openPairs(t)) {
   })
 }
 
-t.test('a process that is gone without an answer leaves its key to others after the time that it had', async t => {
+t.test('idempotency keys: the key of a killed process is released after its timeout', async t => {
   const now = manualClock()
   const idempotency = new Idempotency({ state: new MemoryKeyValueStore({ clock: now }), now })
   const order = { caller: 'a', key: 'k', request: 'r', withinMs: 10_000 }
@@ -129,7 +129,7 @@ t.test('a process that is gone without an answer leaves its key to others after 
   t.type(abandoned, Promise)
 })
 
-t.test('an answer is given also when it cannot be kept', async t => {
+t.test('idempotency keys: the response is sent also when it cannot be stored', async t => {
   class Forgetful extends MemoryKeyValueStore {
     isAway = false
 

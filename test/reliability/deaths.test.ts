@@ -19,7 +19,7 @@ async function populate (registry: Harness, ids: readonly string[]): Promise<str
   return token
 }
 
-t.test('of 10,000 leases of which 1,000 end within a second each ends once, whoever of four processes sweeps', async t => {
+t.test('deaths: 10,000 leases, of which 1,000 expire within a second, expire once each across four sweeping processes', async t => {
   const { redisUrl } = await startRedis(t)
   const leaseSeconds = 15
   const fleet = await startFleet(t, { program, size: 3, redisUrl, env: { AGENT_HEARTBEAT_TIMEOUT: String(leaseSeconds) } })
@@ -58,7 +58,7 @@ globalThis.Date = class Date extends RealDate {
 Object.defineProperty(performance, 'timeOrigin', { value: performance.timeOrigin + ${ms} })
 `
 
-t.test('processes in other time zones, and some whose clock is an hour off, end no lease too early or too late', async t => {
+t.test('deaths: in processes with other time zones or clocks off by an hour, leases expire on time', async t => {
   const folder = t.testdir({ 'fast.mjs': shiftClock(3_600_000), 'slow.mjs': shiftClock(-3_600_000) })
   const each = (index: number) => [
     { env: { TZ: 'America/New_York' } },
@@ -89,10 +89,10 @@ t.test('processes in other time zones, and some whose clock is an hour off, end 
   })
   const silent = ['agent-10', 'agent-11']
   await sleep(9000)
-  t.strictSame(watchers.map(({ view }) => dead(view.told)), [[], [], [], []], 'nobody dies who shows life, for two leases')
+  t.strictSame(watchers.map(({ view }) => dead(view.told)), [[], [], [], []], 'agents that send heartbeats stay alive for two leases')
   for (const member of fleet) {
     const { body } = await member.get('/agents', { token })
-    t.ok(body.every(({ last_seen: seen }: Json) => Math.abs(Date.parse(seen) - Date.now()) < 60_000), 'the time that is shown is the right one')
+    t.ok(body.every(({ last_seen: seen }: Json) => Math.abs(Date.parse(seen) - Date.now()) < 60_000), 'the displayed time is right')
   }
   herd.silence(silent)
   await until(() => watchers.every(({ view }) => dead(view.told).length === 2), 30_000)

@@ -102,7 +102,7 @@ function slices (times: readonly number[], from: number, ms: number): number[] {
   return counts
 }
 
-t.test(`${clientCount} clients that pipeline frames are sent away: spread, answered, and nothing acknowledged is lost`, async t => {
+t.test(`drain: ${clientCount} clients that pipeline frames disconnect in turn, and no acknowledged frame is lost`, async t => {
   const env = {
     PORT: '0',
     STORE: 'level',
@@ -144,7 +144,8 @@ t.test(`${clientCount} clients that pipeline frames are sent away: spread, answe
   t.strictSame([code, signal, err], [0, null, ''])
   t.strictSame([...new Set(codes)], [1001])
   t.strictSame(clients.flatMap(({ faults }) => faults).slice(0, 5), [])
-  t.strictSame(clients.filter(({ acknowledged, sentBefore }) => acknowledged < sentBefore).map(({ id, acknowledged, sentBefore }) => `${id} ${acknowledged} of ${sentBefore}`), [], 'all that was sent before is answered')
+  t.strictSame(clients.filter(({ acknowledged, sentBefore }) => acknowledged < sentBefore).map(({ id, acknowledged, sentBefore }) => `${id} ${acknowledged} of ${sentBefore}`), [],
+    'every frame sent before is answered')
 
   const told = clients.map(({ slot }) => slot!)
   const counts = slices(told, 0, drainMs)
@@ -152,7 +153,7 @@ t.test(`${clientCount} clients that pipeline frames are sent away: spread, answe
   const backs = slices(times, Math.min(...times), drainMs)
   t.comment(`${clients.reduce((sum, { acknowledged }) => sum + acknowledged, 0)} frames acknowledged; gone after ${Math.round(took)} ms; told to come back, in slices of ${drainMs / sliceCount} ms: ${counts.join(' ')}; came back: ${backs.join(' ')}`)
   t.ok(Math.max(...counts) <= 2 * clientCount / sliceCount, 'the peak is at most twice the mean')
-  t.ok(Math.max(...backs) <= 2 * clientCount / sliceCount, 'also of those who come')
+  t.ok(Math.max(...backs) <= 2 * clientCount / sliceCount, 'reconnects are spread too')
   dead.terminate()
 
   const second = start(t, folder, { env, args: [program] })
@@ -164,5 +165,5 @@ t.test(`${clientCount} clients that pipeline frames are sent away: spread, answe
     const possible = Array.from({ length: sent - acknowledged + 1 }, (_, i) => stateOf(acknowledged - 1 + i))
     return !possible.includes(found.get(id)!)
   })
-  t.strictSame(lost.map(({ id, wanted }) => `${id} wanted ${wanted}, is ${found.get(id)}`), [], 'what was acknowledged has happened')
+  t.strictSame(lost.map(({ id, wanted }) => `${id} wanted ${wanted}, is ${found.get(id)}`), [], 'every acknowledged frame has taken effect')
 })

@@ -45,7 +45,7 @@ async function dashboardOf (remote: Remote, token: string): Promise<Client> {
   return client
 }
 
-t.test('an agent that registers at one process is there at the other at once, for whoever waits for its revision', async t => {
+t.test('fleet: an agent registered at one process is visible at another to a request that waits for its revision', async t => {
   const { a, b, admin } = scene
   const sockets = [await b.watcher(), await b.agentSocket(admin.token), await dashboardOf(b, admin.token)]
   for (const socket of sockets) await watching(socket)
@@ -65,7 +65,7 @@ t.test('an agent that registers at one process is there at the other at once, fo
   for (const socket of sockets) socket.close()
 })
 
-t.test('a heartbeat counts wherever it arrives, also where nobody has heard of the agent yet', async t => {
+t.test('fleet: a heartbeat counts at any process, also before the agent is known there', async t => {
   const { a, b } = scene
   const statuses = new Map<number, number>()
   for (let i = 0; i < 100; i++) {
@@ -76,7 +76,7 @@ t.test('a heartbeat counts wherever it arrives, also where nobody has heard of t
   t.same([...statuses], [[200, 100]])
 })
 
-t.test('when an agent was last seen, and what it reports, is known everywhere', async t => {
+t.test('fleet: last_seen and reports of an agent are known at every process', async t => {
   const { a, b, admin } = scene
   const token = await a.agent('agent-lively')
   const beat = await b.post('/agents/agent-lively/heartbeat', { token })
@@ -90,7 +90,7 @@ t.test('when an agent was last seen, and what it reports, is known everywhere', 
   }
 })
 
-t.test('a patch that names no revision counts, also where the last change has not arrived yet', async t => {
+t.test('fleet: a patch without a revision applies also before the last change has arrived', async t => {
   const { a, b } = scene
   const token = await a.agent('agent-patched')
   await until(async () => (await b.get('/agents/agent-patched', { token })).status === 200)
@@ -102,7 +102,7 @@ t.test('a patch that names no revision counts, also where the last change has no
   t.same([...statuses], [200])
 })
 
-t.test('who unregisters at one process is gone for every write at the other, at once', async t => {
+t.test('fleet: after an agent unregisters at one process, every write at another process is refused at once', async t => {
   const { a, b, admin } = scene
   const calls: Array<[what: string, run: (id: string) => Promise<Answer>]> = [
     ['heartbeat', id => a.post(`/agents/${id}/heartbeat`, admin)],
@@ -123,7 +123,7 @@ t.test('who unregisters at one process is gone for every write at the other, at 
   }
 })
 
-t.test('the socket of an agent that unregisters elsewhere is closed', async t => {
+t.test('fleet: unregistering at another process closes the socket of the agent', async t => {
   const { a, b } = scene
   const token = await a.agent('agent-leaver')
   const socket = await a.agentSocket(token)
@@ -131,7 +131,7 @@ t.test('the socket of an agent that unregisters elsewhere is closed', async t =>
   t.equal((await socket.closed).code, 4001)
 })
 
-t.test('a newer instance that registers elsewhere replaces the older one, whose signs of life count no more', async t => {
+t.test('fleet: a newer instance registered elsewhere replaces the older one, whose heartbeats no longer count', async t => {
   const { a, b } = scene
   const old = await a.agent('agent-twice')
   const socket = await a.agentSocket(old)
@@ -144,7 +144,7 @@ t.test('a newer instance that registers elsewhere replaces the older one, whose 
   t.equal((await a.post('/agents/agent-twice/heartbeat', { token: body.access_token })).status, 200)
 })
 
-t.test('logging out at one process closes the sockets of the session at the other', async t => {
+t.test('fleet: a logout at one process closes the sockets of the session at the other', async t => {
   const { a, b } = scene
   const admin = await a.admin('another browser')
   const sockets = [await dashboardOf(b, admin.token), await b.agentSocket(admin.token), await dashboardOf(a, admin.token)]
@@ -154,7 +154,7 @@ t.test('logging out at one process closes the sockets of the session at the othe
   t.equal(status, 401)
 })
 
-t.test('revoking a token at one process ends it and closes its sockets at all', async t => {
+t.test('fleet: revoking a token at one process closes its sockets at all processes', async t => {
   const { a, b, admin } = scene
   const token = await a.agent('agent-revoked')
   const sockets = [await a.agentSocket(token), await b.agentSocket(token)]
@@ -163,7 +163,7 @@ t.test('revoking a token at one process ends it and closes its sockets at all', 
   for (const remote of [a, b]) t.equal((await remote.post('/agents/agent-revoked/heartbeat', { token })).status, 401)
 })
 
-t.test('a ticket of one process opens a socket at the other, once among all', async t => {
+t.test('fleet: a ticket issued by one process opens one socket across all processes', async t => {
   const { a, b } = scene
   const token = await a.agent('agent-ticket')
   const { ticket } = (await a.post('/ws-tickets', { token })).body
@@ -173,26 +173,27 @@ t.test('a ticket of one process opens a socket at the other, once among all', as
   for (const socket of tries) socket.close()
 })
 
-t.test('a temporary token that was spent at one process is spent at the other', async t => {
+t.test('fleet: a temporary token spent at one process is spent at the other', async t => {
   const { a, b } = scene
   const token = await a.tempToken('agent-temp')
   const body = registration('agent-temp')
   const first = await a.post('/agents/register', { token, body })
   const repeated = await b.post('/agents/register', { token, body })
-  t.match([first, repeated], [{ status: 200, body: { created: true } }, { status: 200, body: { created: true, incarnation: first.body.incarnation } }], 'the same request again has the same answer')
+  t.match([first, repeated], [{ status: 200, body: { created: true } }, { status: 200, body: { created: true, incarnation: first.body.incarnation } }],
+    'a repeat of the request gets the same response')
   const other = await b.post('/agents/register', { token, body: registration('agent-temp', { name: 'Something else' }) })
   t.equal(other.status, 401)
   t.equal((await b.delete('/agents/agent-temp', { token })).status, 401)
 })
 
-t.test('of many who register one id with one shared key at both at once, one succeeds', async t => {
+t.test('fleet: of concurrent registrations of one id with one shared key at both processes, one succeeds', async t => {
   const { a, b } = scene
   const tokens = await Promise.all(Array.from({ length: 10 }, (_, i) => [a, b][i % 2]!.tempToken('agent-race', keys.plain)))
   const answers = await Promise.all(tokens.map((token, i) => [a, b][i % 2]!.post('/agents/register', { token, body: registration('agent-race') })))
   t.same(answers.map(({ status }) => status).sort(), [200, ...Array(9).fill(409)])
 })
 
-t.test('a process that ends properly says so, and one that comes back knows everything', async t => {
+t.test('fleet: a process that ends logs it, and a restarted one has the complete state', async t => {
   const { a, b, admin } = scene
   const socket = await b.watcher()
   const [{ code }, { code: exit }] = await Promise.all([socket.closed, b.kill('SIGTERM')])

@@ -87,13 +87,13 @@ async function work (remote: Remote, admin: Admin, model: Model, prefix: string,
 /** What the server says is what the clients know, and all of each agent. */
 async function check (t: Test, { remote }: Victim, admin: Admin, model: Model): Promise<void> {
   const { status, body } = await remote.get('/agents', admin)
-  t.equal(status, 200, 'the session of the admin outlives the server')
+  t.equal(status, 200, 'the session of the admin survives the restart')
   const found = new Map((body as AgentInfo[]).map(agent => [agent.agent_id, agent]))
   for (const id of new Set([...model.ids, ...found.keys()])) {
     const agent = found.get(id)
     const text = agent?.context_brief ?? null
     if (!model.allows(id, text)) t.fail(`${id} is ${text === null ? 'lost' : `'${text}'`}`)
-    if (agent && agent.metadata.text !== text) t.fail(`${id} is there by half`)
+    if (agent && agent.metadata.text !== text) t.fail(`${id} is stored in part`)
     model.settles(id, text)
   }
 }
@@ -121,8 +121,8 @@ async function lane (t: Test, program: string, folder: string, name: string): Pr
     await victim.start()
     await check(t, victim, admin, model)
     const after = await position(victim, admin)
-    t.equal(after.epoch, before.epoch, 'it is one epoch')
-    t.ok(after.n >= before.n, 'numbers of changes go on')
+    t.equal(after.epoch, before.epoch, 'the epoch stays the same')
+    t.ok(after.n >= before.n, 'revisions continue')
     before = after
   }
   t.ok(acknowledged > kills, `${acknowledged} calls were acknowledged`)
@@ -130,7 +130,7 @@ async function lane (t: Test, program: string, folder: string, name: string): Pr
 
 t.setTimeout(600_000)
 
-t.test('a server that is killed over and over keeps what it acknowledged, and nothing by half', { timeout: 600_000 }, async t => {
+t.test('level storage: a repeatedly killed server keeps every acknowledged write, and no partial one', { timeout: 600_000 }, async t => {
   const program = builtServer(t)
   const folder = mkdtempSync(join(tmpdir(), 'level-kill-'))
   t.teardown(() => rmSync(folder, { recursive: true }))

@@ -56,7 +56,7 @@ class Publisher {
   }
 }
 
-t.test('ten thousand messages reach a subscriber that is cut fifty times and moves between processes that are killed: each once, in order', async t => {
+t.test('messages: a subscriber with fifty disconnects and killed processes receives ten thousand messages once in order', async t => {
   const { redisUrl } = await startRedis(t)
   const members = await startFleet(t, { program, size: 2, redisUrl, env: { ...rates, MESSAGING_HISTORY_ENTRIES: '5000' } })
   const nomad = new Nomad(members, await members[0]!.agent('agent-nomad'))
@@ -110,7 +110,7 @@ async function joinChannel (member: Member, id: string): Promise<void> {
   await ask(await member.agentSocket(token), { type: 'subscribe', channel })
 }
 
-t.test('five hundred peers whose process is killed leave, each once, within the presence TTL', async t => {
+t.test('presence: five hundred peers of a killed process leave once each within the presence TTL', async t => {
   const presenceTtlMs = 9000
   const { redisUrl } = await startRedis(t)
   const [here, there] = await startFleet(t, { program, size: 2, redisUrl, env: { ...rates, MESSAGING_PRESENCE_TTL: String(presenceTtlMs / 1000) } }) as [Member, Member]

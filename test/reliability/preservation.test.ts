@@ -42,7 +42,7 @@ async function colony (t: Test, size: number): Promise<Colony> {
 
 const count = (told: readonly string[], state: string) => told.filter(text => text.endsWith(` ${state}`)).length
 
-t.test('when every process stood still nobody dies and nobody is held for it', async t => {
+t.test('self-preservation: after all processes are stopped no agent expires and none is held', async t => {
   const { fleet, told, watchers } = await colony(t, 40)
   const before = told.length
   for (const member of fleet) member.signal('SIGSTOP')
@@ -53,7 +53,7 @@ t.test('when every process stood still nobody dies and nobody is held for it', a
   t.strictSame(watchers.map(({ view }) => view.faults), [[], []])
 })
 
-t.test('agents of a process that stands still are held, not dead, and are well when it goes on', async t => {
+t.test('self-preservation: agents of a stopped process are held and recover when it resumes', async t => {
   const { fleet, told, watchers } = await colony(t, 40)
   fleet[0]!.signal('SIGSTOP')
   await until(() => count(told, 'suspect') === 20, 30_000)
@@ -63,7 +63,7 @@ t.test('agents of a process that stands still are held, not dead, and are well w
   t.equal(count(told, 'dead'), 0)
 })
 
-t.test('half of the fleet that has really gone is held for three leases, and then goes little by little', async t => {
+t.test('self-preservation: half of the fleet falls silent, is held for three leases, and then expires gradually', async t => {
   const { silence, ids, told, watchers } = await colony(t, 40)
   const gone = ids.filter((_, i) => i % 4 < 2)
   const silentSince = performance.now()
@@ -72,7 +72,7 @@ t.test('half of the fleet that has really gone is held for three leases, and the
   t.equal(count(told, 'dead'), 0)
   await until(() => count(told, 'dead') > 0, 60_000)
   const firstDeath = performance.now()
-  t.ok(firstDeath - silentSince >= 3.9 * leaseMs, 'not before one lease and three')
+  t.ok(firstDeath - silentSince >= 3.9 * leaseMs, 'after at least one lease and at most three')
   await until(() => count(told, 'dead') === 20, 60_000)
   // 15 % of 40 a second: 20 take longer than 3 s.
   t.ok(performance.now() - firstDeath > 2000)
@@ -83,14 +83,14 @@ t.test('half of the fleet that has really gone is held for three leases, and the
   }
 })
 
-t.test('one of three agents that falls silent dies, and is not held', async t => {
+t.test('self-preservation: one silent agent of three expires and is not held', async t => {
   const { silence, told } = await colony(t, 3)
   silence(['agent-1'])
   await until(() => count(told, 'dead') === 1, 30_000)
   t.strictSame(told.filter(text => / (suspect|dead)$/.test(text)), ['agent-1 state dead'])
 })
 
-t.test('a fifth of the fleet that unregisters counts for nothing: whoever falls silent after it dies', async t => {
+t.test('self-preservation: agents that unregister are not counted, and silent agents expire afterwards', async t => {
   const { fleet, silence, ids, tokens, told } = await colony(t, 40)
   const leaving = ids.slice(0, 8)
   silence([...leaving, 'agent-20'])

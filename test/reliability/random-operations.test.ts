@@ -17,7 +17,7 @@ const place = fc.nat({ max: 2 })
 const operation: fc.Arbitrary<Operation> = fc.record({ does: fc.constantFrom(...kindsOfOperation), at: place, lookAt: place })
 const script = fc.array(operation, { minLength: operationsEach, maxLength: operationsEach, size: 'max' })
 
-t.test(`${agents * operationsEach} random operations on three processes leave what a model of one registry has (seed ${seed})`, async t => {
+t.test(`${agents * operationsEach} random operations on three processes end in the state of a single model (seed ${seed})`, async t => {
   const { redisUrl } = await startRedis(t)
   const fleet = await startFleet(t, { program, size: 3, redisUrl, env: { AGENT_HEARTBEAT_TIMEOUT: '600' } })
   const admin = await fleet[0]!.admin()
@@ -31,7 +31,7 @@ t.test(`${agents * operationsEach} random operations on three processes leave wh
   await Promise.all(models.map(async (model, i) => {
     for (const step of scripts[i]!) await model.run(step)
   }))
-  t.strictSame(models.flatMap(({ faults }) => faults).slice(0, 20), [], 'every answer is as the model says')
+  t.strictSame(models.flatMap(({ faults }) => faults).slice(0, 20), [], 'every response matches the model')
 
   const revisions = await Promise.all(fleet.map(async member => (await member.get('/agents', admin)).headers.get('x-registry-revision')!))
   const newest = revisions.sort((a, b) => Number(a.split(':')[1]) - Number(b.split(':')[1])).at(-1)!
@@ -44,10 +44,10 @@ t.test(`${agents * operationsEach} random operations on three processes leave wh
       differences = models.flatMap(model => model.difference(byId.get(model.id) ?? null) ?? [])
       return differences.length === 0
     }).catch(() => {})
-    t.strictSame(differences, [], `process ${index} has what the model has`)
+    t.strictSame(differences, [], `process ${index} matches the model`)
   }
   await Promise.all(watchers.map(watcher => watcher.reach(newest)))
   await Promise.all(watchers.map(watcher => watcher.bookmarked()))
-  t.strictSame(watchers.map(({ view }) => view.faults), [[], [], []], 'every watcher heard of every change once, and the digests agree')
+  t.strictSame(watchers.map(({ view }) => view.faults), [[], [], []], 'every watcher received every change once, and the digests match')
   t.equal(new Set(watchers.map(({ view }) => `${view.revision} ${view.digest}`)).size, 1)
 })

@@ -45,7 +45,7 @@ async function checkHealed (t: Test, { fleet, watchers }: Scene, id: string): Pr
     t.equal(status, 200)
     await Promise.all(watchers.map(watcher => watcher.reach(body.revision)))
   }
-  t.strictSame(watchers.map(({ view }) => view.faults), [[], []], 'nothing was told twice, and nothing is missing')
+  t.strictSame(watchers.map(({ view }) => view.faults), [[], []], 'no change was received twice or missed')
 }
 
 async function populate (registry: Harness, ids: readonly string[]): Promise<void> {
@@ -76,7 +76,7 @@ async function checkOutage (t: Test, { a, token }: Scene): Promise<void> {
   t.equal((await a.get('/health/live')).status, 200)
 }
 
-t.test('Redis stands still for 20 s and nobody dies of 1,000 agents; writes are refused, reads go on and say that they are old', async t => {
+t.test('redis faults: 1,000 agents survive a Redis pause of 20 s; writes are refused, and reads report their age', async t => {
   const all = await scene(t, { leaseSeconds: 8 })
   const { redis, fleet, a, watchers } = all
   const registry = await build(t, { storage: 'redis', redis: { url: all.redisUrl }, lease: { durationMs: 8000 } })
@@ -99,13 +99,13 @@ t.test('Redis stands still for 20 s and nobody dies of 1,000 agents; writes are 
   await sleep(10_000)
   await checkHealed(t, all, 'agent-after')
   const told = watchers.flatMap(({ view }) => view.told)
-  t.strictSame(told.filter(text => / (dead|suspect|gone)$/.test(text)), [], 'nobody died, was held or went')
+  t.strictSame(told.filter(text => / (dead|suspect|gone)$/.test(text)), [], 'no agent expired, was held or was removed')
   t.strictSame(watchers.map(({ view }) => view.tally.resyncs), [0, 0])
-  t.ok(await socket.next('stats_update', 40_000).then(() => true), 'a socket stayed open all the time')
+  t.ok(await socket.next('stats_update', 40_000).then(() => true), 'one socket stayed open throughout')
   await herd.stop()
 })
 
-t.test('connections that Redis cuts, of whatever kind, are made anew and nothing is missed', async t => {
+t.test('redis faults: connections of every kind that Redis closes are replaced without loss', async t => {
   const all = await scene(t)
   const { redis, fleet, watchers } = all
   const kinds = ['normal', 'pubsub', 'normal', 'pubsub']
@@ -121,7 +121,7 @@ t.test('connections that Redis cuts, of whatever kind, are made anew and nothing
   await until(async () => (await all.a.get('/agents/agent-reader', { token: all.token })).body.last_seen === seen.body.last_seen, 15_000)
 })
 
-t.test('when everything in Redis is deleted that is said, watchers start anew, and agents come back by registering', async t => {
+t.test('redis faults: after FLUSHALL watchers resync and agents register again', async t => {
   const all = await scene(t)
   const { redis, fleet, watchers, token, a, b } = all
   const [before] = watchers[0]!.view.revision!.split(':')
@@ -136,7 +136,7 @@ t.test('when everything in Redis is deleted that is said, watchers start anew, a
   await checkHealed(t, all, 'agent-after-flush')
 })
 
-t.test('Redis is killed and comes back with its log: watchers go on, and nothing is told twice', async t => {
+t.test('redis faults: Redis is killed and restarts from its log, and watchers resume without duplicates', async t => {
   const all = await scene(t, { redisArgs: ['--appendonly', 'yes', '--appendfsync', 'always'] })
   const { redis, fleet, watchers } = all
   for (let round = 0; round < 3; round++) {

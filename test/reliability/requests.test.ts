@@ -16,7 +16,7 @@ async function answerOf (client: Client, id: string, within: number): Promise<Js
   return of(client, id)
 }
 
-t.test('of a process that is killed the agents are gone within the presence TTL, and their requests end', async t => {
+t.test('requests: agents of a killed process leave within the presence TTL, and their requests end', async t => {
   const { redisUrl } = await startRedis(t)
   const [here, there] = await startFleet(t, { program, size: 2, redisUrl, env })
   const one = await here!.agentSocket(await here!.agent('agent-one'))
@@ -53,7 +53,7 @@ t.test('of a process that is killed the agents are gone within the presence TTL,
   await nextWhere(back, 'direct', ({ data }) => data === 'kept')
 })
 
-t.test('an agent whose asker is killed with its process is told that nobody waits when it replies', async t => {
+t.test('requests: an agent whose requester\'s process was killed learns on reply that the request is gone', async t => {
   const { redisUrl } = await startRedis(t)
   const [here, there] = await startFleet(t, { program, size: 2, redisUrl, env })
   const two = await there!.agentSocket(await there!.agent('agent-two'))

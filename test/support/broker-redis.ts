@@ -42,8 +42,8 @@ export async function through (t: Test, server: RedisServer, options: Partial<Re
   return [await join(t, server, { connection: { path: proxy.path }, ...options }), proxy]
 }
 
-export const away = (...processes: Process[]) => eventually('Redis is away for all', () => processes.every(process => process.isAway))
-export const back = (...processes: Process[]) => eventually('Redis is back for all', () => processes.every(({ peer }) => peer.faults.at(-1) === null))
+export const away = (...processes: Process[]) => eventually('every process lost Redis', () => processes.every(process => process.isAway))
+export const back = (...processes: Process[]) => eventually('every process reconnects to Redis', () => processes.every(({ peer }) => peer.faults.at(-1) === null))
 
 /** What became of a call. */
 export const faultOf = (call: Promise<unknown>) => call.then(() => 'none', (error: unknown) => error)

@@ -5,18 +5,18 @@ import type { AgentRegistryOptions } from '../../src/agent-registry-options.js'
 import type { KeyValueStore } from '../../src/storage/kv-store.js'
 import type { AgentStore } from '../../src/storage/agent-store.js'
 
-test('every option may be left out', () => {
+test('options: every option may be omitted', () => {
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({})
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ lease: {}, jwt: { expiresInMs: 60_000 } })
 })
 
-test('agent keys are strings or objects', () => {
+test('options: agent keys are strings or objects', () => {
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ agentKeys: ['a-key-of-an-agent'] })
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ agentKeys: [{ key: 'a-key-of-an-agent', exclusive: true, maxAgents: 3 }] })
   expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ agentKeys: [{ exclusive: true }] })
 })
 
-test('a storage is one of three, a client or a store of the host', () => {
+test('options: storage is one of three kinds, a client or a store of the host', () => {
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ storage: 'level' as const, level: { path: './data', durability: 'sync' as const } })
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ storage: 'redis' as const, redis: { client: {} as Redis | Cluster } })
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ store: {} as AgentStore, state: {} as KeyValueStore })
@@ -24,12 +24,12 @@ test('a storage is one of three, a client or a store of the host', () => {
   expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ redis: { client: {} } })
 })
 
-test('wrong types are refused', () => {
+test('options: wrong types are refused', () => {
   expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ lease: { durationMs: '60' } })
   expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ jwt: { algorithm: 'none' as const } })
 })
 
-test('the environment gives options and server settings', () => {
+test('options: the environment yields options and server settings', () => {
   expect(optionsFromEnv).type.toBeCallableWith({ PORT: '8001', HOST: undefined })
   expect(optionsFromEnv).type.not.toBeCallableWith({ PORT: 8001 })
   expect(optionsFromEnv({})).type.toBe<{ options: AgentRegistryOptions, server: ServerSettings }>()

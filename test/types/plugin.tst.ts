@@ -10,14 +10,14 @@ import agentRegistry, {
 const app = fastify()
 
 describe('registering', () => {
-  test('is done with options, without, and with a function that makes them', () => {
+  test('registering: options are optional and may come from a function', () => {
     expect(app.register).type.toBeCallableWith(agentRegistry)
     expect(app.register).type.toBeCallableWith(agentRegistry, { prefix: '/registry', agentKeys: ['a-key-of-an-agent'] })
     expect(app.register).type.toBeCallableWith(agentRegistry, () => ({ prefix: '/registry' }))
     expect(agentRegistry).type.toBe<typeof named>()
   })
 
-  test('wrong options are type errors', () => {
+  test('registering: wrong options are type errors', () => {
     expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ unknown: true })
     expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ prefix: 1 })
     expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ agentKeys: 'a-key-of-an-agent' })
@@ -32,14 +32,14 @@ describe('registering', () => {
     expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ publicView: () => 'public' })
   })
 
-  test('a secret may be one text or several', () => {
+  test('registering: a secret may be one string or several', () => {
     expect<AgentRegistryOptions>().type.toBeAssignableFrom({ jwt: { secret: 'text' } })
     expect<AgentRegistryOptions>().type.toBeAssignableFrom({ jwt: { secret: ['new', 'old'] } })
   })
 })
 
 describe('hooks', () => {
-  test('know what they are given, also when they are written in place', () => {
+  test('hooks: parameters are typed, also in inline functions', () => {
     expect<Parameters<OnRegisterHook>>().type.toBe<[context: RegisterHookContext]>()
     expect<RegisterHookContext>().type.toBe<{ registration: AgentRegistration, principal: Principal | null }>()
     expect<Parameters<AuthenticateHook>>().type.toBe<[token: string]>()
@@ -57,7 +57,7 @@ describe('hooks', () => {
     })
   })
 
-  test('answer at once or later', () => {
+  test('hooks: a hook may be synchronous or asynchronous', () => {
     expect<OnRegisterHook>().type.toBeAssignableFrom(() => {})
     expect<OnRegisterHook>().type.toBeAssignableFrom(async () => {})
     expect<AuthenticateHook>().type.toBeAssignableFrom(async (): Promise<Principal | null> => null)
@@ -65,8 +65,8 @@ describe('hooks', () => {
   })
 })
 
-describe('hooks of channels', () => {
-  test('say yes or no, at once or later', () => {
+describe('channel hooks', () => {
+  test('channel hooks: a hook allows or refuses, synchronously or asynchronously', () => {
     expect<AuthorizePublishHook>().type.toBeAssignableFrom(({ channel, peerId, principal, data }: { channel: string, peerId: string, principal: Principal, data: string }) => channel.length + peerId.length + data.length > principal.scopes.length)
     expect<AuthorizeSubscribeHook>().type.toBeAssignableFrom(async () => false)
     expect<AuthorizeSubscribeHook>().type.not.toBeAssignableFrom(() => {})
@@ -74,13 +74,13 @@ describe('hooks of channels', () => {
   })
 })
 
-describe('the decorator', () => {
-  test('is on every instance', () => {
+describe('decorator', () => {
+  test('decorator: every instance has it', () => {
     expect<FastifyInstance['agentRegistry']>().type.toBe<AgentRegistry>()
     expect(app.agentRegistry).type.toBe<AgentRegistry>()
   })
 
-  test('has typed methods', () => {
+  test('decorator: its methods are typed', () => {
     const { agentRegistry: registry } = app
     expect(registry.register).type.toBe<(registration: RegistrationBody) => Promise<RegistrationResponse>>()
     expect(registry.register).type.not.toBeCallableWith({ agent_id: 'agent-one' })
@@ -97,7 +97,7 @@ describe('the decorator', () => {
     expect(registry.revision).type.toBe<string>()
   })
 
-  test('has typed channels', () => {
+  test('decorator: channels are typed', () => {
     const { agentRegistry: registry } = app
     expect(registry.publish('agents/one', { any: ['thing'] })).type.toBe<Promise<Published>>()
     expect(registry.publish).type.toBeCallableWith('agents/one', null, { from: 'me', msgId: 'm' })
@@ -108,7 +108,7 @@ describe('the decorator', () => {
     expect(registry.onMessage).type.toBeCallableWith('agents/**', async ({ channel, data }: ChannelMessage) => { expect([channel, data]).type.toBe<unknown[]>() })
   })
 
-  test('has typed messages and requests', () => {
+  test('decorator: messages and requests are typed', () => {
     const { agentRegistry: registry } = app
     expect(registry.send('agent-one', { any: ['thing'] })).type.toBe<Promise<Sent>>()
     expect(registry.send).type.toBeCallableWith('agent-one', null, { from: 'me', msgId: 'm', level: 'delivered' })
@@ -118,7 +118,7 @@ describe('the decorator', () => {
     expect(registry.request).type.not.toBeCallableWith({ to: 'agent-one', data: 1 })
   })
 
-  test('has typed events', () => {
+  test('decorator: events are typed', () => {
     expect<keyof RegistryEvents>().type.toBe<'registered' | 'updated' | 'alive' | 'dead' | 'unregistered' | 'state' | 'change'>()
     app.agentRegistry.events.on('dead', event => {
       expect(event).type.toBe<RegistryEvent>()
@@ -130,17 +130,17 @@ describe('the decorator', () => {
 })
 
 describe('records, stores and problems', () => {
-  test('status and state are what the wire says', () => {
+  test('records: status and state have the values of the protocol', () => {
     expect<AgentInfo['status']>().type.toBe<'alive' | 'dead'>()
     expect<AgentState>().type.toBe<'starting' | 'alive' | 'suspect' | 'dead' | 'draining' | 'maintenance'>()
   })
 
-  test('the memory store is a store, and one of the host can be given', () => {
+  test('stores: the memory store is a store, and a host may pass its own', () => {
     expect<AgentStore>().type.toBeAssignableFrom(new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: true }))
     expect<AgentRegistryOptions['store']>().type.toBe<AgentStore | undefined>()
   })
 
-  test('problem types are told apart by name', () => {
+  test('problems: a problem type narrows its problem', () => {
     expect<ProblemType>().type.toBeAssignableFrom('agent-not-found' as const)
     expect<ProblemType>().type.not.toBeAssignableFrom('teapot' as const)
     expect(problemTypes['agent-not-found'][1]).type.toBe<404>()

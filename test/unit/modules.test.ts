@@ -12,7 +12,7 @@ function modulesBelow (folder: string): string[] {
 
 const modules = ['src', 'plugins', 'routes'].flatMap(modulesBelow).filter(name => !programs.includes(name)).sort()
 
-t.test('every module can be imported by itself, and one that nothing else imports counts as not covered', async t => {
+t.test('modules: each can be imported alone, and one that no other imports counts as uncovered', async t => {
   t.ok(modules.length > 50)
   for (const name of modules) {
     const exported: unknown = await import(pathToFileURL(resolve(name)).href)
@@ -20,6 +20,6 @@ t.test('every module can be imported by itself, and one that nothing else import
   }
 })
 
-t.test('what is a program is still where it is said to be', async t => {
+t.test('modules: programs are at their documented paths', async t => {
   t.same(['src', 'plugins', 'routes'].flatMap(modulesBelow).filter(name => programs.includes(name)), programs)
 })

@@ -15,7 +15,7 @@ const logs: BrokerCase[] = [
     assert.ok(Math.abs(at - before) < 10_000)
     assert.deepEqual((await broker.read(log, { limit: 1 })).entries, [{ at, offset, ...given }])
   }],
-  ['an entry without metadata and origin has none', async ({ process, broker }) => {
+  ['append: an entry without metadata and origin has neither', async ({ process, broker }) => {
     await broker.follow(log)
     await broker.append({ log, from: '', data: '' })
     await process.waitUntil(() => process.received.length === 1)
@@ -261,7 +261,7 @@ const patterns: BrokerCase[] = [
     await process.say('c:a/1', '5')
     assert.deepEqual([await process.receives('c:a/1', 3), process.gaps], [['1', '4', '5'], []])
   }],
-  ['patterns match as a naive matcher does', async ({ process, broker }) => {
+  ['patterns: they match as a naive matcher does', async ({ process, broker }) => {
     for (let seed = 1; seed <= 60; seed++) {
       const next = generator(seed)
       const wanted = randomPaths(next, 4, () => randomPath(next, 4, [...segments, '*'], ['a', '*', '**']))
@@ -336,7 +336,7 @@ const presence: BrokerCase[] = [
     for (const name of odd) {
       const { members } = await broker.roster(name)
       assert.deepEqual(members.map(({ peerId }) => peerId).sort(), [...odd].sort(), JSON.stringify(name))
-      for (const { peerId, metadata } of members) if (metadata !== JSON.stringify([name, peerId])) assert.fail(`${metadata} is of another`)
+      for (const { peerId, metadata } of members) if (metadata !== JSON.stringify([name, peerId])) assert.fail(`${metadata} belongs to another peer`)
     }
     await process.waitUntil(() => process.changes.length >= odd.length ** 2)
     assert.deepEqual(process.changes.map(({ set, peerId }) => JSON.stringify([set, peerId])), odd.flatMap(name => odd.map(peer => JSON.stringify([name, peer]))))

@@ -11,6 +11,6 @@ export async function recordAgents (t: Test) {
   await recordAuthentication(t, recorder, registry)
   await recordChannels(t, recorder, registry)
   await recordDirect(recorder, registry)
-  t.same(await recorder.unsent('agents'), [], 'every message of a client was sent')
+  t.same(await recorder.unsent('agents'), [], 'every client frame type was sent')
   return await recorder.finish()
 }

@@ -139,6 +139,6 @@ export async function recordDashboard (t: Test) {
   await registry.post('/auth/logout', bearerCall(token))
   await socket.ended()
   await wait(t, recorder)
-  t.same(await recorder.unsent('dashboard'), [], 'every message of a client was sent')
+  t.same(await recorder.unsent('dashboard'), [], 'every client frame type was sent')
   return await recorder.finish()
 }

@@ -120,6 +120,6 @@ export async function recordPublic (t: Test) {
   await packFrames(recorder)
   await wait(t, recorder)
   await exceedLimits(t, recorder)
-  t.same(await recorder.unsent('public'), [], 'every message of a client was sent')
+  t.same(await recorder.unsent('public'), [], 'every client frame type was sent')
   return await recorder.finish()
 }

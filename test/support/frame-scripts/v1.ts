@@ -133,6 +133,6 @@ export async function recordV1 (t: Test) {
   await limitRights(recorder, registry)
   await endConnections(t, recorder, registry, alice)
   await bob.leave()
-  t.same(await recorder.unsent('v1'), [], 'every message of a client was sent')
+  t.same(await recorder.unsent('v1'), [], 'every client frame type was sent')
   return await recorder.finish()
 }

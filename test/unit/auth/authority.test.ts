@@ -17,14 +17,14 @@ async function loggedIn (built: ReturnType<typeof buildAuthority>, changes: Part
   return { token, principal: await built.authority.authenticate(token) }
 }
 
-t.test('an admin logs in', async t => {
+t.test('login: an admin logs in', async t => {
   const built = buildAuthority()
   const answer = await built.authority.login(login)
   t.match(answer, { access_token: String, token_type: 'bearer', expires_in: 1800, agent_id: 'user_root' })
   t.match(await built.authority.authenticate(answer.access_token), { type: 'admin', subject: 'root' })
 })
 
-t.test('a wrong name and a wrong password get the same answer, and count', async t => {
+t.test('login: a wrong name and a wrong password get the same answer, and count', async t => {
   const { authority } = buildAuthority()
   for (const wrong of [{ username: 'toor' }, { password: 'x' }, { username: 'rooT' }, { username: '', password: '' }]) {
     t.same(await refusal(() => authority.login({ ...login, ...wrong })), badLogin)
@@ -34,12 +34,12 @@ t.test('a wrong name and a wrong password get the same answer, and count', async
   t.match(await refusal(() => authority.login(login)), { type: 'rate-limit-exceeded', status: 429 })
 })
 
-t.test('without a password nobody can log in', async t => {
+t.test('login: without a configured password every login is refused', async t => {
   const { authority } = buildAuthority({ admin: { username: 'root' } })
   t.same(await refusal(() => authority.login(login)), badLogin)
 })
 
-t.test('a password that could not be hashed for want of a place is hashed later', async t => {
+t.test('login: a password that could not be hashed for lack of a slot is hashed later', async t => {
   const { attempts } = buildAuthority()
   const passwords = new PasswordHasher({ cost: cheapCost, concurrency: 1, queue: 0 })
   const account = new AdminAccount({ ...admin, passwords, attempts })
@@ -50,7 +50,7 @@ t.test('a password that could not be hashed for want of a place is hashed later'
   t.equal(await account.check(login), undefined)
 })
 
-t.test('logging out ends every token of the session', async t => {
+t.test('logout: ends every token of the session', async t => {
   const built = buildAuthority()
   const first = await loggedIn(built)
   const second = await loggedIn(built)
@@ -63,14 +63,14 @@ t.test('logging out ends every token of the session', async t => {
   t.ok(await built.authority.authenticate(second.token))
 })
 
-t.test('a token without a session ends by itself when its bearer logs out', async t => {
+t.test('logout: a token without a session ends when its bearer logs out', async t => {
   const { authority, tokens } = buildAuthority()
   const { token } = tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 })
   await authority.logout(tokens.verify(token))
   t.same(await refusal(() => authority.authenticate(token)), tokenInvalid)
 })
 
-t.test('a fingerprint that is given has to fit an admin, and only an admin', async t => {
+t.test('sessions: a given fingerprint must match for an admin, and only for an admin', async t => {
   const built = buildAuthority()
   const { token, principal: root } = await loggedIn(built)
   t.ok(await built.authority.authenticate(token, { fingerprint: 'browser-1' }))
@@ -79,7 +79,7 @@ t.test('a fingerprint that is given has to fit an admin, and only an admin', asy
   t.ok(await built.authority.authenticate(minted.token, { fingerprint: 'somebody else' }))
 })
 
-t.test('a forged token does nothing to sessions', async t => {
+t.test('tokens: a forged token does not affect sessions', async t => {
   const built = buildAuthority()
   const { token, principal: root } = await loggedIn(built)
   const forged = hmacSigner('another secret of 32 characters!!').sign(built.tokens.claims(token))
@@ -89,7 +89,7 @@ t.test('a forged token does nothing to sessions', async t => {
   t.match(await built.authority.pins.session(root), { username: 'root' })
 })
 
-t.test('an expired token is told apart', async t => {
+t.test('tokens: an expired token is reported as expired', async t => {
   const { authority, tokens, now } = buildAuthority()
   const { token } = tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 })
   const bearer = await authority.authenticate(token)
@@ -101,7 +101,7 @@ t.test('an expired token is told apart', async t => {
   t.equal(await authority.check(principal({ expiresAt: null })), undefined)
 })
 
-t.test('an agent that left may only register, one that was removed nothing', async t => {
+t.test('tokens: an unregistered agent may only register, and a removed agent may do nothing', async t => {
   const { authority, tokens, revocations } = buildAuthority()
   const { token } = tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 })
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 1, mayRegister: true })
@@ -111,7 +111,7 @@ t.test('an agent that left may only register, one that was removed nothing', asy
   t.same(await refusal(() => authority.authenticate(token, { for: 'register' })), tokenInvalid)
 })
 
-t.test('a token of an older incarnation is refused unless that has an answer of its own', async t => {
+t.test('tokens: a token of an older incarnation is refused unless a stored answer exists', async t => {
   const { authority, tokens, incarnations } = buildAuthority()
   const { token } = tokens.issueAgent({ agentId: 'agent-one', incarnation: 5 })
   for (const current of [5, 4]) {
@@ -125,7 +125,7 @@ t.test('a token of an older incarnation is refused unless that has an answer of 
   t.ok(await authority.authenticate(temp.token), 'a temporary token has no incarnation')
 })
 
-t.test('the host is asked for tokens that are not ours', async t => {
+t.test('host tokens: the hook of the host verifies foreign tokens', async t => {
   const guest = principal({ agentId: 'guest-agent', expiresAt: null, scopes: ['read'] })
   const asked: string[] = []
   const { authority, tokens, revocations } = buildAuthority({
@@ -138,12 +138,12 @@ t.test('the host is asked for tokens that are not ours', async t => {
   t.same(await refusal(() => authority.authenticate('stranger')), tokenInvalid)
   await authority.authenticate(tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 }).token)
   t.same(asked, ['guest', 'stranger'])
-  t.same(await refusal(() => authority.refresh('guest')), tokenInvalid, 'and renews them itself')
+  t.same(await refusal(() => authority.refresh('guest')), tokenInvalid, 'and the host renews them')
   await revocations.revokeToken(guest.tokenId, null)
   t.same(await refusal(() => authority.authenticate('guest')), tokenInvalid)
 })
 
-t.test('a host that throws, lies or hangs opens no door', async t => {
+t.test('host tokens: a hook that throws, returns invalid data or hangs refuses access', async t => {
   const alive = setInterval(() => {}, 1000)
   t.teardown(() => clearInterval(alive))
   const lies = [{}, { ...principal(), role: 'king' }, { ...principal(), scopes: null }, undefined, 'admin']
@@ -159,7 +159,7 @@ t.test('a host that throws, lies or hangs opens no door', async t => {
   t.match(await refusal(() => hanging.authority.authenticate('x')), { type: 'hook-failed', status: 503 })
 })
 
-t.test('refreshed and minted tokens end with their session', async t => {
+t.test('tokens: refreshed and minted tokens expire with their session', async t => {
   const built = buildAuthority()
   const { token, principal: root } = await loggedIn(built)
   built.now.advance(600_000)
@@ -171,7 +171,7 @@ t.test('refreshed and minted tokens end with their session', async t => {
   t.match(await refusal(() => built.authority.mint(principal(), { ...request, role: 'agent' })), { type: 'insufficient-permissions', status: 403 })
 })
 
-t.test('what has no session is minted and refreshed without an end of one', async t => {
+t.test('tokens: principals without a session mint and refresh without a session end', async t => {
   const { authority, tokens } = buildAuthority()
   const hostAdmin = principal({ type: 'admin', role: 'admin' })
   const { token, expiresIn } = await authority.mint(hostAdmin, { subject: 'alice', agentId: 'agent-one', role: 'user', scopes: [], incarnation: null })
@@ -181,7 +181,7 @@ t.test('what has no session is minted and refreshed without an end of one', asyn
   t.match(await refusal(() => authority.refresh(temp.token)), { type: 'insufficient-permissions' })
 })
 
-t.test('an agent key gets a temporary token', async t => {
+t.test('temporary tokens: an agent key is exchanged for one', async t => {
   const { authority, keys } = buildAuthority()
   const request = { agentId: 'agent-one', agentType: 'Testing', agentKey, address: '192.0.2.1' }
   const answer = await authority.requestTempToken(request)
@@ -190,7 +190,7 @@ t.test('an agent key gets a temporary token', async t => {
   t.match(bearer, { type: 'temp', agentId: 'agent-one', keyDigest: keys.find(agentKey)?.digest })
 })
 
-t.test('missing and short credentials are wrong input, and cost no try', async t => {
+t.test('temporary tokens: missing and short credentials are invalid input and cost no attempt', async t => {
   const { authority } = buildAuthority()
   const request = { agentId: 'agent-one', agentType: 'testing', agentKey, address: '192.0.2.1' }
   for (let n = 0; n < 10; n++) {
@@ -202,7 +202,7 @@ t.test('missing and short credentials are wrong input, and cost no try', async t
   t.ok(await authority.requestTempToken(request))
 })
 
-t.test('a wrong key costs a try of its address, a right one none', async t => {
+t.test('temporary tokens: a wrong key costs its address an attempt, a right one does not', async t => {
   const { authority } = buildAuthority()
   const request = { agentId: 'agent-one', agentType: 'testing', agentKey, address: '192.0.2.1' }
   await Promise.all(Array.from({ length: 100 }, () => authority.requestTempToken(request)))
@@ -213,7 +213,7 @@ t.test('a wrong key costs a try of its address, a right one none', async t => {
   t.ok(await authority.requestTempToken({ ...request, address: '192.0.2.2' }))
 })
 
-t.test('a PIN is set once, and asked for from then on', async t => {
+t.test('PIN: it is set once, and required from then on', async t => {
   const built = buildAuthority()
   const { authority } = built
   const { principal: root } = await loggedIn(built)
@@ -232,7 +232,7 @@ t.test('a PIN is set once, and asked for from then on', async t => {
   t.match(await refusal(() => authority.pins.require(root, '7392', from)), { type: 'pin-incorrect' })
 })
 
-t.test('wrong PINs are limited', async t => {
+t.test('PIN: wrong PINs are rate-limited', async t => {
   const built = buildAuthority()
   const { principal: root } = await loggedIn(built)
   await built.authority.pins.set(root, '7391')
@@ -242,7 +242,7 @@ t.test('wrong PINs are limited', async t => {
   t.match(await refusal(() => built.authority.pins.verify(root, '7391', '192.0.2.99')), { type: 'rate-limit-exceeded' })
 })
 
-t.test('PINs that are short, long or weak are refused and not repeated', async t => {
+t.test('PIN: short, long and weak PINs are refused and not echoed', async t => {
   const built = buildAuthority()
   const { principal: root } = await loggedIn(built)
   const weak = ['1234', '0000', '5555', '9999', 'password', 'Admin', '12345', '123456', ' 1234 ']
@@ -257,7 +257,7 @@ t.test('PINs that are short, long or weak are refused and not repeated', async t
   }
 })
 
-t.test('of two PINs that are set at once one is', async t => {
+t.test('PIN: of two concurrent settings one succeeds', async t => {
   const built = buildAuthority()
   const { principal: root } = await loggedIn(built)
   const settled = await Promise.allSettled([built.authority.pins.set(root, '7391'), built.authority.pins.set(root, '8462')])
@@ -265,7 +265,7 @@ t.test('of two PINs that are set at once one is', async t => {
   t.match(await refusal(() => built.authority.pins.set(root, '8462')), { type: 'pin-already-set' })
 })
 
-t.test('a PIN needs a session that is live to the end', async t => {
+t.test('PIN: setting one needs a session that stays live', async t => {
   const built = buildAuthority()
   const { principal: root } = await loggedIn(built)
   const hostAdmin = principal({ type: 'admin', role: 'admin' })

@@ -11,7 +11,7 @@ import { cheapCost, cheapHasher, manualClock, refusal, shared } from './helper.j
 const secret = keyRingSecret('a secret of at least 32 characters')
 const use = { agentId: 'agent-one', agentType: 'testing', capabilities: ['read', 'write'] }
 
-t.test('every configured key is found, at its full length', async t => {
+t.test('agent keys: every configured key is found at its full length', async t => {
   const long = 'k'.repeat(199)
   const keys = Array.from({ length: 20 }, (_, n) => `agent-key-${n}`)
   const ring = new KeyRing([...keys, `${long}1`, { key: `${long}2`, exclusive: true, ids: ['agent-one'], maxAgents: 3 }], secret)
@@ -23,7 +23,7 @@ t.test('every configured key is found, at its full length', async t => {
   t.equal(ring.find(''), undefined)
 })
 
-t.test('only digests are kept, the same for the same secret', async t => {
+t.test('agent keys: only digests are stored, and they are deterministic', async t => {
   const ring = new KeyRing(['agent-key-1'], secret)
   const found = ring.find('agent-key-1')!
   t.notMatch(JSON.stringify(found), 'agent-key-1')
@@ -33,12 +33,12 @@ t.test('only digests are kept, the same for the same secret', async t => {
   t.not(new KeyRing(['agent-key-1'], keyRingSecret('another secret of 32 characters!')).find('agent-key-1')?.digest, found.digest)
 })
 
-t.test('a key that is configured twice stops the start, without being named', async t => {
+t.test('agent keys: a duplicate key stops the start without being disclosed', async t => {
   const build = () => new KeyRing(['agent-key-1', { key: 'agent-key-1', exclusive: true }], secret)
   t.throws(build, { code: 'AGENT_REGISTRY_INVALID_OPTIONS', message: 'Invalid options: agentKeys.1: this key is configured twice' })
 })
 
-t.test('a key may be limited to ids, types and capabilities', async t => {
+t.test('agent keys: a key may be limited to ids, types and capabilities', async t => {
   const ring = new KeyRing([], secret)
   const key = (limits: { ids?: string[], types?: string[], capabilities?: string[] }) => ({ digest: 'd', exclusive: false, ...limits })
   const passing = [{}, { ids: ['other', 'agent-one'] }, { ids: ['agent-*'] }, { ids: ['*'] }, { types: ['TESTING'] }, { capabilities: ['write', 'read', 'more'] }]
@@ -49,46 +49,46 @@ t.test('a key may be limited to ids, types and capabilities', async t => {
   t.match(ring.denialReason(key({ capabilities: [] }), use), /capability 'read'/)
 })
 
-t.test('a hash fits its password only, and two of the same differ', async t => {
+t.test('passwords: a hash matches only its password, and two hashes of one password differ', async t => {
   const hasher = cheapHasher()
   const [first, second] = await Promise.all([hasher.hashPassword('pässword'), hasher.hashPassword('pässword')])
   t.not(first, second)
   t.notMatch(first, 'pässword')
   t.equal(await hasher.verifyPassword('pässword', first), true)
-  t.equal(await hasher.verifyPassword('pa\u0308ssword', first), true, 'however the letter was typed')
+  t.equal(await hasher.verifyPassword('pa\u0308ssword', first), true, 'in either Unicode form')
   t.equal(await hasher.verifyPassword('password', first), false)
 })
 
-t.test('a hash of other work factors still fits', async t => {
+t.test('passwords: a hash with other work factors still verifies', async t => {
   const hash = await new PasswordHasher({ cost: { N: 16, r: 2, p: 2 } }).hashPassword('secret')
   t.equal(await cheapHasher().verifyPassword('secret', hash), true)
 })
 
-t.test('the default work factors fit into memory limits', async t => {
+t.test('passwords: the default work factors fit into memory limits', async t => {
   const hasher = new PasswordHasher()
   const hash = await hasher.hashPassword('secret')
   t.match(hash, /^scrypt\$32768\$8\$3\$/)
   t.equal(await hasher.verifyPassword('secret', hash), true)
 })
 
-t.test('without a hash the answer is no, after the same work', async t => {
+t.test('passwords: without a hash verification fails after the same work', async t => {
   const hasher = new PasswordHasher({ cost: cheapCost, concurrency: 1, queue: 0 })
   const busy = hasher.verifyPassword('anything', null)
-  t.match(await refusal(() => hasher.verifyPassword('anything', null)), { type: 'rate-limit-exceeded' }, 'it takes a place like any other')
+  t.match(await refusal(() => hasher.verifyPassword('anything', null)), { type: 'rate-limit-exceeded' }, 'it uses a slot as others do')
   t.equal(await busy, false)
 })
 
-t.test('what is no hash is an error', async t => {
+t.test('passwords: a malformed hash is an error', async t => {
   await t.rejects(cheapHasher().verifyPassword('x', 'plain text'), TypeError)
 })
 
-t.test('two run at once, some wait, the others are refused', async t => {
+t.test('passwords: two checks run at once, some wait, and the others are refused', async t => {
   const hasher = new PasswordHasher({ cost: cheapCost, queue: 3 })
   const tries = Array.from({ length: 8 }, () => hasher.hashPassword('secret'))
   const settled = await Promise.allSettled(tries)
   t.same(settled.map(({ status }) => status), [...Array(5).fill('fulfilled'), ...Array(3).fill('rejected')])
   t.match(await refusal(() => tries[7]), { type: 'rate-limit-exceeded', status: 429 })
-  t.ok(await hasher.hashPassword('secret'), 'and places are free again')
+  t.ok(await hasher.hashPassword('secret'), 'and slots are free again')
 })
 
 const home: AttemptTarget = { address: '192.0.2.1', account: 'root', kind: 'login' }
@@ -108,7 +108,7 @@ async function fail (attempts: Attempts, target: AttemptTarget, times: number) {
   return types
 }
 
-t.test('a burst of failures is checked, then nothing is', async t => {
+t.test('attempts: a burst of failures is allowed, then none', async t => {
   const { attempts } = build()
   t.same(await fail(attempts, home, 6), [...Array(5).fill('authentication-failed'), 'rate-limit-exceeded'])
   let checked = false
@@ -117,7 +117,7 @@ t.test('a burst of failures is checked, then nothing is', async t => {
   t.equal(checked, false)
 })
 
-t.test('tries come back one by one, and whoever waits as told is let in', async t => {
+t.test('attempts: attempts are returned one by one, and a client that waits as told is allowed', async t => {
   const { attempts, now } = build()
   await fail(attempts, home, 5)
   now.advance(9_999)
@@ -128,7 +128,7 @@ t.test('tries come back one by one, and whoever waits as told is let in', async 
   t.same(await fail(attempts, home, 6), [...Array(5).fill('authentication-failed'), 'rate-limit-exceeded'], 'never more than a burst')
 })
 
-t.test('tries at the same time count before they end', async t => {
+t.test('attempts: concurrent attempts count before they end', async t => {
   const { attempts } = build({ burst: 20 })
   let checked = 0
   const tries = Array.from({ length: 200 }, () => attempts.attempt(home, async () => {
@@ -140,19 +140,19 @@ t.test('tries at the same time count before they end', async t => {
   t.equal(checked, 20)
 })
 
-t.test('only 401 and 403 cost', async t => {
+t.test('attempts: only 401 and 403 count', async t => {
   const { attempts, state } = build()
   for (let n = 0; n < 20; n++) {
     t.equal(await attempts.attempt(home, right), 'yes')
     await t.rejects(attempts.attempt(home, async () => { throw problem('invalid-input', 'no') }))
     await t.rejects(attempts.attempt(home, () => { throw new Error('broken') }))
   }
-  t.equal(state.bucketCount, 0, 'and nothing is kept for them')
+  t.equal(state.bucketCount, 0, 'and nothing is stored for them')
   for (let n = 0; n < 5; n++) await t.rejects(attempts.attempt(home, () => { throw problem('insufficient-permissions', 'no') }))
   t.same(await fail(attempts, home, 1), ['rate-limit-exceeded'])
 })
 
-t.test('a success gives back its own try and no other', async t => {
+t.test('attempts: a success returns only its own attempt', async t => {
   const { attempts } = build()
   for (let n = 0; n < 5; n++) {
     await fail(attempts, { ...home, account: undefined }, 1)
@@ -161,41 +161,42 @@ t.test('a success gives back its own try and no other', async t => {
   t.same(await fail(attempts, { ...home, account: undefined }, 1), ['rate-limit-exceeded'])
 })
 
-t.test('checks that do not wait do not run into each other', async t => {
+t.test('attempts: synchronous checks do not count against each other', async t => {
   const { attempts } = build()
   const many = await Promise.all(Array.from({ length: 100 }, (_, n) => attempts.attemptNow(client, () => n)))
   t.equal(many.length, 100)
 })
 
-t.test('an account is limited over all addresses, an address over all accounts', async t => {
+t.test('attempts: an account is limited over all addresses, and an address over all accounts', async t => {
   const { attempts } = build()
   for (let n = 0; n < 5; n++) await fail(attempts, { ...home, address: `198.51.100.${n}` }, 1)
   t.same(await fail(attempts, home, 1), ['rate-limit-exceeded'])
   t.same(await fail(attempts, { ...home, account: 'other' }, 1), ['authentication-failed'])
-  t.same(await fail(attempts, { ...home, kind: 'pin' }, 1), ['authentication-failed'], 'kinds do not share')
+  t.same(await fail(attempts, { ...home, kind: 'pin' }, 1), ['authentication-failed'], 'kinds are counted separately')
   const spray = build().attempts
   for (let n = 0; n < 5; n++) await fail(spray, { ...home, account: `user-${n}` }, 1)
   t.same(await fail(spray, home, 1), ['rate-limit-exceeded'])
 })
 
-t.test('strangers do not lock out an address that logged in before', async t => {
+t.test('attempts: other addresses cannot lock out an address that has logged in before', async t => {
   const { attempts } = build({ limits: { known: 2 } })
   await attempts.attempt(home, right)
   for (let n = 0; n < 6; n++) await fail(attempts, { ...home, address: `198.51.100.${n}` }, 1)
   t.equal(await attempts.attempt(home, right), 'yes')
   t.match(await refusal(() => attempts.attempt({ ...home, address: '203.0.113.9' }, right)), { type: 'rate-limit-exceeded' })
-  t.same(await fail(attempts, home, 6), [...Array(5).fill('authentication-failed'), 'rate-limit-exceeded'], 'and has no more tries than others')
+  t.same(await fail(attempts, home, 6), [...Array(5).fill('authentication-failed'), 'rate-limit-exceeded'],
+    'and it has no more attempts than others')
 })
 
-t.test('only so many such addresses are remembered', async t => {
+t.test('attempts: the number of remembered addresses is bounded', async t => {
   const { attempts } = build({ limits: { known: 2 } })
   for (const address of ['192.0.2.1', '192.0.2.2', '192.0.2.3']) await attempts.attempt({ ...home, address }, right)
   for (let n = 0; n < 5; n++) await fail(attempts, { ...home, address: `198.51.100.${n}` }, 1)
-  t.match(await refusal(() => attempts.attempt(home, right)), { type: 'rate-limit-exceeded' }, 'the oldest is forgotten')
+  t.match(await refusal(() => attempts.attempt(home, right)), { type: 'rate-limit-exceeded' }, 'the oldest is evicted')
   t.equal(await attempts.attempt({ ...home, address: '192.0.2.2' }, right), 'yes')
 })
 
-t.test('an IPv6 network counts as one, and a mapped address as IPv4', async t => {
+t.test('attempts: an IPv6 network counts as one address, and a mapped address as IPv4', async t => {
   const same: Array<[string, string]> = [
     ['2001:db8:1:2::1', '2001:db8:1:2:ffff::9'],
     ['2001:DB8:1:2:3:4:5:6', '2001:db8:1:2::'],
@@ -221,7 +222,7 @@ function buildSessions () {
   return { now, sessions, ended, stop }
 }
 
-t.test('a session is found until it expires', async t => {
+t.test('sessions: a session is found until it expires', async t => {
   const { sessions, now, ended } = buildSessions()
   const session = await sessions.open(root)
   t.match(session, { ...root, pinHash: null, expiresAt: now() + 60_000 })
@@ -234,7 +235,7 @@ t.test('a session is found until it expires', async t => {
   t.equal(ended.length, 1)
 })
 
-t.test('a fingerprint has to be the one it was opened with', async t => {
+t.test('sessions: the fingerprint must match that of the login', async t => {
   const { sessions } = buildSessions()
   const { id } = await sessions.open(root)
   t.match(await sessions.check(id, 'browser-1'), { id })
@@ -242,7 +243,7 @@ t.test('a fingerprint has to be the one it was opened with', async t => {
   t.equal(await sessions.check('nobody', 'browser-1'), undefined)
 })
 
-t.test('the newest sessions of a user are kept', async t => {
+t.test('sessions: the newest sessions of a user are kept', async t => {
   const { sessions, ended } = buildSessions()
   const [first, second] = [await sessions.open(root), await sessions.open(root)]
   const other = await sessions.open({ ...root, username: 'other' })
@@ -251,7 +252,7 @@ t.test('the newest sessions of a user are kept', async t => {
   for (const { id } of [second, third, other]) t.ok(await sessions.find(id))
 })
 
-t.test('ending one tells the listeners, until they stop', async t => {
+t.test('sessions: ending one calls the listeners until they unsubscribe', async t => {
   const { sessions, ended, stop } = buildSessions()
   const [first, second] = [await sessions.open(root), await sessions.open(root)]
   t.equal(await sessions.end(first.id), true)
@@ -261,7 +262,7 @@ t.test('ending one tells the listeners, until they stop', async t => {
   t.same(ended, [`${first.id} logout`])
 })
 
-t.test('a PIN is set once', async t => {
+t.test('sessions: a PIN is set once', async t => {
   const { sessions } = buildSessions()
   const { id } = await sessions.open(root)
   t.same(await Promise.all([sessions.setPin(id, 'h1'), sessions.setPin(id, 'h2')]), ['set', 'already-set'])
@@ -269,7 +270,7 @@ t.test('a PIN is set once', async t => {
   t.equal(await sessions.setPin('nobody', 'h1'), 'not-found')
 })
 
-t.test('sweeping ends what has expired, and so does opening another', async t => {
+t.test('sessions: sweeping and opening another session end expired ones', async t => {
   const { sessions, now, ended } = buildSessions()
   await sessions.open(root)
   now.advance(30_000)

@@ -31,7 +31,7 @@ function build () {
   return { now, store, one: process(), two: process() }
 }
 
-t.test('a session that one process opens and another ends is told of once in each', async t => {
+t.test('auth across processes: a session opened at one and ended at another is notified once at each', async t => {
   const { one, two } = build()
   const { id } = await one.sessions.open(root)
   t.match(await two.sessions.check(id, 'browser-1'), root)
@@ -41,7 +41,7 @@ t.test('a session that one process opens and another ends is told of once in eac
   t.same([one.ended, two.ended], [[`${id} ended`], [`${id} logout`]])
 })
 
-t.test('a session expires in each process by itself', async t => {
+t.test('auth across processes: each process expires a session by itself', async t => {
   const { now, one, two } = build()
   const { id } = await one.sessions.open(root)
   now.advance(60_000)
@@ -52,7 +52,7 @@ t.test('a session expires in each process by itself', async t => {
   t.same([one.ended, two.ended], [[`${id} expired`], [`${id} expired`]])
 })
 
-t.test('a session that has expired is not told of as ended by somebody', async t => {
+t.test('auth across processes: an expired session is not notified as ended by a caller', async t => {
   const { now, one, two } = build()
   const { id } = await one.sessions.open(root)
   now.advance(60_000)
@@ -60,7 +60,7 @@ t.test('a session that has expired is not told of as ended by somebody', async t
   t.same(two.ended, [`${id} expired`])
 })
 
-t.test('a user has no more sessions than allowed, at however many processes they are opened', async t => {
+t.test('auth across processes: the session limit of a user covers all processes', async t => {
   const { one, two, store } = build()
   const opened = await Promise.all([one, two, one, two, one].map(({ sessions }) => sessions.open(root)))
   const kept = new Set((await store.list('session')).map(({ key }) => key))
@@ -71,14 +71,14 @@ t.test('a user has no more sessions than allowed, at however many processes they
   }
 })
 
-t.test('of two processes that set a PIN one does', async t => {
+t.test('auth across processes: of two processes that set a PIN one succeeds', async t => {
   const { one, two } = build()
   const { id } = await one.sessions.open(root)
   t.same((await Promise.all([one.sessions.setPin(id, 'h1'), two.sessions.setPin(id, 'h2')])).sort(), ['already-set', 'set'])
   t.equal((await one.sessions.find(id))?.pinHash, (await two.sessions.find(id))?.pinHash)
 })
 
-t.test('a session that is ended while it gets a PIN is not found', async t => {
+t.test('auth across processes: a session that ends while its PIN is set is not found', async t => {
   const { one, two } = build()
   const { id } = await one.sessions.open(root)
   t.same(await Promise.all([two.sessions.end(id), one.sessions.setPin(id, 'h1')]), [true, 'not-found'])
@@ -89,24 +89,24 @@ function deafTo (store: MemoryKeyValueStore): MemoryKeyValueStore {
   return new Proxy(store, { get: (target, name) => name === 'open' ? async () => [] : target[name as 'get'].bind(target) })
 }
 
-t.test('a session of which a process has not heard yet is asked for, one that has gone only once', async t => {
+t.test('auth across processes: an unknown session is looked up, and an ended one is looked up once', async t => {
   const { now, store, one } = build()
   const state = shared(now, deafTo(store))
   const sessions = new Sessions({ state, timeoutMs: 60_000, maxSessions: 2, now })
   const { id, expiresAt } = await one.sessions.open(root)
   t.match(await sessions.find(id), root)
   await one.sessions.end(id)
-  t.match(await sessions.find(id), root, 'it has not heard of the end either')
+  t.match(await sessions.find(id), root, 'it has not received the end either')
   state.changed({ kind: 'session', key: id, value: null, until: expiresAt })
   t.equal(await sessions.find(id), undefined)
   t.equal(await sessions.find('never there'), undefined)
   await store.put({ kind: 'session', key: 'never there', value: JSON.stringify({ ...root, id: 'never there', expiresAt, pinHash: null }), until: expiresAt })
   t.equal(await sessions.find('never there'), undefined)
   state.changed({ kind: 'session', key: id, value: JSON.stringify({ ...root, id, expiresAt, pinHash: null }), until: expiresAt })
-  t.equal(await sessions.find(id), undefined, 'news that is late revives nothing')
+  t.equal(await sessions.find(id), undefined, 'late events do not revive a session')
 })
 
-t.test('after a reload sessions that are gone have ended, and what was revoked stays so', async t => {
+t.test('auth across processes: after a reload missing sessions have ended, and revocations persist', async t => {
   const { now, one, two, store } = build()
   const [first, second] = [await one.sessions.open(root), await one.sessions.open(root)]
   await one.revocations.revokeToken('token-1', null)
@@ -119,7 +119,7 @@ t.test('after a reload sessions that are gone have ended, and what was revoked s
   for (const tokenId of ['token-1', 'token-2']) t.equal(two.revocations.check(principal({ tokenId })), 'revoked')
 })
 
-t.test('what one process revokes ends in all, and each is told once', async t => {
+t.test('auth across processes: a revocation applies at all processes, and each is notified once', async t => {
   const { now, store, one, two } = build()
   await one.revocations.revokeToken('token-1', now() / 1000 + 60)
   await two.revocations.revokeToken('token-1', now() / 1000 + 60)
@@ -131,11 +131,11 @@ t.test('what one process revokes ends in all, and each is told once', async t =>
   const state = new KeyValueReplica(store)
   await state.open()
   const late = new Revocations({ state, maxTokenLifeMs: hour, now })
-  late.on('revoked', () => t.fail('what was before is not told'))
-  t.equal(late.check(principal({ tokenId: 'token-3' })), 'register-only', 'a process that starts later knows too')
+  late.on('revoked', () => t.fail('earlier revocations are not notified'))
+  t.equal(late.check(principal({ tokenId: 'token-3' })), 'register-only', 'a process that starts later has them')
 })
 
-t.test('two processes that revoke tokens of an agent at once lose nothing', async t => {
+t.test('auth across processes: concurrent revocations for one agent are all kept', async t => {
   const { one, two } = build()
   await Promise.all([
     one.revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: false }),
@@ -146,7 +146,7 @@ t.test('two processes that revoke tokens of an agent at once lose nothing', asyn
   }
 })
 
-t.test('a process that has not heard of a revocation adds to it', async t => {
+t.test('auth across processes: a process without a previous revocation extends it', async t => {
   const { one, now, store } = build()
   const deaf = shared(now, deafTo(store))
   await one.revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: false })
@@ -171,7 +171,7 @@ function buildAttempts () {
   return { now, locked, one: make('one'), two: make('two') }
 }
 
-t.test('tries are counted over all processes, and come back to all', async t => {
+t.test('auth across processes: attempts are counted and returned across all processes', async t => {
   const { now, one, two, locked } = buildAttempts()
   for (const attempts of [one, two, one, two, one]) t.match(await refusal(() => attempts.attempt(home, wrong)), { type: 'authentication-failed' })
   for (const attempts of [one, two]) t.match(await refusal(() => attempts.attempt(home, () => 'right')), { type: 'rate-limit-exceeded' })
@@ -179,27 +179,27 @@ t.test('tries are counted over all processes, and come back to all', async t => 
   now.advance(10_000)
   t.equal(await two.attempt(home, () => 'right'), 'right')
   for (let n = 0; n < 5; n++) await refusal(() => one.attempt({ ...home, address: `198.51.100.${n}` }, wrong))
-  t.equal(await two.attempt(home, () => 'right'), 'right', 'a success at one is known to all')
+  t.equal(await two.attempt(home, () => 'right'), 'right', 'a success at one counts at all')
 })
 
-t.test('keys that are guessed at several processes are limited over all of them', async t => {
+t.test('auth across processes: key guesses at several processes share one limit', async t => {
   const { now, one, two } = buildAttempts()
   for (let n = 0; n < 5; n++) t.match(await refusal(() => one.attemptNow(client, wrong)), { type: 'authentication-failed' })
   t.match(await refusal(() => one.attemptNow(client, () => 'right')), { type: 'rate-limit-exceeded' })
   t.match(await refusal(() => two.attemptNow(client, wrong)), { type: 'rate-limit-exceeded', status: 429 })
-  t.match(await refusal(() => two.attemptNow(client, () => 'right')), { type: 'rate-limit-exceeded' }, 'and from then on knows it')
+  t.match(await refusal(() => two.attemptNow(client, () => 'right')), { type: 'rate-limit-exceeded' }, 'and is known from then on')
   t.equal(await two.attemptNow({ ...client, address: '192.0.2.2' }, () => 'right'), 'right')
   now.advance(10_000)
   t.equal(await two.attemptNow(client, () => 'right'), 'right')
 })
 
-t.test('what is no guess costs a key nothing', async t => {
+t.test('auth across processes: failures other than guesses cost a key nothing', async t => {
   const { one } = buildAttempts()
   for (let n = 0; n < 10; n++) await t.rejects(one.attemptNow(client, () => { throw new Error('broken') }), { message: 'broken' })
   t.equal(await one.attemptNow(client, () => 'right'), 'right')
 })
 
-t.test('secrets are made once, and put back where a store has lost them', async t => {
+t.test('auth across processes: secrets are created once, and restored where a store has lost them', async t => {
   const store = new MemoryKeyValueStore()
   const [one, two] = [new PersistedSecrets(store), new PersistedSecrets(store)]
   const [a, b] = await Promise.all([one.tokens(), two.tokens()])
@@ -216,7 +216,7 @@ t.test('secrets are made once, and put back where a store has lost them', async 
   t.equal(await new PersistedSecrets(store).tokens(), a)
 })
 
-t.test('a secret that is lost while it is asked for is made anew', async t => {
+t.test('auth across processes: a secret lost during a lookup is created again', async t => {
   const store = new MemoryKeyValueStore()
   let losses = 1
   const losing = new Proxy(store, {
@@ -236,7 +236,7 @@ function asked<T> (key: string, run: () => Promise<T>): OneTimeRequest<unknown, 
   return { key, run, record: result => result, replay: recorded => ({ recalled: recorded }) }
 }
 
-t.test('a ticket opens one socket of its tier', async t => {
+t.test('tickets: a ticket opens one socket of its tier', async t => {
   const tickets = buildSingleUse().tickets
   const bearer = principal()
   const { ticket, expires_in: life } = await tickets.issue({ tier: 'agents', principal: bearer })
@@ -247,14 +247,14 @@ t.test('a ticket opens one socket of its tier', async t => {
   t.equal(await tickets.take('x', 'agents'), undefined)
 })
 
-t.test('a ticket for another tier is oneTime and opens nothing', async t => {
+t.test('tickets: a ticket used on another tier is spent and opens nothing', async t => {
   const tickets = buildSingleUse().tickets
   const { ticket } = await tickets.issue({ tier: 'agents', principal: principal() })
   t.equal(await tickets.take(ticket, 'dashboard'), undefined)
   t.equal(await tickets.take(ticket, 'agents'), undefined)
 })
 
-t.test('tickets end after 30 s, and the oldest make room', async t => {
+t.test('tickets: tickets expire after 30 s, and the oldest are evicted at the limit', async t => {
   const { tickets, now } = buildSingleUse({ limits: { ticket: 2 } })
   const issued = []
   for (let n = 0; n < 3; n++) issued.push((await tickets.issue({ tier: 'public', principal: principal() })).ticket)
@@ -266,7 +266,7 @@ t.test('tickets end after 30 s, and the oldest make room', async t => {
   t.equal(await tickets.take(third, 'public'), undefined)
 })
 
-t.test('a temporary token gets no ticket', async t => {
+t.test('tickets: a temporary token gets no ticket', async t => {
   const tickets = buildSingleUse().tickets
   const issue = () => tickets.issue({ tier: 'agents', principal: principal({ type: 'temp' }) })
   t.match(await refusal(issue), { type: 'insufficient-permissions', status: 403 })
@@ -282,14 +282,14 @@ function pending<T> () {
   return { promise, resolve, reject }
 }
 
-t.test('a temporary token is oneTime by the first success', async t => {
+t.test('temporary tokens: the first success spends the token', async t => {
   const oneTime = buildSingleUse().oneTime
   t.equal(await oneTime.use('t1', asked('a', async () => 1)), 1)
   t.same(await refusal(() => oneTime.use('t1', asked('b', async () => 2))), used)
   t.equal(await oneTime.use('t2', asked('b', async () => 2)), 2)
 })
 
-t.test('the same request gets the same answer for a minute', async t => {
+t.test('temporary tokens: a repeated request gets the same response for a minute', async t => {
   const { oneTime, now } = buildSingleUse()
   const answer = { token: 'x' }
   await oneTime.use('t1', asked('a', async () => answer))
@@ -301,14 +301,14 @@ t.test('the same request gets the same answer for a minute', async t => {
   t.equal(await oneTime.use('t1', asked('a', async () => answer)), answer, 'by then the token itself has expired')
 })
 
-t.test('a failure spends nothing', async t => {
+t.test('temporary tokens: a failure does not spend the token', async t => {
   const oneTime = buildSingleUse().oneTime
   await t.rejects(oneTime.use('t1', asked('a', async () => { throw new Error('later') })), { message: 'later' })
   await t.rejects(oneTime.use('t1', asked('a', () => { throw new Error('at once') })), { message: 'at once' })
   t.equal(await oneTime.use('t1', asked('b', async () => 2)), 2)
 })
 
-t.test('the same request at the same time runs once', async t => {
+t.test('temporary tokens: identical concurrent requests run once', async t => {
   const oneTime = buildSingleUse().oneTime
   const first = pending<number>()
   const both = Promise.all([oneTime.use('t1', asked('a', () => first.promise)), oneTime.use('t1', asked('a', async () => 2))])
@@ -316,7 +316,7 @@ t.test('the same request at the same time runs once', async t => {
   t.same(await both, [1, 1])
 })
 
-t.test('another request waits for the first and is then refused or runs', async t => {
+t.test('temporary tokens: a different request waits for the first, and is then refused or run', async t => {
   const oneTime = buildSingleUse().oneTime
   const first = pending<number>()
   const good = oneTime.use('t1', asked('a', () => first.promise))
@@ -339,7 +339,7 @@ function buildTwo () {
   return { now, state, one, two: new OneTimeTokens({ state, now }) }
 }
 
-t.test('what one process has oneTime is oneTime in all, and a repeat gets an answer made up from the first', async t => {
+t.test('temporary tokens: a token spent at one process is spent at all, and a repeat gets a rebuilt response', async t => {
   const { now, one, two } = buildTwo()
   t.equal(await one.use('t1', asked('a', async () => 1)), 1)
   t.same(await two.use('t1', asked('a', async () => 2)), { recalled: 1 })
@@ -348,7 +348,7 @@ t.test('what one process has oneTime is oneTime in all, and a repeat gets an ans
   t.same(await refusal(() => two.use('t1', asked('a', async () => 2))), used)
 })
 
-t.test('of two processes one runs a request, the other waits for it', async t => {
+t.test('temporary tokens: one of two processes runs a request, the other waits for it', async t => {
   const { one, two } = buildTwo()
   const first = pending<number>()
   const running = one.use('t1', asked('a', () => first.promise))
@@ -358,7 +358,7 @@ t.test('of two processes one runs a request, the other waits for it', async t =>
   t.same(await Promise.all(waiting), [{ recalled: 1 }, used])
 })
 
-t.test('a failure at one process leaves the token to the others', async t => {
+t.test('temporary tokens: after a failure at one process the others may use the token', async t => {
   const { one, two } = buildTwo()
   const first = pending<number>()
   const failing = t.rejects(one.use('t1', asked('a', () => first.promise)), { message: 'no' })
@@ -368,21 +368,21 @@ t.test('a failure at one process leaves the token to the others', async t => {
   t.equal(await waiting, 2)
 })
 
-t.test('the token of a process that has ended can be used after a minute', async t => {
+t.test('temporary tokens: the token of a killed process can be used after a minute', async t => {
   const { now, one, two } = buildTwo()
   one.use('t1', asked('a', () => new Promise(() => {}))).catch(() => {})
   now.advance(60_000)
   t.equal(await two.use('t1', asked('a', async () => 2)), 2)
 })
 
-t.test('whoever waits too long for another process is refused', async t => {
+t.test('temporary tokens: a request that waits too long for another process is refused', async t => {
   const { now, state, one } = buildTwo()
   const two = new OneTimeTokens({ state, now, waitMs: 200 })
   one.use('t1', asked('a', () => new Promise(() => {}))).catch(() => {})
   t.match(await refusal(() => two.use('t1', asked('b', async () => 2))), { type: 'token-invalid', detail: 'This temporary token is in use' })
 })
 
-t.test('a store that goes away while a request runs takes back neither its result nor its failure', async t => {
+t.test('temporary tokens: a store outage during a request changes neither its result nor its failure', async t => {
   const state = new MemoryKeyValueStore()
   let isAway = false
   const flaky = new Proxy(state, {
@@ -395,10 +395,10 @@ t.test('a store that goes away while a request runs takes back neither its resul
   await t.rejects(oneTime.use('t3', asked('a', async () => 1)), { message: 'away' })
 })
 
-t.test('of two processes that are shown a ticket one opens a socket', async t => {
+t.test('tickets: of two processes that get one ticket, one opens a socket', async t => {
   const { now, state, tickets } = buildSingleUse()
   const { ticket } = await tickets.issue({ tier: 'agents', principal: principal() })
-  t.notOk((await state.list('ticket')).some(entry => JSON.stringify(entry).includes(ticket)), 'the store does not tell it')
+  t.notOk((await state.list('ticket')).some(entry => JSON.stringify(entry).includes(ticket)), 'the store does not publish it')
   const other = new Tickets({ state, now })
   const taken = await Promise.all([tickets.take(ticket, 'agents'), other.take(ticket, 'agents')])
   t.same(taken.filter(Boolean), [principal()])

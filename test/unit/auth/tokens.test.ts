@@ -22,7 +22,7 @@ function reasonOf (run: () => unknown) {
   }
 }
 
-t.test('a temporary token carries its key and lives exactly 900 s', async t => {
+t.test('tokens: a temporary token carries its key and lives exactly 900 s', async t => {
   const { tokens, now } = build()
   const { token, expiresIn, tokenId } = tokens.issueTemp({ agentId: 'agent-one', agentType: 'Testing', keyDigest: 'd1' })
   t.equal(expiresIn, 900)
@@ -37,7 +37,7 @@ t.test('a temporary token carries its key and lives exactly 900 s', async t => {
   t.equal(reasonOf(() => tokens.verify(token)), 'expired')
 })
 
-t.test('an agent token carries its incarnation', async t => {
+t.test('tokens: an agent token carries its incarnation', async t => {
   const { tokens } = build()
   const first = tokens.issueAgent({ agentId: 'agent-one', incarnation: 7 })
   const second = tokens.issueAgent({ agentId: 'agent-one', incarnation: 7 })
@@ -47,7 +47,7 @@ t.test('an agent token carries its incarnation', async t => {
   t.match(tokens.verify(first.token), { type: 'agent', role: 'agent', subject: 'agent-one', agentId: 'agent-one', incarnation: 7, keyDigest: null, agentType: null })
 })
 
-t.test('an admin token lasts as long as its session', async t => {
+t.test('tokens: an admin token expires with its session', async t => {
   const { tokens, now } = build()
   const { token, expiresIn, expiresAt } = tokens.issueAdmin({ username: 'root', sessionId: 's1', expiresAt: now() + 60_000 })
   t.equal(expiresIn, 60)
@@ -56,7 +56,7 @@ t.test('an admin token lasts as long as its session', async t => {
   t.equal(reasonOf(() => tokens.verify(token)), 'expired')
 })
 
-t.test('there is no leeway: a token ends with its second', async t => {
+t.test('tokens: a token expires at its second, without leeway', async t => {
   const { tokens, now } = build()
   const { token, expiresAt } = tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 })
   now.advance(expiresAt * 1000 - now() - 1)
@@ -66,7 +66,7 @@ t.test('there is no leeway: a token ends with its second', async t => {
   t.same(await refusal(() => tokens.verify(token)), { type: 'token-invalid', status: 401, detail: 'Invalid or expired token' })
 })
 
-t.test('a token is refused for anything that is wrong with it', async t => {
+t.test('tokens: a token with any invalid claim is refused', async t => {
   const { tokens, signer } = build()
   const good = tokens.claims(tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 }).token)
   const wrong: Record<string, Record<string, unknown>> = {
@@ -77,7 +77,7 @@ t.test('a token is refused for anything that is wrong with it', async t => {
     'no type': { typ: undefined },
     'an unknown type': { typ: 'peer' },
     'no role': { role: undefined },
-    'a role that is not of its type': { role: 'admin' },
+    'a role of another type': { role: 'admin' },
     'no expiry': { exp: undefined },
     'an expiry that is text': { exp: String(good.exp) },
     'no time of issue': { iat: undefined },
@@ -93,19 +93,19 @@ t.test('a token is refused for anything that is wrong with it', async t => {
     const token = signer.sign({ ...good, ...change } as Claims)
     t.equal(reasonOf(() => tokens.verify(token)), 'invalid', name)
   }
-  t.ok(tokens.verify(signer.sign(good)), 'and the same without a fault passes')
+  t.ok(tokens.verify(signer.sign(good)), 'the same token without the fault is accepted')
   t.match(tokens.verify(signer.sign({ ...good, scopes: undefined, iat_ms: undefined })), { scopes: [], issuedAt: good.iat * 1000 })
   t.match(tokens.verify(signer.sign({ ...good, typ: 'user', role: 'user', agent_id: undefined })), { agentId: null })
 })
 
-t.test('a token of another secret or of none is refused', async t => {
+t.test('tokens: a token with another secret or without a signature is refused', async t => {
   const { tokens } = build()
   const stranger = hmacSigner('another secret of 32 characters!!')
   const forged = stranger.sign(tokens.claims(tokens.issueAgent({ agentId: 'agent-one', incarnation: 1 }).token))
   for (const token of [forged, '', 'abc', 'a.b.c']) t.equal(reasonOf(() => tokens.verify(token)), 'invalid')
 })
 
-t.test('minting makes tokens of every role', async t => {
+t.test('tokens: tokens of every role can be minted', async t => {
   const { tokens, now } = build()
   const request = { subject: 'alice', agentId: 'agent-one', scopes: ['read'], sessionId: 's1', incarnation: null }
   for (const role of ['user', 'agent', 'admin'] as const) {
@@ -118,7 +118,7 @@ t.test('minting makes tokens of every role', async t => {
   t.match(await refusal(() => tokens.mint({ ...request, role: 'admin', sessionId: null })), { type: 'insufficient-permissions', status: 403 })
 })
 
-t.test('refreshing keeps every claim and renews the life', async t => {
+t.test('tokens: a refresh keeps every claim and renews the lifetime', async t => {
   const { tokens, now } = build()
   const old = tokens.issueAgent({ agentId: 'agent-one', incarnation: 7 })
   now.advance(hour / 2)
@@ -130,7 +130,7 @@ t.test('refreshing keeps every claim and renews the life', async t => {
   t.same(kept, before)
 })
 
-t.test('a refreshed token never outlives its session', async t => {
+t.test('tokens: a refreshed token does not outlive its session', async t => {
   const { tokens, now } = build()
   const old = tokens.verify(tokens.issueAdmin({ username: 'root', sessionId: 's1', expiresAt: now() + 60_000 }).token)
   t.equal(tokens.refresh(old, now() + 30_000).expiresIn, 30)
@@ -138,7 +138,7 @@ t.test('a refreshed token never outlives its session', async t => {
   t.equal(reasonOf(() => tokens.refresh(principal({ type: 'user', role: 'user', sessionId: 's1', expiresAt: null }))), 'expired')
 })
 
-t.test('temporary tokens and admins without a session are not refreshed', async t => {
+t.test('tokens: temporary tokens and admin tokens without a session cannot be refreshed', async t => {
   const { tokens } = build()
   const temp = tokens.verify(tokens.issueTemp({ agentId: 'agent-one', agentType: 'testing', keyDigest: 'd1' }).token)
   t.match(await refusal(() => tokens.refresh(temp)), { type: 'insufficient-permissions', status: 403 })
@@ -149,7 +149,7 @@ const bearer = (subject: string): Principal => ({
   type: 'user', role: 'user', subject, agentId: null, incarnation: null, tokenId: subject, sessionId: null, expiresAt: 1, scopes: [], keyDigest: null
 })
 
-t.test('the newest tokens are remembered, and no more than twice the limit', async t => {
+t.test('verified tokens: the newest tokens are cached, at most twice the limit', async t => {
   const tokens = new VerifiedTokens(2)
   for (const name of ['a', 'b', 'c', 'd', 'e']) tokens.set(name, bearer(name))
   t.same([tokens.get('a'), tokens.get('b')], [undefined, undefined])
@@ -159,7 +159,7 @@ t.test('the newest tokens are remembered, and no more than twice the limit', asy
   t.same([tokens.get('d'), tokens.get('e')], [undefined, undefined])
 })
 
-t.test('a token that is asked for again and again stays', async t => {
+t.test('verified tokens: a frequently used token stays cached', async t => {
   const tokens = new VerifiedTokens(2)
   tokens.set('kept', bearer('kept'))
   for (let index = 0; index < 20; index++) {
@@ -173,7 +173,7 @@ function buildRevocations () {
   return { now, revocations: new Revocations({ state: shared(now), maxTokenLifeMs: hour, now }) }
 }
 
-t.test('a token is revoked by its id', async t => {
+t.test('revocations: a token is revoked by its id', async t => {
   const { revocations, now } = buildRevocations()
   await revocations.revokeToken('token-1', now() / 1000 + 60)
   await revocations.revokeToken('token-2', null)
@@ -182,7 +182,7 @@ t.test('a token is revoked by its id', async t => {
   t.equal(revocations.check(principal({ tokenId: 'token-3' })), 'ok')
 })
 
-t.test('tokens of an agent end up to an incarnation', async t => {
+t.test('revocations: tokens of an agent are revoked up to an incarnation', async t => {
   const { revocations, now } = buildRevocations()
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: false })
   t.equal(revocations.check(principal({ incarnation: 4 })), 'revoked')
@@ -191,11 +191,11 @@ t.test('tokens of an agent end up to an incarnation', async t => {
   t.equal(revocations.check(principal({ agentId: 'agent-two' })), 'ok')
   t.equal(revocations.check(principal({ incarnation: null, issuedAt: now() - 1 })), 'revoked')
   t.equal(revocations.check(principal({ incarnation: null, issuedAt: undefined })), 'revoked')
-  t.equal(revocations.check(principal({ incarnation: null, issuedAt: now() })), 'ok', 'what was issued later is not meant')
-  t.equal(revocations.check(principal({ type: 'admin', role: 'admin' })), 'ok', 'an admin is no agent, whatever the name')
+  t.equal(revocations.check(principal({ incarnation: null, issuedAt: now() })), 'ok', 'later tokens are not affected')
+  t.equal(revocations.check(principal({ type: 'admin', role: 'admin' })), 'ok', 'an admin with the name of an agent is not affected')
 })
 
-t.test('what has ended stays ended, whatever becomes of its entry in the store', async t => {
+t.test('revocations: a revocation stays when its store entry disappears', async t => {
   const now = manualClock()
   const state = shared(now)
   const revocations = new Revocations({ state, maxTokenLifeMs: hour, now })
@@ -207,14 +207,14 @@ t.test('what has ended stays ended, whatever becomes of its entry in the store',
   t.equal(revocations.check(principal({ agentId: 'agent-two', tokenId: 'token-3' })), 'revoked')
 })
 
-t.test('an agent that left may only register again', async t => {
+t.test('revocations: an unregistered agent may only register again', async t => {
   const { revocations } = buildRevocations()
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: true })
   t.equal(revocations.check(principal()), 'register-only')
   t.equal(revocations.check(principal({ incarnation: 6 })), 'ok')
 })
 
-t.test('of several revocations the stricter and the newer count', async t => {
+t.test('revocations: the stricter and newer of several revocations applies', async t => {
   const { revocations } = buildRevocations()
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: false })
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 7, mayRegister: true })
@@ -224,7 +224,7 @@ t.test('of several revocations the stricter and the newer count', async t => {
   t.equal(revocations.check(principal({ incarnation: 7 })), 'revoked')
 })
 
-t.test('nothing is kept longer than a token can live', async t => {
+t.test('revocations: an entry is kept no longer than a token can live', async t => {
   const { revocations, now } = buildRevocations()
   await revocations.revokeToken('token-1', now() / 1000 + 60)
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: false })
@@ -236,7 +236,7 @@ t.test('nothing is kept longer than a token can live', async t => {
   t.equal(revocations.size, 0)
 })
 
-t.test('listeners are told until they stop', async t => {
+t.test('revocations: listeners are called until they unsubscribe', async t => {
   const { revocations } = buildRevocations()
   const told: Revoked[] = []
   const stop = revocations.on('revoked', revoked => told.push(revoked))
@@ -247,7 +247,7 @@ t.test('listeners are told until they stop', async t => {
   t.same(told, [{ jti: 'token-1' }, { agentId: 'agent-one', incarnation: 5, mayRegister: true }])
 })
 
-t.test('an expiring map forgets what has ended, without a timer', async t => {
+t.test('expiring map: expired entries are dropped without a timer', async t => {
   const now = manualClock()
   const map = new ExpiringMap<number>(now)
   for (let n = 0; n < 63; n++) map.set(`old-${n}`, n, now() + 10)

@@ -20,7 +20,7 @@ function buildAlerts (options: { rules?: readonly AlertRule[], capacity?: number
 const brief = (alerts: readonly Alert[]) => alerts.map(({ type, severity }) => `${type} ${severity}`)
 const minutes = 60_000
 
-t.test('the default rules, the most severe of each type', async t => {
+t.test('alerts: the default rules, the most severe of each type', async t => {
   const table: Array<[values: Parameters<typeof snapshot>[0], raised: string[]]> = [
     [{}, []],
     [{ avg_response_time: 1 }, []], [{ avg_response_time: 1.01 }, ['performance info']], [{ avg_response_time: 1.6 }, ['performance warning']],
@@ -38,7 +38,7 @@ t.test('the default rules, the most severe of each type', async t => {
   for (const [values, raised] of table) t.same(brief(buildAlerts().alerts.evaluate(snapshot(values))).sort(), raised.sort(), JSON.stringify(values))
 })
 
-t.test('an alert is complete, and the same live and stored', async t => {
+t.test('alerts: an alert is complete and identical when live and when stored', async t => {
   const { alerts } = buildAlerts()
   const [alert] = alerts.evaluate(snapshot({ cpu: 95.678 }, { resource_cpu: { cpu_percent: 95.678 } }))
   t.match(alert, {
@@ -55,15 +55,15 @@ t.test('an alert is complete, and the same live and stored', async t => {
   t.match(buildAlerts().alerts.evaluate(snapshot({ error_rate: 0.2468 })), [{ message: 'Error rate is 24.7 %' }])
 })
 
-t.test('cooldowns by severity, which outlive the cause', async t => {
+t.test('alerts: cooldowns depend on severity and outlast the cause', async t => {
   for (const [cpu, severity, cooldown] of [[95, 'critical', 5], [85, 'warning', 15], [75, 'info', 60]] as const) {
     const { now, alerts } = buildAlerts()
     const look = (value: number) => brief(alerts.evaluate(snapshot({ cpu: value })))
     t.same(look(cpu), [`resource_cpu ${severity}`])
     now.advance(5_000)
-    t.same(look(cpu + 1), [], 'a value that drifts is the same alert')
+    t.same(look(cpu + 1), [], 'a drifting value is the same alert')
     t.same(look(10), [])
-    t.same(look(cpu), [], 'a value that swings is the same alert')
+    t.same(look(cpu), [], 'an oscillating value is the same alert')
     now.advance(cooldown * minutes - 5_001)
     t.same(look(cpu), [])
     now.advance(1)
@@ -72,7 +72,7 @@ t.test('cooldowns by severity, which outlive the cause', async t => {
   }
 })
 
-t.test('what gets worse is told at once, what gets better within the cooldown is not', async t => {
+t.test('alerts: a higher severity raises at once, a lower one within the cooldown does not', async t => {
   const { now, alerts } = buildAlerts()
   const look = (cpu: number) => brief(alerts.evaluate(snapshot({ cpu })))
   t.same([look(75), look(85), look(95)].flat(), ['resource_cpu info', 'resource_cpu warning', 'resource_cpu critical'])
@@ -80,21 +80,21 @@ t.test('what gets worse is told at once, what gets better within the cooldown is
   t.same([look(85), look(75), look(95)].flat(), [])
 })
 
-t.test('rules of one\'s own', async t => {
+t.test('custom rules', async t => {
   const own: AlertRuleInput = { id: 'slow', type: 'registry', metric: 'registry_avg_response_time', threshold: 0.5, forMs: 10_000, message: 'The registry takes {value} s (over {threshold}), {unknown}' }
 
-  t.test('have defaults, and must apply for as long as they ask for', async t => {
+  t.test('custom rules: members have defaults, and a rule holds for its minimum duration', async t => {
     const { now, alerts } = buildAlerts({ rules: resolveAlertRules([own]) })
     const look = (value: number) => alerts.evaluate(snapshot({ registry_avg_response_time: value }))
     t.same(look(0.6), [])
     now.advance(9_999)
-    t.same(look(0.5), [], 'a break')
+    t.same(look(0.5), [], 'an interruption')
     t.same(look(0.6), [])
     now.advance(10_000)
     t.match(look(0.75), [{ type: 'registry', title: 'Registry', severity: 'warning', message: 'The registry takes 0.75 s (over 0.5), {unknown}', details: { metric: 'registry_avg_response_time', value: 0.75, threshold: 0.5 } }])
   })
 
-  t.test('compare as they say', async t => {
+  t.test('custom rules: each operator compares', async t => {
     const raises = (comparison: '>' | '>=' | '<' | '<=' | '=', threshold: number, agents: number) => {
       const rule: AlertRuleInput = { id: 'r', type: 'few', metric: 'agents_total', comparison, threshold, severity: 'info', cooldownMs: 0, title: 'Few', message: 'm' }
       return buildAlerts({ rules: resolveAlertRules([rule]) }).alerts.evaluate(snapshot({ agents_total: agents })).length === 1
@@ -103,30 +103,30 @@ t.test('rules of one\'s own', async t => {
     t.same([raises('>', 2, 2), raises('>=', 2, 1), raises('<', 2, 2), raises('<=', 2, 3), raises('=', 2, 3)], [false, false, false, false, false])
   })
 
-  t.test('replace a default of the same id', async t => {
+  t.test('custom rules: a rule replaces the default of the same id', async t => {
     const rules = resolveAlertRules([{ ...own, id: 'resource_cpu.90' }])
     t.equal(rules.length, defaultAlertRules.length)
     t.notOk(rules.some(rule => rule.type === 'resource_cpu' && rule.severity === 'critical'))
   })
 
-  t.test('text has no order', async t => {
+  t.test('custom rules: text is not ordered', async t => {
     t.throws(() => resolveAlertRules([{ ...own, metric: 'ai_status', threshold: 'x' }]), { code: 'AGENT_REGISTRY_INVALID_OPTIONS', message: /alertRules\.0\.threshold: text/ })
     t.doesNotThrow(() => resolveAlertRules([{ ...own, metric: 'ai_status', threshold: 'x', comparison: '=' }]))
   })
 
-  t.test('a wrong one stops the start', async t => {
+  t.test('custom rules: an invalid rule stops the start', async t => {
     for (const [changes, named] of [[{ metric: 'moon' }, 'metric'], [{ threshold: null }, 'threshold'], [{ extra: 1 }, 'extra'], [{ forMs: -1 }, 'forMs'], [{ message: '' }, 'message']] as const) {
       t.throws(() => resolveAlertRules([own, { ...own, ...changes }]), { code: 'AGENT_REGISTRY_INVALID_OPTIONS', message: new RegExp(`alertRules\\.1\\.${named}`) })
     }
   })
 
-  t.test('ids of the defaults are unique', async t => {
+  t.test('custom rules: ids of the defaults are unique', async t => {
     t.equal(new Set(defaultAlertRules.map(rule => rule.id)).size, defaultAlertRules.length)
   })
 })
 
-t.test('alerts that dashboards send', async t => {
-  t.test('are normalised', async t => {
+t.test('dashboard alerts', async t => {
+  t.test('dashboard alerts: alerts are normalised', async t => {
     const { alerts } = buildAlerts()
     const [alert] = alerts.add({ id: 5, message: ' Disk is full ', severity: 'DANGER', type: 'Disk_Space', timestamp: '2029-12-31T23:00:00+01:00', details: { disk: 'sda', token: 'secret', nested: {} } })
     t.strictSame({ ...alert, id: '' }, { id: '', title: 'Disk space', message: 'Disk is full', severity: 'critical', type: 'disk_space', timestamp: '2029-12-31T22:00:00.000Z', details: { disk: 'sda' } })
@@ -139,13 +139,13 @@ t.test('alerts that dashboards send', async t => {
     t.match(alerts.add({ message: '/x?token=abc <b>', title: 5 }), [{ message: '/x?token=[redacted] <b>' }])
   })
 
-  t.test('are not stored when they say nothing', async t => {
+  t.test('dashboard alerts: empty alerts are not stored', async t => {
     const { alerts } = buildAlerts()
     for (const data of [null, 'text', [], {}, { message: '  ' }, { message: 5 }, { alerts: [null, {}] }, { alerts: 'x' }]) t.same(alerts.add(data), [])
     t.equal(alerts.size, 0)
   })
 
-  t.test('echoes are not stored again', async t => {
+  t.test('dashboard alerts: echoes are not stored again', async t => {
     const { alerts } = buildAlerts()
     const [raised] = alerts.evaluate(snapshot({ cpu: 95 }))
     const echo = { ...raised, id: 1700000000000, title: 'Resource_cpu', timestamp: '2030-01-01T00:00:01.000Z' }
@@ -154,24 +154,24 @@ t.test('alerts that dashboards send', async t => {
     t.equal(alerts.size, 2)
   })
 
-  t.test('one frame brings fifty at most', async t => {
+  t.test('dashboard alerts: one frame carries at most fifty', async t => {
     const { alerts } = buildAlerts()
     t.equal(alerts.add({ alerts: Array.from({ length: 60 }, (_, n) => ({ message: String(n) })) }).length, 50)
   })
 })
 
-t.test('stored alerts are bounded, newest first, and can be cleared', async t => {
+t.test('alerts: stored alerts are bounded, newest first, and can be cleared', async t => {
   const { alerts } = buildAlerts({ capacity: 2 })
   for (const message of ['one', 'two', 'three']) alerts.add({ message })
   t.same(alerts.frame().alerts.map(alert => alert.message), ['three', 'two'])
   t.same(alerts.newest(1).map(alert => alert.message), ['three'])
-  t.equal(alerts.add({ message: 'one' }).length, 1, 'what was forgotten may come again')
+  t.equal(alerts.add({ message: 'one' }).length, 1, 'an evicted alert may be stored again')
   alerts.clear()
   t.same(alerts.frame(), { alerts: [] })
   t.equal(alerts.add({ message: 'one' }).length, 1)
 })
 
-t.test('the same alert raised again is forgotten only with its last copy', async t => {
+t.test('alerts: a repeated alert is forgotten only with its last copy', async t => {
   const { now, alerts } = buildAlerts({ capacity: 2 })
   for (let n = 0; n < 3; n++) {
     t.equal(alerts.evaluate(snapshot({ cpu: 95 })).length, 1)
@@ -180,7 +180,7 @@ t.test('the same alert raised again is forgotten only with its last copy', async
   t.same(alerts.add({ type: 'resource_cpu', message: 'CPU usage is 95 %' }), [])
 })
 
-t.test('a snapshot of what the frames show', async t => {
+t.test('alerts: the rules evaluate a snapshot of the frames', async t => {
   const requests = (total: number) => ({ total_requests: total, avg_response_time: 0.1, error_rate: 0.5 })
   const resources = { cpu: 1, memory: 2, network: 3, storage: 4 }
   function look (total: number, dead: number, reported = 0, ours = 0) {
@@ -190,7 +190,7 @@ t.test('a snapshot of what the frames show', async t => {
   }
   t.match(look(0, 0).values, { avg_response_time: undefined, error_rate: undefined, registry_error_rate: undefined, agents_ratio: undefined, agents_condition: 'no_agents', storage_status: 'healthy', system_status: 'healthy', ...resources })
   t.match(look(1, 0, 11, 11).values, { avg_response_time: 0, error_rate: 0.5, registry_error_rate: 0.5, agents_ratio: 1, agents_condition: 'fine' })
-  t.equal(look(1, 0, 10, 10).values.error_rate, undefined, 'ten requests say nothing')
+  t.equal(look(1, 0, 10, 10).values.error_rate, undefined, 'ten requests raise nothing')
   const conditions: Array<[total: number, dead: number, condition: string]> = [
     [1, 1, 'none_alive'], [2, 2, 'none_alive'], [2, 1, 'some_dead'], [3, 2, 'less_than_half_alive'], [10, 9, 'few_alive'], [10, 2, 'a_tenth_dead'], [10, 1, 'fine']
   ]
@@ -242,7 +242,7 @@ const worse: Record<string, Step[]> = {
 }
 
 for (const [type, steps] of Object.entries(worse)) {
-  t.test(`${type}: thresholds are in the unit of the report, and just reaching one raises nothing`, async t => {
+  t.test(`${type}: thresholds use the unit of the report, and a value at the threshold raises nothing`, async t => {
     const { registry, client } = await watched(t)
     const token = await registry.agent()
     const told: Json[] = []
@@ -256,7 +256,7 @@ for (const [type, steps] of Object.entries(worse)) {
   })
 }
 
-t.test('reports of single requests reach the alerts as seconds and shares', async t => {
+t.test('alerts: reports of single requests count in seconds and as rates', async t => {
   const { registry, client } = await watched(t)
   const token = await registry.agent()
   for (let index = 0; index < 12; index++) await registry.post(`/agents/report-metrics/agent-one?response_time=1.25&success=${index < 11}`, { token })
@@ -266,7 +266,7 @@ t.test('reports of single requests reach the alerts as seconds and shares', asyn
   ])
 })
 
-t.test('a time in milliseconds is refused where it cannot be seconds, and raises nothing', async t => {
+t.test('alerts: a time in milliseconds is refused where seconds are required, and raises nothing', async t => {
   const { registry, client } = await watched(t)
   const token = await registry.agent()
   t.equal((await registry.post('/agents/report-metrics/agent-one?response_time=4000', { token })).status, 422)
@@ -276,7 +276,7 @@ t.test('a time in milliseconds is refused where it cannot be seconds, and raises
   t.strictSame(await raised(client, 'performance'), [])
 })
 
-t.test('the own requests of the registry are measured in seconds and shares too', async t => {
+t.test('alerts: the registry\'s own requests are measured in seconds and as rates too', async t => {
   const own = (id: string, metric: 'registry_avg_response_time' | 'registry_error_rate', threshold: number) => ({ id, type: id, metric, threshold, message: '{value} over {threshold}' })
   const { registry, client } = await watched(t, [
     own('slow', 'registry_avg_response_time', 0.1), own('slow_in_ms', 'registry_avg_response_time', 30),
@@ -299,7 +299,7 @@ t.test('the own requests of the registry are measured in seconds and shares too'
   t.match(alerts.find(({ type }) => type === 'slow').details, { metric: 'registry_avg_response_time', threshold: 0.1 })
 })
 
-t.test('resources are percent: what is over 0 is told, what is over 100 cannot be', async t => {
+t.test('alerts: resources are percentages, positive values are reported, and none exceeds 100', async t => {
   const rule = (id: string, threshold: number) => ({ id, type: id, metric: 'memory' as const, threshold, message: 'Memory {value}' })
   const { client } = await watched(t, [rule('some_memory', 0), rule('all_memory', 100)])
   const { data } = await nextWhere(client, 'alert', frame => frame.data.alerts.some((alert: Json) => alert.type === 'some_memory'))
@@ -308,7 +308,7 @@ t.test('resources are percent: what is over 0 is told, what is over 100 cannot b
   t.strictSame(await raised(client, 'all_memory'), [])
 })
 
-t.test('a rule waits as many milliseconds as it says', async t => {
+t.test('alerts: the duration of a rule is in milliseconds', async t => {
   const rule = { id: 'lonely', type: 'lonely', metric: 'agents_total' as const, comparison: '=' as const, threshold: 1, forMs: 800, severity: 'critical' as const, message: 'Only {value} agent' }
   const { registry, client } = await watched(t, [rule])
   const began = Date.now()

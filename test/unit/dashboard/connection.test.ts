@@ -17,7 +17,7 @@ const often = { dashboardWs: { maxConnections: 50, intervalMs: 100 } }
 const storedAlerts = async (client: Client): Promise<Json[]> =>
   (await answersTo(client, { type: 'refresh_request' })).find(({ type }) => type === 'alert')?.data.alerts ?? []
 
-t.test('a dashboard ends with its session, and its fingerprint, logout and expiry count', async t => {
+t.test('dashboard: a session ends by fingerprint mismatch, logout and expiry', async t => {
   const registry = await build(t, often)
   const admin = await registry.admin()
   const client = await dashboard(registry, admin.token, { fingerprint })
@@ -31,12 +31,12 @@ t.test('a dashboard ends with its session, and its fingerprint, logout and expir
   await again.opened
   again.send({ type: 'auth', token: admin.token, fingerprint })
   t.equal((await again.closed).code, 4001)
-  t.strictSame(again.all, [], 'not one frame after logout')
+  t.strictSame(again.all, [], 'no frame after logout')
   const short = await build(t, { ...often, admin: { sessionTimeoutMs: 1500 } })
   t.equal((await (await dashboard(short, (await short.admin()).token)).closed).code, 4002)
 })
 
-t.test('a PIN is asked for by the server wherever something is destroyed or changed', async t => {
+t.test('dashboard: destructive and changing requests require the PIN', async t => {
   const registry = await build(t, quiet)
   const { token, headers } = await registry.admin()
   await registry.join()
@@ -46,13 +46,14 @@ t.test('a PIN is asked for by the server wherever something is destroyed or chan
     ['a setting', headers => registry.post('/dashboard/config', { token, headers, body: { ui: { soundAlerts: true } } })]
   ]
   for (const [name, call] of calls) {
-    t.match(await call(headers), { status: 400, body: { type: /pin-required$/ } }, `${name}, without`)
-    t.match(await call({ ...headers, 'x-session-pin': 'wrong-horse-0' }), { status: 401, body: { type: /pin-incorrect$/ } }, `${name}, wrong`)
-    t.equal((await call({ ...headers, 'x-session-pin': 'correct-horse-9' })).status, 200, `${name}, right`)
+    t.match(await call(headers), { status: 400, body: { type: /pin-required$/ } }, `${name}, without a PIN`)
+    t.match(await call({ ...headers, 'x-session-pin': 'wrong-horse-0' }), { status: 401, body: { type: /pin-incorrect$/ } },
+      `${name}, wrong PIN`)
+    t.equal((await call({ ...headers, 'x-session-pin': 'correct-horse-9' })).status, 200, `${name}, right PIN`)
   }
 })
 
-t.test('markup that strangers send is text in a frame, whole and not escaped, and no page of ours would run it', async t => {
+t.test('dashboard: markup from clients is sent as unescaped text, and no page of the registry executes it', async t => {
   const markup = '<img src=x onerror=alert(1)>'
   const app = await buildApp({ options: withDefaults(quiet), server: silentServer })
   t.teardown(() => app.close())
@@ -71,7 +72,7 @@ t.test('markup that strangers send is text in a frame, whole and not escaped, an
   t.match(await storedAlerts(client), [{ title: markup, message: `${markup}!` }])
 })
 
-t.test('no report and no record of one agent takes the fleet off the dashboards', async t => {
+t.test('dashboard: invalid reports and records of one agent do not hide the fleet', async t => {
   const store = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const before = await build(t, { store })
   await before.join('agent-old', { agent_type: 'networking' })
@@ -87,7 +88,7 @@ t.test('no report and no record of one agent takes the fleet off the dashboards'
   t.strictSame(strange(client), [])
 })
 
-t.test('the producer rests without dashboards, and asks the store nothing with them', async t => {
+t.test('dashboard: without dashboards the producer is idle and does not query the store', async t => {
   const { store, callsOf } = countingStore()
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 30 }, store })
   const { token } = await registry.admin()
@@ -109,7 +110,7 @@ function fill (registry: Harness, count: number, text = 'x'.repeat(400)) {
   for (let i = 0; i < count; i++) registry.app.agentRegistry.logSink.write(JSON.stringify({ level: 40, msg: `${i} ${text}` }))
 }
 
-t.test('a logs frame is never the whole buffer', async t => {
+t.test('dashboard: a logs frame never carries the whole buffer', async t => {
   const registry = await build(t, quiet)
   fill(registry, 10_000)
   const [client, neighbour] = await dashboards(registry, 2) as [Client, Client]
@@ -123,7 +124,7 @@ t.test('a logs frame is never the whole buffer', async t => {
   t.ok(Buffer.byteLength(JSON.stringify(large)) <= 1_048_576)
 })
 
-t.test('an entry costs the same however full the log is, and nobody waits for it', async t => {
+t.test('dashboard: the cost of a log entry does not depend on the log size, and no request waits for it', async t => {
   const registry = await build(t, { ...quiet, attempts: { burst: 1000 } })
   const refused = () => registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-bad', agent_type: 'testing', agent_key: 'wrong-key-0000' } })
   const fresh = await timed(() => fill(registry, 5_000))
@@ -134,19 +135,19 @@ t.test('an entry costs the same however full the log is, and nobody waits for it
   t.ok(slowest < 3000, `a 401 takes ${slowest} ms`)
 })
 
-t.test('a refresh takes no alert away from the others', async t => {
+t.test('dashboard: a refresh removes no alert from other dashboards', async t => {
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 600 } })
   const [greedy, other] = await dashboards(registry, 2) as [Client, Client]
   const refreshed: Json[] = []
   while (!typesOf(other).includes('alert')) refreshed.push(...await answersTo(greedy, { type: 'refresh_request' }))
   t.match((await other.next('alert')).data.alerts[0], { message: 'No agents registered' })
   t.ok(refreshed.filter(({ type }) => type === 'monitoring').length > 1, 'refreshed before it was raised')
-  t.equal((await storedAlerts(await dashboard(registry, (await registry.admin()).token))).length, 1, 'and whoever comes later has it')
+  t.equal((await storedAlerts(await dashboard(registry, (await registry.admin()).token))).length, 1, 'a later dashboard has it')
 })
 
 const bulky = { metadata: { text: ['x'.repeat(100_000)] } }
 
-t.test('one stalled dashboard holds up no frame, connect, pause or disconnect of the others', async t => {
+t.test('dashboard: a stalled dashboard delays no frame, connect, pause or disconnect of the others', async t => {
   const registry = await build(t, often)
   for (let i = 0; i < 8; i++) await registry.join(`agent-${i}`, bulky)
   const { token } = await registry.admin()
@@ -168,14 +169,14 @@ t.test('one stalled dashboard holds up no frame, connect, pause or disconnect of
   stalled.terminate()
 })
 
-t.test('what is not an object is answered, not cut off', async t => {
+t.test('dashboard: a frame that is not an object is answered, and the socket stays open', async t => {
   const registry = await build(t, quiet)
   const [client] = await dashboards(registry, 1) as [Client]
   for (const frame of ['[]', '5', 'null', '"text"', 'true', '{', Buffer.from([1, 2, 3])]) t.ok((await refusalOf(client, frame)).code, String(frame))
   t.equal(client.ws.readyState, client.ws.OPEN)
 })
 
-t.test('a timeout and a bad first frame are 4001, a full tier is a refused upgrade', async t => {
+t.test('dashboard: a timeout and a bad first frame close with 4001, and a full tier refuses the upgrade', async t => {
   const registry = await build(t, { dashboardWs: { timeoutMs: 400, maxConnections: 1 } })
   t.strictSame(await registry.socket(path).closed, { code: 4001, reason: 'Authentication timeout' })
   for (const first of ['{', '[]', 'null']) {
@@ -200,7 +201,7 @@ function echo (client: Client) {
   })
 }
 
-t.test('pages that send every alert back double nothing, however many there are and however often they reload', async t => {
+t.test('dashboard: pages that send alerts back create no duplicates, at any number and reload rate', async t => {
   const registry = await build(t, often)
   const { token } = await registry.admin()
   const open = async () => {
@@ -222,7 +223,7 @@ t.test('pages that send every alert back double nothing, however many there are 
   t.match(stored.find(({ message }) => message === 'No agents registered'), { id: /^[0-9a-f-]{36}$/, title: 'Agent connectivity', details: { total_agents: 0 } })
 })
 
-t.test('a live alert and a stored one look the same, and a pause loses none', async t => {
+t.test('dashboard: live and stored alerts are identical, and a pause loses none', async t => {
   const registry = await build(t, often)
   const { token } = await registry.admin()
   const [live, paused] = [await dashboard(registry, token), registry.socket(path)]
@@ -233,12 +234,12 @@ t.test('a live alert and a stored one look the same, and a pause loses none', as
   t.strictSame(Object.keys(alert).sort(), ['details', 'id', 'message', 'severity', 'timestamp', 'title', 'type'])
   const resumed = await answersTo(paused, { type: 'resume_monitoring' })
   const { data } = resumed.findLast(({ type }) => type === 'alert')
-  t.strictSame(data.alerts.find(({ id }: Json) => id === alert.id), alert, 'to whoever was paused')
+  t.strictSame(data.alerts.find(({ id }: Json) => id === alert.id), alert, 'to the paused dashboard')
   const late = await dashboard(registry, token)
-  t.strictSame((await late.next('alert')).data.alerts.find(({ id }: Json) => id === alert.id), alert, 'to whoever comes later')
+  t.strictSame((await late.next('alert')).data.alerts.find(({ id }: Json) => id === alert.id), alert, 'to a later dashboard')
 })
 
-t.test('ten thousand stored alerts cost a new dashboard nothing', async t => {
+t.test('dashboard: ten thousand stored alerts do not slow the first frames of a new dashboard', async t => {
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 60_000, burst: 1000 } })
   const { token } = await registry.admin()
   const client = await dashboard(registry, token)
@@ -256,7 +257,7 @@ t.test('ten thousand stored alerts cost a new dashboard nothing', async t => {
   t.match(data.alerts[0].message, /^Alert 9999 /, 'newest first')
 })
 
-t.test('a log that was cleared is gone everywhere', async t => {
+t.test('dashboard: a cleared log is empty on every dashboard', async t => {
   const registry = await build(t, quiet)
   const { token } = await registry.admin()
   const client = await dashboard(registry, token)
@@ -269,7 +270,7 @@ t.test('a log that was cleared is gone everywhere', async t => {
   t.notOk(JSON.stringify([next.all, client.all.slice(seen)]).includes('to be forgotten'))
 })
 
-t.test('a dashboard that is given up is closed, not left behind as a zombie', async t => {
+t.test('dashboard: an abandoned dashboard is closed', async t => {
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 100, pingIntervalMs: 400 } })
   for (let i = 0; i < 8; i++) await registry.join(`agent-${i}`, bulky)
   const { token } = await registry.admin()
@@ -281,7 +282,7 @@ t.test('a dashboard that is given up is closed, not left behind as a zombie', as
   await assertAlive(healthy)
 })
 
-t.test('an empty log that is cleared again and again is answered each time', async t => {
+t.test('dashboard: each clearing of an empty log is acknowledged', async t => {
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 100, burst: 1000 } })
   const all = await dashboards(registry, 3)
   for (let i = 0; i < 20; i++) for (const client of all) client.send({ type: 'clear_logs' })
@@ -292,7 +293,7 @@ t.test('an empty log that is cleared again and again is answered each time', asy
   await entryOf(all[2]!, "Agent 'agent-after' registered")
 })
 
-t.test('logins are in the log, those that failed too', async t => {
+t.test('dashboard: successful and failed logins are logged', async t => {
   const registry = await build(t, quiet)
   const headers = { 'x-client-fingerprint': 'x' }
   for (const username of ['admin', 'nobody']) await registry.post('/auth/login', { body: { username, password: 'wrong' }, headers })
@@ -302,7 +303,7 @@ t.test('logins are in the log, those that failed too', async t => {
   t.strictSame(found, [['INFO', 'Admin login succeeded: admin', '127.0.0.1'], ['WARN', 'Admin login failed: nobody', '127.0.0.1'], ['WARN', 'Admin login failed: admin', '127.0.0.1']])
 })
 
-t.test('failed requests raise the error rate, seconds are seconds, and the alerts about both fire', async t => {
+t.test('dashboard: failed requests raise the error rate, times are in seconds, and both alerts are raised', async t => {
   const registry = await build(t, often)
   const [client] = await dashboards(registry, 1) as [Client]
   const token = await registry.agent()
@@ -314,7 +315,7 @@ t.test('failed requests raise the error rate, seconds are seconds, and the alert
   t.ok((await alerts()).includes('performance critical'))
 })
 
-t.test('one agent that is dead is not a healthy fleet', async t => {
+t.test('dashboard: a fleet of one dead agent is not healthy', async t => {
   const registry = await build(t, { ...often, lease: { durationMs: 400 } })
   const [client] = await dashboards(registry, 1) as [Client]
   await registry.join()
@@ -325,7 +326,7 @@ t.test('one agent that is dead is not a healthy fleet', async t => {
   t.ok(alerts.some(({ type, severity }) => type === 'agent_connectivity' && severity === 'critical'))
 })
 
-t.test('whoever did not come in did not leave, and sockets are counted by tier', async t => {
+t.test('dashboard: a refused socket logs no disconnect, and sockets are counted by tier', async t => {
   const registry = await build(t, quiet)
   const admin = await registry.admin()
   const client = await dashboard(registry, admin.token)

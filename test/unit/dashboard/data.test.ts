@@ -23,7 +23,7 @@ import { fakeHost, fleet, type Host, manualClock, metrics, processUse, record, r
 const idle = { cpu: 0, memory: 0, network: 0, storage: 0 }
 const noRequests = { total_requests: 0, avg_response_time: 0, error_rate: 0 }
 
-t.test('numbers that are not finite are zero', async t => {
+t.test('dashboard data: non-finite numbers become zero', async t => {
   t.same([round(NaN, 2), round(Infinity, 2), round(1.005, 1), round(2 / 3, 3)], [0, 0, 1, 0.667])
 })
 
@@ -34,12 +34,12 @@ t.test('resources', async t => {
     return { now, resources: new ResourceSampler({ now, counters: fakeHost(values), capacityMbps }) }
   }
 
-  t.test('the first sample knows no rates', async t => {
+  t.test('resources: the first sample has no rates', async t => {
     const { resources } = build(host())
     t.same(resources.sample(), { cpu: 0, memory: 50, network: 0, storage: 35 })
   })
 
-  t.test('rates are smoothed over the time between two samples', async t => {
+  t.test('resources: rates are smoothed over the time between two samples', async t => {
     const values = host()
     const { now, resources } = build(values)
     resources.sample()
@@ -48,13 +48,13 @@ t.test('resources', async t => {
     t.same(resources.sample(), { cpu: 50, memory: 85, network: 50, storage: 50 })
     now.advance(61_000)
     values.cpu = { busy: 1110, total: 2200 }
-    t.equal(resources.sample().cpu, 10, 'an old sample counts for nothing')
+    t.equal(resources.sample().cpu, 10, 'an old sample has no weight')
     now.advance(120_001)
     values.memory = 0.25
-    t.same(resources.sample(), { cpu: 10, memory: 25, network: 0, storage: 35 }, 'counters that stand still keep the figure')
+    t.same(resources.sample(), { cpu: 10, memory: 25, network: 0, storage: 35 }, 'unchanged counters keep the figure')
   })
 
-  t.test('many small operations make a disk busy too, and nothing is over 100', async t => {
+  t.test('resources: many small operations make a disk busy too, and no figure exceeds 100', async t => {
     const values = host()
     const { now, resources } = build(values)
     resources.sample()
@@ -63,7 +63,7 @@ t.test('resources', async t => {
     t.match(resources.sample(), { network: 100, storage: 100 })
   })
 
-  t.test('what is unknown is zero, and counters that began again are no rate', async t => {
+  t.test('resources: unknown figures are zero, and reset counters yield no rate', async t => {
     const values = { ...host(), network: null, diskUsage: null, disk: null }
     const { now, resources } = build(values)
     resources.sample()
@@ -77,7 +77,7 @@ t.test('resources', async t => {
     t.match(resources.sample(), { network: 0, storage: 0 })
   })
 
-  t.test('two samples at once are one', async t => {
+  t.test('resources: two concurrent samples are one', async t => {
     const values = host()
     const { now, resources } = build(values)
     const first = resources.sample()
@@ -86,7 +86,7 @@ t.test('resources', async t => {
     t.equal(resources.sample(), first)
   })
 
-  t.test('this host', async t => {
+  t.test('resources of this host', async t => {
     const now = manualClock()
     const resources = new ResourceSampler({ now })
     for (let n = 0; n < 3; n++) {
@@ -97,22 +97,22 @@ t.test('resources', async t => {
   })
 })
 
-t.test('this process', async t => {
+t.test('resources of this process', async t => {
   const now = manualClock()
   const values = { micros: 30_000_000, rss: 5_000 }
   const figures = { cpuUsage: () => ({ user: values.micros, system: 0 }), uptime: () => 60.9, memoryUsage: { rss: () => values.rss } }
   const use = new ProcessSampler({ now, figures })
-  t.same(use.sample(), { cpu: round(100 * 30 / 60.9, 2), memory_bytes: 5_000, uptime_seconds: 60 }, 'first over its life')
+  t.same(use.sample(), { cpu: round(100 * 30 / 60.9, 2), memory_bytes: 5_000, uptime_seconds: 60 }, 'first over its lifetime')
   Object.assign(values, { micros: 30_500_000, rss: 6_000 })
   now.advance(249)
-  t.equal(use.sample().memory_bytes, 5_000, 'two at once are one')
+  t.equal(use.sample().memory_bytes, 5_000, 'two concurrent samples are one')
   now.advance(1_751)
-  t.match(use.sample(), { cpu: 25, memory_bytes: 6_000 }, 'then since the sample before')
+  t.match(use.sample(), { cpu: 25, memory_bytes: 6_000 }, 'then since the previous sample')
   const own = new ProcessSampler({ now }).sample()
   t.ok(own.cpu > 0 && own.memory_bytes > 1e7)
 })
 
-t.test('figures of the kernel', async t => {
+t.test('kernel figures', async t => {
   t.same(parseCpuTimes('cpu  10 1 4 80 5 2 3 0 7 7\ncpu0 1 1 1 1 1\n'), { busy: 20, total: 105 })
   const net = 'Inter-| Receive\n face |bytes\n    lo: 900 1 0 0 0 0 0 0 900 1 0 0 0 0 0 0\n  eth0:100 1 0 0 0 0 0 0 23 1 0 0 0 0 0 0\n'
   t.equal(parseNetworkBytes(net), 123)
@@ -122,7 +122,7 @@ t.test('figures of the kernel', async t => {
   t.ok(busy > 0 && busy <= total)
 })
 
-t.test('a host without figures of the kernel', async t => {
+t.test('resources: a host without kernel figures', async t => {
   const nowhere = join(t.testdir(), 'nowhere')
   const counters = hostCounters(nowhere, nowhere)
   t.ok(counters.cpu().total > 0)
@@ -149,7 +149,7 @@ t.test('request statistics', async t => {
   now.advance(1)
   t.same(stats.summary(), { total_requests: 1, avg_response_time: 0.5, error_rate: 1 }, 'the window slides')
   stats.record(250, 200)
-  t.same(stats.summary(), { total_requests: 2, avg_response_time: 0.375, error_rate: 0.5 }, 'a bucket is used again')
+  t.same(stats.summary(), { total_requests: 2, avg_response_time: 0.375, error_rate: 0.5 }, 'a bucket is reused')
   now.advance(1_000)
   t.same(stats.summary(), noRequests)
 })
@@ -159,11 +159,11 @@ t.test('monitoring', async t => {
   const build = (replica: ReturnType<typeof fleet>, reported: Record<string, Partial<ReturnType<typeof metrics>>>) =>
     monitoringData({ replica, metricsOf: ({ id }) => reported[id] ? metrics(id, reported[id]) : null, resources: () => idle, process: () => processUse, requests })
 
-  t.test('is of zeros without agents', async t => {
+  t.test('monitoring: without agents all figures are zero', async t => {
     t.same(build(fleet(0), {}), { total_requests: 0, avg_response_time: 0, error_rate: 0, agent_metrics: [], agent_count: 0, resource_utilization: idle, process: processUse, registry: requests() })
   })
 
-  t.test('means are weighted by requests, and dead agents count', async t => {
+  t.test('monitoring: means are weighted by requests, and dead agents count', async t => {
     const data = build(fleet(4, { dead: 1 }), {
       'agent-0': { total_requests: 1, avg_response_time: 10, error_rate: 1 },
       'agent-1': { total_requests: 99, avg_response_time: 0.1 },
@@ -174,11 +174,11 @@ t.test('monitoring', async t => {
     t.same(fieldErrors(MonitoringFrame, JSON.parse(frameText('monitoring', start, JSON.stringify(data)))), [])
   })
 
-  t.test('where nobody counts requests, all agents count the same', async t => {
+  t.test('monitoring: without request counts all agents have equal weight', async t => {
     t.match(build(fleet(3), { 'agent-0': { avg_response_time: 1, error_rate: 0.5 }, 'agent-1': { avg_response_time: 2 } }), { avg_response_time: 1.5, error_rate: 0.25 })
   })
 
-  t.test('a large fleet is truncate, its sums are not', async t => {
+  t.test('monitoring: a large fleet is truncated, its sums are not', async t => {
     const id = (n: number) => `${'x'.repeat(94)}${String(n).padStart(6, '0')}`
     const entry = replicaOf([record('agent-0', 1)]).get('agent-0')!
     const entries = Array.from({ length: 2_500 }, (_, n) => ({ ...entry, record: { ...entry.record, id: id(n) } }))
@@ -197,7 +197,7 @@ t.test('health', async t => {
   const ai = (status: 'healthy' | 'degraded') => ({ aiServices: () => ({ azure_openai: 'unavailable', status }) })
   const fail = () => { throw new Error('no figures') }
 
-  t.test('agents by size of the fleet', async t => {
+  t.test('health: agents by size of the fleet', async t => {
     const table: Array<[total: number, active: number, status: string, ratio: number]> = [
       [0, 0, 'no_agents', 0], [1, 1, 'healthy', 1], [1, 0, 'degraded', 0],
       [2, 2, 'healthy', 1], [2, 1, 'degraded', 0.5], [2, 0, 'critical', 0], [3, 2, 'degraded', 0.667], [3, 1, 'degraded', 0.333], [3, 0, 'critical', 0],
@@ -208,7 +208,7 @@ t.test('health', async t => {
     }
   })
 
-  t.test('overall, the first finding that applies', async t => {
+  t.test('health: the first matching finding is the overall state', async t => {
     const table: Array<[Partial<HealthSources>, status: string, reason: string]> = [
       [{}, 'healthy', 'All systems operational'],
       [agents(0, 0), 'healthy', 'All systems operational'],
@@ -226,7 +226,7 @@ t.test('health', async t => {
     for (const [changes, status, reason] of table) t.match(healthData(sources(changes)), { status, reason }, reason)
   })
 
-  t.test('a component that throws is in error, and the rest is told', async t => {
+  t.test('health: a failing component is in error, and the others are reported', async t => {
     const data = healthData(sources({ storage: fail, agents: fail }))
     t.match(data, { status: 'unhealthy', components: { storage: { redis: 'error', status: 'error' }, agents: { status: 'error' }, ai_services: { status: 'not_configured' } } })
     t.same(fieldErrors(HealthFrame, JSON.parse(frameText('health', start, JSON.stringify(data)))), [])
@@ -236,22 +236,22 @@ t.test('health', async t => {
 })
 
 t.test('agents', async t => {
-  t.test('all of them, with counts', async t => {
+  t.test('agents frame: all agents, with counts', async t => {
     const frame: unknown = JSON.parse(frameText('agents', start, new AgentsFrame({ replica: fleet(3, { dead: 1 }) }).data()))
     t.same(fieldErrors(AgentsFrameSchema, frame), [])
     t.match(frame, { type: 'agents', timestamp: '2030-01-01T00:00:00.250Z', data: { total_count: 3, active_count: 2, agent_types: { testing: 3 }, status_summary: { alive: 2, dead: 1 }, agents: [{ agent_id: 'agent-0', status: 'alive' }, {}, { agent_id: 'agent-2', status: 'dead' }] } })
   })
 
-  t.test('none at all', async t => {
+  t.test('agents frame: no agents', async t => {
     t.same(JSON.parse(new AgentsFrame({ replica: fleet(0) }).data()), { agents: [], total_count: 0, active_count: 0, agent_types: {}, status_summary: {} })
   })
 
-  t.test('a fragment is used as it is', async t => {
+  t.test('agents frame: a fragment is used unchanged', async t => {
     const replica = fleet(1)
     t.ok(new AgentsFrame({ replica }).data().startsWith(`{"agents":[${replica.get('agent-0')!.rendering.full()}],`))
   })
 
-  t.test('cut: what changed last, then the newest', async t => {
+  t.test('agents frame: a truncated list has the last changes first, then the newest agents', async t => {
     const replica = fleet(40)
     const agents = new AgentsFrame({ replica, maxBytes: 4_096 + 3_500 })
     for (const id of ['agent-3', 'agent-7', 'agent-3', 'agent-gone']) agents.changed(id)
@@ -259,12 +259,12 @@ t.test('agents', async t => {
     const data = JSON.parse(first) as { agents: Array<{ agent_id: string }>, total_count: number, truncated: boolean }
     t.match(data, { total_count: 40, truncated: true })
     t.same(data.agents.slice(0, 4).map(agent => agent.agent_id), ['agent-3', 'agent-7', 'agent-39', 'agent-38'])
-    t.equal(agents.data(), first, 'asking consumes nothing')
+    t.equal(agents.data(), first, 'a request consumes nothing')
     for (let n = 0; n < 1_000; n++) agents.changed(`other-${n}`)
-    t.match(JSON.parse(agents.data()), { agents: [{ agent_id: 'agent-39' }] }, 'what changed long ago is forgotten')
+    t.match(JSON.parse(agents.data()), { agents: [{ agent_id: 'agent-39' }] }, 'old changes are forgotten')
   })
 
-  t.test('never over 1 MiB', async t => {
+  t.test('agents frame: at most 1 MiB', async t => {
     const replica = fleet(700, { fields: { ai_context: '€'.repeat(5_000) } })
     const text = frameText('agents', start, new AgentsFrame({ replica }).data())
     t.ok(Buffer.byteLength(text) <= maxFrameBytes)
@@ -302,7 +302,7 @@ function build ({ intervalMs = 5_000, ...changes }: Partial<FrameSources> & { in
 
 const all: DataFrameType[] = ['monitoring', 'health', 'agents', 'logs']
 
-t.test('nothing is made while nobody watches', async t => {
+t.test('producer: without watchers it builds no frame', async t => {
   const { now, state, types, logs, producer } = build()
   state.watchers = 0
   for (let n = 0; n < 20; n++) {
@@ -313,13 +313,13 @@ t.test('nothing is made while nobody watches', async t => {
   t.same([types(), state.made], [[], 0])
   state.watchers = 3
   producer.tick()
-  t.same(types(), [], 'whoever comes has its first frames already')
+  t.same(types(), [], 'a new watcher already has its first frames')
   now.advance(4_000)
   producer.tick()
   t.same([types(), state.made], [all, 1])
 })
 
-t.test('each frame once an interval, one text for all', async t => {
+t.test('producer: each frame is built once per interval, as one text for all', async t => {
   const { now, sent, types, producer } = build()
   for (let at = 0; at <= 10_000; at += 500) {
     producer.tick()
@@ -335,7 +335,7 @@ t.test('each frame once an interval, one text for all', async t => {
   types()
 })
 
-t.test('new log entries are pushed within a second, once', async t => {
+t.test('producer: new log entries are pushed once within a second', async t => {
   const { now, types, sent, logs, producer } = build({ maxLogsPerFrame: 2 })
   for (let n = 0; n < 5; n++) logs.add({ level: 'INFO', message: String(n), source: 's' })
   now.advance(500)
@@ -346,7 +346,7 @@ t.test('new log entries are pushed within a second, once', async t => {
   t.same(types(), [])
 })
 
-t.test('new alerts go to all, critical ones into the log; a refresh takes nothing away', async t => {
+t.test('producer: all watchers receive new alerts, critical ones are logged, and a refresh removes none', async t => {
   const { now, state, sent, types, logs, alerts, frames, producer } = build()
   state.cpu = 95
   t.equal(frames.frame('alert'), null)
@@ -362,10 +362,10 @@ t.test('new alerts go to all, critical ones into the log; a refresh takes nothin
   t.same((JSON.parse(frames.frame('alert')!) as { data: object }).data, (alert as { data: object }).data)
   now.advance(5_000)
   producer.tick()
-  t.same(types(), all, 'no news, no frame')
+  t.same(types(), all, 'without new alerts there is no frame')
 })
 
-t.test('critical alerts are logged under what they are about, others are not', async t => {
+t.test('producer: critical alerts are logged by subject, others are not', async t => {
   const { now, logs, producer } = build({
     health: () => healthData({ storage: () => ({ redis: 'error', status: 'error' }), aiServices: () => ({ azure_openai: 'error', status: 'degraded' }), agents: () => ({ total: 2, active: 0 }) })
   })
@@ -374,7 +374,7 @@ t.test('critical alerts are logged under what they are about, others are not', a
   t.same(logs.frame().logs.map(({ source, level }) => `${source} ${level}`).sort(), ['agents CRIT', 'monitoring CRIT', 'storage CRIT'])
 })
 
-t.test('a frame that cannot be made is left out, and the rest goes on', async t => {
+t.test('producer: a frame that fails is skipped, and the others are sent', async t => {
   const fail = () => { throw new Error('figures are gone') }
   const odd: unknown = 'no error'
   const { now, types, logs, producer } = build({ monitoring: fail, agents: () => { throw odd } })
@@ -384,7 +384,7 @@ t.test('a frame that cannot be made is left out, and the rest goes on', async t 
   t.match(logs.frame().logs, [{ level: 'ERR', message: 'Failed to build the agents frame: unknown error' }, { message: 'Failed to build the monitoring frame: figures are gone' }])
 })
 
-t.test('frames that are dear come less often', async t => {
+t.test('producer: expensive frames are sent less often', async t => {
   const { now, types, producer } = build({ agents: () => { now.advance(2_000); return '{}' } })
   now.advance(5_000)
   producer.tick()
@@ -397,7 +397,7 @@ t.test('frames that are dear come less often', async t => {
   t.same(types(), all)
 })
 
-t.test('one timer, that can be stopped', async t => {
+t.test('producer: it uses one timer and can be stopped', async t => {
   const { sent, producer, now, logs } = build({ intervalMs: 5 })
   producer.start()
   producer.start()
@@ -412,10 +412,10 @@ t.test('one timer, that can be stopped', async t => {
   producer.stop()
 })
 
-t.test('settings of the page', async t => {
+t.test('page settings', async t => {
   const settings = () => new UiSettings({ pingIntervalMs: 30_000, logCapacity: 500, logMessageLength: 2_048 })
 
-  t.test('begin empty, beside what the server is set to', async t => {
+  t.test('page settings: they start empty beside the settings of the server', async t => {
     const config = settings().config()
     t.same(config, { timezone: 'UTC', ws_ping_interval_ms: 30_000, log_buffer_maxlen: 500, log_message_maxlen: 2_048, ui: {} })
     t.same(fieldErrors(DashboardConfig, config), [])
@@ -423,7 +423,7 @@ t.test('settings of the page', async t => {
     for (const tz of ['', '<b>', 'x'.repeat(65)]) t.equal(settings().config(tz).timezone, 'UTC')
   })
 
-  t.test('are kept, also those that the server does not know', async t => {
+  t.test('page settings: they are stored, also those unknown to the server', async t => {
     const ui = settings()
     const given = { enableAutoRefresh: true, refreshInterval: 60, maxLogEntries: 100, soundAlerts: false, theme: { dark: true } }
     t.same(ui.update({ ui: given }), { status: 'ok', ui: given })
@@ -432,12 +432,12 @@ t.test('settings of the page', async t => {
     t.same(fieldErrors(ConfigAnswer, ui.update({ ui: {} })), [])
   })
 
-  t.test('maxLogEntries is clamped to what there is', async t => {
+  t.test('page settings: maxLogEntries is clamped to the buffer size', async t => {
     const table: Array<[given: unknown, kept: unknown]> = [[1, 10], [-5, 10], [10.7, 10], [500, 500], [501, 500], [1e300, 500], ['50', 50], ['many', undefined], [null, undefined], [Infinity, undefined]]
     for (const [maxLogEntries, kept] of table) t.strictSame(settings().update({ ui: { maxLogEntries } }), { status: 'ok', ui: kept === undefined ? {} : { maxLogEntries: kept } })
   })
 
-  t.test('what is no object, too deep or too large is refused and changes nothing', async t => {
+  t.test('page settings: a value that is not an object, too deep or too large is refused', async t => {
     const ui = settings()
     ui.update({ ui: { a: 1 } })
     let deep: unknown = 1
@@ -449,13 +449,13 @@ t.test('settings of the page', async t => {
     t.same(ui.config().ui, { a: 1 })
   })
 
-  t.test('no member changes the shape of objects', async t => {
+  t.test('page settings: no member changes the prototype of an object', async t => {
     const ui = settings()
     t.strictSame(ui.update(JSON.parse('{"ui":{"__proto__":{"evil":1},"constructor":1,"b":2}}')), { status: 'ok', ui: { b: 2 } })
   })
 })
 
-t.test('frames of clients', async t => {
+t.test('client frames', async t => {
   const check = (type: keyof typeof dashboardClientFrames, more: object = {}) => checkerOf(dashboardClientFrames[type]).Check({ type, ...more })
   const timestamp = '2030-01-01T00:00:00.000Z'
   t.ok(check('auth', { token: 't', fingerprint: 'f', timestamp }))

@@ -16,7 +16,7 @@ function build (options: { capacity?: number, maxMessageLength?: number } = {}) 
 }
 const texts = (ring: LogBuffer, max?: number) => ring.frame(max).logs.map(entry => entry.message)
 
-t.test('entries come newest first, with the true count', async t => {
+t.test('log buffer: entries are listed newest first, with the true count', async t => {
   const { now, ring } = build()
   t.same(ring.frame(), { logs: [], count: 0, last_updated: '2030-01-01T00:00:00.250Z' })
   for (const message of ['one', 'two', 'three']) {
@@ -28,7 +28,7 @@ t.test('entries come newest first, with the true count', async t => {
   t.same(fieldErrors(LogsFrame, JSON.parse(frameText('logs', start, JSON.stringify(ring.frame())))), [])
 })
 
-t.test('the ring is bounded and goes round', async t => {
+t.test('log buffer: the ring is bounded and wraps', async t => {
   const { ring } = build({ capacity: 3 })
   for (let n = 1; n <= 7; n++) ring.add({ level: 'INFO', message: String(n), source: 's' })
   t.same(texts(ring), ['7', '6', '5'])
@@ -36,7 +36,7 @@ t.test('the ring is bounded and goes round', async t => {
   t.equal(ring.size, 3)
 })
 
-t.test('clearing empties it, and it can be used again', async t => {
+t.test('log buffer: a cleared buffer is empty and usable', async t => {
   const { now, ring } = build({ capacity: 2 })
   for (let n = 1; n <= 3; n++) ring.add({ level: 'INFO', message: String(n), source: 's' })
   now.advance(1)
@@ -46,17 +46,18 @@ t.test('clearing empties it, and it can be used again', async t => {
   t.same(texts(ring), ['cleared'])
 })
 
-t.test('levels have one spelling', async t => {
+t.test('log buffer: levels have one spelling', async t => {
   const { ring } = build()
   const table = { info: 'INFO', Information: 'INFO', debug: 'INFO', success: 'SUCS', warning: 'WARN', critical: 'CRIT', fatal: 'CRIT', ' error ': 'ERR', odd: 'INFO', constructor: 'INFO' }
   for (const [level, shown] of Object.entries(table)) t.equal(ring.add({ level, message: 'm', source: 's' }).level, shown)
 })
 
-t.test('what came from outside is data: not escaped, but bounded', async t => {
+t.test('log buffer: external text is not escaped, but truncated', async t => {
   const { ring } = build({ maxMessageLength: 20 })
   const html = '<img src=x onerror=1>'
   t.equal(ring.add({ level: 'INFO', message: html, source: html }).message, '<img src=x onerror=…')
-  t.equal(ring.add({ level: 'INFO', message: `${'x'.repeat(18)}💥!`, source: 's' }).message, `${'x'.repeat(18)}…`, 'no half of a pair is left')
+  t.equal(ring.add({ level: 'INFO', message: `${'x'.repeat(18)}💥!`, source: 's' }).message, `${'x'.repeat(18)}…`,
+    'no lone surrogate is left')
   const many = Object.fromEntries(Array.from({ length: 100 }, (_, n) => [`n${n}`, n]))
   t.equal(Object.keys(ring.add({ level: 'INFO', message: 'm', source: 's', ...many })).length, 4 + 24)
   t.equal(ring.add({ level: 'INFO', message: 'm', source: 's'.repeat(1_000) }).source.length, 64)
@@ -65,7 +66,7 @@ t.test('what came from outside is data: not escaped, but bounded', async t => {
   t.strictSame(entry, { timestamp: '2030-01-01T00:00:00.250Z', level: 'INFO', message: 'm', source: 's', none: null, yes: true, text: 't' })
 })
 
-t.test('a frame of 200 long messages is not over 1 MiB', async t => {
+t.test('log buffer: a frame of 200 long messages is at most 1 MiB', async t => {
   const { ring } = build()
   for (let n = 0; n < 300; n++) ring.add({ level: 'INFO', message: '\u0001'.repeat(5_000), source: 's' })
   const data = ring.frame()
@@ -74,7 +75,7 @@ t.test('a frame of 200 long messages is not over 1 MiB', async t => {
   t.equal(data.count, 300)
 })
 
-t.test('listeners hear of every entry until they stop', async t => {
+t.test('log buffer: listeners receive every entry until they unsubscribe', async t => {
   const { ring } = build()
   const heard: LogEntry[] = []
   const stop = ring.events.on('entry', entry => { heard.push(entry) })
@@ -87,7 +88,7 @@ t.test('listeners hear of every entry until they stop', async t => {
 t.test('secrets', async t => {
   const jwt = `eyJ${'a'.repeat(20)}.eyJ${'b'.repeat(20)}.${'c'.repeat(20)}`
 
-  t.test('values of secret parameters are cut out of texts', async t => {
+  t.test('redaction: values of secret parameters are removed from texts', async t => {
     const table: Array<[string, string]> = [
       ['GET /agents/ws?token=abc&x=1', 'GET /agents/ws?token=[redacted]&x=1'],
       ['/v1?x=1&API_KEY=abc#f', '/v1?x=1&API_KEY=[redacted]#f'],
@@ -105,7 +106,7 @@ t.test('secrets', async t => {
     t.equal(truncate('abc', 3), 'abc')
   })
 
-  t.test('members of secret names are dropped, whatever their case', async t => {
+  t.test('redaction: members with secret names are removed, in any case', async t => {
     const secret = ['token', 'access_token', 'apiKey', 'API-KEY', 'agent_keys', 'ticket', 'Authorization', 'password', 'newPassword', 'pin', 'sessionPin', 'x-session-pin', 'clientSecret', 'cookie', 'set-cookie', 'apikey', 'accesstoken']
     for (const name of secret) t.ok(isSecretName(name), name)
     for (const name of ['event_type', 'agent_id', 'spin', 'pinned', 'client_ip', 'status_code', 'keyboard']) t.notOk(isSecretName(name), name)
@@ -114,13 +115,13 @@ t.test('secrets', async t => {
     t.strictSame(entry, { timestamp: '2030-01-01T00:00:00.250Z', level: 'INFO', message: '/x?token=[redacted] [redacted]', source: 'auth', endpoint: '/ws?ticket=[redacted]', agent_id: 'agent-one' })
   })
 
-  t.test('a secret is not split by the cut', async t => {
+  t.test('redaction: truncation does not split a secret', async t => {
     const { ring } = build()
     const entry = ring.add({ level: 'INFO', message: `${'x '.repeat(1_015)}Bearer ${'s'.repeat(100)}`, source: 's' })
     t.notMatch(entry.message, /sss/)
   })
 
-  t.test('looking for them costs no more than reading', async t => {
+  t.test('redaction: the search takes linear time', async t => {
     const began = performance.now()
     for (const evil of ['token', 'eyJ-', 'eyJa', 'bearer.', '?', 'a.', '=', '?a%']) redact(evil.repeat(100_000), 2_048)
     t.ok(performance.now() - began < 1_000)
@@ -141,7 +142,7 @@ t.test('dashboard_log', async t => {
   t.match(build().ring.add(dashboardLog(valid)!), { level: 'SUCS', message: 'done', frontend_timestamp: valid.timestamp })
 })
 
-t.test('records of a logger become entries', async t => {
+t.test('dashboard_log: records of a logger become entries', async t => {
   const { ring } = build()
   const sink = createLogSink(ring, { minLevel: 30 })
   const write = (record: object) => {
@@ -167,11 +168,11 @@ t.test('records of a logger become entries', async t => {
   })
   const { size } = ring
   write({ level: 20, msg: 'debug' })
-  t.equal(ring.size, size, 'what is below info is left out')
+  t.equal(ring.size, size, 'records below info are skipped')
   createLogSink(ring).write('{"level":30,"msg":"info"}')
-  t.equal(ring.size, size, 'and by default what is below a warning')
+  t.equal(ring.size, size, 'and by default records below warn')
   createLogSink(ring).write('{"level":50,"msg":"audited","audit":"agent-registry"}')
-  t.equal(ring.size, size, 'and what the ring has already')
+  t.equal(ring.size, size, 'and entries already in the ring')
   createLogSink(ring).write('{"level":40,"msg":"warning","audit":"mine"}')
   t.match(ring.frame(1).logs, [{ message: 'warning', level: 'WARN', audit: 'mine' }])
   sink.write('not JSON\n')
@@ -191,24 +192,24 @@ function buildAudit () {
   return { now, logs, lines, audit }
 }
 
-t.test('equal events pass once per window, with how many were held back', async t => {
+t.test('audit: equal events pass once per window, with the number suppressed', async t => {
   const now = manualClock()
   const repeats = new RepeatFilter({ now, windowMs: 1_000, maxKeys: 2 })
   t.same([repeats.pass('a'), repeats.pass('a'), repeats.pass('b'), repeats.pass('a')], [0, undefined, 0, undefined])
   now.advance(1_000)
   t.same([repeats.pass('a'), repeats.pass('a'), repeats.pass('b')], [2, undefined, 0])
   repeats.pass('c')
-  t.equal(repeats.pass('a'), 0, 'over the limit the oldest are forgotten')
+  t.equal(repeats.pass('a'), 0, 'beyond the limit the oldest are evicted')
 })
 
-t.test('labels are bounded, and what was refused takes none', async t => {
+t.test('audit: labels are bounded, and refused calls use none', async t => {
   const labels = new BoundedLabels(['reserved'])
   t.same([labels.known('reserved'), labels.known('new'), labels.known(undefined), labels.of('new'), labels.known('new')], ['reserved', 'other', 'unknown', 'new', 'new'])
   for (let index = 0; index < 60; index++) labels.of(`type-${index}`)
   t.same([labels.of('type-47'), labels.of('type-48'), labels.of('later'), labels.of('new'), labels.of('reserved')], ['type-47', 'other', 'other', 'new', 'reserved'])
 })
 
-t.test('every event is told to both logs alike', async t => {
+t.test('audit: both logs receive every event', async t => {
   const { logs, lines, audit } = buildAudit()
   const sink = createLogSink(logs)
   audit.record({ type: 'lockout', subject: 'admin', target: 'login', address: '192.0.2.1', details: { attempt_type: 'login', retry_after: 45 } })
@@ -217,14 +218,14 @@ t.test('every event is told to both logs alike', async t => {
   t.strictSame(logs.frame().logs, [entry])
   t.strictSame(lines, [['error', { ...members, audit: 'agent-registry' }, entry.message]])
   sink.write(JSON.stringify({ level: 50, msg: entry.message, ...lines[0]![1] }))
-  t.equal(logs.size, 1, 'and once, also where the one feeds the other')
+  t.equal(logs.size, 1, 'and once, also when one log feeds the other')
   audit.record({ type: 'temp_token_failed', subject: 'agent-one' })
   audit.record({ type: 'logout' })
   t.match(logs.frame(2).logs, [{ message: 'Logout', level: 'INFO' }, { message: 'Temporary token failed: agent-one', agent_id: 'agent-one' }])
   t.same(lines.map(([level]) => level), ['error', 'warn', 'info'])
 })
 
-t.test('attempts that were not looked at are counted, and told by the lockout alone', async t => {
+t.test('audit: unchecked attempts are counted, and only the lockout is logged', async t => {
   const { logs, audit } = buildAudit()
   audit.record({ type: 'login_limited', subject: 'admin' })
   audit.record({ type: 'temp_token_limited', subject: 'agent-one' })
@@ -232,7 +233,7 @@ t.test('attempts that were not looked at are counted, and told by the lockout al
   t.equal(logs.size, 0)
 })
 
-t.test('nobody fills the log with refusals', async t => {
+t.test('audit: refusals cannot flood the log', async t => {
   const { now, logs, audit } = buildAudit()
   const refuse = (subject: string) => audit.record({ type: 'permission_denied', subject, target: 'GET /agents', address: '192.0.2.1' })
   for (let index = 0; index < 100; index++) refuse('agent-one')
@@ -243,14 +244,14 @@ t.test('nobody fills the log with refusals', async t => {
   t.match(logs.frame(1).logs, [{ user_id: 'agent-one', held_back: 99 }])
 })
 
-t.test('tokens in what is told are replaced in both logs', async t => {
+t.test('audit: tokens in messages are redacted in both logs', async t => {
   const { logs, lines, audit } = buildAudit()
   const jwt = `eyJ${'a'.repeat(20)}.eyJ${'b'.repeat(20)}.${'c'.repeat(20)}`
   audit.record({ type: 'login_failed', subject: jwt, details: { pin: '4711', token: jwt, error: `?token=${jwt}` } })
   t.notMatch(JSON.stringify([logs.frame(), lines]), /eyJ|4711/)
 })
 
-t.test('of answers only those that failed or were slow are in the log, once per window', async t => {
+t.test('audit: only failed and slow responses are logged, once per window', async t => {
   const now = manualClock()
   const logs = new LogBuffer({ now })
   const requests = new RequestMonitor({ now, logs, slowMs: 1_000 })

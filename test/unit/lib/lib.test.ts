@@ -43,17 +43,17 @@ t.test('emitter: a listener that subscribes or unsubscribes others does not affe
   t.same(calls, ['second', 'added'])
 })
 
-t.test('a hook answers at once or later', async t => {
+t.test('hook timeout: a hook may be synchronous or asynchronous', async t => {
   t.equal(await callHook('embed', 1000, () => 1), 1)
   t.equal(await callHook('embed', 1000, async () => 2), 2)
 })
 
-t.test('what a hook throws is passed on', async t => {
+t.test('hook timeout: an error of a hook is passed on', async t => {
   await t.rejects(callHook('embed', 1000, () => { throw new Error('at once') }), { message: 'at once' })
   await t.rejects(callHook('embed', 1000, async () => { throw new Error('later') }), { message: 'later' })
 })
 
-t.test('a hook that hangs is given up, and its late failure harms nobody', async t => {
+t.test('hook timeout: a hook that hangs is abandoned, and its late failure has no effect', async t => {
   const alive = setInterval(() => {}, 1000)
   t.teardown(() => clearInterval(alive))
   let fail!: (error: Error) => void
@@ -65,7 +65,7 @@ t.test('a hook that hangs is given up, and its late failure harms nobody', async
 
 const start = Date.UTC(2030, 0, 1)
 
-t.test('a burst at once, then the rate', async t => {
+t.test('token bucket: it allows one burst, then the rate', async t => {
   const bucket = new TokenBucket({ perSecond: 10, burst: 3, now: start })
   t.strictSame([0, 0, 0, 0, 0].map(() => bucket.take(start)), [0, 0, 0, 100, 100])
   t.equal(bucket.take(start + 99), 1)
@@ -74,14 +74,14 @@ t.test('a burst at once, then the rate', async t => {
   t.strictSame([0, 0, 0, 0].map(() => bucket.take(start + 60_000)), [0, 0, 0, 100], 'a long silence gives one burst, not more')
 })
 
-t.test('a clock that is set back neither gives nor takes', async t => {
+t.test('token bucket: a clock set back neither adds nor removes tokens', async t => {
   const bucket = new TokenBucket({ perSecond: 10, burst: 1, now: start })
   t.equal(bucket.take(start), 0)
   t.equal(bucket.take(start - 3_600_000), 100)
   t.equal(bucket.take(start - 3_600_000 + 100), 0)
 })
 
-t.test('the wait is exact, whatever the rate and whatever came before: after it there is a token, a millisecond sooner there is none', async () => {
+t.test('token bucket: the wait is exact to the millisecond at any rate and history', async () => {
   const pauses = fc.array(fc.integer({ min: 0, max: 500 }), { maxLength: 200 })
   fc.assert(fc.property(fc.integer({ min: 1, max: 2000 }), fc.integer({ min: 1, max: 50 }), pauses, (perSecond, burst, pauses) => {
     const bucket = new TokenBucket({ perSecond, burst, now: start })

@@ -10,7 +10,7 @@ import { isWithin, matchesPattern, PatternTrie } from '../../../src/lib/pattern-
 import { brokerContract } from '../../../src/storage/contract/index.js'
 import { BrokerProcess, numbers } from '../../../src/storage/contract/broker-scene.js'
 
-t.test('the broker in memory keeps the contract', async t => {
+t.test('memory broker: passes the broker contract', async t => {
   brokerContract({
     test: (name, run) => t.test(name, async t => { await t.resolves(run()) }),
     build: async settings => ({ broker: new MemoryMessageBroker(settings) })
@@ -39,7 +39,7 @@ function followerOf () {
 
 const page = (from: number, to: number, more: Partial<LogPage> = {}): LogPage => ({ epoch: 'e', offset: to, entries: entries(from, to), recovered: true, ...more })
 
-t.test('what comes before it is known where a log stands is told, in order and once', async t => {
+t.test('log reader: entries that arrive before the position is known are delivered once in order', async t => {
   const { follower, told } = followerOf()
   for (const offset of [4, 5, 6]) follower.offer(live(offset))
   await follower.locate({ epoch: 'e', offset: 5 })
@@ -49,14 +49,14 @@ t.test('what comes before it is known where a log stands is told, in order and o
   t.same(told, ['e4', 'e5', 'e6', 'e7'])
 })
 
-t.test('a log that nothing comes from begins where it stands', async t => {
+t.test('log reader: an empty log starts at its position', async t => {
   const { follower, told } = followerOf()
   follower.offer(live(9, 'former'))
   await follower.locate({ epoch: 'e', offset: 5 })
   t.same([follower.epoch, follower.offset, told], ['e', 5, []])
 })
 
-t.test('what comes while a gap is filled waits, and may leave another gap', async t => {
+t.test('log reader: entries that arrive while a gap is filled wait, and may leave another gap', async t => {
   const { follower, told, reads } = followerOf()
   follower.begin(live(1))
   for (const offset of [1, 3, 4, 7]) follower.offer(live(offset))
@@ -69,7 +69,7 @@ t.test('what comes while a gap is filled waits, and may leave another gap', asyn
   t.same(told, ['e1', 'e2', 'e3', 'e4', 'e5', 'e6', 'e7', 'e8'])
 })
 
-t.test('a long gap is read page by page', async t => {
+t.test('log reader: a long gap is read in pages', async t => {
   const { follower, told, reads } = followerOf()
   follower.begin(live(1))
   follower.offer(live(1000))
@@ -79,7 +79,7 @@ t.test('a long gap is read page by page', async t => {
   t.same(told, numbers(1000, 1).map(n => `e${n}`))
 })
 
-t.test('what cannot be had is told as lost, before what comes next', async t => {
+t.test('log reader: lost entries are reported as a gap before the next entry', async t => {
   const { follower, told, reads } = followerOf()
   follower.begin(live(1))
   follower.offer(live(1))
@@ -93,7 +93,7 @@ t.test('what cannot be had is told as lost, before what comes next', async t => 
   t.same(told, ['e1', 'lost e7', 'e8', 'e9', 'e10', 'lost f4', 'f5'])
 })
 
-t.test('a gap that could not be read is read later', async t => {
+t.test('log reader: a gap that could not be read is read later', async t => {
   const { follower, told, reads } = followerOf()
   follower.begin(live(1))
   follower.offer(live(3))
@@ -106,7 +106,7 @@ t.test('a gap that could not be read is read later', async t => {
   t.same(told, ['behind', 'e1', 'e2', 'e3', 'e4', 'e5'])
 })
 
-t.test('more than may wait is read instead', async t => {
+t.test('log reader: entries beyond the queue limit are read from the log', async t => {
   const { follower, told, reads } = followerOf()
   follower.begin(live(1))
   follower.offer(live(2))
@@ -117,7 +117,7 @@ t.test('more than may wait is read instead', async t => {
   t.same(told, numbers(400, 1).map(n => `e${n}`))
 })
 
-t.test('a follower that has ended tells nothing, and gives back what it could not tell', async t => {
+t.test('log reader: a reader that has ended delivers nothing, and returns undelivered entries', async t => {
   const { follower, told, reads } = followerOf()
   follower.begin(live(1))
   follower.offer(live(3))
@@ -129,7 +129,7 @@ t.test('a follower that has ended tells nothing, and gives back what it could no
   t.same(other.follower.end(), [live(3)])
 })
 
-t.test('a batch that is failed sends nothing, and every call of it hears so', async t => {
+t.test('batches: a failed batch sends nothing, and every call in it is rejected', async t => {
   const sent: number[][] = []
   const batch = new CommandBatch<number, string>(2, async commands => {
     sent.push([...commands])
@@ -141,7 +141,7 @@ t.test('a batch that is failed sends nothing, and every call of it hears so', as
   t.same(sent, [[3, 4], [5]])
 })
 
-t.test('texts are as they were when they are read', t => {
+t.test('entries: texts survive an encode and decode unchanged', t => {
   for (const name of ['', 'a', '"\\', 'a\nb', '☃ 🚀', '\ud800', '\ud800a', '\udc00']) {
     t.equal(decodeName(Buffer.from(encodeName(name)).toString()), name)
     const command = { log: 'x', from: name, data: '{"a":\n1}', metadata: '{\n}', origin: name }
@@ -161,7 +161,7 @@ function logsOf (followed: readonly string[] = [], more: Partial<LogsLimits> = {
   return { logs, time, say }
 }
 
-t.test('logs that nobody used for long are forgotten, and no more is kept than may be', t => {
+t.test('log cache: logs unused for long are dropped, and the size is bounded', t => {
   const { logs, time, say } = logsOf()
   const first = say('0')
   for (const name of numbers(1000)) say(name)
@@ -175,7 +175,7 @@ t.test('logs that nobody used for long are forgotten, and no more is kept than m
   t.end()
 })
 
-t.test('of logs that are followed only the entries are let go', t => {
+t.test('log cache: of followed logs only the entries are dropped', t => {
   const followed = numbers(30)
   const { logs, time, say } = logsOf(followed)
   const positions = followed.map(name => logs.position(name))
@@ -188,7 +188,7 @@ t.test('of logs that are followed only the entries are let go', t => {
   t.end()
 })
 
-t.test('a ring that turned often holds what it should', t => {
+t.test('ring: after many wraps it holds the right entries', t => {
   const { logs, say } = logsOf(['a'], { entries: 100 })
   for (let count = 0; count < 10_000; count++) say('a')
   const { epoch, entries } = logs.read('a', { limit: 1000 })
@@ -198,7 +198,7 @@ t.test('a ring that turned often holds what it should', t => {
   t.end()
 })
 
-t.test('who throws when it is told something keeps others from nothing', async t => {
+t.test('listeners: a listener that throws does not affect others', async t => {
   const broker = new MemoryMessageBroker()
   const side = await new BrokerProcess(broker).open()
   await broker.follow('c:x')
@@ -210,7 +210,7 @@ t.test('who throws when it is told something keeps others from nothing', async t
   t.same(await side.receives('c:x', 3), ['1', '2', '3'])
 })
 
-t.test('what was not told when it was unfollowed, unwatched or closed is not told', async t => {
+t.test('listeners: pending events are dropped after unfollow, unwatch or close', async t => {
   const broker = new MemoryMessageBroker()
   const side = await new BrokerProcess(broker).open()
   await Promise.all([broker.follow('c:x'), broker.watch('c:x')])

@@ -76,7 +76,7 @@ function subscribe (since?: LogPosition, pages: LogPage[] = []) {
   return { peer, subscription, stalled, asked, pages }
 }
 
-t.test('what came live while earlier messages were read follows them, each once', async t => {
+t.test('subscription: live messages received during a replay follow the replay, each once', async t => {
   const { peer, subscription } = subscribe({ epoch, offset: 2 })
   for (const offset of [4, 5, 6]) subscription.deliver(delivery(offset))
   const told: Json[] = []
@@ -85,10 +85,10 @@ t.test('what came live while earlier messages were read follows them, each once'
   subscription.deliver(delivery(7))
   t.same(peer.heard, [3, 4, 5, 6, 7])
   t.same(subscription.position, { epoch, offset: 7 })
-  subscription.open({ epoch, offset: 9 }, undefined, () => t.fail('it is open'))
+  subscription.open({ epoch, offset: 9 }, undefined, () => t.fail('the channel is open'))
 })
 
-t.test('live messages that are too many to wait are read', async t => {
+t.test('subscription: live messages beyond the queue limit are read from the log', async t => {
   const { peer, subscription, asked } = subscribe({ epoch, offset: 0 }, [page(2, 600, 600)])
   for (let offset = 2; offset <= 600; offset++) subscription.deliver(delivery(offset))
   subscription.open({ epoch, offset: 1 }, page(1, 1, 1), () => {})
@@ -100,7 +100,7 @@ t.test('live messages that are too many to wait are read', async t => {
   t.equal(peer.heard.at(-1), 601)
 })
 
-t.test('a loss while earlier messages are read is told when they were', async t => {
+t.test('subscription: a gap during a replay is reported at its place', async t => {
   const { peer, subscription } = subscribe({ epoch, offset: 0 }, [page(5, 6, 6, false, 'f')])
   subscription.open({ epoch, offset: 2 }, page(1, 2, 4), () => {})
   subscription.reportGap(channel, { epoch: 'f', offset: 4 })
@@ -112,7 +112,7 @@ t.test('a loss while earlier messages are read is told when they were', async t 
   t.same(peer.heard.slice(5), ['channel_gap 9', 10])
 })
 
-t.test('a loss before the subscription has its answer leads to another reading', async t => {
+t.test('subscription: a gap before the answer to the subscription causes another read', async t => {
   const { peer, subscription } = subscribe(undefined, [page(1, 0, 7, false, 'f')])
   subscription.reportGap(channel, { epoch: 'f', offset: 7 })
   subscription.open({ epoch, offset: 3 }, undefined, () => {})
@@ -121,7 +121,7 @@ t.test('a loss before the subscription has its answer leads to another reading',
   t.same(peer.heard, ['channel_gap 7', 8])
 })
 
-t.test('what cannot be read is read later, and not for who has gone', async t => {
+t.test('subscription: a failed read is retried, unless the connection has gone', async t => {
   const { peer, subscription, stalled, pages } = subscribe({ epoch, offset: 0 })
   subscription.open({ epoch, offset: 3 }, page(1, 2, 3), () => {})
   await peer.take()
@@ -140,7 +140,7 @@ t.test('what cannot be read is read later, and not for who has gone', async t =>
   t.same([gone.peer.heard, gone.asked.length], [[1, 2], 1])
 })
 
-t.test('a position says what is covered', async t => {
+t.test('subscription: a position states the range that it covers', async t => {
   const wanted: Array<[since: LogPosition, page: LogPage, heard: number[]]> = [
     [{ epoch, offset: 9 }, page(1, 5, 5, false), []],
     [{ epoch, offset: 1 }, page(4, 5, 5, false), [4, 5]],
@@ -158,7 +158,7 @@ t.test('a position says what is covered', async t => {
   }
 })
 
-t.test('a name that comes to a pattern of the same connection neither loses nor repeats what is under way', async t => {
+t.test('subscription: a channel that joins a pattern of one connection neither loses nor repeats messages', async t => {
   const { peer, subscription } = subscribe()
   subscription.deliveredByPattern()
   t.equal(subscription.isSoleSource, false)
@@ -173,7 +173,7 @@ t.test('a name that comes to a pattern of the same connection neither loses nor 
   t.same(alone.peer.heard, [6])
 })
 
-t.test('a pattern tells its connection until the name does, and nothing before it has its answer', async t => {
+t.test('subscription: a pattern delivers until the channel does, and nothing before its answer', async t => {
   const broker = new MemoryMessageBroker()
   await broker.open({ appended () {}, logGap () {}, presenceChanged () {}, presenceReloaded () {}, processMessage () {} })
   const deadlines = new Deadlines(() => 0)
@@ -215,7 +215,7 @@ function refusalOf (go: () => string): string | undefined {
 
 const show = (name: string) => JSON.stringify(name).slice(0, 80)
 
-t.test('a channel of agents is segments of a small alphabet', async t => {
+t.test('channel names: an agent channel consists of segments of a small alphabet', async t => {
   for (const name of ['a', 'a/b', 'workflows/run-1/subtasks', 'A.b:c@d_e-f/0', 'user-ann/inbox', 'a'.repeat(256)]) {
     t.equal(parseChannel(name, 'agents'), name)
     t.equal(formatChannel(name, 'agents'), name)
@@ -223,14 +223,14 @@ t.test('a channel of agents is segments of a small alphabet', async t => {
   }
 })
 
-t.test('what is no name is refused, in both dialects', async t => {
+t.test('channel names: an invalid name is refused in both dialects', async t => {
   for (const name of ['', 'a\nb', 'a\u0000', '\u007f', 'a\u0085', 'x'.repeat(257), '__proto__', 'a/constructor', 'prototype/b']) {
     t.equal(refusalOf(() => parseChannel(name, 'agents')), invalid, show(name))
     t.equal(refusalOf(() => parseChannel(name, 'v1')), invalid, show(name))
   }
 })
 
-t.test('what is outside the alphabet of agents has one way to be written there', async t => {
+t.test('channel names: characters outside the alphabet of agents have one encoding', async t => {
   for (const text of ['a b', 'ü', 'a//b', '/a', 'a/', '/', '*', 'a/*', '%', '%2', '%zz', '%61', '%c3%bc', 'a%2fb', '%C3', '%ED%A0%80%ED%B0%80', 'a/%0A', 'a%2Fb', '\ud800']) {
     t.equal(refusalOf(() => parseChannel(text, 'agents')), invalid, show(text))
   }
@@ -245,7 +245,7 @@ t.test('what is outside the alphabet of agents has one way to be written there',
   }
 })
 
-t.test('reserved names are refused', async t => {
+t.test('channel names: reserved names are refused', async t => {
   for (const name of ['$agents', '$', '$dead/a', '_', '_x/y', '_metered/x']) t.equal(refusalOf(() => parseChannel(name, 'agents')), reserved, name)
   for (const name of ['$agents', '$', '_metered/x', '_internal/', '_system/x']) t.equal(refusalOf(() => parseChannel(name, 'v1')), reserved, name)
   for (const name of ['_', '_x/y', '_metered', 'a/$b', '*', 'a/**', ' ']) t.equal(parseChannel(name, 'v1'), name)
@@ -253,7 +253,7 @@ t.test('reserved names are refused', async t => {
   t.equal(formatChannel('$agents', 'agents'), '$agents')
 })
 
-t.test('every name of /v1 is written by agents in a way of its own', async t => {
+t.test('channel names: every name of /v1 has a unique agent spelling', async t => {
   const name = fc.string({ unit: fc.oneof(fc.constantFrom('a', '/', '%', '*', ' ', '$', '_', '\ud800', '\udc00', '🚀'), fc.string({ unit: 'binary', minLength: 1, maxLength: 1 })), minLength: 1, maxLength: 20 })
   t.doesNotThrow(() => fc.assert(fc.property(name, name => {
     try {
@@ -267,7 +267,7 @@ t.test('every name of /v1 is written by agents in a way of its own', async t => 
   }), { numRuns: 5000 }))
 })
 
-t.test('a pattern has stars for whole segments', async t => {
+t.test('channel names: a pattern has wildcards for whole segments', async t => {
   for (const text of ['*', '**', 'a/*', 'a/**', '*/b/**', 'my%20room/*']) {
     t.equal(isPattern(text, 'agents'), true)
     t.equal(isPattern(text, 'v1'), false)
@@ -297,7 +297,7 @@ const all = (channel: string): object[] => [
   { type: 'presence', channel }
 ]
 
-t.test('grants in a token say what may be done where', async t => {
+t.test('grants: the grants in a token decide the permitted channels', async t => {
   const registry = await build(t)
   const token = await registry.join('agent-one')
   const [no, not] = ['channel_not_authorized', 'action_not_permitted']
@@ -308,7 +308,7 @@ t.test('grants in a token say what may be done where', async t => {
   t.same(await codes(registry, withGrants(token, { channels: ['a'], allow: ['subscribe'] }), [{ type: 'subscribe', channel: '$agents' }, { type: 'presence', channel: '$agents' }]), [not, not])
 })
 
-t.test('what a new token does not allow ends at once, and is said', async t => {
+t.test('grants: a new token with fewer grants ends the excess subscriptions and reports it', async t => {
   const registry = await build(t)
   const token = await registry.join('agent-one')
   const [one, two] = [await registry.agentSocket(token), await peer(registry, 'agent-two')]
@@ -329,7 +329,7 @@ t.test('what a new token does not allow ends at once, and is said', async t => {
   t.same(texts(one), ['agents/a', 'again'])
 })
 
-t.test('a token that is revoked delivers nothing more', async t => {
+t.test('grants: a revoked token receives no more messages', async t => {
   const registry = await build(t)
   const admin = await registry.admin()
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
@@ -341,7 +341,7 @@ t.test('a token that is revoked delivers nothing more', async t => {
   t.same(texts(one), [])
 })
 
-t.test('the host is asked before anything is published or subscribed to, and only a clear yes lets it through', async t => {
+t.test('grants: the hook of the host runs before each publish and subscribe, and only `true` allows it', async t => {
   const asked: Json[] = []
   const errors: unknown[] = []
   const answer = (channel: string): Json => {
@@ -374,7 +374,7 @@ t.test('the host is asked before anything is published or subscribed to, and onl
   await assertAlive(one)
 })
 
-t.test('messages keep their order while the host takes its time', async t => {
+t.test('grants: messages keep their order while the hook is pending', async t => {
   let wait = 60
   const registry = await build(t, { authorizePublish: ({ data }) => new Promise(resolve => { setTimeout(() => resolve(data !== '3'), wait -= 10) }) })
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
@@ -384,7 +384,7 @@ t.test('messages keep their order while the host takes its time', async t => {
   t.same(texts(two), [0, 1, 2, 4])
 })
 
-t.test('a connection that goes while the host thinks is not subscribed', async t => {
+t.test('grants: a connection that closes while the hook is pending is not subscribed', async t => {
   let decide = (_yes: boolean) => {}
   const registry = await build(t, { authorizeSubscribe: () => new Promise(resolve => { decide = resolve }) })
   for (const name of [channel, 'workflows/*', '$agents']) {
@@ -402,7 +402,7 @@ t.test('a connection that goes while the host thinks is not subscribed', async t
   t.same(await registry.app.agentRegistry.presence(channel), [])
 })
 
-t.test('the host publishes, hears and sees without a token', async t => {
+t.test('host messaging: the host publishes, subscribes and reads presence without a token', async t => {
   const errors: string[] = []
   const registry = await build(t, {}, { server: { logger: { level: 'error', stream: { write: (line: string) => { errors.push(line) } } } } })
   const { agentRegistry } = registry.app
@@ -438,7 +438,7 @@ t.test('the host publishes, hears and sees without a token', async t => {
   for (const [type, call] of refusals) t.match(await call().catch((error: unknown) => error), { type }, type)
 })
 
-t.test('a user without grants has its own channels, an admin all', async t => {
+t.test('grants: a user without grants has its own channels, an admin all', async t => {
   const registry = await build(t)
   const admin = await registry.admin()
   const mint = async (role: string) => (await registry.post('/tokens/mint', { ...admin, body: { user_id: 'human', agent_id: 'human', role } })).body.access_token

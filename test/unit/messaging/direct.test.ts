@@ -74,7 +74,7 @@ async function replay (scene: Scene, peer: Listener, since?: { epoch: string, of
   return answer
 }
 
-t.test('an inbox that could not be followed at first is followed later, unless nobody wants it any more', async t => {
+t.test('direct messages: an inbox that could not be followed is followed later if it is still needed', async t => {
   const scene = await open(t)
   scene.broker.faults = 2
   const two = scene.join(new Listener('agent-two'))
@@ -92,7 +92,7 @@ t.test('an inbox that could not be followed at first is followed later, unless n
   t.strictSame(gone.frames, [])
 })
 
-t.test('a peer that leaves while its inbox is asked for is not followed, and one that comes back meanwhile is', async t => {
+t.test('direct messages: a peer that leaves during the inbox lookup is unfollowed, unless it reconnects', async t => {
   const scene = await open(t)
   for (const faults of [0, 1]) {
     scene.broker.faults = faults
@@ -107,7 +107,7 @@ t.test('a peer that leaves while its inbox is asked for is not followed, and one
   }
 })
 
-t.test('what is wrong with a broker, and not just away, is told', async t => {
+t.test('direct messages: a broker fault other than an outage is logged', async t => {
   const scene = await open(t)
   scene.broker.error = () => new Error('broken')
   scene.broker.faults = 1
@@ -116,7 +116,7 @@ t.test('what is wrong with a broker, and not just away, is told', async t => {
   t.match(scene.errors, [{ message: 'broken' }])
 })
 
-t.test('a registry that starts while the broker is away hears later what is said to all', async t => {
+t.test('direct messages: a registry started during a broker outage receives broadcasts afterwards', async t => {
   const scene = await open(t, { faults: 1 })
   const two = scene.join(new Listener('agent-two'))
   const speaker = new Listener('agent-speaker', { grants: [{ channels: [], allow: ['broadcast'] }] })
@@ -127,9 +127,9 @@ t.test('a registry that starts while the broker is away hears later what is said
   t.match(two.frames[0], { type: 'message', from: 'agent-speaker', to: null, content: 'all' })
 })
 
-t.test('who waits for the delivery hears that there was none in time, when it could not be sent, and at the end', async t => {
+t.test('direct messages: a sender that waits for delivery learns of no delivery in time, of failure, and of shutdown', async t => {
   const scene = await open(t)
-  t.match(await scene.post(1, { to: 'agent-elsewhere', level: 'delivered' }), { delivered: false }, 'nobody has it there')
+  t.match(await scene.post(1, { to: 'agent-elsewhere', level: 'delivered' }), { delivered: false }, 'no connection there has it')
   t.match(await scene.post(1, { to: 'agent-away', level: 'delivered' }), { delivered: false }, 'at once')
   scene.broker.faults = 1
   await t.rejects(scene.post(1, { to: 'agent-elsewhere', level: 'delivered' }), away)
@@ -139,7 +139,7 @@ t.test('who waits for the delivery hears that there was none in time, when it co
   t.match(await waiting, { delivered: false })
 })
 
-t.test('a connection that cannot be read for is as if it had not asked', async t => {
+t.test('direct messages: a connection whose inbox cannot be read is treated as one without a replay', async t => {
   const scene = await open(t)
   const two = scene.join(new Listener('agent-two'))
   await scene.post(1)
@@ -149,11 +149,11 @@ t.test('a connection that cannot be read for is as if it had not asked', async t
   scene.broker.listener.appended('i:agent-two', 'other', { offset: 1, from: 'x', data: 'd2', at: 0 })
   scene.broker.listener.logGap('i:agent-two', { epoch: 'other', offset: 5 })
   await t.rejects(asked, away)
-  t.strictSame(two.data, [1, 2], 'what came meanwhile has come')
+  t.strictSame(two.data, [1, 2], 'messages received meanwhile were delivered')
   t.match(two.frames.at(-1), { type: 'inbox_gap', epoch: 'other', offset: 5, recovered: false })
 })
 
-t.test('who reads slowly is read for slowly, also while the broker is away for a moment, and misses nothing', async t => {
+t.test('direct messages: a slow reader is replayed slowly, also during a broker outage, and misses nothing', async t => {
   const scene = await open(t)
   const text = 'x'.repeat(50_000)
   for (const n of numbers(0, 150)) await scene.post(n % 10 === 0 ? { n, text } : { n })
@@ -162,7 +162,7 @@ t.test('who reads slowly is read for slowly, also while the broker is away for a
   scene.join(two)
   t.match(await replay(scene, two), { offset: 150, recovered: true })
   await until(() => two.go)
-  t.ok(two.data.length < 100, 'it has to take what it was sent')
+  t.ok(two.data.length < 100, 'it has to read the sent frames first')
   await scene.post({ n: 150 })
   t.equal((await scene.post({ n: 151 })).offset, 152)
   scene.broker.faults = 1
@@ -175,10 +175,10 @@ t.test('who reads slowly is read for slowly, also while the broker is away for a
   t.match(await replay(scene, two, { epoch: 'forgotten', offset: 3 }), { recovered: false, offset: 153 })
   await scene.post({ n: 153 })
   await until(() => two.data.length === 154)
-  t.strictSame(two.data.map(({ n }) => n), numbers(0, 154), 'asked again, it has had the rest')
+  t.strictSame(two.data.map(({ n }) => n), numbers(0, 154), 'a second replay returned the rest')
 })
 
-t.test('a message is delivered when it is read, not before', async t => {
+t.test('direct messages: a message counts as delivered when it is read', async t => {
   const scene = await open(t)
   const two = new Listener('agent-two')
   two.reads = false
@@ -196,7 +196,7 @@ t.test('a message is delivered when it is read, not before', async t => {
   t.equal(two.data.at(-1), 'last')
 })
 
-t.test('a reader that is overtaken by what is kept is told of the gap', async t => {
+t.test('direct messages: a reader that falls behind the retained messages is notified of the gap', async t => {
   const scene = await open(t, { limits: { entries: 120 } })
   for (const n of numbers(0, 120)) await scene.post(n === 99 ? 'x'.repeat(99_000) : n === 50 || n === 98 ? 'y'.repeat(90_000) : n)
   const two = new Listener('agent-two')
@@ -212,7 +212,7 @@ t.test('a reader that is overtaken by what is kept is told of the gap', async t 
   t.strictSame(after.map(({ offset }) => offset), numbers(181, 301))
 })
 
-t.test('of an inbox that is known no more nothing is said twice, and the gap is told', async t => {
+t.test('direct messages: a lost inbox repeats no message and reports the gap', async t => {
   const scene = await open(t)
   const two = scene.join(new Listener('agent-two'))
   const { epoch } = await replay(scene, two, undefined)
@@ -225,7 +225,7 @@ t.test('of an inbox that is known no more nothing is said twice, and the gap is 
   t.not(two.frames[2].epoch, epoch)
 })
 
-t.test('a connection that is gone is read for no more', async t => {
+t.test('direct messages: replay stops for a closed connection', async t => {
   const scene = await open(t)
   for (const n of numbers(0, 250)) await scene.post(n)
   const two = scene.join(new Listener('agent-two'))
@@ -233,10 +233,10 @@ t.test('a connection that is gone is read for no more', async t => {
   two.isOpen = false
   start()
   await sleep(20)
-  t.equal(two.data.length, 100, 'but what was read for it')
+  t.equal(two.data.length, 100, 'but its started read')
 })
 
-t.test('a failure while it is read is told', async t => {
+t.test('direct messages: a failure during a replay is reported', async t => {
   const scene = await open(t)
   for (const n of numbers(0, 150)) await scene.post(n)
   const two = scene.join(new Listener('agent-two'))
@@ -247,10 +247,10 @@ t.test('a failure while it is read is told', async t => {
   await until(() => scene.errors.length > 0)
   await scene.post('next')
   await until(() => two.data.includes('next'))
-  t.match(two.frames.at(-2), { type: 'inbox_gap' }, 'and what it did not get')
+  t.match(two.frames.at(-2), { type: 'inbox_gap' }, 'and the messages that it did not get')
 })
 
-t.test('in the other dialect everything is direct', async t => {
+t.test('direct messages: in the /v1 dialect every message is direct', async t => {
   const scene = await open(t)
   const two = scene.join(new Listener('agent-two', { dialect: 'v1' }))
   await scene.post({ a: 1 })

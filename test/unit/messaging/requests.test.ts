@@ -52,21 +52,21 @@ async function open (t: Test, { processesOf, ...options }: Partial<RequestsOptio
 
 const code = (type: string) => ({ code: `AGENT_REGISTRY_${type}` })
 
-t.test('what is said to a process that hears nothing ends all the same', async t => {
+t.test('requests: a request ends although the process it was sent to does not respond', async t => {
   const { ask, responder, deadlines } = await open(t, { processesOf: () => ['nobody'] })
   await t.rejects(ask({ timeoutMs: 100 }), code('DEADLINE_EXCEEDED'))
   await t.rejects(responder.respond(new Listener('agent-two'), `nobody.${'x'.repeat(36)}`, { op: 'accept' }), code('UNKNOWN_REQUEST'))
-  t.equal(deadlines.size, 0, 'and leaves nothing behind')
+  t.equal(deadlines.size, 0, 'and leaves no state')
 })
 
-t.test('whoever waits for a verdict hears that there is none when this process ends', async t => {
+t.test('requests: a requester that waits for a verdict is notified when this process shuts down', async t => {
   const { responder } = await open(t)
   const answering = responder.respond(new Listener('agent-two'), `nobody.${'x'.repeat(36)}`, { op: 'accept' })
   responder.close()
   await t.rejects(answering, code('UNKNOWN_REQUEST'))
 })
 
-t.test('whoever waits for a reply hears that this process goes, and so does who was asked', async t => {
+t.test('requests: requester and responder are notified when this process shuts down', async t => {
   const { ask, requests, peers, deadlines } = await open(t)
   const two = new Listener('agent-two')
   peers.add(two)
@@ -78,13 +78,13 @@ t.test('whoever waits for a reply hears that this process goes, and so does who 
   t.strictSame([requests.size, deadlines.size], [0, 0])
 })
 
-t.test('a peer that one of its processes does not serve is asked through the next, this one first', async t => {
+t.test('requests: a peer not served by one process is asked through the next, this process first', async t => {
   const asked: string[] = []
   const scene = await open(t, { processesOf: () => ['elsewhere', scene.broker.process] })
   scene.broker.sendToProcess = process => { asked.push(process) }
   const asking = scene.ask({ timeoutMs: 100 })
   await t.rejects(asking, code('DEADLINE_EXCEEDED'))
-  t.strictSame(asked, ['elsewhere'], 'where nobody was in this one')
+  t.strictSame(asked, ['elsewhere'], 'where this process had no connection')
   const two = new Listener('agent-two')
   scene.peers.add(two)
   const again = scene.ask()
@@ -94,14 +94,14 @@ t.test('a peer that one of its processes does not serve is asked through the nex
   t.equal(asked.length, 1)
 })
 
-t.test('a peer whose processes all decline takes no requests', async t => {
+t.test('requests: a peer that every process declines takes no requests', async t => {
   const { ask } = await open(t, { processesOf: () => [] })
   await t.rejects(ask(), code('AGENT_OFFLINE'))
   const scene = await open(t, { processesOf: () => [scene.broker.process] })
   await t.rejects(scene.ask(), code('AGENT_OFFLINE'))
 })
 
-t.test('whoever had gone when it was looked again has nothing any more', async t => {
+t.test('requests: a peer gone at the second lookup holds nothing', async t => {
   const { ask, peers, requests } = await open(t)
   const [two, three] = [new Listener('agent-two'), new Listener('agent-three')]
   peers.add(two)
@@ -116,7 +116,7 @@ t.test('whoever had gone when it was looked again has nothing any more', async t
   await t.rejects(other, code('SHUTTING_DOWN'))
 })
 
-t.test('a signal ends a request, once', async t => {
+t.test('requests: an abort signal ends a request once', async t => {
   const { ask, peers, requests } = await open(t)
   const two = new Listener('agent-two')
   peers.add(two)
@@ -126,20 +126,20 @@ t.test('a signal ends a request, once', async t => {
   controller.abort(new Error('changed my mind'))
   await t.rejects(asking, { message: 'changed my mind' })
   t.strictSame(await two.next('request_cancelled'), { type: 'request_cancelled', rid })
-  await t.rejects(ask({ signal: controller.signal }), { message: 'changed my mind' }, 'nothing is asked after it')
+  await t.rejects(ask({ signal: controller.signal }), { message: 'changed my mind' }, 'no agent is asked after it')
   const late = new AbortController()
   const failing = ask({ to: 'agent-none', signal: late.signal })
   late.abort()
-  await t.rejects(failing, code('AGENT_OFFLINE'), 'what has ended has ended')
+  await t.rejects(failing, code('AGENT_OFFLINE'), 'an ended request stays ended')
   t.equal(requests.size, 0)
 })
 
-t.test('only time within the limits is given', async t => {
+t.test('requests: only timeouts within the limits are accepted', async t => {
   const { ask } = await open(t)
   for (const timeoutMs of [0, -1, NaN, 300_001]) await t.rejects(ask({ timeoutMs }), code('INVALID_INPUT'))
 })
 
-t.test('deadlines come in order, each once, unless they are cancelled', async t => {
+t.test('deadlines: they fire in order, once each, unless cancelled', async t => {
   await fc.assert(fc.asyncProperty(fc.array(fc.record({ ms: fc.integer({ min: 0, max: 30 }), isCancelled: fc.boolean() }), { maxLength: 60 }), async plan => {
     let now = 0
     const deadlines = new Deadlines(() => now)
@@ -157,7 +157,7 @@ t.test('deadlines come in order, each once, unless they are cancelled', async t 
   }), { numRuns: 30 })
 })
 
-t.test('a deadline that is added while others come is kept, and none comes after the end', async t => {
+t.test('deadlines: one added while others fire is kept, and none fires after the end', async t => {
   const deadlines = new Deadlines(monotonicClock())
   const alive = setInterval(() => {}, 1000)
   const came: string[] = []
@@ -176,7 +176,7 @@ t.test('a deadline that is added while others come is kept, and none comes after
   clearInterval(alive)
 })
 
-t.test('of many that have a capability the least loaded is found without looking at all of them', async t => {
+t.test('load index: the least loaded peer with a capability is found without a full scan', async t => {
   const replica = new Replica()
   const agents = Array.from({ length: 200 }, (_, index): AgentRecord => ({
     id: `agent-${index}`,
@@ -223,6 +223,6 @@ t.test('of many that have a capability the least loaded is found without looking
     reject: () => {}
   })
   const asked = new Set(Array.from({ length: 200 }, () => candidates.next(order)?.peerId))
-  t.equal(asked.size, 200, 'nobody is asked twice')
+  t.equal(asked.size, 200, 'no peer is asked twice')
   t.equal(candidates.next(order), undefined)
 })

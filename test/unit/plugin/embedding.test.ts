@@ -18,7 +18,7 @@ import { hmacSigner } from '../auth/helper.js'
 const alive = ['starting', 'alive']
 const host: Principal = { type: 'admin', role: 'admin', subject: 'host-user', agentId: null, incarnation: null, tokenId: 'host-1', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
 
-t.test('the host uses the registry without HTTP to itself', async t => {
+t.test('embedding: the host uses the registry without HTTP requests', async t => {
   const { app, ...rest } = await build(t)
   t.ok(rest.base)
   const { agentRegistry: registry } = app
@@ -44,10 +44,10 @@ t.test('the host uses the registry without HTTP to itself', async t => {
   t.equal(registry.get('agent-two'), undefined)
   t.same(seen.map(({ type, agent_id: id }) => `${type} ${id}`),
     ['registered agent-one', 'registered agent-two', 'state agent-two', 'alive agent-two', 'alive agent-one', 'unregistered agent-two'])
-  t.equal(new Set(seen.map(event => event.revision)).size, seen.length, 'each change has a revision of its own')
+  t.equal(new Set(seen.map(event => event.revision)).size, seen.length, 'each change has its own revision')
 })
 
-t.test('what the host cannot do is told by the problems of the REST API', async t => {
+t.test('embedding: failures have the problems of the REST API', async t => {
   const { app: { agentRegistry: registry } } = await build(t)
   await t.rejects(registry.register({ ...registration(), agent_id: '' }), { code: 'AGENT_REGISTRY_VALIDATION_FAILED', statusCode: 422, members: { errors: [{ path: '/agent_id' }] } })
   for (const call of [() => registry.unregister('nobody'), () => registry.heartbeat('nobody'), () => registry.setStatus('nobody', 'draining')]) {
@@ -55,7 +55,7 @@ t.test('what the host cannot do is told by the problems of the REST API', async 
   }
 })
 
-t.test('what the host registers is the same agent over HTTP and sockets', async t => {
+t.test('embedding: an agent registered by the host is the same over HTTP and sockets', async t => {
   const registry = await build(t)
   const watcher = await registry.watcher()
   const { access_token: token } = await registry.app.agentRegistry.register(registration())
@@ -66,7 +66,7 @@ t.test('what the host registers is the same agent over HTTP and sockets', async 
   watcher.close()
 })
 
-t.test('a listener of the host that throws does no harm', async t => {
+t.test('embedding: a listener of the host that throws has no effect', async t => {
   const { app: { agentRegistry: registry } } = await build(t)
   const heard: string[] = []
   registry.events.on('registered', () => { throw new Error('listener') })
@@ -76,13 +76,13 @@ t.test('a listener of the host that throws does no harm', async t => {
   t.ok(registry.get('agent-one'))
 })
 
-t.test('another name for the decorator', async t => {
+t.test('embedding: the decorator can have another name', async t => {
   const { app } = await build(t, { decorateAs: 'fleet' })
   t.notOk(app.hasDecorator('agentRegistry'))
   t.match(app.getDecorator<typeof app.agentRegistry>('fleet').stats(), { total_agents: 0 })
 })
 
-t.test('inject works without listening', async t => {
+t.test('embedding: inject works without listening', async t => {
   const app = fastify()
   t.teardown(() => app.close())
   await app.register(agentRegistry, { ...defaults, routes: { root: true, docs: true } })
@@ -97,15 +97,15 @@ t.test('inject works without listening', async t => {
 const patience = { limits: { hookTimeoutMs: 100 } }
 const never = () => new Promise<never>(() => {})
 
-t.test('onRegister passes, refuses, or is given up', async t => {
+t.test('onRegister: it allows, refuses, or times out', async t => {
   const table: Array<[name: string, hook: OnRegisterHook, status: number, problem?: string, detail?: RegExp]> = [
-    ['passes at once', () => {}, 200],
+    ['allows at once', () => {}, 200],
     ['passes later', async () => { await pause(10) }, 200],
     ['refuses at once', () => { throw new Error('Not on my watch') }, 403, 'insufficient-permissions', /Not on my watch/],
     ['refuses later', async () => { throw new Error('Not on my watch') }, 403, 'insufficient-permissions', /Not on my watch/],
-    ['throws what is no error', () => Promise.reject(Object('text')) as Promise<void>, 403, 'insufficient-permissions', /host application refused/],
+    ['throws a value that is not an error', () => Promise.reject(Object('text')) as Promise<void>, 403, 'insufficient-permissions', /host application refused/],
     ['hangs', never, 503, 'hook-failed', /in time/],
-    ['changes what it was given', ({ registration }) => { registration.name = 'Changed' }, 200]
+    ['modifies its argument', ({ registration }) => { registration.name = 'Changed' }, 200]
   ]
   for (const [name, onRegister, status, problem, detail] of table) {
     await t.test(name, async t => {
@@ -119,7 +119,7 @@ t.test('onRegister passes, refuses, or is given up', async t => {
   }
 })
 
-t.test('onRegister is told who registers what', async t => {
+t.test('onRegister: it receives the registration and the caller', async t => {
   const told: Array<Parameters<OnRegisterHook>[0]> = []
   const registry = await build(t, { onRegister: context => { told.push(context) } })
   await registry.register()
@@ -128,25 +128,25 @@ t.test('onRegister is told who registers what', async t => {
   t.match(told[1], { registration: { agent_id: 'agent-two' }, principal: null })
 })
 
-t.test('authenticate lets a token of the host in, on routes and sockets', async t => {
+t.test('authenticate: it accepts a token of the host on routes and sockets', async t => {
   const registry = await build(t, { authenticate: token => token === 'of-the-host' ? host : null })
   t.equal((await registry.get('/agents', { token: 'of-the-host' })).status, 200)
   t.equal((await registry.get('/agents', { token: 'of-nobody' })).status, 401)
   const socket = await registry.agentSocket('of-the-host')
   t.equal(socket.success.role, 'admin')
   socket.close()
-  t.equal((await registry.get('/agents', { token: await registry.agent() })).status, 200, 'tokens of ours stay good')
+  t.equal((await registry.get('/agents', { token: await registry.agent() })).status, 200, 'tokens of the registry stay valid')
 })
 
-t.test('authenticate that fails, lies or hangs opens no door', async t => {
+t.test('authenticate: a hook that fails, returns invalid data or hangs refuses access', async t => {
   const table: Array<[name: string, hook: (token: string) => unknown, status: number, problem: string]> = [
     ['null', () => null, 401, 'token-invalid'],
     ['undefined', () => {}, 401, 'token-invalid'],
     ['true', () => true, 401, 'token-invalid'],
     ['a principal that lacks members', () => ({ role: 'admin' }), 401, 'token-invalid'],
     ['a role that does not exist', () => ({ ...host, role: 'root' }), 401, 'token-invalid'],
-    ['one that has ended', async () => ({ ...host, expiresAt: 1 }), 401, 'token-invalid'],
-    ['one that may less', () => ({ ...host, type: 'user', role: 'user' }), 403, 'insufficient-permissions'],
+    ['an expired principal', async () => ({ ...host, expiresAt: 1 }), 401, 'token-invalid'],
+    ['a principal without the rights', () => ({ ...host, type: 'user', role: 'user' }), 403, 'insufficient-permissions'],
     ['throws', () => { throw new Error('a secret of the host') }, 401, 'token-invalid'],
     ['rejects', async () => { throw new Error('a secret of the host') }, 401, 'token-invalid'],
     ['hangs', never, 503, 'hook-failed']
@@ -167,13 +167,13 @@ async function publicNames (registry: Harness): Promise<string[]> {
   return body.map((agent: { name: string }) => agent.name)
 }
 
-t.test('publicView shows another registration, hides it, or refuses when it cannot say', async t => {
+t.test('publicView: it changes a registration, hides it, or fails the request when it fails', async t => {
   const table: Array<[name: string, view: (given: ReturnType<typeof registration>) => unknown, status: number, names: string[]]> = [
     ['another one', given => ({ ...given, name: 'Somebody', metadata: { shown: 'this' } }), 200, ['Somebody']],
     ['another one, later', async given => ({ ...given, name: 'Somebody' }), 200, ['Somebody']],
     ['none', () => null, 200, []],
     ['the id cannot be changed', given => ({ ...given, agent_id: 'agent-two', name: 'Somebody' }), 200, ['Somebody']],
-    ['one that is none', () => ({ name: 'Somebody' }), 503, []],
+    ['an invalid view', () => ({ name: 'Somebody' }), 503, []],
     ['nothing', () => {}, 503, []],
     ['throws', () => { throw new Error('a secret of the host') }, 503, []],
     ['hangs', never, 503, []]
@@ -185,7 +185,10 @@ t.test('publicView shows another registration, hides it, or refuses when it cann
       t.equal(answer.status, status)
       t.same(await publicNames(registry), names)
       if (status === 503) t.equal(problemOf(t, answer), 'hook-failed')
-      else t.equal((await registry.get('/agents/agent-one', { token: answer.body.access_token })).body.name, 'Agent One', 'the agents tier has the whole')
+      else {
+        t.equal((await registry.get('/agents/agent-one', { token: answer.body.access_token })).body.name, 'Agent One',
+          'the agents tier has the whole registration')
+      }
       t.notMatch(answer.text, /a secret of the host/)
     })
   }
@@ -208,7 +211,7 @@ function notingStore (): { store: AgentStore, calls: string[] } {
   return { store, calls }
 }
 
-t.test('a store of the host is opened, used and closed', async t => {
+t.test('host storage: the registry opens, uses and closes it', async t => {
   const { store, calls } = notingStore()
   const app = fastify()
   await app.register(agentRegistry, { store })
@@ -220,7 +223,7 @@ t.test('a store of the host is opened, used and closed', async t => {
   t.same(order, ['open', 'register', 'renew', 'remove', 'close'])
 })
 
-t.test('a store that cannot be opened stops the start with its own words', async t => {
+t.test('host storage: one that cannot be opened stops the start with its own error', async t => {
   const { store } = notingStore()
   store.open = async () => { throw new Error('/var/data is locked by another process') }
   const app = fastify()
@@ -228,7 +231,7 @@ t.test('a store that cannot be opened stops the start with its own words', async
   await app.close()
 })
 
-t.test('a store that fails later is answered with 500, without its words', async t => {
+t.test('host storage: one that fails later causes a 500 without its message', async t => {
   const { store } = notingStore()
   const broken: AgentStore = Object.assign(Object.create(store), { register: async () => { throw new Error('disk at /var/data is full') } })
   const registry = await build(t, { store: broken })
@@ -243,7 +246,7 @@ async function closing (t: Test, registry: Harness) {
   await t.resolves(closed)
 }
 
-t.test('a host that closes while requests run answers them, and closes its sockets with a reason', async t => {
+t.test('closing: the host answers running requests, and closes its sockets with a reason', async t => {
   let enter = () => {}
   const entered = new Promise<void>(resolve => { enter = resolve })
   const registry = await build(t, { onRegister: async () => { enter(); await pause(150) } })
@@ -256,7 +259,7 @@ t.test('a host that closes while requests run answers them, and closes its socke
   t.ok(watcher.all.some(frame => frame.type === 'going_away'))
 })
 
-t.test('a host that is closed twice, before it listened, or right after the start', async t => {
+t.test('closing: the host may close twice, before listening, or right after the start', async t => {
   const app = fastify()
   await app.register(agentRegistry)
   await app.close()
@@ -269,7 +272,7 @@ t.test('a host that is closed twice, before it listened, or right after the star
   await t.rejects(registry.get('/public/stats'))
 })
 
-t.test('liveness goes on by itself, and events tell the host', async t => {
+t.test('embedding: liveness runs by itself, and events notify the host', async t => {
   const { app: { agentRegistry: registry } } = await build(t, { lease: { durationMs: 200 } })
   const dead = new Promise<RegistryEvent>(resolve => { registry.events.once('dead', resolve) })
   await registry.register(registration())
@@ -290,11 +293,11 @@ async function refusal (run: Promise<unknown>): Promise<string> {
   return error.type
 }
 
-t.test('the host uses the registry without HTTP', async t => {
+t.test('host API', async t => {
   const http = await build(t, {}, answers)
   const { agentRegistry: registry } = http.app
 
-  await t.test('and registers agents, whose tokens work over HTTP', async t => {
+  await t.test('host API: it registers agents whose tokens work over HTTP', async t => {
     const seen: string[] = []
     registry.events.on('change', ({ type, agent_id: id, previous }) => { seen.push(`${type} ${id} ${previous}`) })
     const before = registry.revision
@@ -306,7 +309,7 @@ t.test('the host uses the registry without HTTP', async t => {
     t.same(seen, ['registered agent-one null', 'alive agent-one starting', 'registered agent-one alive'])
   })
 
-  await t.test('and reads, lists and counts them', async t => {
+  await t.test('host API: it reads, lists and counts agents', async t => {
     await registry.register(agent('agent-two', { agent_type: 'security', capabilities: ['scan', 'read'] }))
     t.match(registry.get('agent-two'), { agent_id: 'agent-two', status: 'alive', state: 'starting' })
     t.equal(registry.get('agent-zzz'), undefined)
@@ -316,7 +319,7 @@ t.test('the host uses the registry without HTTP', async t => {
     t.same(registry.stats(), { total_agents: 2, alive_agents: 2, dead_agents: 0, agent_types: { testing: 1, security: 1 } })
   })
 
-  await t.test('and shows life, drains and unregisters them', async t => {
+  await t.test('host API: it renews, drains and unregisters agents', async t => {
     t.match(await registry.heartbeat('agent-two'), { state: 'alive' })
     t.match(await registry.setStatus('agent-two', 'draining'), { state: 'draining' })
     const { access_token: token } = await registry.register(agent('agent-two'))
@@ -325,7 +328,7 @@ t.test('the host uses the registry without HTTP', async t => {
     await registry.releaseHeld()
   })
 
-  await t.test('and hears the problems of the REST API', async t => {
+  await t.test('host API: it throws the problems of the REST API', async t => {
     t.equal(await refusal(registry.unregister('agent-zzz')), 'agent-not-found')
     t.equal(await refusal(registry.heartbeat('agent-zzz')), 'agent-not-found')
     t.equal(await refusal(registry.setStatus('agent-zzz', 'alive')), 'agent-not-found')
@@ -333,7 +336,7 @@ t.test('the host uses the registry without HTTP', async t => {
   })
 })
 
-t.test('who takes the place of another is logged with both addresses', async t => {
+t.test('replacement: it is logged with both addresses', async t => {
   const lines: string[] = []
   const stream = { write (line: string) { lines.push(line) } }
   const registry = await build(t, {}, { ...answers, server: { logger: { level: 'info', stream }, trustProxy: true } })
@@ -352,7 +355,7 @@ class BrokenStore extends MemoryAgentStore {
   override async expire (): Promise<never> { throw new Error('the disk at /var/secret is gone') }
 }
 
-t.test('a registry whose store fails says so in the log, and in no answer', async t => {
+t.test('storage failure: it is logged, and no response discloses it', async t => {
   const lines: string[] = []
   const app = fastify({ logger: { level: 'error', stream: { write (line: string) { lines.push(line) } } } })
   t.teardown(() => app.close())
@@ -368,7 +371,7 @@ t.test('a registry whose store fails says so in the log, and in no answer', asyn
   t.ok(lines.some(line => line.includes('the disk at')))
 })
 
-t.test('without a secret one is made, and kept as long as the storage', async t => {
+t.test('secret: without one a secret is generated and kept in storage', async t => {
   const log = { info () {}, warn () {}, error () {} }
   async function secretsOf (options: AgentRegistryOptions) {
     const foundation = await openFoundation(resolveOptions(options), log)
@@ -378,14 +381,14 @@ t.test('without a secret one is made, and kept as long as the storage', async t 
   const [one, two] = [await secretsOf({}), await secretsOf({})]
   t.equal(one.length, 1)
   t.ok(one[0]!.length >= 32)
-  t.not(one[0], two[0], 'nothing lasts in memory')
+  t.not(one[0], two[0], 'in memory it does not persist')
   const kept = { store: new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 }), state: new MemoryKeyValueStore() }
   t.same(await secretsOf(kept), await secretsOf(kept))
   t.same(await secretsOf({ jwt: { secret: 'x'.repeat(32) } }), ['x'.repeat(32)])
   t.same(await secretsOf({ jwt: { secret: ['x'.repeat(32), 'y'.repeat(32)] } }), ['x'.repeat(32), 'y'.repeat(32)])
 })
 
-t.test('a temporary token whose key is configured no more registers nothing', async t => {
+t.test('temporary tokens: one whose key is no longer configured registers nothing', async t => {
   const log = { info () {}, warn () {}, error () {} }
   async function make (agentKeys: string[]) {
     const foundation = await openFoundation(resolveOptions({ agentKeys, jwt: { secret } }), log)
@@ -411,7 +414,7 @@ const principals: Record<string, unknown> = {
   none: null
 }
 
-t.test('tokens of the host', async t => {
+t.test('host tokens', async t => {
   const registry = await build(t, {
     limits: { hookTimeoutMs: 100 },
     authenticate (token) {
@@ -421,7 +424,7 @@ t.test('tokens of the host', async t => {
     }
   }, answers)
 
-  await t.test('stand for agents and admins of the host, and are not ours to refresh', async t => {
+  await t.test('host tokens: they authenticate agents and admins of the host, and cannot be refreshed', async t => {
     t.equal((await registry.post('/agents/register', { token: 'agent', body: agent() })).status, 200)
     t.equal((await registry.post('/agents/agent-one/heartbeat', { token: 'agent' })).status, 200)
     t.equal((await registry.get('/agents/stats', { token: 'admin' })).status, 200)
@@ -432,7 +435,7 @@ t.test('tokens of the host', async t => {
     t.equal(problemOf(t, await registry.get('/agents/stats', { token: 'admin' })), 'token-invalid')
   })
 
-  await t.test('are refused when the host says no, says nothing, or nonsense', async t => {
+  await t.test('host tokens: they are refused when the hook refuses, returns nothing or invalid data', async t => {
     for (const token of ['none', 'odd', 'expired', 'throws', 'unknown']) t.equal(problemOf(t, await registry.get('/agents', { token })), 'token-invalid', token)
     const late = await registry.get('/agents', { token: 'hangs' })
     t.equal(late.status, 503)
@@ -447,11 +450,11 @@ function hooked (onRegister: () => void | Promise<void>) {
 const hooks: Array<[name: string, hook: () => void | Promise<void>, status: number, type: string]> = [
   ['throws', () => { throw new Error('Not here') }, 403, 'insufficient-permissions'],
   ['rejects', async () => { throw new Error('Not here') }, 403, 'insufficient-permissions'],
-  ['throws what is no error', () => { throw Object.create(null) }, 403, 'insufficient-permissions'],
+  ['throws a value that is not an error', () => { throw Object.create(null) }, 403, 'insufficient-permissions'],
   ['hangs', () => new Promise(() => {}), 503, 'hook-failed']
 ]
 for (const [name, hook, status, type] of hooks) {
-  t.test(`a hook that ${name} refuses the registration, and spends nothing`, async t => {
+  t.test(`onRegister: a hook that ${name} refuses the registration, and spends no token`, async t => {
     let isOpen = false
     const registry: Harness = await build(t, hooked(() => isOpen ? undefined : hook()), answers)
     const token = await registry.tempToken()
@@ -464,4 +467,4 @@ for (const [name, hook, status, type] of hooks) {
   })
 }
 
-t.test('all of these answers are what their schemas say', async t => { t.same(answers.findings, []) })
+t.test('responses: they match their schemas', async t => { t.same(answers.findings, []) })

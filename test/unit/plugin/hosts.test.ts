@@ -30,7 +30,7 @@ const ours = (app: FastifyInstance, options: AgentRegistryOptions = {}) => app.r
 /** An agent comes, is read and goes: the whole of tokens, validation and answers. */
 async function walk (t: Test, registry: Harness, id = 'agent-one') {
   const { status, body } = await registry.register(id)
-  t.equal(status, 200, 'registers')
+  t.equal(status, 200, 'the agent registers')
   t.equal((await registry.get(`/agents/${id}`, { token: body.access_token })).body.agent_id, id)
   t.equal((await registry.get('/public/stats')).status, 200)
   t.equal((await registry.delete(`/agents/${id}`, { token: body.access_token })).status, 200)
@@ -48,12 +48,12 @@ async function checkMe (t: Test, registry: Harness) {
   const token = registry.app.jwt.sign({ sub: 'somebody' })
   t.equal((await registry.get('/me', { token })).body.sub, 'somebody')
   const foreign = await registry.agent('agent-two')
-  t.equal((await registry.get('/me', { token: foreign })).status, 401, "a registry's token is none of the host's")
-  t.equal((await registry.get('/agents/agent-two', { token })).status, 401, "a host's token is none of the registry's")
+  t.equal((await registry.get('/me', { token: foreign })).status, 401, 'the host refuses a token of the registry')
+  t.equal((await registry.get('/agents/agent-two', { token })).status, 401, 'the registry refuses a token of the host')
 }
 
-t.test("a host's @fastify/jwt, default or namespaced, before or after", async t => {
-  await t.test('default, registered before', async t => {
+t.test('host plugins: @fastify/jwt, default or namespaced, before or after the registry', async t => {
+  await t.test('@fastify/jwt default, registered before', async t => {
     const registry = await host(t, async app => {
       await app.register(fastifyJwt, { secret: hostSecret })
       await ours(app)
@@ -61,10 +61,11 @@ t.test("a host's @fastify/jwt, default or namespaced, before or after", async t 
     })
     await walk(t, registry)
     await checkMe(t, registry)
-    t.same(Object.keys(registry.app.jwt).filter(name => name.startsWith('agentRegistry')), [], "our signer is not handed to the host's plugins")
+    t.same(Object.keys(registry.app.jwt).filter(name => name.startsWith('agentRegistry')), [],
+      'the signer of the registry is not passed to the plugins of the host')
   })
 
-  await t.test('default, registered after', async t => {
+  await t.test('@fastify/jwt default, registered after', async t => {
     const registry = await host(t, async app => {
       await ours(app)
       await app.register(fastifyJwt, { secret: hostSecret })
@@ -74,7 +75,7 @@ t.test("a host's @fastify/jwt, default or namespaced, before or after", async t 
     await checkMe(t, registry)
   })
 
-  await t.test('namespaced, registered before and after', async t => {
+  await t.test('@fastify/jwt namespaced, registered before and after', async t => {
     const registry = await host(t, async app => {
       await app.register(fastifyJwt, { secret: hostSecret, namespace: 'first' })
       await ours(app)
@@ -87,7 +88,7 @@ t.test("a host's @fastify/jwt, default or namespaced, before or after", async t 
     t.same(Object.keys(jwt), ['first', 'second'])
   })
 
-  await t.test('two sibling scopes of such a host have a registry of the same name', async t => {
+  await t.test('host plugins: two sibling scopes of such a host have a registry of the same name', async t => {
     const registry = await host(t, async app => {
       await app.register(fastifyJwt, { secret: hostSecret })
       for (const prefix of ['/red', '/blue']) await app.register(async scope => { await ours(scope, { prefix }) })
@@ -96,7 +97,7 @@ t.test("a host's @fastify/jwt, default or namespaced, before or after", async t 
   })
 })
 
-t.test("a host's own decorators with common names keep their meaning", async t => {
+t.test('host plugins: decorators of the host with common names keep their meaning', async t => {
   const names = ['registry', 'store', 'core', 'sockets', 'hub', 'authenticate', 'swagger', 'wsServer', 'jwtSign']
   const registry = await host(t, async app => {
     app.decorateRequest('user', '')
@@ -113,7 +114,7 @@ t.test("a host's own decorators with common names keep their meaning", async t =
   t.equal((await registry.get('/openapi.json')).body.info.title, 'fastify-agent-registry')
 })
 
-t.test("a host's @fastify/websocket in the same scope before, after or in a sibling", async t => {
+t.test('host plugins: @fastify/websocket in the same scope before, after or in a sibling scope', async t => {
   const orders: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
     before: async app => { await app.register(fastifyWebsocket); await ours(app) },
     sibling: async app => { await ours(app); await app.register(async scope => { await scope.register(fastifyWebsocket); addEcho(scope) }) },
@@ -139,7 +140,7 @@ t.test("a host's @fastify/websocket in the same scope before, after or in a sibl
   }
 })
 
-t.test("a host's @fastify/rate-limit counts our routes too, and its refusals are problem documents", async t => {
+t.test('host plugins: @fastify/rate-limit counts registry routes too, and refuses with problem documents', async t => {
   const registry = await host(t, async app => {
     await app.register(rateLimit, { max: 3, timeWindow: '1 minute' })
     await ours(app)
@@ -152,7 +153,7 @@ t.test("a host's @fastify/rate-limit counts our routes too, and its refusals are
   t.equal(problemOf(t, refused), 'rate-limit-exceeded')
 })
 
-t.test("a host's documents stay its own, in each form that @fastify/swagger makes", async t => {
+t.test('host plugins: the documents of the host stay its own in each format of @fastify/swagger', async t => {
   const forms = {
     'Swagger 2': { swagger: { info: { title: 'The host', version: '9' } } },
     'OpenAPI 3.0': { openapi: { openapi: '3.0.3', info: { title: 'The host', version: '9' } } },
@@ -188,7 +189,7 @@ async function checkDocuments (t: Test, registry: Harness) {
   t.match((await registry.get('/docs/json')).body.info.title, 'fastify-agent-registry')
 }
 
-t.test('an error handler of the host answers for the host, ours for our routes', async t => {
+t.test('host plugins: the error handler of the host serves its routes, ours serves the registry', async t => {
   const registry = await host(t, async app => {
     app.setErrorHandler((error: Error, _request, reply) => { reply.code(418).send({ host: error.message }) })
     app.get('/broken', async () => { throw new Error('broken') })
@@ -199,7 +200,7 @@ t.test('an error handler of the host answers for the host, ours for our routes',
   t.equal(problemOf(t, await registry.get('/registry/agents')), 'authentication-failed')
 })
 
-t.test('a not-found handler of the host is asked for what is not below our prefix', async t => {
+t.test('host plugins: a not-found handler of the host serves paths outside the prefix', async t => {
   const prepare = (prefix: string) => async (app: FastifyInstance) => {
     app.setNotFoundHandler((_request, reply) => { reply.code(404).send({ host: 'nothing' }) })
     await ours(app, { prefix })
@@ -212,7 +213,7 @@ t.test('a not-found handler of the host is asked for what is not below our prefi
   t.same((await bare.get('/agents/one/two/three')).body, { host: 'nothing' }, 'without a prefix the handler of the host stays')
 })
 
-t.test("a host's own compilers and parsers of bodies do not touch our routes", async t => {
+t.test('host plugins: validator compilers and body parsers of the host do not affect registry routes', async t => {
   const strange = () => { throw new Error('not made for this schema') }
   const registry = await host(t, async app => {
     app.setValidatorCompiler(strange)
@@ -233,7 +234,7 @@ t.test("a host's own compilers and parsers of bodies do not touch our routes", a
   t.equal((await registry.post('/mine', { raw: 'x', headers: { 'content-type': 'text/strange' } })).text, 'anything')
 })
 
-t.test('hooks of a host that refuse are answered as problem documents', async t => {
+t.test('host plugins: hooks of the host that refuse return problem documents', async t => {
   const registry = await build(t, {}, {
     before: app => {
       app.addHook('onRequest', async request => {
@@ -256,7 +257,7 @@ t.test('router settings of a host', async t => {
   const settings: Record<string, FastifyServerOptions> = {
     'no routes for HEAD': { exposeHeadRoutes: false },
     'trailing slashes ignored': { routerOptions: { ignoreTrailingSlash: true } },
-    'any case': { routerOptions: { caseSensitive: false } },
+    'paths in any case': { routerOptions: { caseSensitive: false } },
     'small bodies and strict JSON': { bodyLimit: 10, onProtoPoisoning: 'remove' },
     'HTTP requests are answered while closing': { return503OnClosing: false }
   }
@@ -266,12 +267,12 @@ t.test('router settings of a host', async t => {
       await walk(t, registry)
       t.equal((await registry.call('PUT', '/agents/register')).status, 405)
       const poisoned = await registry.post('/agents/register', { token: await registry.tempToken(), raw: JSON.stringify(registration()).replace('"metadata":{', '"metadata":{"__proto__":{"x":1},') })
-      t.ok([400, 422].includes(poisoned.status), 'a poisoned body is refused whatever the host does with its own')
+      t.ok([400, 422].includes(poisoned.status), 'a poisoned body is refused whatever the host does with its own bodies')
     })
   }
 })
 
-t.test('a host on IPv6 reaches the sockets too', async t => {
+t.test('host: sockets are reachable on IPv6 too', async t => {
   const app = fastify()
   t.teardown(() => app.close())
   await ours(app)
@@ -288,7 +289,7 @@ t.test('a host on IPv6 reaches the sockets too', async t => {
   t.equal((await app.inject('/.well-known/arcp-configuration')).json().issuer, `http://[::1]:${port}`)
 })
 
-t.test('an upgrade that is refused or left alone does not hold up the end of the host', async t => {
+t.test('host: a refused or ignored upgrade does not delay the close of the host', async t => {
   const registry = await host(t, async app => {
     app.get('/slow', async () => new Promise(() => {}))
     await ours(app, { agentsWs: { timeoutMs: 300 } })
@@ -390,7 +391,7 @@ async function walkTiers (t: Test, registry: Harness) {
   t.equal(client.ws.protocol, 'agent-registry.json', 'the token is not echoed')
   const other = registry.socket('/public/ws', ['something-else'])
   await other.closed
-  t.equal(other.ws.protocol, '', 'nor is what we do not speak')
+  t.equal(other.ws.protocol, '', 'nor is an unknown subprotocol')
   t.equal((await registry.socket('/agents/ws', [`bearer.${token}`]).refused).status, 400)
   t.strictSame(await registry.socket('/agents/ws', ['agent-registry.json', `bearer.${expired(token)}`]).closed, { code: 4002, reason: 'Token expired' })
   client.send('x'.repeat(100_000))
@@ -417,7 +418,7 @@ async function assertEcho (t: Test, client: Client) {
 }
 
 for (const [name, make] of Object.entries(hosts)) {
-  t.test(`in a host ${name} all tiers work, and what is the host's stays so`, async t => {
+  t.test(`host sockets: in a host ${name} all tiers work, and sockets of the host are unchanged`, async t => {
     const host = await make()
     const registries = await listen(t, host)
     const own = await Promise.all(host.own.map(path => openOwn(host.app, path)))
@@ -436,7 +437,7 @@ for (const [name, make] of Object.entries(hosts)) {
   })
 }
 
-t.test('two registries in one app do not know of each other', async t => {
+t.test('host sockets: two registries in one app are isolated', async t => {
   const [one, two] = await listen(t, await hosts['with two registries']!()) as [Harness, Harness]
   const [first, second] = [await one.watcher(), await two.watcher()]
   const { body: { access_token: token } } = await one.register()
@@ -446,7 +447,7 @@ t.test('two registries in one app do not know of each other', async t => {
   t.equal((await one.get('/agents', { token })).body.length, 1)
 })
 
-t.test('where frames cannot be bounded below the tier, the log says so once for each', async t => {
+t.test('host sockets: a warning is logged once per tier where frame sizes cannot be bounded by ws', async t => {
   let log = ''
   const stream = new Writable({ write (chunk, _encoding, done) { log += chunk; done() } })
   const app = fastify({ logger: { level: 'warn', stream } })
@@ -457,12 +458,12 @@ t.test('where frames cannot be bounded below the tier, the log says so once for 
   for (let i = 0; i < 3; i++) {
     const client = await registry.watcher()
     client.send('x'.repeat(300_000))
-    t.equal((await client.next('error')).code, 'message_too_large', 'the tier still does')
+    t.equal((await client.next('error')).code, 'message_too_large', 'the tier still bounds them')
   }
   t.equal(log.split('ws does not limit the frame size').length, 2)
 })
 
-t.test('an upgrade that another listener takes is left to it, and ours to us', async t => {
+t.test('host sockets: upgrades of another listener are left to it', async t => {
   for (const when of ['before', 'after'] as const) {
     const app = fastify()
     if (when === 'before') addListener(app.server)
@@ -470,7 +471,7 @@ t.test('an upgrade that another listener takes is left to it, and ours to us', a
     if (when === 'after') addListener(app.server)
     const [registry] = await listen(t, { app, prefixes: [''], own: [] }) as [Harness]
     const other = registry.socket('/other')
-    t.equal(await other.next(), 'other', `registered ${when} ours`)
+    t.equal(await other.next(), 'other', `registered ${when} the registry`)
     await walkTiers(t, registry)
     other.terminate()
   }

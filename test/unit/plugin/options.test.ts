@@ -85,7 +85,7 @@ const wrongOptions: Array<[name: string, options: object]> = [
   ['publicView', { publicView: 1 }]
 ]
 
-t.test('what is well known stands at the origin, whatever the prefix, and is the first registry\'s', async t => {
+t.test('prefix: well-known documents stay at the origin and belong to the first registry', async t => {
   const app = fastify()
   t.teardown(() => app.close())
   await app.register(agentRegistry, { prefix: '/one', jwt: { secret } })
@@ -97,7 +97,7 @@ t.test('what is well known stands at the origin, whatever the prefix, and is the
   t.same([refused.statusCode, refused.json().type], [405, '/one/problems/method-not-allowed'])
 })
 
-t.test('every wrong option stops the start and is named', async t => {
+t.test('options: each wrong option stops the start and is named', async t => {
   for (const [name, options] of wrongOptions) {
     const { code, message } = await refusal(options)
     t.equal(code, 'AGENT_REGISTRY_INVALID_OPTIONS', name)
@@ -105,28 +105,28 @@ t.test('every wrong option stops the start and is named', async t => {
   }
 })
 
-t.test('several wrong options are named in one error, each with what it should be', async t => {
+t.test('options: one error names several wrong options, each with the expected value', async t => {
   const { message } = await refusal({ lease: { durationMs: 1 }, publicWs: { path: '' } })
   t.match(message, /lease\.durationMs: .*Time without a heartbeat/)
   t.match(message, /publicWs\.path: .*Path of this tier/)
 })
 
-t.test('secrets in wrong options are not repeated', async t => {
+t.test('options: secrets in wrong options are not echoed', async t => {
   for (const options of [{ jwt: { secret: 'hunter2' } }, { agentKeys: ['hunter2'] }, { admin: { password: 'hunter2'.repeat(200) } }]) {
     t.notMatch((await refusal(options)).message, /hunter2/)
   }
 })
 
-t.test('options that are no object are refused', async t => {
+t.test('options: a value that is not an object is refused', async t => {
   for (const options of ['text', 1, true, []]) t.throws(() => resolveOptions(options), { code: 'AGENT_REGISTRY_INVALID_OPTIONS' })
-  t.same(resolveOptions(null), resolveOptions({}), 'and none at all are the defaults')
+  t.same(resolveOptions(null), resolveOptions({}), 'and omitted options use the defaults')
 })
 
-t.test('undefined members count as left out', async t => {
+t.test('options: undefined members count as omitted', async t => {
   t.same(resolveOptions({ lease: { durationMs: undefined }, jwt: undefined, store: undefined }), resolveOptions({}))
 })
 
-t.test('the options of the caller stay as they were, and may be frozen', async t => {
+t.test('options: the caller\'s object is not modified, and may be frozen', async t => {
   const options = Object.freeze({ agentKeys: Object.freeze([Object.freeze({ key: keys.plain })]), lease: Object.freeze({}) }) as unknown as AgentRegistryOptions
   const before = structuredClone(options)
   const app = fastify()
@@ -136,11 +136,11 @@ t.test('the options of the caller stay as they were, and may be frozen', async t
   const resolved = resolveOptions(options)
   resolved.routes.root = true
   resolved.allowedAgentTypes.push('other')
-  t.notMatch(resolveOptions(options), { routes: { root: true } }, 'defaults are nobody else’s objects')
+  t.notMatch(resolveOptions(options), { routes: { root: true } }, 'defaults are not shared objects')
   t.notOk(resolveOptions({}).allowedAgentTypes.includes('other'))
 })
 
-t.test('it is registered without options, by its other name, and with a function that makes them', async t => {
+t.test('options: the plugin registers without options, by its alias, and with a function that returns options', async t => {
   for (const register of [
     (app: ReturnType<typeof fastify>) => app.register(named),
     (app: ReturnType<typeof fastify>) => app.register(named, () => ({ routes: { root: true } }))
@@ -156,7 +156,7 @@ async function statuses (registry: Harness, paths: string[]) {
   return Object.fromEntries(await Promise.all(paths.map(async path => [path, (await registry.get(path)).status])))
 }
 
-t.test('groups of routes are there or not as the options say', async t => {
+t.test('options: groups of routes exist as configured', async t => {
   const paths = ['/', '/health', '/health/live', '/health/ready', '/.well-known/jwks.json', '/.well-known/arcp-configuration', '/docs/', '/openapi.json']
   const answers = (...found: number[]) => Object.fromEntries(paths.map((path, index) => [path, found[index]]))
   t.same(await statuses(await build(t), paths), answers(404, 200, 200, 200, 200, 200, 404, 404), 'by default')
@@ -176,7 +176,7 @@ async function checkPrefix (t: Test, registry: Harness, prefix: string) {
   const refused = await registry.get('/agents')
   t.equal(new URL(refused.body.type, registry.base).pathname, `${prefix}/problems/authentication-failed`)
   const type = await fetch(new URL(refused.body.type, registry.base))
-  t.equal(type.status, 200, 'where the type of a problem points to something is said of it')
+  t.equal(type.status, 200, 'the problem type has a description at its address')
   const { body } = await registry.get('/openapi.json')
   t.ok(`${prefix}/agents/register` in body.paths)
   t.equal((await registry.get('/docs/')).status, 200)
@@ -185,7 +185,7 @@ async function checkPrefix (t: Test, registry: Harness, prefix: string) {
   socket.close()
 }
 
-t.test('a prefix stands before every route, socket and problem type', async t => {
+t.test('prefix: it precedes every route, socket and problem type', async t => {
   const registry = await build(t, { prefix: '/registry/v1', routes: { docs: true, root: true } })
   await checkPrefix(t, registry, '/registry/v1')
   t.equal((await registry.get('/')).status, 200)
@@ -195,7 +195,7 @@ t.test('a prefix stands before every route, socket and problem type', async t =>
   t.equal((await atRoot.socket('/public/ws').refused).status, 404)
 })
 
-t.test('registered in a scope that has a prefix, with and without one of its own', async t => {
+t.test('prefix: the plugin works in a scope with a prefix, with and without its own prefix', async t => {
   for (const [outer, prefix] of [['/api', ''], ['/api', '/registry'], ['/api/', ''], ['/api/', '/registry']] as const) {
     const app = fastify()
     t.teardown(() => app.close())
@@ -211,7 +211,7 @@ t.test('registered in a scope that has a prefix, with and without one of its own
   }
 })
 
-t.test('two registries in one app share nothing', async t => {
+t.test('registries: two in one app share nothing', async t => {
   const app = fastify()
   t.teardown(() => app.close())
   await app.register(agentRegistry, { ...defaults, prefix: '/red', decorateAs: 'red', namespace: 'red', routes: { docs: true } })
@@ -238,14 +238,14 @@ t.test('two registries in one app share nothing', async t => {
   for (const watcher of watchers) watcher.close()
 })
 
-t.test('two registries under one name are refused', async t => {
+t.test('registries: two with one name are refused', async t => {
   const app = fastify()
   t.teardown(() => app.close())
   await app.register(agentRegistry, { prefix: '/one' })
   await t.rejects(async () => { await app.register(agentRegistry, { prefix: '/two' }) }, { code: 'AGENT_REGISTRY_ALREADY_REGISTERED', message: /'agentRegistry' is taken.*decorateAs/ })
 })
 
-t.test('a name that the host has taken is refused', async t => {
+t.test('registries: a decorator name used by the host is refused', async t => {
   const app = fastify()
   t.teardown(() => app.close())
   app.decorate('fleet', 1)
@@ -265,7 +265,7 @@ t.test('the store', async t => {
   const socket = await registry.agentSocket(admin.token)
   for (let index = 0; index < 50; index++) await registry.join(`agent-${index}`)
 
-  await t.test('is asked nothing by whoever reads, however many agents there are', async t => {
+  await t.test('store: readers cause no store calls, at any number of agents', async t => {
     const reads = [
       '/public/discover?limit=1', '/public/discover', '/public/stats', '/public/agent/agent-one', '/health', '/agents', '/agents?limit=5', '/agents/agent-one', '/agents/agent-one/metrics',
       '/agents/search?query=agent', '/agents/stats', '/dashboard/config', '/metrics'
@@ -282,7 +282,7 @@ t.test('the store', async t => {
     }), [])
   })
 
-  await t.test('is asked once for each sign of life and each report, whoever watches', async t => {
+  await t.test('store: each heartbeat and each report causes one store call, at any number of watchers', async t => {
     const once: Array<[path: string, body?: object]> = [['/agents/agent-one/heartbeat'], ['/agents/agent-one/metrics', { success_rate: 1 }], ['/agents/report-metrics/agent-one?response_time=1']]
     for (const [path, body] of once) {
       const calls = await callsOf(async () => { t.equal((await registry.post(path, { token, body })).status, 200, path) })
@@ -290,7 +290,7 @@ t.test('the store', async t => {
     }
   })
 
-  await t.test('is asked for the fifty-first agent what it was asked for the first', async t => {
+  await t.test('store: the fifty-first agent causes the same calls as the first', async t => {
     const fresh = countingStore()
     const empty = await build(t, { store: fresh.store })
     const first = await fresh.callsOf(() => empty.register('first-one'))
@@ -300,7 +300,7 @@ t.test('the store', async t => {
   })
 })
 
-t.test('no answer is held back on purpose: tokens, logins and wrong keys', async t => {
+t.test('responses: tokens, logins and wrong keys are answered without a deliberate delay', async t => {
   const registry = await build(t, { attempts: { burst: 100 } })
   const admin = await registry.admin()
   const token = await registry.agent()
@@ -317,19 +317,19 @@ t.test('no answer is held back on purpose: tokens, logins and wrong keys', async
   }
 })
 
-t.test('a token tells nothing of the key it was given for, not even a digest that could be guessed at', async t => {
+t.test('tokens: a token carries nothing derived from its agent key', async t => {
   const lines: string[] = []
   const registry = await build(t, {}, { server: { logger: { level: 'trace', stream: { write (line: string) { lines.push(line) } } } } })
   await registry.tempToken('agent-one', `${keys.plain}-and-more`)
   const tokens = [await registry.tempToken(), (await registry.register()).body.access_token]
   const digests = (['hex', 'base64', 'base64url'] as const).flatMap(form => ['sha256', 'sha512', 'md5'].map(name => createHash(name).update(keys.plain).digest(form)))
   for (const text of [...tokens.map(token => JSON.stringify(claimsOf(token))), lines.join('')]) {
-    t.notOk(text.includes(keys.plain.slice(0, 8)), 'nor its beginning')
+    t.notOk(text.includes(keys.plain.slice(0, 8)), 'nor a prefix of it')
     for (const digest of digests) t.notOk(text.includes(digest))
   }
 })
 
-t.test('an answer whose headers are longer than those that requests may have is an answer', async t => {
+t.test('responses: headers of a response may be longer than those of a request', async t => {
   const registry = await build(t, { limits: { maxHeaderBytes: 1024 } })
   const token = await registry.join()
   const capabilities = Array.from({ length: 20 }, (_, index) => `${index} ${'x'.repeat(90)}`.trim())
@@ -341,7 +341,7 @@ t.test('an answer whose headers are longer than those that requests may have is 
   t.ok(headers.get('link')!.length > 1024)
 })
 
-t.test('headers that a host sets for browsers of other origins reach the documents that everybody may read', async t => {
+t.test('CORS: headers set by the host apply to the public documents', async t => {
   const registry = await build(t, {}, {
     before: app => app.addHook('onRequest', async function allowOrigins (request, reply) {
       reply.header('access-control-allow-origin', '*')
@@ -354,7 +354,7 @@ t.test('headers that a host sets for browsers of other origins reach the documen
   }
 })
 
-t.test('a server in production needs two secrets and no list of hosts or origins', async t => {
+t.test('production: the server requires two secrets, and no list of hosts or origins', async t => {
   const app = await buildApp(optionsFromEnv({ NODE_ENV: 'production', STORE: 'memory', JWT_SECRET: secret, ADMIN_PASSWORD: password, AGENT_KEYS: keys.plain, LOG_LEVEL: 'silent' }))
   t.teardown(() => app.close())
   await app.listen({ port: 0, host: '127.0.0.1' })
@@ -367,7 +367,7 @@ t.test('a server in production needs two secrets and no list of hosts or origins
   t.equal((await registry.get('/auth/session_status', await registry.admin(fingerprint))).status, 200)
 })
 
-t.test('no name and password come with a server that was given none', async t => {
+t.test('production: there are no default credentials', async t => {
   const registry = await build(t, { admin: { password: undefined } })
   for (const [username, word] of [['ARCP', 'ARCP'], ['admin', 'admin'], ['admin', '']] as const) {
     const { status } = await registry.post('/auth/login', { headers: { 'x-client-fingerprint': fingerprint }, body: { username, password: word } })

@@ -14,7 +14,7 @@ import { nextWhere, strangeFrames } from '../sockets/helper.js'
 import { dashboard, strange } from '../sockets/dashboard-helper.js'
 import { peer, secretKey, v1Options } from '../sockets/v1-helper.js'
 
-t.test('an agent registers, is seen and goes', async t => {
+t.test('smoke: an agent registers, is listed and unregisters', async t => {
   const registry = await build(t)
   const watcher = await registry.watcher()
   const token = await registry.agent()
@@ -61,7 +61,7 @@ async function walk (t: Test, registry: Harness, steps: Step[]): Promise<Answer>
   return last!
 }
 
-t.test('every endpoint of existing clients and of ours, once and well', async t => {
+t.test('walkthrough: every endpoint of existing clients and of this registry succeeds once', async t => {
   const routes = routeCounter()
   const registry = await build(t, { metricsScrapeToken: scrapeToken, routes: { root: true, docs: true } }, { before: routes.before })
   const print = { 'x-client-fingerprint': fingerprint }
@@ -101,7 +101,7 @@ t.test('every endpoint of existing clients and of ours, once and well', async t 
     stream.close()
   })
 
-  await t.test('as anybody', async t => {
+  await t.test('as an anonymous client', async t => {
     await walk(t, registry, [
       ['GET', '/', {}, { service: 'ARCP', version: '2.1.2', status: 'healthy', dashboard: '/dashboard', docs: '/docs' }],
       ['GET', '/public/discover?limit=50&offset=0', {}, [{ agent_id: 'walker-one', name: 'Walker' }, {}]],
@@ -122,7 +122,7 @@ t.test('every endpoint of existing clients and of ours, once and well', async t 
     ])
   })
 
-  await t.test('as an admin, with the PIN of the session', async t => {
+  await t.test('as an admin with the PIN of the session', async t => {
     const login = await registry.post('/auth/login', { headers: print, body: { username: 'admin', password } })
     t.match(login.body, { access_token: String, token_type: 'bearer', expires_in: 1800, agent_id: 'user_admin' })
     const admin = { token: login.body.access_token, headers: { ...print, 'x-session-pin': 'walk-4711' } }
@@ -148,7 +148,7 @@ t.test('every endpoint of existing clients and of ours, once and well', async t 
   })
 
   const missing = [...routes.served].filter(route => !routes.answered.has(route))
-  t.same(missing, ['POST /auth/agent/validate_compliance'], 'nothing that is served was left out')
+  t.same(missing, ['POST /auth/agent/validate_compliance'], 'every served endpoint was used')
   t.same(answers.findings, [])
 })
 
@@ -158,7 +158,7 @@ const typesSeen = (clients: Client[]): string[] => [...new Set(clients.flatMap((
 
 /** Sends every frame of a tier, each with a requestId, and waits for its one answer; a pong has none. */
 async function sendAll (t: Test, client: Client, payloads: Payloads, catalogue: Payloads, ping = 'ping'): Promise<void> {
-  t.same(Object.keys(payloads).sort(), Object.keys(catalogue).sort(), 'every frame that the tier takes')
+  t.same(Object.keys(payloads).sort(), Object.keys(catalogue).sort(), 'every frame that the tier accepts')
   const answersTo = (id: string) => client.all.filter(frame => frame.requestId === id)
   for (const [type, payload] of Object.entries(payloads)) {
     client.send({ type, requestId: type, ...payload })
@@ -227,7 +227,7 @@ async function endOf (t: Test, registry: Harness, client: Client): Promise<void>
 
 const walked = { feed: { bookmarkIntervalMs: 200 }, sockets: { maxAgentsPerUpdate: 1, drainMs: 500 } }
 
-t.test('every frame of the public tier', async t => {
+t.test('walkthrough: every frame of the public tier', async t => {
   const registry = await build(t, { ...walked, publicWs: { intervalMs: 200 } })
   const client = await registry.watcher()
   await sendAll(t, client, { ...common, get_discovery: { page: 1, page_size: 50 } }, publicClientFrames)
@@ -240,7 +240,7 @@ t.test('every frame of the public tier', async t => {
   t.same(strangeFrames('public', client.all), [])
 })
 
-t.test('every frame of the agents tier', async t => {
+t.test('walkthrough: every frame of the agents tier', async t => {
   const registry = await build(t, { ...walked, jwt: { expiresInMs: 25_000 } })
   const refused = registry.socket('/agents/ws')
   await refused.next('auth_required')
@@ -265,7 +265,7 @@ t.test('every frame of the agents tier', async t => {
   for (const { all } of [refused, client, leaving]) t.same(strangeFrames('agents', all), [])
 })
 
-t.test('every frame and endpoint of /v1', async t => {
+t.test('walkthrough: every frame and endpoint of /v1', async t => {
   const routes = routeCounter()
   const registry = await build(t, { ...walked, ...v1Options }, { before: routes.before })
   const alice = await peer(registry, 'alice')
@@ -302,7 +302,7 @@ t.test('every frame and endpoint of /v1', async t => {
   for (const { all } of [alice, bob]) t.same(strangeFrames('v1', all), [])
 })
 
-t.test('every frame of the dashboard tier', async t => {
+t.test('walkthrough: every frame of the dashboard tier', async t => {
   const registry = await build(t, { ...walked, admin: { sessionTimeoutMs: 25_000 }, dashboardWs: { intervalMs: 200 } })
   const { token } = await registry.admin()
   const client = await dashboard(registry, token, { fingerprint })

@@ -18,7 +18,7 @@ import { faults, parse, rules } from '../registry/helper.js'
 
 const smile = '😀'
 
-t.test('the length of a text is what people count', async t => {
+t.test('schemas: the length of a text counts Unicode code points', async t => {
   t.equal(lengthOf(`a${smile}`), 2)
   t.doesNotThrow(() => fc.assert(fc.property(fc.string({ unit: 'binary' }), fc.nat(5), fc.nat(10), (text, minLength, maxLength) => {
     const length = Array.from(text).length
@@ -26,7 +26,7 @@ t.test('the length of a text is what people count', async t => {
   }), { numRuns: 1000 }))
 })
 
-t.test('a text is a JSON Schema string, and its pattern is tried when its length is right', async t => {
+t.test('schemas: a text is a JSON Schema string, and its pattern is tested after its length', async t => {
   const schema = Text({ minLength: 1, maxLength: 2, pattern: '^a+$', description: 'As' })
   t.strictSame(JSON.parse(JSON.stringify(schema)), { type: 'string', minLength: 1, maxLength: 2, pattern: '^a+$', description: 'As' })
   const message = (value: unknown) => fieldErrors(schema, value)[0]?.message
@@ -38,7 +38,7 @@ t.test('a text is a JSON Schema string, and its pattern is tried when its length
   t.equal(Value.Check(Text(), smile), true)
 })
 
-t.test('what is wrong is named by its path, each path once, and not more than fifty', async t => {
+t.test('schemas: errors are named by path, each path once, at most fifty', async t => {
   const schema = Type.Object({
     choice: Type.Union([Type.Literal('a'), Type.Literal('b')]),
     maybe: Nullable(Type.Object({ deep: Nullable(Text({ maxLength: 1 })) })),
@@ -55,7 +55,7 @@ t.test('what is wrong is named by its path, each path once, and not more than fi
   t.equal(checkerOf(schema), checkerOf(schema))
 })
 
-t.test('what is valid is asserted, what is not is refused with every entry', async t => {
+t.test('schemas: valid input passes the assertion, and invalid input is refused with every error', async t => {
   const schema = Type.Object({ a: Type.Integer(), b: Type.Integer() })
   t.doesNotThrow(() => assertValid(schema, { a: 1, b: 2 }))
   try {
@@ -67,7 +67,7 @@ t.test('what is valid is asserted, what is not is refused with every entry', asy
   }
 })
 
-t.test('depth is counted without recursion', async t => {
+t.test('schemas: depth is counted without recursion', async t => {
   const nested = (levels: number) => Array.from({ length: levels }).reduce(inner => ({ inner }), 1)
   for (const levels of [0, 1, 5]) {
     t.equal(isShallow(nested(levels), levels), true)
@@ -77,7 +77,7 @@ t.test('depth is counted without recursion', async t => {
   t.equal(isShallow(Array(200_000).fill([1]), 2), true)
 })
 
-t.test('JSON can say what it says back the same', async t => {
+t.test('schemas: JSON values survive a round trip unchanged', async t => {
   t.doesNotThrow(() => fc.assert(fc.property(fc.jsonValue(), value => isJson(value))))
   for (const value of [NaN, Infinity, 1n, Symbol('s'), () => 1]) {
     t.equal(isJson(value), false)
@@ -130,35 +130,35 @@ const readings: Array<[schema: TSchema, given: unknown, read: unknown]> = [
   [MintBody, { user_id: 'u1', agent_id: 'a12', role: 'ADMIN' }, { user_id: 'u1', agent_id: 'a12', scopes: [], role: 'admin' }]
 ]
 
-t.test('what came as text is read, what does not fit is left for the schema', async t => {
+t.test('schemas: text input is coerced, and input that does not fit is left to the schema', async t => {
   for (const [schema, given, read] of readings) {
     const before = structuredClone(given)
     t.strictSame(coerce(schema, given), read, `${schema.type ?? 'choice'} of ${JSON.stringify(given)}`)
-    t.strictSame(given, before, 'and the input stays as it was')
+    t.strictSame(given, before, 'and the input stays unchanged')
   }
 })
 
-t.test('an object that was read has no other prototype', async t => {
+t.test('schemas: a coerced object has no foreign prototype', async t => {
   const read = coerce(Type.Object({ a: Type.Integer() }), JSON.parse('{"__proto__":{"b":1},"a":"1"}')) as { a: number }
   t.equal(Object.getPrototypeOf(read), Object.prototype)
   t.equal(read.a, 1)
   t.notOk('b' in read)
 })
 
-t.test('names that would hide a path or change an object are reserved', async t => {
+t.test('schemas: names that hide a path or change an object are reserved', async t => {
   for (const id of ['register', 'search', 'stats', 'ws', 'report-metrics', 'changes', 'events', '__proto__', 'constructor', 'prototype']) t.ok(isReservedAgentId(id), id)
   for (const id of ['Register', 'agent-one', 'hasOwnProperty', 'toString']) t.notOk(isReservedAgentId(id), id)
   t.same(['__proto__', 'constructor', 'prototype', 'toString', 'register'].map(isPoisonousKey), [true, true, true, false, false])
 })
 
-t.test('a registration body may leave out what a stored registration always has', async t => {
+t.test('schemas: a registration body may omit members that a stored registration always has', async t => {
   t.equal(checkerOf(RegistrationBody).Check(registration()), true)
   t.equal(checkerOf(RegistrationBody).Check(registration('agent-one', { features: null, requirements: { permissions: [] } })), true)
   t.equal(checkerOf(AgentRegistration).Check(registration()), false)
   for (const field of hideableFields) t.ok(field in AgentInfo.properties, field)
 })
 
-t.test('claims of our tokens are told from anything else', async t => {
+t.test('schemas: claims of registry tokens are distinguished from other values', async t => {
   const claims = { iss: 'i', aud: 'a', sub: 's', jti: 'j', typ: 'agent', role: 'agent', iat: 1, exp: 2 }
   t.equal(isClaims(claims), true)
   for (const more of [{ typ: 'ticket' }, { role: 'root' }, { sub: '' }, { exp: '2' }, { exp: 1.5 }, { iat: -1 }, { inc: 'x' }, { scopes: [1] }, { typ: undefined }]) t.equal(isClaims({ ...claims, ...more }), false, JSON.stringify(more))
@@ -173,7 +173,7 @@ const texts = (schema: unknown): TSchema[] => {
   return [...own, ...Object.values(schema).flatMap(texts)]
 }
 
-t.test('every schema compiles, is plain JSON Schema, and answers are documented', async t => {
+t.test('schemas: each compiles, is plain JSON Schema, and answers are documented', async t => {
   const all: TSchema[] = [...Object.values(publicClientFrames), ...Object.values(agentsClientFrames), ...publicServerFrames, ...agentsServerFrames, AgentInfo, RegistrationBody, Problem]
   for (const schema of all) {
     t.doesNotThrow(() => checkerOf(schema))
@@ -211,7 +211,7 @@ const rows: Array<[field: keyof AgentRegistration, given: unknown, kept: unknown
   ['requirements', '  ', null]
 ]
 
-t.test('what is given is made right where it can be', async t => {
+t.test('normalisation: values are corrected where possible', async t => {
   for (const [field, given, kept] of rows) t.same(parse({ [field]: given }).registration[field], kept, `${field} of ${JSON.stringify(given)}`)
 })
 
@@ -230,7 +230,7 @@ const noRequirements = {
   schema_version: '1.0'
 }
 
-t.test('requirements always have all twelve members', async t => {
+t.test('normalisation: requirements always have all twelve members', async t => {
   const kept = (requirements: unknown) => parse({ requirements }).registration.requirements
   t.strictSame(kept({}), noRequirements)
   t.strictSame(kept('{"unknown":1,"requires_internet":"no","minimum_memory_mb":"512"}'), { ...noRequirements, requires_internet: false, minimum_memory_mb: 512 })
@@ -238,17 +238,17 @@ t.test('requirements always have all twelve members', async t => {
   t.strictSame(kept({ required_fields: [{ name: 'a', label: 'b', type: 'text', unknown: 1 }] })!.required_fields, [{ name: 'a', label: 'b', type: 'text' }])
 })
 
-t.test('unknown members are left out, and the order of members is always the same', async t => {
+t.test('normalisation: unknown members are dropped, and the order of members is fixed', async t => {
   const { body, registration: kept } = parseRegistration({ unknown: 1, toString: 1, ...Object.fromEntries(Object.entries(registration()).reverse()) }, rules)
   t.strictSame(Object.keys(JSON.parse(body)), Object.keys(AgentRegistration.properties))
   t.strictSame(JSON.parse(body), kept)
 })
 
-t.test('members that an input inherits are not its own', async t => {
+t.test('normalisation: inherited members are ignored', async t => {
   t.ok(faults(Object.create(registration())).includes('/name'))
 })
 
-t.test('what was made right once stays as it is', async t => {
+t.test('normalisation: a normalised value is unchanged by a second pass', async t => {
   const text = fc.string({ unit: 'grapheme', minLength: 2, maxLength: 40 })
   const input = fc.record({
     name: text,
@@ -270,7 +270,7 @@ t.test('what was made right once stays as it is', async t => {
   t.ok(right > 0)
 })
 
-t.test('a random input is a registration or has a list of faults, never anything else', async t => {
+t.test('normalisation: random input yields a registration or a list of errors', async t => {
   const input = fc.record(Object.fromEntries(Object.keys(AgentRegistration.properties).map(name => [name, fc.anything({ withBigInt: true, withNullPrototype: true, withDate: true })])), { requiredKeys: [] })
   t.doesNotThrow(() => fc.assert(fc.property(input, more => Array.isArray(faults({ ...registration(), ...more }))), { numRuns: 500 }))
   t.doesNotThrow(() => fc.assert(fc.property(fc.anything(), value => faults(value).length > 0)))
@@ -294,15 +294,15 @@ const examples: Array<[target: unknown, patch: unknown, result: unknown]> = [
   [{}, { a: { bb: { ccc: null } } }, { a: { bb: {} } }]
 ]
 
-t.test('a merge patch does what the examples of RFC 7396 say', async t => {
+t.test('merge patch: the examples of RFC 7396 hold', async t => {
   for (const [target, patch, result] of examples) {
     const before = structuredClone(target)
     t.strictSame(mergePatch(target, patch), result, JSON.stringify(patch))
-    t.strictSame(target, before, 'and leaves its target alone')
+    t.strictSame(target, before, 'and its target stays unchanged')
   }
 })
 
-t.test('names that change the shape of an object are found at every depth of a patch', async t => {
+t.test('merge patch: names that change the prototype are found at every depth', async t => {
   t.same([...poisonousMembers(JSON.parse('{"a":1,"__proto__":{"x":1},"b":{"constructor":null,"c":{"prototype":1}},"d":["constructor"]}'))], ['/__proto__', '/b/constructor', '/b/c/prototype'])
   t.same([...poisonousMembers('constructor')], [])
   mergePatch({}, JSON.parse('{"__proto__":{"polluted":1}}'))

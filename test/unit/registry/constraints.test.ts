@@ -41,11 +41,11 @@ const rows: Row[] = [
 ]
 
 for (const [field, right, wrong] of rows) {
-  t.test(`what ${field} may be, and what it may not`, async t => {
-    for (const value of right) t.same(faultsOf({ [field]: value }), [], `${field} ${show(value)} is right`)
+  t.test(`registration: valid and invalid values of ${field}`, async t => {
+    for (const value of right) t.same(faultsOf({ [field]: value }), [], `${field} ${show(value)} is valid`)
     for (const entry of wrong) {
       const [path, value] = isAt(entry) ? [entry.at, entry.value] : [`/${field}`, entry]
-      t.same(faultsOf({ [field]: value }), [path], `${field} ${show(value)} is wrong`)
+      t.same(faultsOf({ [field]: value }), [path], `${field} ${show(value)} is invalid`)
     }
   })
 }
@@ -89,43 +89,44 @@ const requirementRows: Row[] = [
 ]
 
 for (const [name, right, wrong] of requirementRows) {
-  t.test(`what requirements.${name} may be, and what it may not`, async t => {
-    for (const value of right) t.same(faultsOf({ requirements: { [name]: value } }), [], `${show(value)} is right`)
+  t.test(`registration: valid and invalid values of requirements.${name}`, async t => {
+    for (const value of right) t.same(faultsOf({ requirements: { [name]: value } }), [], `${show(value)} is valid`)
     for (const entry of wrong) {
       const [path, value] = isAt(entry) ? [entry.at, entry.value] : [`/${name}`, entry]
-      t.same(faultsOf({ requirements: { [name]: value } }), [`/requirements${path}`], `${show(value)} is wrong`)
+      t.same(faultsOf({ requirements: { [name]: value } }), [`/requirements${path}`], `${show(value)} is invalid`)
     }
   })
 }
 
 for (const kind of ['required_fields', 'optional_fields']) {
   for (const [name, right, wrong] of configRows) {
-    t.test(`what ${name} of one of the ${kind} may be, and what it may not`, async t => {
-      for (const value of right) t.same(faultsOf({ requirements: { [kind]: [field({ [name]: value })] } }), [], `${show(value)} is right`)
+    t.test(`registration: valid and invalid values of ${name} in ${kind}`, async t => {
+      for (const value of right) t.same(faultsOf({ requirements: { [kind]: [field({ [name]: value })] } }), [], `${show(value)} is valid`)
       for (const entry of wrong) {
         const [path, value] = isAt(entry) ? [entry.at, entry.value] : [`/${name}`, entry]
-        t.same(faultsOf({ requirements: { [kind]: [field({ [name]: value })] } }), [`/requirements/${kind}/0${path}`], `${show(value)} is wrong`)
+        t.same(faultsOf({ requirements: { [kind]: [field({ [name]: value })] } }), [`/requirements/${kind}/0${path}`],
+          `${show(value)} is invalid`)
       }
     })
   }
 }
 
-t.test('leaving out blank items does not make a list fit', async t => {
+t.test('registration: dropping blank items does not make a list valid', async t => {
   t.ok(faultsOf({ features: [...times(100, 'f'), ''] }).includes('/features'))
   t.ok(faultsOf({ policy_tags: [...times(20, 'f'), ' '] }).includes('/policy_tags'))
   t.ok(faultsOf({ language_support: [...times(20, 'en'), 'too long'] }).includes('/language_support'))
 })
 
-t.test('what is no object is no registration', async t => {
+t.test('registration: a value that is not an object is refused', async t => {
   for (const input of [undefined, null, 'text', 7, true, [], [registration()]]) t.same(faults(input), [''])
 })
 
-t.test('every wrong field has its own entry', async t => {
+t.test('registration: each invalid field has its own error', async t => {
   t.same(faultsOf({ name: 'a', owner: 'b', version: 'x', max_tokens: 0 }).sort(), ['/max_tokens', '/name', '/owner', '/version'])
   t.equal(faults({}).length, 11)
 })
 
-t.test('messages say what would be right', async t => {
+t.test('registration: messages state the expected value', async t => {
   const message = (more: object) => {
     try {
       return parse(more).body
@@ -142,13 +143,13 @@ t.test('messages say what would be right', async t => {
   t.match(message({ version: 'x' }), /^\/version: Expected string to match/)
 })
 
-t.test('types that may register are an option, and * allows all', async t => {
+t.test('registration: allowed types are an option, and * allows all', async t => {
   t.same(faultsOf({ agent_type: 'anything' }, { allowedAgentTypes: ['*'] }), [])
   t.same(faultsOf({ agent_type: 'constructor' }, { allowedAgentTypes: ['*'] }), ['/agent_type'])
   t.same(faultsOf({ agent_type: 'testing' }, { allowedAgentTypes: [] }), ['/agent_type'])
 })
 
-t.test('a registration is nested at most 32 levels deep, wherever it came from', async t => {
+t.test('registration: it is nested at most 32 levels deep, whatever its source', async t => {
   const nested = (levels: number) => JSON.parse('['.repeat(levels) + ']'.repeat(levels))
   t.same(faultsOf({ metadata: { k: nested(30) } }), [])
   t.same(faultsOf({ metadata: { k: nested(32) } }), [''])
@@ -159,20 +160,20 @@ t.test('a registration is nested at most 32 levels deep, wherever it came from',
   t.same(faultsOf({ metadata: { k: loop } }), [''])
 })
 
-t.test('numbers are finite in arrays too, and nothing is stored that JSON cannot say', async t => {
+t.test('registration: numbers in arrays must be finite, and non-JSON values are not stored', async t => {
   for (const item of [NaN, Infinity, -Infinity, 1n, () => 1, Symbol('s')]) t.same(faultsOf({ metadata: { k: [[item]] } }), [''])
   t.same(faultsOf({ requirements: '{"user_configuration":{"a":1e999}}' }), [''])
   t.same(faultsOf({ metadata: { k: [1, 'a', null, true, undefined, { a: 1 }] } }), [])
 })
 
-t.test('a record has a largest size, in bytes of JSON', async t => {
+t.test('registration: a record has a maximum size in bytes of JSON', async t => {
   const size = Buffer.byteLength(parse({ ai_context: 'ä' }).body)
   t.same(faultsOf({ ai_context: 'ä' }, { maxRecordBytes: size }), [])
   t.same(faultsOf({ ai_context: 'ä' }, { maxRecordBytes: size - 1 }), [''])
   t.same(faultsOf({ ai_context: 'ää' }, { maxRecordBytes: size + 1 }), [''])
 })
 
-t.test('a text as long as a body does not keep the process busy', async t => {
+t.test('registration: a text of the size of a body does not block the process', async t => {
   const long = `${'1'.repeat(1_000_000)}!`
   const start = performance.now()
   t.same(faultsOf({ requirements: { minimum_system_version: long } }), ['/requirements/minimum_system_version'])
@@ -255,14 +256,14 @@ const refusedRequirements: Array<[more: object, path: string]> = [
   [{ user_configuration: metadataOf(101) }, 'user_configuration'], [{ schema_version: '1' }, 'schema_version']
 ]
 
-t.test('a registration', async t => {
+t.test('registration', async t => {
   const registry = await build(t, { addresses: { blocked: [] } }, answers)
   const admin = await registry.admin()
   const register = (more: object) => registry.post('/agents/register', { ...admin, body: registration('agent-one', more) })
   const stored = async (): Promise<Json> => (await registry.get('/agents/agent-one', admin)).body
 
   for (const [member, values] of taken) {
-    await t.test(`may have these values of ${member}`, async t => {
+    await t.test(`registration: ${member} accepts these values`, async t => {
       for (const value of values) {
         const { status, text } = await register({ [member]: value })
         t.equal(status, 200, text)
@@ -272,7 +273,7 @@ t.test('a registration', async t => {
   }
 
   for (const [member, values, path = `/${member}`] of refused) {
-    await t.test(`may not have these values of ${path}`, async t => {
+    await t.test(`registration: ${path} refuses these values`, async t => {
       for (const value of values) {
         const answer = await register({ [member]: value })
         t.equal(problemOf(t, answer), 'validation-failed', JSON.stringify(value)?.slice(0, 80))
@@ -281,7 +282,7 @@ t.test('a registration', async t => {
     })
   }
 
-  await t.test('may not have these requirements', async t => {
+  await t.test('registration: requirements refuse these values', async t => {
     for (const [more, path] of refusedRequirements) {
       const answer = await register(requires(more))
       t.equal(problemOf(t, answer), 'validation-failed', path)
@@ -289,7 +290,7 @@ t.test('a registration', async t => {
     }
   })
 
-  await t.test('is stored trimmed and completed, and shown with every member', async t => {
+  await t.test('registration: it is stored trimmed and completed, and returned with every member', async t => {
     const left = Object.fromEntries(optionalFields.map(name => [name, undefined]))
     await register({ ...left, name: ' Agent ', agent_type: 'TESTING', communication_mode: ' Local', unknown: 1 })
     t.match(await stored(), {
@@ -315,7 +316,7 @@ t.test('a registration', async t => {
     t.equal(Object.keys((await stored()).requirements).length, 12)
   })
 
-  await t.test('names every member that is wrong, numbers as numbers, what was sent not at all', async t => {
+  await t.test('registration: every wrong member is named, numbers as numbers, without echoing the input', async t => {
     const answer = await registry.post('/agents/register', { ...admin, body: { agent_id: 'submitted!', name: 'x', version: 'submitted' } })
     t.equal(problemOf(t, answer), 'validation-failed')
     const paths = answer.body.errors.map((error: { path: string }) => error.path).sort()
@@ -324,15 +325,16 @@ t.test('a registration', async t => {
     t.notMatch(answer.text, 'submitted')
   })
 
-  await t.test('that is not an object, missing, or no JSON is 422; without a token that is not told', async t => {
+  await t.test('registration: a body that is missing or not an object is 422, and only with a valid token', async t => {
     for (const body of [[], 'text', 7, null, true]) t.equal(problemOf(t, await registry.post('/agents/register', { ...admin, body })), 'validation-failed')
     t.equal(problemOf(t, await registry.post('/agents/register', admin)), 'validation-failed')
     for (const raw of ['', '{', '{"a":NaN}', '{"agent_id":"a"} x', '\u0000']) t.equal(problemOf(t, await registry.post('/agents/register', { ...admin, raw })), 'validation-failed')
     t.equal(problemOf(t, await registry.post('/agents/register', { body: {} })), 'authentication-failed')
-    t.equal(problemOf(t, await registry.post('/agents/register', { raw: '{' })), 'validation-failed', 'JSON is read before the token')
+    t.equal(problemOf(t, await registry.post('/agents/register', { raw: '{' })), 'validation-failed',
+      'JSON is parsed before the token check')
   })
 
-  await t.test('cannot change the prototype of anything', async t => {
+  await t.test('registration: it cannot change a prototype', async t => {
     const text = JSON.stringify(registration())
     for (const poison of ['"__proto__":{"polluted":1}', '"constructor":{"prototype":{"polluted":1}}', '"metadata":{"__proto__":{"polluted":"1"}}', '"metadata":{"a":"b","constructor":"x"}']) {
       const answer = await registry.post('/agents/register', { ...admin, raw: `${text.slice(0, -1)},${poison}}` })
@@ -343,7 +345,7 @@ t.test('a registration', async t => {
     t.notOk('polluted' in {})
   })
 
-  await t.test('nested deeply is refused wherever it is deep', async t => {
+  await t.test('registration: deep nesting is refused at any place', async t => {
     const deep = (depth: number, open = '[', close = ']') => open.repeat(depth) + close.repeat(depth)
     const raws = [
       deep(100_000), `{"a":${deep(100_000)}}`, JSON.stringify(registration()).replace('{"a":"b"}', `{"a":${deep(40)}}`),
@@ -354,14 +356,14 @@ t.test('a registration', async t => {
     t.equal(problemOf(t, await registry.patch('/agents/agent-one', { ...admin, raw: objects })), 'validation-failed')
   })
 
-  await t.test('over the size of a record is refused', async t => {
+  await t.test('registration: a record over the size limit is refused', async t => {
     const answer = await register({ metadata: { a: many(5000, x(30)) } })
     t.equal(problemOf(t, answer), 'validation-failed')
     t.match(answer.body.errors, [{ path: '', message: /larger than 131072 bytes/ }])
   })
 })
 
-t.test('any type of agent may be allowed', async t => {
+t.test('registration: any agent type can be allowed', async t => {
   const registry = await build(t, { allowedAgentTypes: ['*'] }, answers)
   const { token, headers } = await registry.admin()
   const register = (type: string) => registry.post('/agents/register', { token, headers, body: registration('agent-one', { agent_type: type }) })
@@ -384,12 +386,12 @@ function chunked (url: string, chunks: number, headers: Record<string, string>):
   })
 }
 
-t.test('a body that is too large', async t => {
+t.test('body limit', async t => {
   const registry = await build(t, { limits: { maxBodyBytes: 20_000 } }, answers)
   const token = await registry.tempToken()
   const size = JSON.stringify(registration('agent-one', { padding: '' })).length
 
-  await t.test('is 413 by its length', async t => {
+  await t.test('body limit: a body too large by its length is 413', async t => {
     const answer = await registry.post('/agents/register', { token, body: registration('agent-one', { padding: x(20_001 - size) }) })
     t.equal(answer.status, 413)
     t.equal(problemOf(t, answer), 'request-too-large')
@@ -397,17 +399,17 @@ t.test('a body that is too large', async t => {
     t.equal((await registry.post('/auth/agent/request_temp_token', { raw: JSON.stringify(x(10_000_000)) })).status, 413)
   })
 
-  await t.test('is 413 when it comes in chunks', async t => {
+  await t.test('body limit: a chunked body that is too large is 413', async t => {
     const { status, text } = await chunked(`${registry.base}/agents/register`, 2, { authorization: `Bearer ${token}` })
     t.equal(status, 413)
     t.match(JSON.parse(text), { type: /request-too-large$/, status: 413, max_size: 20_000 })
   })
 
-  await t.test('is let in at the limit, by length and in chunks', async t => {
+  await t.test('body limit: a body at the limit is accepted, by length and in chunks', async t => {
     const answer = await registry.post('/agents/register', { token, body: registration('agent-one', { padding: x(20_000 - size) }) })
     t.equal(answer.status, 200)
     t.equal((await chunked(`${registry.base}/agents/register`, 1, {})).status, 422)
   })
 })
 
-t.test('all of these answers are what their schemas say', async t => { t.same(answers.findings, []) })
+t.test('responses: they match their schemas', async t => { t.same(answers.findings, []) })

@@ -36,7 +36,7 @@ async function open (t: Test, { retentionMs = 60_000, cleanupIntervalMs = 60_000
   return { registry, register, errors }
 }
 
-t.test('a death is visible within a second of its deadline', async t => {
+t.test('lease monitor: a death is visible within a second of its deadline', async t => {
   const { registry, register } = await open(t)
   const died = new Promise<number>(resolve => registry.events.once('dead', () => resolve(performance.now())))
   const alive = setInterval(() => {}, 100)
@@ -49,7 +49,7 @@ t.test('a death is visible within a second of its deadline', async t => {
   t.equal(registry.get('agent-one')!.status, 'dead')
 })
 
-t.test('an agent that shows life in time lives on', async t => {
+t.test('lease monitor: an agent with heartbeats in time stays alive', async t => {
   const { registry, register } = await open(t)
   await register('agent-one')
   const dead: unknown[] = []
@@ -62,7 +62,7 @@ t.test('an agent that shows life in time lives on', async t => {
   t.same(dead, [])
 })
 
-t.test('a blocked event loop kills nobody', async t => {
+t.test('lease monitor: a blocked event loop expires no agent', async t => {
   const { registry, register } = await open(t)
   const ids = ['agent-one', 'agent-two', 'agent-three']
   for (const id of ids) await register(id)
@@ -78,7 +78,7 @@ t.test('a blocked event loop kills nobody', async t => {
   await until(() => dead.length === 3)
 })
 
-t.test('dead agents are removed after their retention', async t => {
+t.test('lease monitor: dead agents are removed after their retention', async t => {
   const { registry, register } = await open(t, { retentionMs: 50, cleanupIntervalMs: 30 })
   const events: string[] = []
   registry.events.on('change', ({ type, reason }) => events.push(`${type} ${reason}`))
@@ -87,7 +87,7 @@ t.test('dead agents are removed after their retention', async t => {
   t.same(events, ['registered created', 'dead lease-expired', 'unregistered retention'])
 })
 
-t.test('a closed registry sweeps no more', async t => {
+t.test('lease monitor: a closed registry does not sweep', async t => {
   const { registry, register } = await open(t)
   await register('agent-one')
   await registry.close()
@@ -95,7 +95,7 @@ t.test('a closed registry sweeps no more', async t => {
   t.equal(registry.get('agent-one')!.state, 'starting')
 })
 
-t.test('agents that are held go when that is asked for', async t => {
+t.test('lease monitor: held agents are released on request', async t => {
   const { registry, register } = await open(t, { store: new MemoryAgentStore({ leaseMs, retentionMs: 60_000 }) })
   const reasons: string[] = []
   registry.events.on('change', ({ reason }) => reasons.push(reason))
@@ -139,7 +139,7 @@ function start (t: Test, store: SlowStore) {
   return { monitor, errors }
 }
 
-t.test('a slow store has one sweep at a time, and closing waits for it', async t => {
+t.test('lease monitor: a slow store has one sweep at a time, and closing waits for it', async t => {
   const store = new SlowStore()
   const { monitor } = start(t, store)
   let open!: () => void
@@ -156,7 +156,7 @@ t.test('a slow store has one sweep at a time, and closing waits for it', async t
   t.equal(store.sweeps, 1)
 })
 
-t.test('time that was lost while a sweep was under way is given to the leases by the next', async t => {
+t.test('lease monitor: time lost during a sweep is added to the leases by the next one', async t => {
   const store = new SlowStore()
   start(t, store)
   let open!: () => void
@@ -172,7 +172,7 @@ t.test('time that was lost while a sweep was under way is given to the leases by
   t.ok(given > leaseMs, `${given} ms`)
 })
 
-t.test('a store that fails is told to the host and asked again, and owes its leases still', async t => {
+t.test('lease monitor: a failing store is reported and retried, and pending lease extensions are kept', async t => {
   const store = new SlowStore()
   const { errors } = start(t, store)
   store.extensionFault = new Error('away')
@@ -185,7 +185,7 @@ t.test('a store that fails is told to the host and asked again, and owes its lea
   t.ok(store.extended[0]! > leaseMs)
 })
 
-t.test('a store that is away is told once, however often it is asked', async t => {
+t.test('lease monitor: an outage of the store is reported once', async t => {
   const store = new SlowStore()
   const { errors } = start(t, store)
   for (const outages of [1, 2]) {
@@ -201,7 +201,7 @@ t.test('a store that is away is told once, however often it is asked', async t =
   t.match(errors, [{ message: 'away' }, { message: 'away' }])
 })
 
-t.test('while the store says that it is away nobody asks it, and the leases get that time', async t => {
+t.test('lease monitor: during a store outage it makes no calls, and leases are extended by its length', async t => {
   const store = new SlowStore()
   const { monitor } = start(t, store)
   monitor.setAvailable(false)
@@ -213,7 +213,7 @@ t.test('while the store says that it is away nobody asks it, and the leases get 
   t.ok(store.extended.some(ms => ms >= 12_345))
 })
 
-t.test('what is due comes oldest first, and stays until it is deleted', async t => {
+t.test('lease queue: expired leases are read oldest first, and stay until deleted', async t => {
   const queue = new LeaseQueue()
   queue.set('a', 10)
   queue.set('b', 10)
@@ -231,14 +231,14 @@ t.test('what is due comes oldest first, and stays until it is deleted', async t 
   t.same([...queue.due(15)], ['b'])
 })
 
-t.test('what is due may be deleted while it is read', async t => {
+t.test('lease queue: expired leases may be deleted while they are read', async t => {
   const queue = new LeaseQueue()
   for (let index = 0; index < 10; index++) queue.set(`agent-${index}`, index)
   for (const id of queue.due(6)) queue.delete(id)
   t.same([...queue.due(100)], ['agent-7', 'agent-8', 'agent-9'])
 })
 
-t.test('what was deleted or renewed since the reading began is not read', async t => {
+t.test('lease queue: leases deleted or renewed since the read started are skipped', async t => {
   const queue = new LeaseQueue()
   for (const id of ['a', 'b', 'c', 'd']) queue.set(id, 1)
   const read: string[] = []
@@ -271,7 +271,7 @@ function step (queue: LeaseQueue, model: Model, [kind, id, ms]: [string, string,
   }
 }
 
-t.test('a queue of leases knows what is due as a search through all of them does', async t => {
+t.test('lease queue: it finds the same expired leases as a full scan', async t => {
   const command = fc.tuple(fc.constantFrom('set', 'set', 'delete', 'pass', 'stall'), fc.constantFrom('a', 'b', 'c', 'd', 'e'), fc.nat(60))
   t.doesNotThrow(() => fc.assert(fc.property(fc.array(command, { maxLength: 60 }), steps => {
     const queue = new LeaseQueue()
@@ -284,7 +284,7 @@ t.test('a queue of leases knows what is due as a search through all of them does
   })))
 })
 
-t.test('finding what is due costs what is due, however many leases there are', async t => {
+t.test('lease queue: the cost of a read depends on the expired leases only', async t => {
   const queue = new LeaseQueue()
   for (let index = 0; index < 200_000; index++) queue.set(`agent-${index}`, index)
   let read = 0
@@ -296,7 +296,7 @@ t.test('finding what is due costs what is due, however many leases there are', a
   t.ok(performance.now() - start < 1000, 'a sweep without deaths reads one lease')
 })
 
-t.test('nothing ended is nothing held, also just after much was', async t => {
+t.test('self-preservation: without expired leases none is held, also just after many expired', async t => {
   const preservation = new SelfPreservation({ leaseMs: 1000, enabled: true })
   t.equal(preservation.holds(0, 50, 100), true)
   t.equal(preservation.holds(1, 0, 100), false)
@@ -304,13 +304,13 @@ t.test('nothing ended is nothing held, also just after much was', async t => {
   t.equal(preservation.holds(1000, 1, 100), false, 'those of a lease ago do not')
 })
 
-t.test('self-preservation that is off holds nothing', async t => {
+t.test('self-preservation: when disabled it holds no lease', async t => {
   const preservation = new SelfPreservation({ leaseMs: 1000, enabled: false })
   t.equal(preservation.holds(0, 1000, 1000), false)
   t.equal(preservation.heldCount, 0)
 })
 
-t.test('a release that pauses does not make up for the pause', async t => {
+t.test('self-preservation: a paused release does not catch up', async t => {
   const preservation = new SelfPreservation({ leaseMs: 100, enabled: true })
   const go = (now: number) => {
     const due = preservation.due(now, 20)
@@ -326,16 +326,16 @@ t.test('a release that pauses does not make up for the pause', async t => {
   t.equal(go(11_300), 3)
 })
 
-t.test('the rate of a release is that of the fleet when it began', async t => {
+t.test('self-preservation: the release rate is that of the fleet at its start', async t => {
   const preservation = new SelfPreservation({ leaseMs: 100, enabled: true })
   for (let index = 0; index < 100; index++) preservation.hold(`a${index}`, 0)
   preservation.release()
   t.same(preservation.due(1, 100), ['a0'])
   t.equal(preservation.due(1001, 1).length, 15)
-  t.equal(preservation.heldCount, 100, 'who took them says so')
+  t.equal(preservation.heldCount, 100, 'the caller reports those it took')
 })
 
-t.test('the clock of leases goes by milliseconds, is that of the system and never goes back', async t => {
+t.test('lease clock: it counts milliseconds, follows the system clock and never goes back', async t => {
   const clock = monotonicClock()
   let last = clock()
   t.ok(Math.abs(last - Date.now()) < 1000)

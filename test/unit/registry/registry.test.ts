@@ -58,7 +58,7 @@ async function faultsIn (promise: Promise<unknown>): Promise<unknown> {
   return promise.then(() => [], (error: ProblemError) => (error.members?.errors as Array<{ path: string }>).map(({ path }) => path))
 }
 
-t.test('every transition is an event with its reason and what was before', async t => {
+t.test('registry events: each transition is an event with its reason and the previous record', async t => {
   const { registry, register, events } = await open(t)
   const { record: { incarnation } } = await register()
   await registry.heartbeat({ id: 'agent-one' })
@@ -81,7 +81,7 @@ t.test('every transition is an event with its reason and what was before', async
   t.equal(registry.revision, events.at(-1)!.revision)
 })
 
-t.test('death, revival and removal are events too', async t => {
+t.test('registry events: death, revival and removal are events too', async t => {
   let now = 1_000_000
   const { registry, store, register, events } = await open(t, { clock: () => now })
   await register()
@@ -99,7 +99,7 @@ t.test('death, revival and removal are events too', async t => {
   t.match(registry.stats(), { total_agents: 0, alive_agents: 0, dead_agents: 0, agent_types: {} })
 })
 
-t.test('events have names of their own, and a listener that throws or rejects harms nothing', async t => {
+t.test('registry events: each has its own name, and a listener that throws or rejects has no effect', async t => {
   const { registry, register, errors, events } = await open(t)
   const heard: string[] = []
   registry.events.on('registered', () => { throw new Error('thrown') })
@@ -116,7 +116,7 @@ t.test('events have names of their own, and a listener that throws or rejects ha
   t.equal(registry.get('agent-one')?.agent_id, 'agent-one')
 })
 
-t.test('who stopped listening hears nothing, and who listens has the replica already', async t => {
+t.test('registry events: an unsubscribed listener is not called, and the replica is current for listeners', async t => {
   const { registry, register } = await open(t)
   const seen: unknown[] = []
   const stop = registry.on('change', ({ id }) => { seen.push(registry.get(id)?.state) })
@@ -126,7 +126,7 @@ t.test('who stopped listening hears nothing, and who listens has the replica alr
   t.same(seen, ['starting'])
 })
 
-t.test('onRegister may refuse with its reason, also later', async t => {
+t.test('onRegister: it may refuse with a reason, also asynchronously', async t => {
   const said = async (onRegister: RegistryOptions['onRegister']) => {
     const { register, registry } = await open(t, { onRegister, hookTimeoutMs: 50 })
     const answer = await register().then(() => 'registered', (error: ProblemError) => [error.type, error.message])
@@ -142,7 +142,7 @@ t.test('onRegister may refuse with its reason, also later', async t => {
   t.equal(await said(async () => {}), 'registered')
 })
 
-t.test('onRegister that hangs refuses, and nothing is registered when it answers later', async t => {
+t.test('onRegister: a hook that hangs refuses, and its late answer registers nothing', async t => {
   const alive = setInterval(() => {}, 1000)
   t.teardown(() => clearInterval(alive))
   let answer!: () => void
@@ -153,7 +153,7 @@ t.test('onRegister that hangs refuses, and nothing is registered when it answers
   t.equal(registry.replica.size, 0)
 })
 
-t.test('onRegister is told who registers what, and cannot change it', async t => {
+t.test('onRegister: it receives the registration and the caller, and cannot change them', async t => {
   const who = principal()
   const { registry } = await open(t, {
     onRegister: ({ registration, principal }) => {
@@ -166,7 +166,7 @@ t.test('onRegister is told who registers what, and cannot change it', async t =>
   t.equal(registry.get('agent-one')!.name, 'Agent One')
 })
 
-t.test('publicView decides what the public sees', async t => {
+t.test('publicView: it decides the public fields of an agent', async t => {
   const shown = async (publicView: RegistryOptions['publicView']) => {
     const { registry, register } = await open(t, { publicView })
     await register()
@@ -177,7 +177,7 @@ t.test('publicView decides what the public sees', async t => {
   t.match(JSON.parse((await shown(async registration => Object.assign(registration, { owner: 'nobody' })))!), { owner: 'nobody' })
 })
 
-t.test('nobody finds an agent by what the public is not shown', async t => {
+t.test('publicView: hidden fields do not make an agent findable', async t => {
   const { registry, register } = await open(t, { publicView: registration => ({ ...registration, capabilities: ['public one'], agent_type: 'security' }) })
   await register('agent-one', { capabilities: ['secret one'], agent_type: 'testing' })
   const found = (view: 'full' | 'public', filter: AgentFilter) => slice(registry.replica, view, filter, { offset: 0, limit: 9 }).length
@@ -188,7 +188,7 @@ t.test('nobody finds an agent by what the public is not shown', async t => {
   t.equal(count(registry.replica, 'public', { agent_type: 'testing' }), 0)
 })
 
-t.test('publicView that throws, hangs or answers nonsense refuses, and says to the host why', async t => {
+t.test('publicView: a hook that throws, hangs or returns invalid data fails the request and is reported', async t => {
   const alive = setInterval(() => {}, 1000)
   t.teardown(() => clearInterval(alive))
   const rows: Array<RegistryOptions['publicView']> = [
@@ -208,7 +208,7 @@ t.test('publicView that throws, hangs or answers nonsense refuses, and says to t
   }
 })
 
-t.test('publicView is asked again when a registration changes', async t => {
+t.test('publicView: it is called again when a registration changes', async t => {
   const { registry, register } = await open(t, { publicView: registration => registration.name.startsWith('Secret') ? null : registration })
   await register()
   await registry.patch('agent-one', { name: 'Secret one' })
@@ -216,7 +216,7 @@ t.test('publicView is asked again when a registration changes', async t => {
   t.equal(registry.replica.discoverable.size, 0)
 })
 
-t.test('a registry and a key have only so many agents', async t => {
+t.test('registry: the number of agents is limited in all and per key', async t => {
   const { register } = await open(t, { maxAgents: 3 })
   const claim: Claim = { ...keyA, maxAgents: 2 }
   await register('agent-a', {}, claim)
@@ -228,7 +228,7 @@ t.test('a registry and a key have only so many agents', async t => {
   t.equal((await register('agent-a')).created, false)
 })
 
-t.test('an id that is taken is refused', async t => {
+t.test('register: an id in use is refused', async t => {
   const { registry, register } = await open(t)
   await register('agent-one', {}, keyA)
   await registry.heartbeat({ id: 'agent-one' })
@@ -238,7 +238,7 @@ t.test('an id that is taken is refused', async t => {
   t.equal((await register('agent-one', {}, keyA)).created, false)
 })
 
-t.test('of two registrations at once one wins, also with hooks between', async t => {
+t.test('register: of two concurrent registrations one succeeds, also with hooks in between', async t => {
   const { registry } = await open(t, { onRegister: () => new Promise(resolve => setImmediate(resolve)) })
   const parsed = registry.parse(registration())
   const results = await Promise.allSettled([registry.register(parsed, keyA, null), registry.register(parsed, { ...keyA, digest: 'key-b' }, null)])
@@ -246,7 +246,7 @@ t.test('of two registrations at once one wins, also with hooks between', async t
   t.match(results.find(({ status }) => status === 'rejected'), { reason: { type: 'duplicate-agent' } })
 })
 
-t.test('a registration or patch that a key does not cover is refused, also from the agent that the key owns', async t => {
+t.test('register: a registration or patch outside the scope of a key is refused, also for an agent of the key', async t => {
   const { registry } = await open(t)
   const now = Date.now
   const state = new KeyValueReplica(new MemoryKeyValueStore())
@@ -271,7 +271,7 @@ t.test('a registration or patch that a key does not cover is refused, also from 
   t.equal(registry.get('agent-one')!.agent_type, 'testing')
 })
 
-t.test('a patch merges, keeps the rest and is checked as a whole', async t => {
+t.test('patch: it merges, keeps the rest and is validated as a whole', async t => {
   const { registry, register } = await open(t)
   const { record } = await register('agent-one', { metadata: { a: 'b', c: 'd' }, features: ['f'], ai_context: 'how' })
   const patched = await registry.patch('agent-one', { metadata: { a: null, e: 1 }, features: null, name: ' Renamed ', unknown: 1 })
@@ -287,7 +287,7 @@ t.test('a patch merges, keeps the rest and is checked as a whole', async t => {
   t.equal(registry.replica.get('agent-one')!.record.revision, patched.revision)
 })
 
-t.test('what a patch may not name is refused by its path, also when it would change nothing', async t => {
+t.test('patch: forbidden members are refused by path, also when they would change nothing', async t => {
   const { registry, register } = await open(t)
   await register()
   for (const member of ['agent_id', 'public_key', 'owner', 'status', 'state', 'last_seen', 'registered_at', 'revision', 'incarnation', 'metrics', 'similarity']) {
@@ -299,7 +299,7 @@ t.test('what a patch may not name is refused by its path, also when it would cha
   t.equal(registry.get('agent-one')!.name, 'Agent One')
 })
 
-t.test('a patch of another revision than the newest is refused', async t => {
+t.test('patch: a patch of a revision other than the newest is refused', async t => {
   const { registry, register } = await open(t, { publicView: registration => new Promise(resolve => setImmediate(resolve, registration)) })
   const { record: { revision } } = await register()
   t.equal(await refusal(registry.patch('agent-one', { name: 'One' }, { ifRevision: revision - 1 })), 'precondition-failed')
@@ -309,7 +309,7 @@ t.test('a patch of another revision than the newest is refused', async t => {
   t.equal(await refusal(registry.patch('agent-one', { name: 'Three' }, { ifRevision: revision + 1 })), 'nothing')
 })
 
-t.test('an agent that goes while it is patched is not found', async t => {
+t.test('patch: an agent removed during its patch is not found', async t => {
   let leave = async () => {}
   const { registry, register } = await open(t, { publicView: async registration => { await leave(); return registration } })
   await register()
@@ -318,7 +318,7 @@ t.test('an agent that goes while it is patched is not found', async t => {
   t.equal(await refusal(registry.patch('agent-one', {})), 'agent-not-found')
 })
 
-t.test('an unknown agent is not found, an older instance is told so', async t => {
+t.test('registry: an unknown agent is not found, and an older instance is told that it is outdated', async t => {
   const { registry, register } = await open(t)
   const calls = (id: string, incarnation?: number) => [
     registry.heartbeat({ id, incarnation }), registry.setState({ id, incarnation, state: 'draining', reason: 'x' }), registry.unregister({ id, incarnation }, 'x')
@@ -331,7 +331,7 @@ t.test('an unknown agent is not found, an older instance is told so', async t =>
   t.match(await registry.renew([{ id: 'agent-none' }, { id: 'agent-one' }]), [{ ok: false, reason: 'not-found' }, { ok: true }])
 })
 
-t.test('a sign of life is seen at once, without a change', async t => {
+t.test('heartbeat: it is visible at once, without a change', async t => {
   let now = 1_000_000
   const { registry, register } = await open(t, { clock: () => now })
   await register()
@@ -347,7 +347,7 @@ t.test('a sign of life is seen at once, without a change', async t => {
   t.equal(registry.get('agent-one')!.last_seen, new Date(now).toISOString())
 })
 
-t.test('a revision is a position while its changes are kept, else it is none', async t => {
+t.test('registry: a revision is a position while its changes are retained', async t => {
   const { registry, register } = await open(t, { ringSize: 3 })
   const { epoch } = registry.replica
   t.equal(registry.positionOf(registry.revision), 0)
@@ -359,7 +359,7 @@ t.test('a revision is a position while its changes are kept, else it is none', a
   t.same(registry.changeLog.after(3, 10).map(({ id }) => id), ['agent-3', 'agent-4'])
 })
 
-t.test('a registry that opens a store with agents in it has them', async t => {
+t.test('registry: opening a store with agents loads them', async t => {
   const store = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const first = await open(t, { store })
   await first.register('agent-one')
@@ -394,28 +394,28 @@ const ranges: Array<[field: string, right: unknown[], wrong: unknown[]]> = [
   ['requests_processed', [0, 1e9], [-1, 0.5]]
 ]
 
-t.test('a report of values', async t => {
+t.test('value reports', async t => {
   for (const [field, right, wrong] of ranges) {
-    await t.test(`takes ${field} within its range and nothing else`, async t => {
+    await t.test(`value reports: ${field} is accepted within its range only`, async t => {
       for (const value of right) t.same(parseMetrics({ [field]: value }), { values: { [field]: Number(value) } }, String(value))
       for (const value of wrong) t.same(refusals({ [field]: value }), [`/${field}`], String(value))
     })
   }
 
-  await t.test('leaves out what is not known and what is the registry\'s to say', async t => {
+  await t.test('value reports: unknown members and those of the registry are dropped', async t => {
     const body = JSON.parse('{"agent_id":"other","last_active":"yesterday","__proto__":{"error_rate":1},"model_config":1,"operation":"x","success_rate":0.5}')
     t.same(parseMetrics(body), { values: { success_rate: 0.5 } })
     t.same(parseMetrics({}), { values: {} })
     t.same(parseMetrics({ metrics: { success_rate: 9 } }), { values: {} })
   })
 
-  await t.test('names every field that is wrong', async t => {
+  await t.test('value reports: each invalid field is named', async t => {
     t.same(refusals({ success_rate: 7, error_rate: 2, total_requests: 1, avg_response_time: -1 }), ['/success_rate', '/avg_response_time', '/error_rate'])
     for (const body of [null, undefined, [], 'text', 7]) t.same(refusals(body), [''], String(body))
   })
 })
 
-t.test('a report of one request', async t => {
+t.test('request reports', async t => {
   const taken: Array<[body: object, request: object]> = [
     [{ response_time: 0 }, { responseTime: 0, success: true }],
     [{ response_time: 3600, success: false, operation: 'translate' }, { responseTime: 3600, success: false }],
@@ -431,10 +431,11 @@ t.test('a report of one request', async t => {
     [{ response_time: 1, success: null }, ['/success']]
   ]
   for (const [body, paths] of refused) t.same(refusals(body), paths, JSON.stringify(body))
-  t.same(parseMetrics({ success: true, success_rate: 1 }), { values: { success_rate: 1 } }, 'success alone beside values is a member that is not known')
+  t.same(parseMetrics({ success: true, success_rate: 1 }), { values: { success_rate: 1 } },
+    'success alone beside values is an unknown member')
 })
 
-t.test('what is shown of nothing is zero since the registration', async t => {
+t.test('metrics: without reports they are zero since the registration', async t => {
   t.same(show(null), { agent_id: 'agent-one', ...noMetrics, last_active: new Date(at).toISOString() })
   t.same(fieldErrors(AgentMetrics, show(null)), [])
 })
@@ -452,7 +453,7 @@ const update: fc.Arbitrary<MetricsUpdate> = fc.oneof(
   })
 )
 
-t.test('whatever is reported, the result is what clients accept, and no report changes the one before', async t => {
+t.test('metrics: any report yields metrics that clients accept and leaves the previous metrics unchanged', async t => {
   fc.assert(fc.property(fc.array(update, { maxLength: 30 }), updates => {
     let metrics: StoredMetrics | null = null
     for (const [index, each] of updates.entries()) {
@@ -466,7 +467,7 @@ t.test('whatever is reported, the result is what clients accept, and no report c
   t.pass()
 })
 
-t.test('the success rate of many requests does not drift', async t => {
+t.test('metrics: the success rate of many requests does not drift', async t => {
   let metrics: StoredMetrics | null = null
   for (let index = 0; index < 10_000; index++) metrics = applyMetrics(metrics, { request: { responseTime: 0.1, success: index % 10 !== 0 } }, at)
   t.ok(Math.abs(metrics!.success_rate - 0.9) < 1e-9)

@@ -43,7 +43,7 @@ function naive (model: Model, view: View, { agent_type: type, capabilities = [],
 const idsOf = (entries: Iterable<{ record: AgentRecord }>) => Array.from(entries, ({ record }) => record.id)
 const same = (a: unknown, b: unknown) => JSON.stringify(a) === JSON.stringify(b)
 
-t.test('the indexes of the replica find what a search through all records finds', async t => {
+t.test('replica: its indexes find the same agents as a full scan', async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, filters, views, fc.nat(4), fc.nat(4), (random, filter, view, offset, limit) => {
     const { model, replica } = follow(random)
     const expected = naive(model, view, filter)
@@ -53,7 +53,7 @@ t.test('the indexes of the replica find what a search through all records finds'
   }), { numRuns: 500 }))
 })
 
-t.test('all agents come in the order in which they were first registered, the newest also the other way round', async t => {
+t.test('replica: agents are ordered by first registration, and newest first in reverse', async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, random => {
     const { model, replica } = follow(random)
     const expected = naive(model, 'full', {})
@@ -61,7 +61,7 @@ t.test('all agents come in the order in which they were first registered, the ne
   })))
 })
 
-t.test('counts and digest are those that are made anew from all records', async t => {
+t.test('replica: counts and digest equal those computed from all records', async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, random => {
     const { model, replica } = follow(random)
     const agents = [...model.agents.values()]
@@ -73,7 +73,7 @@ t.test('counts and digest are those that are made anew from all records', async 
   })))
 })
 
-t.test('a replica that was loaded is that which followed every change', async t => {
+t.test('replica: a loaded replica equals one that applied every change', async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, filters, (random, filter) => {
     const { model, replica } = follow(random)
     const loaded = new Replica()
@@ -83,7 +83,7 @@ t.test('a replica that was loaded is that which followed every change', async t 
   })))
 })
 
-t.test('the digest is the sum of the first eight bytes of SHA-256 of id, revision and state', async t => {
+t.test('replica: the digest is the sum of the first eight bytes of SHA-256 of id, revision and state', async t => {
   const parts = [['agent-one', 7, 'alive'], ['agent-two', 8, 'dead']] as const
   const sum = parts.reduce((sum, [id, n, state]) => sum + BigInt(`0x${createHash('sha256').update(`${id}\0e:${n}\0${state}`).digest('hex').slice(0, 16)}`), 0n) % 2n ** 64n
   const digest = new Digest()
@@ -94,7 +94,7 @@ t.test('the digest is the sum of the first eight bytes of SHA-256 of id, revisio
   t.equal(digest.toString(), '0000000000000000')
 })
 
-t.test('the newest agents are right after many have come and gone', async t => {
+t.test('replica: the newest agents are right after many additions and removals', async t => {
   const replica = new Replica()
   replica.load({ epoch: 'e', revision: 0, agents: [] })
   let n = 0
@@ -106,16 +106,16 @@ t.test('the newest agents are right after many have come and gone', async t => {
   }
   t.same(idsOf(replica.newest()), ['agent-499', 'agent-498', 'agent-497'])
   apply('agent-1', record('agent-1'), null)
-  t.equal(replica.size, 3, 'what is not there is not removed twice')
+  t.equal(replica.size, 3, 'a missing agent is not removed twice')
 })
 
-t.test('an agent that changed its registration keeps its place', async t => {
+t.test('replica: an agent keeps its position when its registration changes', async t => {
   const { replica } = follow(['agent-a', 'agent-b', 'agent-a'].map((id, index) => ({ kind: 'put', id, type: 'testing', capabilities: [`cap ${index}`], state: 'alive', hidden: false })))
   t.same(idsOf(select(replica, 'public', {})), ['agent-a', 'agent-b'])
   t.same([replica.withCapability('cap 0').size, replica.withCapability('cap 2').size], [0, 1])
 })
 
-t.test('a newer sign of life is taken over when it is of the current record', async t => {
+t.test('replica: a newer heartbeat is applied if it belongs to the current record', async t => {
   const replica = new Replica()
   const agent = record('agent-a', { revision: 4 })
   replica.load({ epoch: 'e', revision: 4, agents: [agent] })
@@ -129,18 +129,18 @@ t.test('a newer sign of life is taken over when it is of the current record', as
   t.equal(replica.digest, digest)
 })
 
-t.test('a type is counted under the spelling of its first agent', async t => {
+t.test('replica: a type is counted under the spelling of its first agent', async t => {
   const replica = new Replica()
   replica.load({ epoch: 'e', revision: 2, agents: [record('agent-a', { type: 'TESTING' }), record('agent-b', { type: 'testing', created: 2 }), record('agent-c', { type: 'other', created: 3, state: 'dead' })] })
   t.strictSame(replica.countTypes(), { TESTING: 2, other: 1 })
 })
 
-t.test('only who may be discovered is, and status has two values', async t => {
+t.test('replica: only discoverable agents are listed, and status has two values', async t => {
   t.same(stateNames.filter(isDiscoverable), ['starting', 'alive', 'suspect'])
   t.same(stateNames.map(statusOf), ['alive', 'alive', 'alive', 'dead', 'alive', 'alive'])
 })
 
-t.test('a filter means all of its members', async t => {
+t.test('replica: a filter applies all of its members', async t => {
   const agent = record('agent-a', { capabilities: ['one', 'two'] })
   t.ok(matches('full', agent, {}))
   t.ok(matches('full', agent, { agent_type: 'TESTING', capabilities: ['two', 'one'], status: 'alive' }))
@@ -149,7 +149,7 @@ t.test('a filter means all of its members', async t => {
   t.notOk(matches('full', agent, { status: 'dead' }))
 })
 
-t.test('the change log has the newest changes and knows which it has', async t => {
+t.test('change log: it holds the newest changes and knows its range', async t => {
   t.doesNotThrow(() => fc.assert(fc.property(fc.integer({ min: 1, max: 20 }), fc.nat(60), fc.nat(100), fc.integer({ min: 1, max: 10 }), (size, pushed, newest, limit) => {
     const log = new ChangeLog(size)
     log.reset(newest)
@@ -175,7 +175,7 @@ const scopes: FeedScope[] = [
 
 interface FeedChange { revision: string, op: string, agent_id: string, agent?: AgentInfo, state?: string, previous?: string, reason: string }
 
-t.test('who follows the feed of a scope knows what that scope finds', async t => {
+t.test('feed: a subscriber of a scope ends with the agents that the scope finds', async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, fc.constantFrom(...scopes), (random, scope) => {
     const { model, replica, changes } = follow(random)
     const feed = new DeltaRenderer(replica)
@@ -198,7 +198,7 @@ function feedOf (...agents: AgentRecord[]) {
   return new DeltaRenderer(replica)
 }
 
-t.test('a change looks to a reader like what it is to that reader', async t => {
+t.test('feed: a change is classified by its effect for the subscriber', async t => {
   const alive = record('agent-a', { revision: 1 })
   const draining = { ...alive, state: 'draining' as const, revision: 2 }
   const other = { ...alive, type: 'other', revision: 2 }
@@ -212,14 +212,14 @@ t.test('a change looks to a reader like what it is to that reader', async t => {
     ['another state', full(), 'state', alive, draining, 'state'],
     ['gone', full(), 'unregistered', alive, null, 'remove'],
     ['drains, publicly', open(), 'state', alive, draining, 'remove'],
-    ['is back, publicly', open(), 'alive', draining, { ...alive, revision: 3 }, 'put'],
-    ['gone while it drained, publicly', open(), 'unregistered', draining, null, null],
+    ['restored, publicly', open(), 'alive', draining, { ...alive, revision: 3 }, 'put'],
+    ['removed while draining, publicly', open(), 'unregistered', draining, null, null],
     ['hidden', open(), 'registered', null, hidden, null],
     ['hidden from now on', open(), 'updated', alive, hidden, 'remove'],
     ['leaves a filter', full({ agent_type: 'testing' }), 'updated', alive, other, 'remove'],
     ['enters a filter', full({ agent_type: 'other' }), 'updated', alive, other, 'put'],
     ['outside a filter', full({ agent_type: 'none' }), 'updated', alive, other, null],
-    ['dies under a filter of the living', full({ status: 'alive' }), 'dead', alive, { ...alive, state: 'dead', revision: 2 }, 'remove']
+    ['dies under a filter of live agents', full({ status: 'alive' }), 'dead', alive, { ...alive, state: 'dead', revision: 2 }, 'remove']
   ]
   for (const [name, scope, event, before, after, op] of rows) {
     const change = { n: 9, event, id: 'agent-a', before, after, reason: 'why' }
@@ -235,7 +235,7 @@ t.test('a change looks to a reader like what it is to that reader', async t => {
   }
 })
 
-t.test('readers of a scope share one text, and others do not see what is not theirs', async t => {
+t.test('feed: subscribers of one scope share one text, and other scopes see only their agents', async t => {
   const { body } = parse({ name: 'Public name' })
   const agent = record('agent-a', { publicBody: body })
   const feed = feedOf(agent)
@@ -248,7 +248,7 @@ t.test('readers of a scope share one text, and others do not see what is not the
   t.equal(new Set(scopes.map(scopeKey)).size, scopes.length)
 })
 
-t.test('a batch is cut by bytes, never to nothing, and says how far it goes', async t => {
+t.test('feed: a batch is cut by bytes, never to nothing, and states its end', async t => {
   const { body } = parse({ metadata: { big: Array(1).fill('x'.repeat(100_000)) } })
   const changes = Array.from({ length: 9 }, (_, index): Change => ({ n: index + 1, event: 'registered', id: 'agent-one', before: null, after: record('agent-one', { body, revision: index + 1 }), reason: 'created' }))
   const feed = feedOf()
@@ -280,7 +280,7 @@ async function open (t: Test): Promise<{ registry: Harness, store: TellingStore 
 
 const idsOfRegistry = ({ app }: Harness) => app.agentRegistry.list().map(agent => agent.agent_id).sort()
 
-t.test('a reload takes the place of everything, lists, counts and digest too', async t => {
+t.test('replica reload: it replaces records, lists, counts and digest', async t => {
   const { registry, store } = await open(t)
   await registry.app.agentRegistry.register(registration('agent-gone'))
   const agents = [record('agent-new', { revision: 7 }), record('agent-late', { revision: 8, created: 2, state: 'dead' })]
@@ -293,7 +293,7 @@ t.test('a reload takes the place of everything, lists, counts and digest too', a
   t.same(found.map(({ id }) => id), ['agent-new'])
 })
 
-t.test('watchers are told resync when the epoch is another, also where the numbers would fit', async t => {
+t.test('replica reload: watchers get a resync when the epoch differs, also when numbers fit', async t => {
   const { registry, store } = await open(t)
   await registry.app.agentRegistry.register(registration('agent-one'))
   const watcher = await registry.watcher()
@@ -304,7 +304,7 @@ t.test('watchers are told resync when the epoch is another, also where the numbe
   t.match(await watcher.next('agents_snapshot'), { agents: [{ agent_id: 'agent-two' }], last: true })
 })
 
-t.test('watchers go on after a reload of the same epoch that still has what they missed', async t => {
+t.test('replica reload: watchers continue when the epoch is the same and their changes are retained', async t => {
   const { registry, store } = await open(t)
   await registry.app.agentRegistry.register(registration('agent-one'))
   const [epoch, n] = registry.app.agentRegistry.revision.split(':') as [string, string]
@@ -317,7 +317,7 @@ t.test('watchers go on after a reload of the same epoch that still has what they
   t.match(await watcher.next('agents_delta'), { changes: [{ op: 'put', agent_id: 'agent-two' }] })
 })
 
-t.test('a reload is said in the log, loudly where writes were lost', async t => {
+t.test('replica reload: it is logged, as an error where writes were lost', async t => {
   const lines: string[] = []
   const store = new TellingStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const logger = { level: 'warn', stream: { write: (line: string) => { lines.push(line) } } }
@@ -332,7 +332,7 @@ t.test('a reload is said in the log, loudly where writes were lost', async t => 
   ])
 })
 
-t.test('sockets of an instance that a reload shows to be replaced are closed', async t => {
+t.test('replica reload: sockets of replaced instances are closed', async t => {
   const { registry, store } = await open(t)
   const agent = await registry.agentSocket(await registry.agent('agent-one'))
   const [epoch] = registry.app.agentRegistry.revision.split(':') as [string]
@@ -341,7 +341,7 @@ t.test('sockets of an instance that a reload shows to be replaced are closed', a
   t.match(await agent.closed, { code: 4009 })
 })
 
-t.test('signs of life that another process took in are shown, those of another revision are not', async t => {
+t.test('replica: heartbeats from another process are shown unless they belong to another revision', async t => {
   const { registry, store } = await open(t)
   await registry.app.agentRegistry.register(registration('agent-one'))
   const lastSeen = Date.UTC(2030, 0, 1)
@@ -364,7 +364,7 @@ const rich = {
 const { body } = parse(rich)
 const agent = record('agent-one', { body, revision: 7, incarnation: 3, registeredAt: Date.UTC(2030, 0, 31, 12), lastSeen: Date.UTC(2030, 0, 31, 12, 0, 1, 5), state: 'suspect' })
 
-t.test('an agent is shown with all that it registered and all that the registry knows', async t => {
+t.test('render: an agent has its registered members and those of the registry', async t => {
   const info = new Rendering(agent, 'e', []).info()
   t.same([...Value.Errors(AgentInfo, info)], [])
   t.match(info, {
@@ -381,23 +381,23 @@ t.test('an agent is shown with all that it registered and all that the registry 
   t.strictSame(Object.keys(info), Object.keys(AgentInfo.properties))
 })
 
-t.test('a dead agent has the status that existing clients know', async t => {
+t.test('render: a dead agent has the status of existing clients', async t => {
   t.match(new Rendering({ ...agent, state: 'dead' }, 'e', []).info(), { status: 'dead', state: 'dead' })
 })
 
-t.test('metrics are null when nobody asked for them', async t => {
+t.test('render: metrics are null unless requested', async t => {
   const rendering = new Rendering(agent, 'e', [])
   t.equal(JSON.parse(rendering.full(false)).metrics, null)
   t.equal(JSON.parse(rendering.public(false)!).metrics, null)
   t.match(JSON.parse(rendering.full()).metrics, { agent_id: 'agent-one' })
 })
 
-t.test('without hidden fields the public sees what agents see', async t => {
+t.test('render: without hidden fields the public sees the same as agents', async t => {
   const rendering = new Rendering(agent, 'e', [])
   t.equal(rendering.public(), rendering.full())
 })
 
-t.test('hidden fields keep their place, publicly, and hold nothing', async t => {
+t.test('render: publicly hidden fields are present and empty', async t => {
   const rendering = new Rendering(agent, 'e', hideableFields)
   const shown = JSON.parse(rendering.public()!)
   t.match(shown, { features: [], policy_tags: [], max_tokens: null, language_support: null, rate_limit: null, requirements: null, ai_context: null, metrics: null })
@@ -408,7 +408,7 @@ t.test('hidden fields keep their place, publicly, and hold nothing', async t => 
   t.equal(rendering.public(), rendering.public())
 })
 
-t.test('a public view takes the place of the registration, publicly', async t => {
+t.test('render: a public view replaces the registration publicly', async t => {
   const publicBody = parse({ ...rich, name: 'Public name', owner: 'public' }).body
   const rendering = new Rendering({ ...agent, publicBody }, 'e', ['ai_context'])
   t.match(JSON.parse(rendering.public()!), { name: 'Public name', owner: 'public', ai_context: null, max_tokens: 5, revision: 'e:7' })
@@ -416,7 +416,7 @@ t.test('a public view takes the place of the registration, publicly', async t =>
   t.equal(new Rendering({ ...agent, publicBody: null }, 'e', []).public(), null)
 })
 
-t.test('a text is made once for as long as nothing has changed', async t => {
+t.test('page cache: a text is built once until the next change', async t => {
   const replica = { version: 1 }
   const pages = new VersionedCache(replica, 2)
   let made = 0
@@ -424,15 +424,15 @@ t.test('a text is made once for as long as nothing has changed', async t => {
   t.equal(pages.get('a', make), 'text 1')
   t.equal(pages.get('a', make), 'text 1')
   t.equal(pages.get('b', make), 'text 2')
-  t.equal(pages.get('c', make), 'text 3', 'more than are kept are made each time')
+  t.equal(pages.get('c', make), 'text 3', 'texts beyond the limit are rebuilt each time')
   t.equal(pages.get('c', make), 'text 4')
   replica.version++
   t.equal(pages.get('a', make), 'text 5')
-  t.equal(pages.get('c', make), 'text 6', 'what is of no use any more makes room')
+  t.equal(pages.get('c', make), 'text 6', 'stale texts are evicted')
   t.equal(pages.get('c', make), 'text 6')
 })
 
-t.test('a text is made again when something has changed, or a millisecond later', async t => {
+t.test('per-millisecond cache: a text is rebuilt after a change or a millisecond later', async t => {
   const replica = { version: 1 }
   let made = 0
   const text = perMillisecondCache(replica, () => `text ${++made} of ${replica.version}`)

@@ -40,13 +40,13 @@ t.test('lists', async t => {
   const list = (query: string) => registry.get(`/agents${query}`, { token })
 
   for (const [query, expected] of filters) {
-    await t.test(`/agents and /public/discover with '${query}' mean all of it`, async t => {
+    await t.test(`lists: /agents and /public/discover with '${query}' apply all filters`, async t => {
       t.same(ids(await list(query)), expected)
       t.same(ids(await registry.get(`/public/discover${query}`)).sort(), expected)
     })
   }
 
-  await t.test('show metrics when they are asked for, the public one always', async t => {
+  await t.test('lists: metrics are included on request, and always publicly', async t => {
     t.same((await list('')).body.map((agent: Json) => agent.metrics), Array(5).fill(null))
     for (const query of ['?include_metrics=true', '?include_metrics=1']) t.match((await list(query)).body[0].metrics, { agent_id: 'agent-a', last_active: String })
     t.match((await registry.get('/public/discover')).body[0].metrics, { agent_id: String })
@@ -54,7 +54,7 @@ t.test('lists', async t => {
     t.match((await registry.get('/agents/agent-a', { token })).body.metrics, { agent_id: 'agent-a' })
   })
 
-  await t.test('tell alive agents from dead ones', async t => {
+  await t.test('lists: alive and dead agents are distinguished', async t => {
     t.equal((await list('?status=alive')).body.length, 5)
     t.same((await list('?status=dead')).body, [])
   })
@@ -74,7 +74,7 @@ t.test('lists', async t => {
     ['/public/discover', [`agent_type=${'x'.repeat(101)}`], '/agent_type']
   ]
   for (const [path, queries, field] of wrong) {
-    await t.test(`${path} refuses a wrong ${field}`, async t => {
+    await t.test(`lists: ${path} refuses a wrong ${field}`, async t => {
       for (const query of queries) {
         const answer = await registry.get(`${path}?${query}`, { token })
         t.equal(answer.status, 422, query)
@@ -84,13 +84,13 @@ t.test('lists', async t => {
     })
   }
 
-  await t.test('take the limits at their edges', async t => {
+  await t.test('lists: limits at their bounds are accepted', async t => {
     for (const query of ['limit=1', 'limit=1000', 'cursor=0', `cursor=${'9'.repeat(64)}`]) t.equal((await list(`?${query}`)).status, 200)
     for (const query of ['limit=1', 'limit=100', 'offset=0', 'offset=5', 'offset=999999999']) t.equal((await registry.get(`/public/discover?${query}`)).status, 200)
     t.equal((await registry.get('/public/discover?limit=1')).body.length, 1)
   })
 
-  await t.test('page by a cursor, with the count and the link to the next page', async t => {
+  await t.test('lists: pages use a cursor, with the count and a link to the next page', async t => {
     const seen: string[] = []
     let next: string | undefined = '/agents?limit=2&capabilities=read'
     for (let page = 0; next; page++) {
@@ -106,7 +106,7 @@ t.test('lists', async t => {
     t.same([whole.body.length, whole.headers.get('link')], [5, null])
   })
 
-  await t.test('a page is not moved by what goes before it', async t => {
+  await t.test('lists: earlier insertions and removals do not shift a page', async t => {
     const first = await list('?limit=2')
     await registry.delete('/agents/agent-a', { token })
     const [, next] = /^<([^>]+)>/.exec(first.headers.get('link')!)!
@@ -115,13 +115,13 @@ t.test('lists', async t => {
   })
 })
 
-t.test('entity tags of lists', async t => {
+t.test('entity tags', async t => {
   const registry = await build(t, {}, answers)
   const token = await registry.agent('agent-a')
   const tagOf = ({ headers }: Answer) => headers.get('etag')!
 
   for (const path of ['/agents', '/public/discover']) {
-    await t.test(`${path} answers 304 until something changes`, async t => {
+    await t.test(`entity tags: ${path} answers 304 until the next change`, async t => {
       const first = await registry.get(path, { token })
       t.match(tagOf(first), /^W\/"[\w-]+:\d+\.[\w-]*"$/)
       t.equal(first.headers.get('cache-control'), 'no-cache')
@@ -140,7 +140,7 @@ t.test('entity tags of lists', async t => {
     })
   }
 
-  await t.test('records answer 304 until they change or are seen again', async t => {
+  await t.test('entity tags: records answer 304 until a change or a heartbeat', async t => {
     for (const path of ['/agents/agent-a', '/public/agent/agent-a']) {
       const tag = tagOf(await registry.get(path, { token }))
       t.match(tag, /^"[\w-]+:\d+\.\d+"$/)
@@ -153,13 +153,13 @@ t.test('entity tags of lists', async t => {
   })
 })
 
-t.test('changing a registration', async t => {
+t.test('patch', async t => {
   const registry = await build(t, {}, answers)
   const token = await registry.agent('agent-a', { metadata: { a: '1', b: '2' }, ai_context: 'hints' })
   const admin = await registry.admin()
   const patch = (body: unknown, headers: Record<string, string> = {}) => registry.patch('/agents/agent-a', { token, body, headers })
 
-  await t.test('merges what is sent, and null removes', async t => {
+  await t.test('patch: it merges the body, and null removes a member', async t => {
     const before = (await registry.get('/agents/agent-a', { token })).body
     const answer = await patch({ name: ' Newer ', metadata: { a: null, c: 3 }, ai_context: null, max_tokens: '9' })
     t.equal(answer.status, 200)
@@ -171,7 +171,7 @@ t.test('changing a registration', async t => {
     t.equal((await patch({ name: 'Typed' }, { 'content-type': 'application/merge-patch+json' })).body.name, 'Typed')
   })
 
-  await t.test('cannot touch who the agent is, whose, and what the registry keeps', async t => {
+  await t.test('patch: identity, ownership and registry members cannot be changed', async t => {
     for (const member of ['agent_id', 'public_key', 'owner', 'status', 'state', 'last_seen', 'registered_at', 'revision', 'incarnation', 'metrics', 'similarity']) {
       const answer = await patch({ name: 'Other', [member]: null })
       t.equal(problemOf(t, answer), 'validation-failed', member)
@@ -180,7 +180,7 @@ t.test('changing a registration', async t => {
     t.equal((await registry.get('/agents/agent-a', { token })).body.name, 'Typed')
   })
 
-  await t.test('must leave a registration that keeps every rule', async t => {
+  await t.test('patch: the result must be a valid registration', async t => {
     const bad = [{ name: 'x' }, { metadata: null }, { metadata: { b: null, c: null } }, { capabilities: [] }, { version: '1' }, { agent_type: 'unknown' }, { endpoint: null }, [], null, 'text', 7]
     for (const body of bad) t.equal(problemOf(t, await patch(body)), 'validation-failed', JSON.stringify(body))
     t.equal(problemOf(t, await registry.patch('/agents/agent-a', { token })), 'validation-failed')
@@ -189,7 +189,7 @@ t.test('changing a registration', async t => {
     t.same([...Value.Errors(AgentInfo, body[0])], [])
   })
 
-  await t.test('can depend on the revision that the client knows, whatever was seen since', async t => {
+  await t.test('patch: it may depend on the client\'s revision, which heartbeats do not change', async t => {
     const tag = (await registry.get('/agents/agent-a', { token })).headers.get('etag')!
     await registry.post('/agents/agent-a/status', { token, body: { status: 'alive' } })
     const current = (await registry.get('/agents/agent-a', { token })).headers.get('etag')!
@@ -205,7 +205,7 @@ t.test('changing a registration', async t => {
     t.equal((await patch({ name: 'Fifth' }, { 'if-match': `${tag}, ${newest}` })).status, 412)
   })
 
-  await t.test('two at the same time are both in the record', async t => {
+  await t.test('patch: two concurrent patches are both applied', async t => {
     const both = await Promise.all([patch({ version: '2.0.0' }), patch({ context_brief: 'Another brief of the agent' })])
     t.same(both.map(({ status }) => status), [200, 200])
     t.match((await registry.get('/agents/agent-a', { token })).body, { version: '2.0.0', context_brief: 'Another brief of the agent' })
@@ -214,7 +214,7 @@ t.test('changing a registration', async t => {
     t.equal(racing.filter(({ status }) => status === 200).length, 1)
   })
 
-  await t.test('is for the agent and for admins', async t => {
+  await t.test('patch: only the agent and admins may send one', async t => {
     t.equal((await registry.patch('/agents/agent-a', { ...admin, body: { name: 'By admin' } })).body.name, 'By admin')
     const other = await registry.agent('agent-b')
     t.equal(problemOf(t, await registry.patch('/agents/agent-a', { token: other, body: { name: 'Stolen' } })), 'insufficient-permissions')
@@ -223,12 +223,12 @@ t.test('changing a registration', async t => {
   })
 })
 
-t.test('what an agent says it wants', async t => {
+t.test('agent status', async t => {
   const registry = await build(t, {}, answers)
   const token = await registry.agent('agent-a')
   const want = (status: unknown, id = 'agent-a') => registry.post(`/agents/${id}/status`, { token, body: { status } })
 
-  await t.test('takes it out of discovery and back', async t => {
+  await t.test('agent status: draining removes the agent from discovery, and ready restores it', async t => {
     for (const status of ['draining', 'maintenance']) {
       const answer = await want(status)
       t.match(answer.body, { agent_id: 'agent-a', status: 'alive', state: status })
@@ -241,7 +241,7 @@ t.test('what an agent says it wants', async t => {
     }
   })
 
-  await t.test('must be one of three words', async t => {
+  await t.test('agent status: it must be one of three words', async t => {
     for (const status of ['dead', 'suspect', 'starting', 'DRAINING', '', null, 1, undefined]) {
       const answer = await want(status)
       t.equal(problemOf(t, answer), 'validation-failed')
@@ -249,7 +249,7 @@ t.test('what an agent says it wants', async t => {
     }
   })
 
-  await t.test('is its own affair', async t => {
+  await t.test('agent status: only the agent itself may set it', async t => {
     await registry.agent('agent-b')
     t.equal(problemOf(t, await want('draining', 'agent-b')), 'insufficient-permissions')
     const admin = await registry.admin()
@@ -263,7 +263,7 @@ t.test('heartbeats and single records', async t => {
   const token = await registry.agent('agent-a')
   const admin = await registry.admin()
 
-  await t.test('move last_seen, and need no body of any kind', async t => {
+  await t.test('heartbeats: they update last_seen, with any body or none', async t => {
     const before = (await registry.get('/agents/agent-a', { token })).body
     for (const call of [{}, { raw: '' }, { body: {} }, { body: { agent_id: 'agent-b' } }]) {
       const { status, body } = await registry.post('/agents/agent-a/heartbeat', { token, ...call })
@@ -276,7 +276,7 @@ t.test('heartbeats and single records', async t => {
     t.equal((await registry.post('/agents/agent-a/heartbeat', { token, raw: '{' })).status, 422)
   })
 
-  await t.test('are for oneself or by an admin', async t => {
+  await t.test('heartbeats: an agent sends its own, and admins any', async t => {
     await registry.agent('agent-b')
     const other = await registry.post('/agents/agent-b/heartbeat', { token })
     t.equal(problemOf(t, other), 'insufficient-permissions')
@@ -285,7 +285,7 @@ t.test('heartbeats and single records', async t => {
     t.equal(problemOf(t, await registry.post('/agents/agent-z/heartbeat', admin)), 'agent-not-found')
   })
 
-  await t.test('any agent reads any record; what is not there is 404', async t => {
+  await t.test('records: any agent reads any record, and an unknown id is 404', async t => {
     t.match((await registry.get('/agents/agent-b', { token })).body, { agent_id: 'agent-b' })
     for (const id of ['agent-z', '__proto__', 'constructor', 'report-metrics', 'x', '%3Cimg%3E']) {
       const answer = await registry.get(`/agents/${id}`, { token })
@@ -295,13 +295,13 @@ t.test('heartbeats and single records', async t => {
     }
   })
 
-  await t.test('a HEAD is the GET without its body', async t => {
+  await t.test('records: HEAD equals GET without the body', async t => {
     const head = await registry.call('HEAD', '/agents/agent-a', { token })
     t.same([head.status, head.text], [200, ''])
     t.ok(head.headers.get('etag'))
   })
 
-  await t.test('the admin sees the numbers', async t => {
+  await t.test('records: the admin reads the statistics', async t => {
     const watcher = await registry.watcher()
     const { body } = await registry.get('/agents/stats', admin)
     t.match(body.registry_statistics, { total_agents: 2, alive_agents: 2, dead_agents: 0, agent_types: { testing: 2 }, redis_connected: false })
@@ -311,7 +311,7 @@ t.test('heartbeats and single records', async t => {
   })
 })
 
-t.test('what the public sees may be less', async t => {
+t.test('records: the public view may have fewer members', async t => {
   const registry = await build(t, { publicFields: ['features'], publicView: agent => agent.owner === 'hidden' ? null : { ...agent, owner: 'somebody' } }, answers)
   const more = { features: ['f'], ai_context: 'hints', policy_tags: ['p'], requirements: {}, max_tokens: 5 }
   const token = await registry.agent('agent-a', more)
@@ -325,4 +325,4 @@ t.test('what the public sees may be less', async t => {
   t.match((await registry.get('/agents/agent-b', { token })).body, registration('agent-b', { owner: 'hidden' }))
 })
 
-t.test('all of these answers are what their schemas say', async t => { t.same(answers.findings, []) })
+t.test('responses: they match their schemas', async t => { t.same(answers.findings, []) })

@@ -22,8 +22,8 @@ async function faultsOf (document: Json): Promise<string[]> {
   return diagnostics.filter(({ severity }) => severity < 2).map(({ code, message, path }) => `${code} ${message} ${path.join('/')}`)
 }
 
-t.test('the document is one of AsyncAPI 3.0', async t => {
-  await t.test('of all tiers', async t => {
+t.test('AsyncAPI: the document is valid AsyncAPI 3.0', async t => {
+  await t.test('AsyncAPI: with all tiers', async t => {
     const registry = await build(t, docs)
     const document = await documentOf(registry)
     t.equal(document.asyncapi, '3.0.0')
@@ -33,13 +33,13 @@ t.test('the document is one of AsyncAPI 3.0', async t => {
     t.same(document.servers, { registry: { host: new URL(registry.base).host, protocol: 'ws', protocolVersion: '13' } })
   })
 
-  await t.test('below a prefix', async t => {
+  await t.test('AsyncAPI: below a prefix', async t => {
     const document = await documentOf(await build(t, { ...docs, prefix: '/registry', agentsWs: { path: '/peers' } }))
     t.same(await faultsOf(document), [])
     t.same(Object.values<Json>(document.channels).map(({ address }) => address), ['/registry/public/ws', '/registry/peers', '/registry/dashboard/ws', '/registry/v1'])
   })
 
-  await t.test('without the tier of the dashboards', async t => {
+  await t.test('AsyncAPI: without the dashboard tier', async t => {
     const document = await documentOf(await build(t, { routes: { docs: true, dashboard: false } }))
     t.same(await faultsOf(document), [])
     t.same(Object.keys(document.channels), ['public', 'agents'])
@@ -48,14 +48,14 @@ t.test('the document is one of AsyncAPI 3.0', async t => {
   })
 })
 
-t.test('the document says where clients reach the registry', async t => {
-  await t.test('as the operator has it', async t => {
+t.test('AsyncAPI: the document states the address of the registry', async t => {
+  await t.test('AsyncAPI: as the operator configured it', async t => {
     const document = await documentOf(await build(t, { ...docs, prefix: '/registry', publicUrl: 'https://agents.example:8443/base/' }))
     t.same(document.servers.registry, { host: 'agents.example:8443', protocol: 'wss', protocolVersion: '13' })
     t.equal(document.channels.public.address, '/base/public/ws')
   })
 
-  await t.test('as soon as it listens', async t => {
+  await t.test('AsyncAPI: as soon as the server listens', async t => {
     const app = fastify()
     t.teardown(() => app.close())
     await app.register(agentRegistry, withDefaults(docs))
@@ -66,18 +66,18 @@ t.test('the document says where clients reach the registry', async t => {
     t.equal(await hostOf(), await hostOf())
   })
 
-  await t.test('and is not there when documents are left out', async t => {
+  await t.test('AsyncAPI: the document is absent when documents are disabled', async t => {
     const registry = await build(t, { routes: { docs: false } })
     t.equal((await registry.get('/asyncapi.json')).status, 404)
   })
 
-  await t.test('to those who only read it', async t => {
+  await t.test('AsyncAPI: POST is refused with 405', async t => {
     const registry = await build(t, docs)
     t.equal((await registry.post('/asyncapi.json', { body: {} })).status, 405)
   })
 })
 
-t.test('the catalogue of a tier has what its handlers take, and nothing else', async t => {
+t.test('AsyncAPI: a tier lists exactly the frames of its handlers', async t => {
   for (const tier of tiers) {
     const { client } = catalogues[tier]
     t.same(Object.keys(client).sort(), [...handlers[tier].keys()].sort(), tier)
@@ -88,7 +88,7 @@ t.test('the catalogue of a tier has what its handlers take, and nothing else', a
   }
 })
 
-t.test('what is answered by a frame is answered by one that the tier has', async t => {
+t.test('AsyncAPI: answers are frames of the tier', async t => {
   for (const tier of tiers) {
     const { client, server, untyped } = catalogues[tier]
     const names = [...server.map(({ properties }) => properties.type.const), ...Object.keys(untyped.server)]
@@ -96,11 +96,11 @@ t.test('what is answered by a frame is answered by one that the tier has', async
   }
 })
 
-t.test('what the document says', async t => {
+t.test('AsyncAPI document', async t => {
   const document = await documentOf(await build(t, docs))
   const { messages, schemas } = document.components
 
-  await t.test('has every frame of every handler, with an operation', async t => {
+  await t.test('AsyncAPI: every frame of a handler has an operation', async t => {
     for (const tier of tiers) {
       for (const type of handlers[tier].keys()) {
         const { action, channel, messages: [message] } = document.operations[`${tier}.receive.${type}`]
@@ -110,7 +110,7 @@ t.test('what the document says', async t => {
     }
   })
 
-  await t.test('has every frame of the server, as what it sends or as an answer', async t => {
+  await t.test('AsyncAPI: every frame of the server is documented as sent or as a reply', async t => {
     for (const tier of tiers) {
       const operations = Object.values<Json>(document.operations).filter(({ channel }) => lastOf(channel) === tier)
       const named = operations.flatMap(({ action, messages, reply }) => action === 'send' ? messages : reply.messages).map(lastOf)
@@ -120,11 +120,11 @@ t.test('what the document says', async t => {
     }
   })
 
-  await t.test('says of each message what it is', async t => {
+  await t.test('AsyncAPI: each message has a description', async t => {
     for (const [key, { summary }] of Object.entries<Json>(messages)) t.ok(summary, key)
   })
 
-  await t.test('asks for credentials where a tier does', async t => {
+  await t.test('AsyncAPI: tiers with authentication have security schemes', async t => {
     const { operationTraits, securitySchemes } = document.components
     t.same(Object.keys(operationTraits), ['agents', 'dashboard', 'v1'])
     t.same(operationTraits.agents.security.map(lastOf), ['bearer', 'subprotocol', 'ticket', 'token'])
@@ -137,13 +137,13 @@ t.test('what the document says', async t => {
     t.same(document.channels.public['x-content-types'], { 'agent-registry.json': 'application/json', 'agent-registry.msgpack': 'application/msgpack' })
   })
 
-  await t.test('says what each code means', async t => {
+  await t.test('AsyncAPI: each code has a description', async t => {
     t.same(schemas.ErrorCode.oneOf.map((code: Json) => [code.const, code.description]), errorCodes.map(code => [code, errorMeanings[code].meaning]))
     const closes = Object.entries(closeCodes) as Array<[keyof typeof closeCodes, number]>
     t.same(schemas.CloseCode.oneOf.map((code: Json) => [code.const, code.description]), closes.map(([name, code]) => [code, closeMeanings[name].meaning]))
   })
 
-  await t.test('says nothing large twice', async t => {
+  await t.test('AsyncAPI: large schemas are not repeated', async t => {
     const seen = new Set<string>()
     const twice: string[] = []
     JSON.stringify(document.components, (_name, value) => {
@@ -152,11 +152,11 @@ t.test('what the document says', async t => {
       seen.add(text)
       return value
     })
-    t.same(twice, [], 'export such a schema from one of the modules that src/protocol/asyncapi/components.ts names')
+    t.same(twice, [], 'export the schema from a module that src/protocol/asyncapi/components.ts names')
   })
 })
 
-t.test('an example has what must be there, and what has an example', async t => {
+t.test('AsyncAPI: examples have every required member, and messages with members have an example', async t => {
   const schema = Type.Object({
     names: Type.Array(Type.String(), { minItems: 2 }),
     rate: Type.Number({ minimum: 0.5 }),
@@ -194,7 +194,7 @@ async function strangeFrames (check: Check, document: Json, tier: TierName, fram
   return strange
 }
 
-t.test('every example is as its schema says, and one that is not is told apart', async t => {
+t.test('AsyncAPI: each example matches its schema, and a wrong one is detected', async t => {
   const document = await documentOf(await build(t, docs))
   const check = checkerOf(t, document)
   for (const [key, { examples: [{ payload }] }] of Object.entries<Json>(document.components.messages)) t.ok(await check(key, payload), key)
@@ -240,7 +240,7 @@ async function answerTo (client: Client, key: string): Promise<string> {
 const closing = 'agents.receive.goodbye'
 
 for (const tier of tiers) {
-  t.test(`the examples of ${tier} are answered as the document says, and all that comes is in it`, async t => {
+  t.test(`AsyncAPI: examples of ${tier} get the documented answers, and every received frame is documented`, async t => {
     const registry = await build(t, { ...docs, feed: { bookmarkIntervalMs: 100 }, sockets: { maxAgentsPerUpdate: 1 } })
     const document = await documentOf(registry)
     await registry.join('agent-two')

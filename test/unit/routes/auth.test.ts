@@ -7,11 +7,11 @@ const x = (length: number) => 'x'.repeat(length)
 const print = { 'x-client-fingerprint': fingerprint }
 const right = { username: 'admin', password }
 
-t.test('logging in', async t => {
+t.test('login', async t => {
   const registry = await build(t, patient, answers)
   const login = (body: unknown, headers: Record<string, string> = print) => registry.post('/auth/login', { body, headers })
 
-  await t.test('the right name and password open a session', async t => {
+  await t.test('login: the right name and password open a session', async t => {
     const { status, body, headers } = await login(right)
     t.equal(status, 200)
     t.match(headers.get('content-type'), 'application/json')
@@ -21,16 +21,16 @@ t.test('logging in', async t => {
   const refused: Array<[name: string, body: unknown, status: number, type: string, detail: RegExp]> = [
     ['a wrong password', { ...right, password: 'wrong' }, 401, 'authentication-failed', /^Authentication failed: Invalid admin credentials$/],
     ['a wrong name', { ...right, username: 'nobody' }, 401, 'authentication-failed', /^Authentication failed: Invalid admin credentials$/],
-    ['a password with a blank more', { ...right, password: `${password} ` }, 401, 'authentication-failed', /Invalid admin credentials/],
+    ['a password with an extra blank', { ...right, password: `${password} ` }, 401, 'authentication-failed', /Invalid admin credentials/],
     ['the longest name', { ...right, username: x(255) }, 401, 'authentication-failed', /Invalid admin credentials/],
     ['the longest password', { ...right, password: x(1024) }, 401, 'authentication-failed', /Invalid admin credentials/],
     ['the credentials of an agent', { agent_id: 'agent-one', agent_type: 'testing' }, 401, 'authentication-failed', /Direct agent login not allowed/],
     ['nothing', {}, 401, 'authentication-failed', /Invalid credentials - provide either/],
     ['nulls', { username: null, password: null, agent_id: null }, 401, 'authentication-failed', /provide either/],
-    ['a name alone', { username: 'admin' }, 401, 'authentication-failed', /provide either/]
+    ['only a name', { username: 'admin' }, 401, 'authentication-failed', /provide either/]
   ]
   for (const [name, body, status, type, detail] of refused) {
-    await t.test(`with ${name} is refused`, async t => {
+    await t.test(`login: a request with ${name} is refused`, async t => {
       const answer = await login(body)
       t.equal(answer.status, status)
       t.equal(problemOf(t, answer), type)
@@ -55,7 +55,7 @@ t.test('logging in', async t => {
     [null, ''],
     ['text', '']
   ]
-  await t.test('what breaks a rule is told by its field, without what was sent', async t => {
+  await t.test('login: validation errors name the field and do not echo the input', async t => {
     for (const [body, path] of invalid) {
       const answer = await login(body)
       t.equal(problemOf(t, answer), 'validation-failed', path)
@@ -65,7 +65,7 @@ t.test('logging in', async t => {
     }
   })
 
-  await t.test('a body that is missing, empty or no JSON is 422', async t => {
+  await t.test('login: a missing, empty or malformed body is 422', async t => {
     const missing = await registry.post('/auth/login', { headers: print })
     t.equal(problemOf(t, missing), 'validation-failed')
     for (const raw of ['', '  \n', '{"username": "admin", "password": "secret-in-a-bad-body"', 'NaN']) {
@@ -77,7 +77,7 @@ t.test('logging in', async t => {
     }
   })
 
-  await t.test('a fingerprint is required before anything is compared', async t => {
+  await t.test('login: a missing fingerprint is refused before any comparison', async t => {
     for (const headers of [{}, { 'x-client-fingerprint': '' }] as Array<Record<string, string>>) {
       const answer = await login(right, headers)
       t.equal(problemOf(t, answer), 'required-header-missing')
@@ -91,7 +91,7 @@ t.test('temporary tokens', async t => {
   const good = { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain }
   const ask = (body: unknown) => registry.post('/auth/agent/request_temp_token', { body })
 
-  await t.test('are given for a key, whatever the type of agent', async t => {
+  await t.test('temporary tokens: a key is exchanged for one, whatever the agent type', async t => {
     const bodies = [good, { ...good, agent_id: ' agent-one ' }, { ...good, agent_type: 'unknown' }, { ...good, agent_id: x(100), agent_type: x(50) }, { ...good, agent_key: keys.exclusive }, { ...good, more: 1 }]
     for (const body of bodies) {
       const answer = await ask(body)
@@ -114,7 +114,7 @@ t.test('temporary tokens', async t => {
     [{ ...good, agent_key: x(201) }, 422, 'validation-failed', { errors: [{ path: '/agent_key' }] }],
     [{ ...good, agent_id: x(101) }, 422, 'validation-failed', { errors: [{ path: '/agent_id' }] }]
   ]
-  await t.test('are refused for what is missing, short, wrong or too long', async t => {
+  await t.test('temporary tokens: missing, short, wrong and too long credentials are refused', async t => {
     for (const [body, status, type, members] of refused) {
       const answer = await ask(body)
       t.equal(answer.status, status, JSON.stringify(body).slice(0, 80))
@@ -125,7 +125,7 @@ t.test('temporary tokens', async t => {
   })
 })
 
-t.test('validation of compliance is always refused with 400, so that existing clients go on without it', async t => {
+t.test('compliance validation: it is always refused with 400, so that existing clients continue', async t => {
   const registry = await build(t, patient, answers)
   const admin = await registry.admin()
   const calls: Array<[name: string, call: Call]> = [
@@ -133,8 +133,8 @@ t.test('validation of compliance is always refused with 400, so that existing cl
     ['with a temporary token', { token: await registry.tempToken(), body: { agent_id: 'agent-one', metadata: {} } }],
     ['with an access token', { token: await registry.agent() }],
     ['with an admin token', { ...admin, body: {} }],
-    ['with a token that is none', { token: 'x' }],
-    ['with a body that is no JSON', { raw: '{' }],
+    ['with an invalid token', { token: 'x' }],
+    ['with a malformed body', { raw: '{' }],
     ['with a body that is too large', { raw: JSON.stringify(x(3_000_000)) }],
     ['with a body of another type', { raw: '<a/>', headers: { 'content-type': 'application/xml' } }]
   ]
@@ -153,7 +153,7 @@ const adminCalls: Array<[method: string, path: string]> = [
   ['GET', '/auth/session_status'], ['POST', '/tokens/mint'], ['POST', '/tokens/revoke'], ['GET', '/agents/stats']
 ]
 
-t.test('what is for admins', async t => {
+t.test('admin routes', async t => {
   const registry = await build(t, patient, answers)
   const admin = await registry.admin()
   const mint = (role: string) => registry.post('/tokens/mint', { ...admin, body: { user_id: 'somebody', agent_id: 'some-body', role } })
@@ -161,7 +161,7 @@ t.test('what is for admins', async t => {
     agent: await registry.agent(), temporary: await registry.tempToken(), user: (await mint('user')).body.access_token
   }
   for (const [method, path] of adminCalls) {
-    await t.test(`${method} ${path} is refused to everybody else`, async t => {
+    await t.test(`admin routes: ${method} ${path} is refused to other callers`, async t => {
       const none = await registry.call(method, path)
       t.equal(problemOf(t, none), 'authentication-failed')
       t.equal(none.body.detail, 'Authentication required for admin endpoint')
@@ -179,7 +179,7 @@ t.test('what is for admins', async t => {
     })
   }
 
-  await t.test('the scheme of the header may be written in any case, other schemes are none', async t => {
+  await t.test('authentication: the scheme of the header is case-insensitive, and other schemes are ignored', async t => {
     for (const scheme of ['Bearer', 'bearer', 'BEARER']) {
       t.equal((await registry.get('/agents/stats', { headers: { ...print, authorization: `${scheme} ${admin.token}` } })).status, 200)
     }
@@ -189,11 +189,11 @@ t.test('what is for admins', async t => {
   })
 })
 
-t.test('a session', async t => {
+t.test('sessions', async t => {
   const registry = await build(t, { ...patient, admin: { maxSessions: 2 } }, answers)
   const status = async ({ token, headers }: Call) => (await registry.get('/auth/session_status', { token, headers })).status
 
-  await t.test('tells of itself', async t => {
+  await t.test('sessions: a session describes itself', async t => {
     const admin = await registry.admin()
     const { body } = await registry.get('/auth/session_status', admin)
     const seconds = Date.now() / 1000
@@ -201,7 +201,7 @@ t.test('a session', async t => {
     t.ok(body.expires > seconds + 1700 && body.expires <= seconds + 1800)
   })
 
-  await t.test('ends with logout, and with it every token of it; other sessions live on', async t => {
+  await t.test('sessions: a logout ends the session with all its tokens, and other sessions stay', async t => {
     const [one, two] = [await registry.admin('one'), await registry.admin('two')]
     const { body: minted } = await registry.post('/tokens/mint', { ...one, body: { user_id: 'us', agent_id: 'some-body', role: 'agent' } })
     t.equal((await registry.get('/agents', { token: minted.access_token })).status, 200)
@@ -215,13 +215,13 @@ t.test('a session', async t => {
     t.equal(await status(two), 200)
   })
 
-  await t.test('makes room for the newest when there are too many', async t => {
+  await t.test('sessions: the oldest session is evicted at the limit', async t => {
     const sessions = [await registry.admin('a'), await registry.admin('b'), await registry.admin('c')]
     t.same(await Promise.all(sessions.map(status)), [401, 200, 200])
   })
 })
 
-t.test('a session ends by itself', async t => {
+t.test('sessions: a session expires by itself', async t => {
   const registry = await build(t, { ...patient, admin: { sessionTimeoutMs: 2000 } }, answers)
   const admin = await registry.admin()
   t.equal((await registry.get('/auth/pin_status', admin)).status, 200)
@@ -229,7 +229,7 @@ t.test('a session ends by itself', async t => {
   t.match(problemOf(t, await registry.get('/auth/pin_status', admin)), /token-invalid|session-invalid/)
 })
 
-t.test('without a password nobody logs in', async t => {
+t.test('login: without a configured password it is refused', async t => {
   const registry = await build(t, { ...patient, admin: { password: undefined } }, answers)
   t.equal(problemOf(t, await registry.post('/auth/login', { body: { username: 'admin', password: 'x' }, headers: print })), 'authentication-failed')
 })
@@ -245,11 +245,11 @@ async function pinCase (registry: Harness) {
 const digits = Array.from('0123456789', digit => digit.repeat(4))
 const badPins: Json[] = ['', 'abc', x(33), 1234, null, undefined, '1234', '12345', '123456', 'password', 'Password', 'admin', ...digits, ' abc ']
 
-t.test('the PIN of a session', async t => {
+t.test('session PIN', async t => {
   const registry = await build(t, patient, answers)
   const { admin, set, verify, withPin } = await pinCase(registry)
 
-  await t.test('must have 4 to 32 characters and be hard to guess', async t => {
+  await t.test('session PIN: it has 4 to 32 characters and is hard to guess', async t => {
     for (const pin of badPins) {
       const answer = await set(pin)
       t.equal(problemOf(t, answer), 'validation-failed', `${pin}`)
@@ -259,7 +259,7 @@ t.test('the PIN of a session', async t => {
     t.same((await registry.get('/auth/pin_status', admin)).body, { pin_set: false })
   })
 
-  await t.test('is set once, and verified', async t => {
+  await t.test('session PIN: it is set once, and verified', async t => {
     t.same((await set(' 1357 ')).body, { status: 'success', message: 'PIN set for session' })
     t.equal(problemOf(t, await set('2468')), 'pin-already-set')
     t.same((await registry.get('/auth/pin_status', admin)).body, { pin_set: true })
@@ -272,7 +272,7 @@ t.test('the PIN of a session', async t => {
     t.equal(problemOf(t, await verify(x(32))), 'pin-incorrect')
   })
 
-  await t.test('is required for what cannot be undone', async t => {
+  await t.test('session PIN: irreversible requests require it', async t => {
     const token = await registry.agent()
     const revoke = (call: Call) => registry.post('/tokens/revoke', { ...call, body: { agent_id: 'agent-two' } })
     const remove = (call: Call) => registry.delete('/agents/agent-one', call)
@@ -287,7 +287,7 @@ t.test('the PIN of a session', async t => {
     t.equal((await remove(withPin('1357'))).status, 200)
   })
 
-  await t.test('is not asked of agents, and is gone with the session', async t => {
+  await t.test('session PIN: agents do not need one, and it ends with the session', async t => {
     const token = await registry.agent('agent-three')
     t.equal((await registry.delete('/agents/agent-three', { token })).status, 200)
     await registry.post('/auth/logout', admin)
@@ -297,7 +297,7 @@ t.test('the PIN of a session', async t => {
     t.equal((await registry.delete('/agents/agent-one', next)).status, 200)
   })
 
-  await t.test('cannot be set twice at the same time', async t => {
+  await t.test('session PIN: two concurrent requests cannot both set it', async t => {
     const next = await pinCase(registry)
     const statuses = (await Promise.all(['1357', '2468'].map(pin => next.set(pin)))).map(({ status }) => status)
     t.same(statuses.sort(), [200, 400])
@@ -312,13 +312,13 @@ t.test('guessing', async t => {
     body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: key }, headers: from(address)
   })
 
-  await t.test('200 passwords at the same time are no more than the five that may be tried, and those of the time it takes', async t => {
+  await t.test('guessing: of 200 concurrent passwords only five, and those that the elapsed time adds, are checked', async t => {
     t.equal((await login('192.0.2.1', password)).status, 200)
     const started = Date.now()
     const all = await Promise.all(Array.from({ length: 200 }, () => login('192.0.2.66')))
     const tried = all.filter(({ status }) => status === 401)
     const most = 5 + Math.ceil((Date.now() - started) / 4000)
-    t.ok(tried.length >= 5 && tried.length <= most, `${tried.length} of ${most} were tried`)
+    t.ok(tried.length >= 5 && tried.length <= most, `${tried.length} of ${most} were checked`)
     const refused = all.filter(({ status }) => status === 429)
     t.equal(tried.length + refused.length, 200)
     const [one] = refused
@@ -328,15 +328,15 @@ t.test('guessing', async t => {
     t.ok(one!.body.retry_after >= 1)
   })
 
-  await t.test('does not lock out an address that has logged in before', async t => {
+  await t.test('guessing: an address that has logged in before is not locked out', async t => {
     t.equal((await login('192.0.2.1', password)).status, 200)
   })
 
-  await t.test('costs the guesser no more than a while', async t => {
+  await t.test('guessing: the lockout of the guesser is temporary', async t => {
     await t.resolves(until(async () => (await login('192.0.2.66', password)).status === 200, 40_000))
   })
 
-  await t.test('keys is limited by address, an IPv6 address by its network; other addresses are unharmed', async t => {
+  await t.test('guessing: keys are limited by address, an IPv6 address by network, and other addresses are not affected', async t => {
     const statuses = []
     for (let n = 0; n < 7; n++) statuses.push((await tryKey(`2001:db8::${n + 1}`)).status)
     t.same(statuses.slice(0, 5), [401, 401, 401, 401, 401])
@@ -345,7 +345,7 @@ t.test('guessing', async t => {
     t.equal((await tryKey('192.0.2.2', keys.plain)).status, 200)
   })
 
-  await t.test('a PIN is limited too', async t => {
+  await t.test('guessing: a PIN is limited too', async t => {
     const { token } = await registry.admin()
     const headers = from('192.0.2.9')
     t.equal((await registry.post('/auth/set_pin', { token, headers, body: { pin: '1357' } })).status, 200)
@@ -355,4 +355,4 @@ t.test('guessing', async t => {
   })
 })
 
-t.test('all of these answers are what their schemas say', async t => { t.same(answers.findings, []) })
+t.test('responses: they match their schemas', async t => { t.same(answers.findings, []) })

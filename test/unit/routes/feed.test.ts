@@ -17,7 +17,7 @@ const poll = (registry: Harness, token: string, query: object) =>
   registry.get(`/agents/changes?${Object.entries(query).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('&')}`, { token })
 const idsOf = ({ body }: Answer) => body.changes.map((change: Json) => `${change.op} ${change.agent_id}`)
 
-t.test('a first request says where things are, the next what has come since, each change once', async t => {
+t.test('changes: the first request returns a position, and the next one each change since, once', async t => {
   const registry = await build(t, {}, answers)
   const token = await registry.join('agent-reader')
   const start = await poll(registry, token, {})
@@ -38,7 +38,7 @@ t.test('a first request says where things are, the next what has come since, eac
   t.strictSame((await poll(registry, token, { since })).body, { changes: [], revision: since })
 })
 
-t.test('the list and its revision are a start that continues without a gap', async t => {
+t.test('changes: a list and its revision are a start without a gap', async t => {
   const registry = await build(t)
   const token = await registry.join('agent-a')
   const list = await registry.get('/agents', { token })
@@ -48,7 +48,7 @@ t.test('the list and its revision are a start that continues without a gap', asy
   t.strictSame(idsOf(next), ['put agent-b'])
 })
 
-t.test('a poll waits for a change that it wants, and its revision moves on over the others', async t => {
+t.test('changes: a long poll waits for a matching change, and its revision passes over the others', async t => {
   const registry = await build(t, {}, answers)
   const token = await registry.join('agent-reader')
   const since = registry.app.agentRegistry.revision
@@ -66,7 +66,7 @@ t.test('a poll waits for a change that it wants, and its revision moves on over 
   t.strictSame((await idle).body, { changes: [], revision: registry.app.agentRegistry.revision })
 })
 
-t.test('what cannot be continued is told so at once, also to a poll that waits', async t => {
+t.test('changes: a position that cannot be resumed is reported at once, also to a waiting poll', async t => {
   const store = Object.assign(new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 }), {})
   const registry = await build(t, { store, feed: { ringSize: 3 } }, answers)
   const token = await registry.join('agent-0')
@@ -84,7 +84,7 @@ t.test('what cannot be continued is told so at once, also to a poll that waits',
   }
 })
 
-t.test('polls that began together do not end together', async t => {
+t.test('changes: polls that started together end at spread times', async t => {
   const registry = await build(t)
   const token = await registry.join()
   const since = registry.app.agentRegistry.revision
@@ -98,7 +98,7 @@ t.test('polls that began together do not end together', async t => {
   t.ok(Math.max(...ends) - Math.min(...ends) > 300, 'of ±300 ms')
 })
 
-t.test('a poll ends with the right to read, and one that is hung up on leaves nothing behind', async t => {
+t.test('changes: a poll ends with its right to read, and a disconnected one leaves no state', async t => {
   const registry = await build(t, { feed: { maxStreams: 1 } })
   const token = await registry.join('agent-one')
   const since = registry.app.agentRegistry.revision
@@ -115,7 +115,7 @@ t.test('a poll ends with the right to read, and one that is hung up on leaves no
   t.match(answer.body.detail, /newer instance/)
 })
 
-t.test('one change is looked at once for all who see the same, and wakes nobody who waits for another', async t => {
+t.test('changes: a change is evaluated once per scope, and wakes only polls that match it', async t => {
   const store = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const registry = new Registry({ ...rules, store, leaseMs: 60_000, cleanupIntervalMs: 60_000, maxAgents: 100, ringSize: 100, hookTimeoutMs: 1000, hiddenFields: [], onError: error => { throw error } })
   await registry.open()
@@ -144,10 +144,10 @@ t.test('one change is looked at once for all who see the same, and wakes nobody 
   await registry.register(registry.parse(registration('agent-two', { capabilities: ['cap odd'] })), { kind: 'owner' }, null)
   await new Promise(setImmediate)
   t.strictSame([looked.length, woken.length], [4, 500])
-  t.ok(woken.every(revision => revision.endsWith(':1')), 'from where nothing was for them')
+  t.ok(woken.every(revision => revision.endsWith(':1')), 'from a position after which nothing matched')
 })
 
-t.test('every answer was what its schema says', async t => { t.same(answers.findings, []) })
+t.test('every response matched its schema', async t => { t.same(answers.findings, []) })
 
 const short = ({ event, data }: SentEvent) => [event, data.agent_id]
 const take = async (stream: Awaited<ReturnType<typeof events>>, count: number, ...kinds: string[]) => {
@@ -158,7 +158,7 @@ const take = async (stream: Awaited<ReturnType<typeof events>>, count: number, .
 const changes = ['put', 'state', 'remove']
 const epochOf = ({ app }: Harness) => app.agentRegistry.revision.split(':')[0]
 
-t.test('every change is an event, once and in order, with its revision as the id', async t => {
+t.test('event stream: each change is one event, in order, with its revision as the id', async t => {
   const registry = await build(t)
   const { agentRegistry } = registry.app
   const token = await registry.join('agent-reader')
@@ -183,7 +183,7 @@ t.test('every change is an event, once and in order, with its revision as the id
   t.ok(seen.every(({ id, data }) => id === data.revision))
 })
 
-t.test('a stream continues from the id of the last event, which counts more than the URL', async t => {
+t.test('event stream: it resumes from Last-Event-ID, which takes precedence over the URL', async t => {
   const registry = await build(t)
   const token = await registry.join('agent-reader')
   const first = await events(registry, { token })
@@ -200,7 +200,7 @@ t.test('a stream continues from the id of the last event, which counts more than
   t.strictSame((await take(byEmptyHeader, 2)).map(short), [['put', 'agent-b'], ['put', 'agent-c']])
 })
 
-t.test('a snapshot comes in pages, of which only the last may be continued from', async t => {
+t.test('event stream: a snapshot has pages, and only its last one has an id to resume from', async t => {
   const registry = await build(t)
   const token = await registry.join('agent-0')
   for (let i = 1; i < 620; i++) await registry.join(`agent-${i}`)
@@ -215,7 +215,7 @@ t.test('a snapshot comes in pages, of which only the last may be continued from'
   t.strictSame(short(await stream.next()), ['put', 'agent-next'])
 })
 
-t.test('what cannot be continued starts anew, whatever is wrong with the id', async t => {
+t.test('event stream: an invalid or expired id starts a new snapshot', async t => {
   const registry = await build(t, { feed: { ringSize: 3 } })
   const token = await registry.join('agent-0')
   for (let i = 1; i < 9; i++) await registry.join(`agent-${i}`)
@@ -230,7 +230,7 @@ t.test('what cannot be continued starts anew, whatever is wrong with the id', as
   t.strictSame((await take(edge, 3)).map(short), [['put', 'agent-6'], ['put', 'agent-7'], ['put', 'agent-8']])
 })
 
-t.test('a filter shows a part, and bookmarks move its reader on; only the whole has a digest', async t => {
+t.test('event stream: a filtered stream gets bookmarks, and only the whole feed has a digest', async t => {
   const registry = await build(t, { feed: { bookmarkIntervalMs: 100 } })
   const { agentRegistry } = registry.app
   const token = await registry.join('agent-reader')
@@ -247,7 +247,7 @@ t.test('a filter shows a part, and bookmarks move its reader on; only the whole 
   t.strictSame(part.all.filter(({ event }) => changes.includes(event)).map(short), [['put', 'agent-b']])
 })
 
-t.test('agents, users and admins may read, others may not', async t => {
+t.test('event stream: agents, users and admins may read, others may not', async t => {
   const registry = await build(t)
   const admin = await registry.admin()
   const { body: user } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'ann', agent_id: 'ann-agent' } })
@@ -265,7 +265,7 @@ t.test('agents, users and admins may read, others may not', async t => {
   }
 })
 
-t.test('what is silent shows that it is there, and tells each client another time to come back after', async t => {
+t.test('event stream: a silent stream gets comments, and each client another retry time', async t => {
   const registry = await build(t, { feed: { keepAliveMs: 100 } })
   const token = await registry.join()
   const streams = await Promise.all(Array.from({ length: 20 }, () => events(registry, { token })))
@@ -274,7 +274,7 @@ t.test('what is silent shows that it is there, and tells each client another tim
   t.ok(new Set(streams.map(({ retryMs }) => retryMs)).size > 10)
 })
 
-t.test('a reader that takes nothing costs a number, and is cut off', async t => {
+t.test('event stream: a client that does not read costs constant memory and is disconnected', async t => {
   const registry = await build(t, { feed: { keepAliveMs: 1000 } })
   const token = await registry.join()
   const slow = connect({ port: Number(new URL(registry.base).port), host: '127.0.0.1' })
@@ -298,7 +298,7 @@ t.test('a reader that takes nothing costs a number, and is cut off', async t => 
   t.ok(quick.isOpen)
 })
 
-t.test('streams and waiting polls are capped, in all, for one caller and from one address', async t => {
+t.test('event stream: streams and waiting polls are limited in total, per caller and per address', async t => {
   const rows: Array<[object, number]> = [[{ maxStreams: 3 }, 3], [{ maxStreamsPerCaller: 2 }, 2], [{ maxStreamsPerAddress: 4 }, 4]]
   for (const [feed, room] of rows) {
     const registry = await build(t, { feed })
@@ -312,7 +312,7 @@ t.test('streams and waiting polls are capped, in all, for one caller and from on
       t.equal(refused.status, 503)
       t.ok(Number(refused.headers.get('retry-after')) >= 1)
     }
-    t.equal((await registry.get(`/agents/changes?since=${since}`, { token })).status, 200, 'what need not wait has room')
+    t.equal((await registry.get(`/agents/changes?since=${since}`, { token })).status, 200, 'a poll that need not wait is served')
     streams[0]!.close()
     await until(async () => {
       const response = await answerOf(registry, '/agents/events', { authorization: `Bearer ${token}` })
@@ -322,7 +322,7 @@ t.test('streams and waiting polls are capped, in all, for one caller and from on
   }
 })
 
-t.test('a stream ends within a second of the right to read it', async t => {
+t.test('event stream: it ends within a second of its right to read', async t => {
   const registry = await build(t, { admin: { sessionTimeoutMs: 1500 } })
   const admin = await registry.admin()
   const rows: Array<[reason: string, call: { token: string, headers?: Record<string, string> }, end: () => Promise<unknown>]> = [
@@ -341,7 +341,7 @@ t.test('a stream ends within a second of the right to read it', async t => {
   }
 })
 
-t.test('a server that goes down sends everybody away, each with another time, and is not held up', async t => {
+t.test('event stream: a shutdown ends all streams with spread retry times, and is not delayed', async t => {
   const registry = await build(t, { sockets: { drainMs: 3000 } })
   const token = await registry.join()
   const streams = await Promise.all(Array.from({ length: 30 }, () => events(registry, { token })))

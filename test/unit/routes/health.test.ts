@@ -20,7 +20,7 @@ const answers = answerChecker()
 const paths = ['/health/detailed', '/health/config', '/health/redis', '/health/azure']
 const embed = async (texts: readonly string[]) => texts.map(() => [1, 0])
 
-t.test('how the parts are is for admins', async t => {
+t.test('health: details of the parts are for admins', async t => {
   const registry = await build(t, { routes: { docs: true } }, answers)
   const admin = await registry.admin()
   const agent = await registry.agent('agent-a')
@@ -35,7 +35,7 @@ t.test('how the parts are is for admins', async t => {
   for (const path of paths) t.equal((await none.get(path, await none.admin())).status, 404)
 })
 
-t.test('in detail, what is there and what is not', async t => {
+t.test('health: the details list present and absent parts', async t => {
   const registry = await build(t, {}, answers)
   const admin = await registry.admin()
   await registry.agent('agent-a')
@@ -63,7 +63,7 @@ t.test('in detail, what is there and what is not', async t => {
   t.match((await registry.get('/health/azure', admin)).body, { status: 'not_configured', details: { status: 'not_configured', reason: /\w/ } })
 })
 
-t.test('with vectors and a store of the host, they are what is there', async t => {
+t.test('health: the details reflect vectors and a store of the host', async t => {
   const memory = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const store = new Proxy({} as MemoryAgentStore, { get: (_target, name) => { const value = Reflect.get(memory, name); return typeof value === 'function' ? value.bind(memory) : value } })
   const registry = await build(t, { embed, store }, answers)
@@ -77,7 +77,7 @@ t.test('with vectors and a store of the host, they are what is there', async t =
   t.match((await registry.get('/health')).body, { ai_services: { azure_openai: 'available', embeddings: true }, storage: { redis: 'not_configured' } })
 })
 
-t.test('settings are told by name, never by value', async t => {
+t.test('health: settings are reported by name, never by value', async t => {
   const registry = await build(t, { metricsScrapeToken: 'a-token-for-prometheus', lease: { durationMs: 61_234 }, addresses: { blocked: ['192.0.2.77'] }, embed, publicFields: ['metadata'] }, answers)
   const { body, text } = await registry.get('/health/config', await registry.admin())
   t.same(body.required_config, ['agentKeys', 'jwt.secret', 'admin.password'])
@@ -91,7 +91,7 @@ t.test('settings are told by name, never by value', async t => {
   for (const value of [...Object.values(keys), password, secret, 'a-token-for-prometheus', '61234', '192.0.2.77']) t.notOk(text.includes(value), value)
 })
 
-t.test('Redis that is there is connected, Redis that is gone degrades the service', async t => {
+t.test('health: a reachable Redis is connected, and a lost one degrades the service', async t => {
   const log = { info () {}, warn () {}, error () {} }
   const foundation = await openFoundation(resolveOptions({}), log)
   t.teardown(() => foundation.close())
@@ -110,7 +110,7 @@ t.test('Redis that is there is connected, Redis that is gone degrades the servic
   t.match(detailedHealth(on({ redis: 'error', status: 'degraded' })), { status: 'degraded', components: { storage: { status: 'degraded', redis: 'disconnected' } } })
 })
 
-t.test('every answer was what its schema says', async t => { t.same(answers.findings, []) })
+t.test('every response matched its schema', async t => { t.same(answers.findings, []) })
 
 const leaseMs = 600
 const away = () => problem('storage-unavailable', 'The store is away', { members: { retry_after: 2 }, headers: { 'retry-after': '2' } })
@@ -164,7 +164,7 @@ async function open (t: Test, lease?: number): Promise<{ registry: Harness, stor
   return { store, registry: await build(t, { store, state: store.state, sockets: { agentsUpdateIntervalMs: 20, drainMs: 100 }, ...(lease !== undefined && { lease: { durationMs: lease } }) }) }
 }
 
-t.test('every write is answered 503 at once, with another time to come back for each', async t => {
+t.test('store outage: each write is answered 503 at once, with spread retry times', async t => {
   const { registry, store } = await open(t)
   const token = await registry.agent('agent-one')
   const temp = await registry.tempToken('agent-two')
@@ -197,14 +197,14 @@ t.test('every write is answered 503 at once, with another time to come back for 
     t.ok(performance.now() - started < 5000)
   }
   const refused = await Promise.all(Array.from({ length: 50 }, () => writes[1]!()))
-  t.ok(new Set(refused.map(({ headers }) => headers.get('retry-after'))).size > 1, 'not all in one instant')
+  t.ok(new Set(refused.map(({ headers }) => headers.get('retry-after'))).size > 1, 'not all at the same instant')
   await t.rejects(registry.app.agentRegistry.heartbeat('agent-one'), { code: 'AGENT_REGISTRY_STORAGE_UNAVAILABLE' })
   store.comeBack()
-  t.equal((await registry.post('/agents/register', { token: temp, body })).status, 200, 'what was refused may be asked for again')
+  t.equal((await registry.post('/agents/register', { token: temp, body })).status, 200, 'a refused request may be repeated')
   for (const write of writes.slice(1, 6)) t.equal((await write()).status, 200)
 })
 
-t.test('reads go on as of then, and say so', async t => {
+t.test('store outage: reads continue with the last state and state its age', async t => {
   const { registry, store } = await open(t)
   const token = await registry.agent('agent-one')
   const admin = await registry.admin()
@@ -225,7 +225,7 @@ t.test('reads go on as of then, and say so', async t => {
   for (const [path, call] of reads) t.equal((await registry.get(path, call)).headers.get('x-registry-stale'), null, path)
 })
 
-t.test('health, readiness, the dashboard and Prometheus say why; the address of the store is for admins', async t => {
+t.test('store outage: health, readiness, dashboard and Prometheus report it; only admins see the address', async t => {
   const { registry, store } = await open(t)
   const admin = await registry.admin()
   const dashboard = registry.socket('/dashboard/ws')
@@ -250,7 +250,7 @@ t.test('health, readiness, the dashboard and Prometheus say why; the address of 
   t.match(await registry.get('/health/ready'), { status: 200 })
 })
 
-t.test('sockets and streams stay open, frames that need the store are answered, and nobody dies of it', async t => {
+t.test('store outage: sockets and streams stay open, frames that need the store get an error, no agent expires', async t => {
   const { registry, store } = await open(t, leaseMs)
   const agent = await registry.agentSocket(await registry.agent('agent-one'))
   const beating = await registry.agent('agent-two')
@@ -269,7 +269,7 @@ t.test('sockets and streams stay open, frames that need the store are answered, 
   // Pings of the server and pongs of the client go on meanwhile.
   await sleep(3 * leaseMs)
   t.strictSame(store.calls.slice(swept).filter(name => name === 'expire' || name === 'extend'), [])
-  t.ok(store.calls.includes('renew'), 'signs of life were tried')
+  t.ok(store.calls.includes('renew'), 'heartbeats were attempted')
   const lastSeen = registry.app.agentRegistry.get('agent-one')!.last_seen
   store.comeBack()
   t.equal((await registry.post('/agents/agent-two/heartbeat', { token: beating })).status, 200)
@@ -280,10 +280,10 @@ t.test('sockets and streams stay open, frames that need the store are answered, 
   t.equal(agent.ws.readyState, agent.ws.OPEN)
   t.equal(watcher.ws.readyState, watcher.ws.OPEN)
   await until(() => dead.length > 0)
-  t.strictSame(dead, ['agent-two'], 'who is silent afterwards dies as ever')
+  t.strictSame(dead, ['agent-two'], 'silent agents expire afterwards as usual')
 })
 
-t.test('an upgrade that needs the store is answered like any other request, a token in a frame by an error', async t => {
+t.test('store outage: an upgrade that needs the store is answered as a request is, a token frame by an error', async t => {
   const { registry, store } = await open(t)
   const { body: { ticket } } = await registry.post('/ws-tickets', { token: await registry.join() })
   const elsewhere = forge((await registry.admin()).token, { sid: 'opened-elsewhere' })
@@ -301,10 +301,10 @@ t.test('an upgrade that needs the store is answered like any other request, a to
   await late.next('auth_success')
   const socket = registry.socket(`/agents/ws?ticket=${ticket}`)
   await socket.next('auth_success')
-  t.pass('the ticket was not taken')
+  t.pass('the ticket was not spent')
 })
 
-t.test('a revision that has not arrived is waited for, for a second at most', async t => {
+t.test('store outage: a request waits at most a second for a revision that has not arrived', async t => {
   const { registry, store } = await open(t)
   const token = await registry.join('agent-one')
   const [epoch, n] = registry.app.agentRegistry.revision.split(':') as [string, string]
@@ -328,7 +328,7 @@ t.test('a revision that has not arrived is waited for, for a second at most', as
   t.match(await moved, { status: 200, body: [] })
 })
 
-t.test('so many may register at once, the others are told when there is room, one after the other', async t => {
+t.test('admission: registrations beyond the rate get spread retry times', async t => {
   const registry = await build(t, { admission: { registrationsPerSecond: 1, burst: 3 } })
   const admin = await registry.admin()
   const answers = await Promise.all(Array.from({ length: 10 }, (_, i) => registry.post('/agents/register', { ...admin, body: registration(`agent-${i}`) })))
@@ -336,12 +336,12 @@ t.test('so many may register at once, the others are told when there is room, on
   t.ok(passed.length >= 3 && passed.length < 10, `${passed.length} registered`)
   t.equal(passed.length + refused.length, 10)
   for (const answer of refused) t.equal(problemOf(t, answer), 'rate-limit-exceeded')
-  t.ok(new Set(refused.map(({ headers }) => headers.get('retry-after'))).size >= 3, 'each another second')
-  t.equal((await registry.post('/agents/agent-x/heartbeat', admin)).status, 404, 'what is no registration goes on')
+  t.ok(new Set(refused.map(({ headers }) => headers.get('retry-after'))).size >= 3, 'each in another second')
+  t.equal((await registry.post('/agents/agent-x/heartbeat', admin)).status, 404, 'other requests are admitted')
   await t.resolves(registry.join('by-the-host'))
 })
 
-t.test('so many sockets and streams may be opened at once', async t => {
+t.test('admission: the rate of new sockets and streams is limited', async t => {
   const registry = await build(t, { admission: { upgradesPerSecond: 1, burst: 2 } })
   const token = await registry.join()
   const sockets = Array.from({ length: 6 }, () => registry.socket('/public/ws'))
@@ -357,7 +357,7 @@ t.test('so many sockets and streams may be opened at once', async t => {
   t.match(JSON.parse(await textOf(stream)).type, /too-many-connections$/)
 })
 
-t.test('turns are given away evenly, and none is farther away than half a minute and the spread of a second', async t => {
+t.test('admission: retry times are even, at most half a minute plus the spread of a second away', async t => {
   let now = 1_000_000
   const admission = new Admission({ perSecond: 100, burst: 10, now: () => now })
   const waits = Array.from({ length: 1000 }, () => admission.take())
@@ -371,7 +371,7 @@ t.test('turns are given away evenly, and none is farther away than half a minute
   t.equal(admission.take(), 0)
 })
 
-t.test('whoever obeys comes in, all within about the time that the rate needs', async t => {
+t.test('admission: clients that obey are admitted in about the time that the rate needs', async t => {
   let now = 0
   const admission = new Admission({ perSecond: 1000, burst: 500, now: () => now })
   const stepMs = 10

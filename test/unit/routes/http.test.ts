@@ -25,7 +25,7 @@ t.test('access', async t => {
   const registry = await build(t)
   const admin = await registry.admin()
 
-  await t.test('the path of an unauthorised request, and the name of an agent, are data and never markup', async t => {
+  await t.test('access: the path of an unauthorised request and the name of an agent are data, never markup', async t => {
     const answer = await registry.get(`/agents/${encodeURIComponent(markup)}`)
     t.equal(problemOf(t, answer), 'authentication-failed')
     t.notMatch(answer.text, '<img')
@@ -35,7 +35,7 @@ t.test('access', async t => {
     t.match(shown.body, { name: '<b>&"\'</b>', metadata: { a: markup } })
   })
 
-  await t.test('nobody ends the sessions of an admin with an invalid token', async t => {
+  await t.test('access: an invalid token cannot end the sessions of an admin', async t => {
     await registry.post('/auth/set_pin', { ...admin, body: { pin: '1357' } })
     const forged = hmacSigner('not the secret of this registry at all').sign(claimsOf(admin.token))
     for (const path of ['/agents', '/tokens/validate', '/auth/session_status']) t.equal((await registry.get(path, { token: forged, headers: print })).status, 401)
@@ -46,7 +46,7 @@ t.test('access', async t => {
     Object.assign(admin, await registry.admin())
   })
 
-  await t.test('a registration key is no way to act as an agent that is there', async t => {
+  await t.test('access: a registration key does not let a client act as an existing agent', async t => {
     await registry.register('victim-one')
     for (const key of [keys.plain, keys.other]) {
       const token = await registry.tempToken('victim-one', key)
@@ -59,31 +59,31 @@ t.test('access', async t => {
     t.equal((await registry.get('/public/agent/victim-one')).body.name, 'Agent One')
   })
 
-  await t.test('a temporary token is never refreshed into an access token', async t => {
+  await t.test('access: a temporary token cannot be refreshed into an access token', async t => {
     const answer = await registry.post('/tokens/refresh', { token: await registry.tempToken('fresh-one') })
     t.equal(problemOf(t, answer), 'insufficient-permissions')
   })
 
-  await t.test('a temporary token registers no other id, and nothing a second time', async t => {
+  await t.test('access: a temporary token registers no other id, and only one registration', async t => {
     const token = await registry.tempToken('temp-one')
     t.equal((await registry.post('/agents/register', { token, body: registration('temp-two') })).status, 403)
     t.equal((await registry.post('/agents/register', { token, body: registration('temp-one') })).status, 200)
     t.equal((await registry.post('/agents/register', { token, body: registration('temp-one', { endpoint: 'http://127.0.0.1:10', capabilities: ['all'] }) })).status, 401)
   })
 
-  await t.test('no remembered answer comes before authentication', async t => {
+  await t.test('access: a stored response is served only after authentication', async t => {
     const call = { headers: { 'idempotency-key': 'one' }, body: registration('idem-one') }
     t.equal((await registry.post('/agents/register', { ...call, token: await registry.tempToken('idem-one') })).status, 200)
     t.equal(problemOf(t, await registry.post('/agents/register', call)), 'authentication-failed')
   })
 
-  await t.test('tokens live as long as they say', async t => {
+  await t.test('access: tokens live as long as stated', async t => {
     const [temp, own] = [claimsOf(await registry.tempToken('life-one')), claimsOf(await registry.agent('life-two'))]
     t.equal(temp.exp - temp.iat, 900)
     t.equal(own.exp - own.iat, 3600 * 60)
   })
 
-  await t.test('agents that were removed do not come back by themselves', async t => {
+  await t.test('access: removed agents do not return by themselves', async t => {
     const token = await registry.agent('gone-one')
     await registry.delete('/agents/gone-one', admin)
     t.equal((await registry.get('/agents', { token })).status, 401)
@@ -91,7 +91,7 @@ t.test('access', async t => {
     t.equal((await registry.post('/agents/register', { token, body: registration('gone-one') })).status, 401)
   })
 
-  await t.test('a token ends on the second, and one without an end is none', async t => {
+  await t.test('access: a token expires at its second, and a token without an expiry is invalid', async t => {
     const now = Math.floor(Date.now() / 1000)
     const claims = { ...claimsOf(await registry.agent('end-one')), iat: now - 100 }
     const sign = (more: object) => hmacSigner(secret).sign({ ...claims, ...more } as Claims)
@@ -101,17 +101,17 @@ t.test('access', async t => {
     t.equal((await registry.get('/agents', { token: sign({ role: undefined }) })).status, 401, 'nor one without a role')
   })
 
-  await t.test('a header with a client certificate, or a proof of possession, proves nothing', async t => {
+  await t.test('access: headers with a client certificate or a proof of possession are ignored', async t => {
     const headers = { 'x-client-cert': 'cert', dpop: 'x.y.z', authorization: `DPoP ${admin.token}`, ...print }
     t.equal(problemOf(t, await registry.get('/agents/stats', { headers })), 'authentication-failed')
   })
 
-  await t.test('the host header is in no URL that is told', async t => {
+  await t.test('access: the Host header is in no URL that the registry returns', async t => {
     const answer = await registry.get('/.well-known/arcp-configuration', { headers: { host: 'evil.example', 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' } })
     t.notMatch(answer.text, 'evil.example')
   })
 
-  await t.test('the PIN of a session protects what cannot be undone', async t => {
+  await t.test('access: irreversible requests require the PIN of the session', async t => {
     await registry.register('pinned-one')
     await registry.post('/auth/set_pin', { ...admin, body: { pin: '97531' } })
     t.equal(problemOf(t, await registry.delete('/agents/pinned-one', admin)), 'pin-required')
@@ -119,9 +119,9 @@ t.test('access', async t => {
     t.equal((await registry.delete('/agents/pinned-one', { ...admin, headers: { ...print, 'x-session-pin': '97531' } })).status, 200)
   })
 
-  await t.test('all tokens of an admin end with the logout', async t => {
+  await t.test('access: a logout ends all tokens of the admin', async t => {
     const { body: { access_token: refreshed } } = await registry.post('/tokens/refresh', { token: admin.token })
-    t.equal((await registry.get('/agents/stats', { token: refreshed, headers: print })).status, 200, 'a refreshed one works')
+    t.equal((await registry.get('/agents/stats', { token: refreshed, headers: print })).status, 200, 'a refreshed token works')
     await registry.post('/auth/logout', admin)
     for (const token of [admin.token, refreshed]) {
       t.equal((await registry.get('/agents', { token, headers: print })).status, 401)
@@ -130,13 +130,13 @@ t.test('access', async t => {
   })
 })
 
-t.test('what guesses at passwords', async t => {
+t.test('password guessing', async t => {
   const registry = await build(t, { attempts: { burst: 6, windowMs: 600_000 } }, { server: { trustProxy: true } })
   const login = (address: string, more: Record<string, string> = {}) => registry.post('/auth/login', {
     body: { username: 'admin', password: 'wrong' }, headers: { ...print, 'x-forwarded-for': address, ...more }
   })
 
-  await t.test('is not forgiven by answers that are no success, or another user agent', async t => {
+  await t.test('password guessing: failed responses and another user agent do not reset the count', async t => {
     const headers = { 'x-forwarded-for': '192.0.2.1' }
     const statuses = []
     for (let n = 0; n < 10; n++) {
@@ -148,7 +148,7 @@ t.test('what guesses at passwords', async t => {
     t.same(statuses, [...Array(6).fill(401), ...Array(4).fill(429)])
   })
 
-  await t.test('cannot run ahead of its own count', async t => {
+  await t.test('password guessing: concurrent guesses do not exceed the count', async t => {
     const tried = await Promise.all(Array.from({ length: 200 }, (_, n) => registry.post('/auth/agent/request_temp_token', {
       body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: `guessed-key-${n}` }, headers: { 'x-forwarded-for': '192.0.2.2' }
     })))
@@ -156,7 +156,7 @@ t.test('what guesses at passwords', async t => {
     t.equal(tried.filter(({ status }) => status === 429).length, 194)
   })
 
-  await t.test('does not lock out others behind the same proxy', async t => {
+  await t.test('password guessing: other clients behind the same proxy are not locked out', async t => {
     const answer = await registry.post('/auth/agent/request_temp_token', {
       body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain }, headers: { 'x-forwarded-for': '192.0.2.3' }
     })
@@ -169,14 +169,14 @@ t.test('secrets', async t => {
   const { registry, lines } = await logged(t, { agentKeys: [keys.plain, `${long}a`, long] })
   const admin = await registry.admin()
 
-  await t.test('of agents are compared whole, and neither in tokens nor in logs', async t => {
+  await t.test('agent keys: they are compared in full, and appear neither in tokens nor in logs', async t => {
     for (const key of [long, `${long}a`]) t.ok(await registry.tempToken('agent-one', key))
     t.notOk(await registry.tempToken('agent-one', `${long}b`))
     await registry.tempToken('agent-one', 'wrong-key-1234567')
     t.notMatch(JSON.stringify(claimsOf(await registry.tempToken())), keys.plain.slice(0, 8))
   })
 
-  await t.test('are not in answers to what breaks a rule', async t => {
+  await t.test('secrets: validation errors do not contain them', async t => {
     const answers = [
       await registry.post('/auth/login', { headers: print, body: { username: 7, password: [password] } }),
       await registry.post('/auth/set_pin', { ...admin, body: { pin: [97531] } }),
@@ -189,7 +189,7 @@ t.test('secrets', async t => {
     }
   })
 
-  await t.test('are in no log, also when they stood in a query', async t => {
+  await t.test('secrets: logs do not contain them, also when they are in a query', async t => {
     const token = await registry.agent('agent-two')
     await registry.post(`/tokens/validate?token=${token}`)
     const socket = registry.socket(`/agents/ws?token=${token}`)
@@ -206,31 +206,31 @@ t.test('registering', async t => {
   const many = Array.from({ length: 12 }, (_, n) => `key-number-${n + 100}`)
   const registry = await build(t, { agentKeys: [...many, keys.plain, keys.other], lease: { durationMs: 5000 } })
 
-  await t.test('works with any number of keys, each for any number of agents', async t => {
+  await t.test('registration: any number of keys, each for any number of agents, works', async t => {
     for (const [index, key] of many.entries()) {
       for (const n of [1, 2]) t.equal((await registry.register(`many-${index}-${n}`, {}, key)).status, 200)
     }
     t.equal((await registry.get('/public/stats')).body.alive_agents, 24)
   })
 
-  await t.test('works with ids of 100 characters all the way, and fails with 422 for two', async t => {
+  await t.test('registration: ids of 100 characters work, and two ids fail with 422', async t => {
     t.equal((await registry.register('x'.repeat(100))).status, 200)
     t.equal((await registry.get(`/public/agent/${'x'.repeat(100)}`)).status, 200)
     for (const id of ['a', 'ab']) t.equal((await registry.register(id)).status, 422)
   })
 
-  await t.test('refuses the ids that paths would hide', async t => {
+  await t.test('registration: ids that a path would hide are refused', async t => {
     for (const id of ['register', 'search', 'stats', 'report-metrics', 'changes', 'events']) t.equal((await registry.register(id)).status, 422)
   })
 
-  await t.test('is possible at once for an agent that crashed', async t => {
+  await t.test('registration: an agent that crashed can register again at once', async t => {
     const socket = await registry.agentSocket(await registry.agent('crashed-one'))
     socket.terminate()
     await until(() => registry.app.agentRegistry.get('crashed-one')!.state === 'suspect')
     t.match((await registry.register('crashed-one')).body, { created: false })
   })
 
-  await t.test('again keeps the time of the first registration', async t => {
+  await t.test('registration: a repeat keeps the time of the first registration', async t => {
     const token = await registry.agent('kept-one')
     const before = registry.app.agentRegistry.get('kept-one')!
     await sleep(5)
@@ -238,7 +238,7 @@ t.test('registering', async t => {
     t.equal(registry.app.agentRegistry.get('kept-one')!.registered_at, before.registered_at)
   })
 
-  await t.test('takes the id from a dead agent, whose key then has no say any more', async t => {
+  await t.test('registration: the id of a dead agent can be taken, and the former key loses it', async t => {
     const short = await build(t, { lease: { durationMs: 200 } })
     await short.register('dead-one')
     await until(() => short.app.agentRegistry.get('dead-one')!.state === 'dead')
@@ -247,20 +247,20 @@ t.test('registering', async t => {
     t.equal((await short.delete('/agents/dead-one', { token: await short.tempToken('dead-one', keys.other) })).status, 200)
   })
 
-  await t.test('without a fixed delay', async t => {
+  await t.test('registration: there is no fixed delay', async t => {
     const started = Date.now()
     for (let n = 0; n < 10; n++) await registry.register(`quick-${n}`)
     t.ok(Date.now() - started < 5000, 'ten take less than three of them would with 1.8 s each')
   })
 })
 
-t.test('without keys a request for a token is refused, and nothing breaks', async t => {
+t.test('registration: without keys a token request is refused, and the server keeps working', async t => {
   const registry = await build(t, { agentKeys: [] })
   const answer = await registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } })
   t.equal(problemOf(t, answer), 'authentication-failed')
 })
 
-t.test('validation of compliance that is not enabled is 400, so that clients register without it', async t => {
+t.test('registration: disabled compliance validation returns 400, and clients register without it', async t => {
   const registry = await build(t)
   const answer = await registry.post('/auth/agent/validate_compliance', { token: await registry.tempToken(), body: {} })
   t.equal(answer.status, 400)
@@ -270,7 +270,7 @@ t.test('validation of compliance that is not enabled is 400, so that clients reg
 t.test('the registry', async t => {
   const registry = await build(t)
 
-  await t.test('unregisters at once while sockets are open, and tells them', async t => {
+  await t.test('registry: unregistering with open sockets is immediate and notifies them', async t => {
     const watcher = await registry.watcher()
     const token = await registry.agent('leaving-one')
     await watcher.next('agents_update')
@@ -283,14 +283,14 @@ t.test('the registry', async t => {
     watcher.close()
   })
 
-  await t.test('returns the hints for models', async t => {
+  await t.test('registry: the response has the hints for models', async t => {
     const token = await registry.agent('hint-one', { ai_context: 'hints' })
     const bodies = [(await registry.get('/agents/hint-one', { token })).body, (await registry.get('/agents', { token })).body[0], (await registry.get('/public/discover')).body[0], (await registry.get('/public/agent/hint-one')).body]
     for (const body of bodies) t.equal(body.ai_context, 'hints')
     await registry.delete('/agents/hint-one', { token })
   })
 
-  await t.test('finds agents that have all capabilities, of a type in any case, on every endpoint', async t => {
+  await t.test('registry: agents are found by all capabilities and case-insensitive type, on every endpoint', async t => {
     const token = await registry.agent('both-one', { agent_type: 'TESTING', capabilities: ['red', 'blue'] })
     await registry.register('only-one', { capabilities: ['red'] })
     const query = '?capabilities=red&capabilities=blue&agent_type=testing'
@@ -298,14 +298,14 @@ t.test('the registry', async t => {
     t.same(idsOf(await registry.get('/agents?agent_type=Testing', { token })), ['both-one', 'only-one'])
   })
 
-  await t.test('refuses limits below their range and states that there are not', async t => {
+  await t.test('registry: limits out of range and unknown states are refused', async t => {
     const token = await registry.agent('limits-one')
     for (const path of ['/public/discover?limit=0', '/public/discover?limit=-5', '/public/discover?offset=-1', '/agents?limit=0', '/agents?status=alvie']) {
       t.equal(problemOf(t, await registry.get(path, { token })), 'validation-failed', path)
     }
   })
 
-  await t.test('has pages that neither overlap nor miss, with a total', async t => {
+  await t.test('registry: pages neither overlap nor leave gaps, and carry a total', async t => {
     for (let n = 0; n < 7; n++) await registry.register(`paged-${n}`, { capabilities: ['paged'] })
     const pages = await Promise.all([0, 3, 6].map(offset => registry.get(`/public/discover?capabilities=paged&limit=3&offset=${offset}`)))
     t.same(pages.flatMap(idsOf), Array.from({ length: 7 }, (_, n) => `paged-${n}`))
@@ -313,7 +313,7 @@ t.test('the registry', async t => {
     t.equal(first.headers.get('x-total-count'), '7')
   })
 
-  await t.test('has an endpoint for changes, which cannot leave a record that breaks lists', async t => {
+  await t.test('registry: updates have an endpoint, and cannot make a record invalid', async t => {
     const token = await registry.agent('change-one')
     t.equal((await registry.patch('/agents/change-one', { token, body: { version: '2.0.0' } })).body.version, '2.0.0')
     for (const body of [{ name: null }, { version: 'new' }, { metrics: { success_rate: 7 } }, { agent_id: 'other' }]) t.equal((await registry.patch('/agents/change-one', { token, body })).status, 422)
@@ -325,7 +325,7 @@ t.test('times', async t => {
   const zone = process.env.TZ
   t.teardown(() => { if (zone === undefined) delete process.env.TZ; else process.env.TZ = zone })
   for (const TZ of ['America/New_York', 'Asia/Tokyo']) {
-    await t.test(`are UTC, and leases are right, in ${TZ}`, async t => {
+    await t.test(`times: they are in UTC, and leases are right, in ${TZ}`, async t => {
       process.env.TZ = TZ
       const registry = await build(t, { lease: { durationMs: 400, retentionMs: 60_000, cleanupIntervalMs: 20 } })
       const events: string[] = []
@@ -348,13 +348,13 @@ t.test('problems', async t => {
   const registry = await build(t, { limits: { maxBodyBytes: 1000 } })
   const admin = await registry.admin()
 
-  await t.test('bear the id of their request, which is never the same', async t => {
+  await t.test('problems: each carries the id of its request, and ids are unique', async t => {
     const answers = await Promise.all(Array.from({ length: 20 }, () => registry.get('/agents')))
     for (const answer of answers) t.equal(problemOf(t, answer), 'authentication-failed')
     t.equal(new Set(answers.map(({ body }) => body.request_id)).size, 20)
   })
 
-  await t.test('name every field, escape and filter nothing, and have numbers as numbers', async t => {
+  await t.test('problems: every invalid field is listed, unescaped, with numbers as numbers', async t => {
     const answer = await registry.post('/agents/register', { ...admin, body: { agent_id: 'x' } })
     t.equal(answer.body.errors.length, 11)
     for (const { path, message } of answer.body.errors) t.match([path, message], [/^\/\w+$/, /\w/])
@@ -364,14 +364,14 @@ t.test('problems', async t => {
     t.equal(missing.body.detail, `Agent ${words} not found`)
   })
 
-  await t.test('are what a missing record, another method and a wrong token are told with', async t => {
+  await t.test('problems: a missing record, an unsupported method and a wrong token return one', async t => {
     for (const [answer, type] of [
       [await registry.get('/agents/absent-one', admin), 'agent-not-found'], [await registry.call('PUT', '/agents/absent-one'), 'method-not-allowed'],
       [await registry.get('/tokens/validate'), 'authentication-failed'], [await registry.get('/tokens/validate', { token: 'x' }), 'token-invalid']
     ] as Array<[Answer, string]>) t.equal(problemOf(t, answer), type)
   })
 
-  await t.test('are what a large body is told with, also in chunks', async t => {
+  await t.test('problems: a body that is too large returns one, also in chunks', async t => {
     const chunks = new ReadableStream({
       start (controller) {
         controller.enqueue(Buffer.alloc(2000, ' '))
@@ -384,7 +384,7 @@ t.test('problems', async t => {
     t.match(await response.json(), { type: /request-too-large$/, max_size: 1000 })
   })
 
-  await t.test('are for the whole of the stand-alone server, which caches its keys and says whether it is ready', async t => {
+  await t.test('problems: the stand-alone server uses them everywhere, caches its keys and reports readiness', async t => {
     const app = await buildApp({ options: withDefaults({ routes: { root: true } }), server: silentServer })
     t.teardown(() => app.close())
     await app.listen({ port: 0, host: '127.0.0.1' })
@@ -409,7 +409,7 @@ const expected: Array<[method: string, path: string, body: unknown, status: numb
   ['GET', '/public/stats', undefined, 200, { agent_types: 1 }], ['GET', '/.well-known/jwks.json', undefined, 200, { keys: [] }]
 ]
 
-t.test('what the tests of existing servers ask for is answered as they expect', async t => {
+t.test('compatibility: the tests of existing servers get the expected responses', async t => {
   const registry = await build(t)
   t.equal((await registry.register()).status, 200)
   for (const [method, path, body, status, match] of expected) {

@@ -21,18 +21,18 @@ async function metricsOf (registry: Harness, token: string, id = 'agent-one'): P
   return body
 }
 
-t.test('what an agent reports of itself', async t => {
+t.test('agent reports', async t => {
   const registry = await build(t, {}, answers)
   const token = await registry.agent()
   const report = (body: unknown) => registry.post('/agents/agent-one/metrics', { token, body })
 
-  await t.test('is nothing at first', async t => {
+  await t.test('agent reports: an agent has no metrics at first', async t => {
     const metrics = await metricsOf(registry, token)
     t.match(metrics, { agent_id: 'agent-one', ...zero })
     t.same([...Value.Errors(AgentMetrics, metrics)], [])
   })
 
-  await t.test('replaces the fields that it names, and is seen everywhere', async t => {
+  await t.test('agent reports: a report replaces the named fields, visible everywhere', async t => {
     const values = { success_rate: 0.5, avg_response_time: 1.5, total_requests: 4, reputation_score: 7.5, requests_processed: 3, average_response_time: 1.25, error_rate: 0.5 }
     const { status, body } = await report({ ...values, agent_id: 'other-one', last_active: '1970-01-01T00:00:00.000Z', unknown: { a: 1 } })
     t.equal(status, 200)
@@ -45,12 +45,12 @@ t.test('what an agent reports of itself', async t => {
     for (const path of ['/agents?include_metrics=true', '/public/discover']) t.same((await registry.get(path, { token })).body[0].metrics, after, path)
   })
 
-  await t.test('outlives a newer registration', async t => {
+  await t.test('agent reports: metrics survive a newer registration', async t => {
     const before = await metricsOf(registry, token)
     const again = await registry.post('/agents/register', { token, body: (await registry.get('/agents/agent-one', { token })).body })
     t.equal(again.status, 200)
     t.match(await metricsOf(registry, again.body.access_token), { success_rate: before.success_rate, total_requests: before.total_requests })
-    t.equal(problemOf(t, await report({ success_rate: 0 })), 'token-invalid', 'the older instance is done')
+    t.equal(problemOf(t, await report({ success_rate: 0 })), 'token-invalid', 'the older instance can no longer report')
   })
 })
 
@@ -72,11 +72,11 @@ const wrong: Array<[body: object | string, paths: string[]]> = [
   ['', ['']]
 ]
 
-t.test('what is not a report', async t => {
+t.test('invalid reports', async t => {
   const registry = await build(t, {}, answers)
   const token = await registry.agent()
 
-  await t.test('is refused field by field, and nothing of it is kept', async t => {
+  await t.test('invalid reports: each wrong field is refused, and nothing is stored', async t => {
     for (const [body, paths] of wrong) {
       const answer = await registry.post('/agents/agent-one/metrics', { token, raw: typeof body === 'string' ? body : JSON.stringify(body) })
       t.equal(answer.status, 422, JSON.stringify(body))
@@ -88,7 +88,7 @@ t.test('what is not a report', async t => {
     t.match(await metricsOf(registry, token), zero)
   })
 
-  await t.test('is refused when it is not JSON', async t => {
+  await t.test('invalid reports: malformed JSON is refused', async t => {
     for (const raw of ['{"success_rate":NaN}', '{', '{"__proto__":{"success_rate":1}}']) t.equal((await registry.post('/agents/agent-one/metrics', { token, raw })).status, 422, raw)
   })
 
@@ -103,7 +103,7 @@ t.test('what is not a report', async t => {
     ['?response_time=1&response_time=2', ['/response_time']],
     ['?response_time=x&success=perhaps', ['/response_time', '/success']]
   ]
-  await t.test('is refused as a query too', async t => {
+  await t.test('invalid reports: a wrong query is refused too', async t => {
     for (const path of counters) {
       for (const [query, paths] of queries) {
         const answer = await registry.post(path + query, { token })
@@ -115,11 +115,11 @@ t.test('what is not a report', async t => {
   })
 })
 
-t.test('requests that are counted', async t => {
+t.test('request reports', async t => {
   const registry = await build(t, {}, answers)
 
   for (const [index, path] of counters.entries()) {
-    await t.test(`${path} follows the formulas`, async t => {
+    await t.test(`request reports: ${path} follows the formulas`, async t => {
       const id = `counted-${index}`
       const token = await registry.agent(id)
       const count = (query: string) => registry.post(`${path.replace('agent-one', id)}?${query}`, { token })
@@ -138,13 +138,13 @@ t.test('requests that are counted', async t => {
     })
   }
 
-  await t.test('as the body that guides show', async t => {
+  await t.test('request reports: the body that guides show is accepted', async t => {
     const token = await registry.agent('guided-one')
     const { body } = await registry.post('/agents/guided-one/metrics', { token, body: { operation: 'translate', response_time: 0.5, success: true } })
     t.match(body.metrics, { total_requests: 1, success_rate: 1, avg_response_time: 0.5, reputation_score: 1, requests_processed: 1 })
   })
 
-  await t.test('at once are all counted', async t => {
+  await t.test('request reports: concurrent reports are all counted', async t => {
     const token = await registry.agent('busy-agent')
     const reports = Array.from({ length: 100 }, (_, index) => registry.post(`/agents/report-metrics/busy-agent?response_time=1&success=${index % 2 === 0}`, { token }))
     t.ok((await Promise.all(reports)).every(({ status }) => status === 200))
@@ -160,7 +160,7 @@ const endpoints: Array<[method: string, path: (id: string) => string, body?: obj
   ['POST', id => `/agents/${id}/metrics/compat?response_time=1`]
 ]
 
-t.test('who may report', async t => {
+t.test('report rights', async t => {
   const registry = await build(t, {}, answers)
   const token = await registry.agent()
   await registry.agent('agent-two')
@@ -169,7 +169,7 @@ t.test('who may report', async t => {
   const temp = await registry.tempToken('agent-one', keys.other)
 
   for (const [method, path, body] of endpoints) {
-    await t.test(`${method} ${path(':id')}`, async t => {
+    await t.test(`report rights: ${method} ${path(':id')}`, async t => {
       const ask = (id: string, more: object = {}) => registry.call(method, path(id), { body, ...more })
       t.equal((await ask('agent-one', { token })).status, 200)
       t.equal((await ask('agent-two', admin)).status, 200)
@@ -182,10 +182,10 @@ t.test('who may report', async t => {
       for (const id of ['nobody-here', '%3Cimg%3E', 'constructor']) t.equal(problemOf(t, await ask(id, admin)), 'agent-not-found', id)
     })
   }
-  t.equal((await registry.get('/public/stats')).body.total_agents, 2, 'nobody came into being by a report')
+  t.equal((await registry.get('/public/stats')).body.total_agents, 2, 'a report creates no agent')
 })
 
-t.test('a report is a sign of life', async t => {
+t.test('reports: a report is a heartbeat', async t => {
   const registry = await build(t, { lease: { durationMs: 600, preservation: false } }, answers)
   const token = await registry.agent()
   const seen = async () => (await registry.get('/agents/agent-one', { token })).body
@@ -198,7 +198,7 @@ t.test('a report is a sign of life', async t => {
   t.equal(after.metrics.last_active, after.last_seen)
 })
 
-t.test('every answer was what its schema promises', async t => { t.same(answers.findings, []) })
+t.test('every response matched its schema', async t => { t.same(answers.findings, []) })
 
 const scrapeToken = 'a-token-for-prometheus'
 const quiet = { intervalMs: 600_000, pingIntervalMs: 600_000 }
@@ -235,7 +235,7 @@ function sendTogether (client: Client, texts: string[]) {
   rawOf(client.ws).uncork()
 }
 
-t.test('what goes in and out is counted by tier, frame by frame, byte by byte and write by write', async t => {
+t.test('socket metrics: incoming and outgoing frames, bytes and writes are counted by tier', async t => {
   const registry = await build(t, options)
   const begin = await scrape(registry)
   const client = registry.socket('/public/ws')
@@ -264,7 +264,7 @@ t.test('what goes in and out is counted by tier, frame by frame, byte by byte an
   await until(async () => (await scrape(registry)).get(`connections${of('public')}`) === 0)
 })
 
-t.test('so are binary frames, of the tier that they are of', async t => {
+t.test('socket metrics: binary frames are counted by tier too', async t => {
   const registry = await build(t, options)
   const token = await registry.join()
   const begin = await scrape(registry)
@@ -281,7 +281,7 @@ t.test('so are binary frames, of the tier that they are of', async t => {
   t.notOk(Object.keys(changed).some(name => /public|dashboard/.test(name)))
 })
 
-t.test('what is too much is counted and not acted on', async t => {
+t.test('socket metrics: frames over the rate are counted and not handled', async t => {
   const registry = await build(t, { ...options, publicWs: { ...quiet, messagesPerSecond: 1, burst: 5 } })
   const client = await registry.watcher()
   const begin = await scrape(registry)
@@ -290,7 +290,7 @@ t.test('what is too much is counted and not acted on', async t => {
   t.match(await since(registry, begin), { [`frames_total${into('public')}`]: 12, [`rate_limited_frames_total${of('public')}`]: 7, [`frames_total${out('public')}`]: 12 })
 })
 
-t.test('who is behind and what waits is looked at when it is asked for', async t => {
+t.test('socket metrics: lagging sockets and queued bytes are measured on scrape', async t => {
   const registry = await build(t, { ...options, agentsWs: { ...quiet, intervalMs: 1 }, sockets: { maxBufferedBytes: 67_108_864 } })
   const { token } = await registry.admin()
   const [slow, neighbour] = [await registry.agentSocket(token), await registry.agentSocket(token)]
@@ -313,7 +313,7 @@ t.test('who is behind and what waits is looked at when it is asked for', async t
   t.equal((await queue()).behind, 0)
 })
 
-t.test('a slow reader that is closed counts once', async t => {
+t.test('socket metrics: a closed slow reader counts once', async t => {
   const registry = await build(t, { ...options, sockets: { maxBufferedBytes: 1_000_000 } })
   for (let n = 0; n < 8; n++) await registry.join(`agent-${n}`, { metadata: { text: ['x'.repeat(100_000)] } })
   const [slow, neighbour] = [await registry.watcher(), await registry.watcher()]
@@ -326,7 +326,7 @@ t.test('a slow reader that is closed counts once', async t => {
   t.equal((await scrape(registry)).get(`slow_closes_total${of('public')}`), 1)
 })
 
-t.test('there are as many series as tiers, whoever comes and whatever they send', async t => {
+t.test('socket metrics: the number of series depends only on the tiers', async t => {
   const registry = await build(t, options)
   const before = [...(await scrape(registry)).keys()]
   const names = ['connections', 'frames_total', 'bytes_total', 'writes_total', 'superseded_frames_total', 'rate_limited_frames_total', 'slow_closes_total', 'connections_behind', 'waiting_bytes']

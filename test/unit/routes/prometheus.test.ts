@@ -29,11 +29,11 @@ function gaugeOf (text: string, name: string): number {
   return Number.parseFloat(line?.split(' ')[1] ?? '')
 }
 
-t.test('who may read the series', async t => {
+t.test('Prometheus access', async t => {
   const registry = await build(t, { metricsScrapeToken: scrapeToken })
   const admin = await registry.admin()
 
-  await t.test('admins at /metrics', async t => {
+  await t.test('Prometheus access: admins read /metrics', async t => {
     const { status, headers, text } = await registry.get('/metrics', admin)
     t.equal(status, 200)
     t.match(headers.get('content-type'), /^text\/plain; version=.*charset=utf-8/)
@@ -43,7 +43,7 @@ t.test('who may read the series', async t => {
     t.equal(problemOf(t, await registry.get('/metrics', { token: scrapeToken })), 'token-invalid')
   })
 
-  await t.test('the scrape token at /metrics/scrape', async t => {
+  await t.test('Prometheus access: the scrape token reads /metrics/scrape', async t => {
     const { status, headers } = await registry.get('/metrics/scrape', { token: scrapeToken })
     t.equal(status, 200)
     t.match(headers.get('content-type'), /^text\/plain; version=/)
@@ -55,7 +55,7 @@ t.test('who may read the series', async t => {
     }
   })
 
-  await t.test('nobody at /metrics/scrape without one, nobody at all without the routes', async t => {
+  await t.test('Prometheus access: /metrics/scrape is refused without a token, and absent without the routes', async t => {
     const closed = await build(t)
     const answer = await closed.get('/metrics/scrape', { token: scrapeToken })
     t.same([answer.status, problemOf(t, answer), answer.body.detail], [403, 'insufficient-permissions', 'Metrics scraping not enabled'])
@@ -64,10 +64,10 @@ t.test('who may read the series', async t => {
   })
 })
 
-t.test('series that existing clients know', async t => {
+t.test('compatible series', async t => {
   const registry = await build(t, { metricsScrapeToken: scrapeToken, allowedAgentTypes: ['*'] })
 
-  await t.test('utilization is one line without labels', async t => {
+  await t.test('compatible series: utilization is one line without labels', async t => {
     const { text } = await registry.get('/metrics/scrape', { token: scrapeToken })
     for (const name of ['cpu', 'memory', 'disk', 'network']) {
       const value = gaugeOf(text, `arcp_system_${name}_utilization_percent`)
@@ -77,7 +77,7 @@ t.test('series that existing clients know', async t => {
     t.ok(gaugeOf(text, 'arcp_system_memory_utilization_percent') > 0)
   })
 
-  await t.test('the service says what it is and how it is', async t => {
+  await t.test('compatible series: service information and state are exported', async t => {
     const series = await scrape(registry)
     t.ok([...series.keys()].some(key => key.startsWith('arcp_service_info{version="2.1.2"')))
     const states = ['healthy', 'degraded', 'unhealthy'].map(name => series.get(`arcp_service_health_status{arcp_service_health_status="${name}"}`))
@@ -85,7 +85,7 @@ t.test('series that existing clients know', async t => {
     for (const name of ['process_cpu_seconds_total', 'process_resident_memory_bytes', 'nodejs_version_info']) t.ok([...series.keys()].some(key => key.startsWith(name)), name)
   })
 
-  await t.test('agents are counted as they come, live and go', async t => {
+  await t.test('compatible series: agents are counted when they register, change state and leave', async t => {
     const token = await registry.agent('agent-one', { agent_type: 'cooks' })
     await registry.agent('agent-two', { agent_type: 'cooks' })
     await registry.post('/agents/agent-one/heartbeat', { token })
@@ -106,7 +106,7 @@ t.test('series that existing clients know', async t => {
     t.equal(after.get('agent_registry_transitions_total{event="unregistered"}'), 1)
   })
 
-  await t.test('so are searches, logins and uses of keys', async t => {
+  await t.test('compatible series: searches, logins and key uses are counted', async t => {
     const before = await scrape(registry)
     const names = ['arcp_vector_search_operations_total{status="success"}', ...['login', 'temp_token'].flatMap(type => ['success', 'failed'].map(status => `arcp_auth_attempts_total{status="${status}",auth_type="${type}"}`))]
     await registry.post('/public/search', { body: { query: 'cooks' } })
@@ -118,7 +118,7 @@ t.test('series that existing clients know', async t => {
     for (const name of names) t.equal(count(after, name) - count(before, name), 1, name)
   })
 
-  await t.test('and sockets by tier', async t => {
+  await t.test('compatible series: sockets are counted by tier', async t => {
     const admin = await registry.admin()
     const dashboard = registry.socket('/dashboard/ws')
     await dashboard.opened
@@ -135,11 +135,11 @@ t.test('series that existing clients know', async t => {
   })
 })
 
-t.test('figures of requests', async t => {
+t.test('request series', async t => {
   const registry = await build(t, { metricsScrapeToken: scrapeToken })
   const name = (labels: string) => `arcp_requests_total{${labels}}`
 
-  await t.test('are counted by method, route and status', async t => {
+  await t.test('request series: requests are counted by method, route and status', async t => {
     const token = await registry.agent()
     await registry.get('/public/agent/agent-one')
     for (const id of ['nobody-a', 'nobody-b', '%3Cscript%3E']) await registry.get(`/public/agent/${id}`)
@@ -154,7 +154,7 @@ t.test('figures of requests', async t => {
     t.equal(series.get(name('method="PUT",endpoint="/public/stats",status_code="405"')), 1)
   })
 
-  await t.test('have their times in buckets of seconds', async t => {
+  await t.test('request series: durations are in buckets of seconds', async t => {
     const series = await scrape(registry)
     const labels = 'method="GET",endpoint="/public/agent/:id",status_code="404"'
     const bounds = ['0.001', '0.005', '0.01', '0.025', '0.05', '0.1', '0.25', '0.5', '1', '2.5', '5', '10', '+Inf']
@@ -166,7 +166,7 @@ t.test('figures of requests', async t => {
     t.ok(sum > 0 && sum < 30)
   })
 
-  await t.test('count what no route answers once where it is ours, and not where it is the host\'s', async t => {
+  await t.test('request series: unmatched paths count once in the registry\'s scope, and not in the host\'s', async t => {
     const unmatched = async (registry: Harness) => [...await scrape(registry)].filter(([key]) => /requests_total.*unmatched/.test(key))
     const inside = await build(t, { metricsScrapeToken: scrapeToken, prefix: '/registry' })
     for (const path of ['/nothing', '/agents/x/y/z', '']) await inside.get(path)
@@ -175,11 +175,12 @@ t.test('figures of requests', async t => {
     await registry.get('/elsewhere')
     t.same(await unmatched(registry), [])
     registry.app.agentRegistry.countUnmatched({ method: 'GET', statusCode: 404, elapsedMs: 1 })
-    t.same(await unmatched(registry), [['arcp_requests_total{method="GET",endpoint="unmatched",status_code="404"}', 1]], 'unless the host says so')
+    t.same(await unmatched(registry), [['arcp_requests_total{method="GET",endpoint="unmatched",status_code="404"}', 1]],
+      'unless the host enables it')
   })
 
   for (const prefix of ['', '/registry']) {
-    await t.test(`paths, ids and methods that nobody serves add no series (prefix '${prefix}')`, async t => {
+    await t.test(`series: unserved paths, ids and methods add no series (prefix '${prefix}')`, async t => {
       const registry = await build(t, { metricsScrapeToken: scrapeToken, prefix })
       async function wander (round: number) {
         for (const method of ['GET', 'POST', 'DELETE', 'PROPFIND', 'LOCK', 'MKCOL']) {
@@ -200,7 +201,7 @@ t.test('figures of requests', async t => {
   }
 })
 
-t.test('registrations are counted by outcome and type, and those that fail take no label from others', async t => {
+t.test('series: registrations are counted by outcome and type, and failed ones use no label of others', async t => {
   const registry = await build(t, { metricsScrapeToken: scrapeToken, allowedAgentTypes: ['testing', 'security'] })
   const failed = async () => [...await scrape(registry)].flatMap(([key, value]) => /registrations_total\{status="failed",agent_type="(.*)"/.exec(key)?.[1] + ` ${value}`).filter(text => !text.startsWith('undefined')).sort()
   const token = await registry.agent('agent-one')
@@ -220,7 +221,7 @@ t.test('registrations are counted by outcome and type, and those that fail take 
   t.equal((await scrape(registry)).get('arcp_agent_registrations_total{status="success",agent_type="testing"}'), 1)
 })
 
-t.test('types of agents are bounded, whatever they are called', async t => {
+t.test('series: the number of agent types is bounded, whatever their names', async t => {
   const registry = await build(t, { metricsScrapeToken: scrapeToken, allowedAgentTypes: ['*'] })
   for (let index = 0; index < 60; index++) await registry.join(`agent-${index}`, { agent_type: `type-${index}` })
   const series = await scrape(registry)
@@ -239,11 +240,11 @@ function block (ms: number) {
   while (Date.now() < end);
 }
 
-t.test('lags', async t => {
+t.test('lag series', async t => {
   const registry = await build(t, { metricsScrapeToken: scrapeToken, lease: { durationMs: 300, preservation: false } })
   const lag = (series: Map<string, number>, quantile: string) => series.get(`agent_registry_event_loop_lag_seconds{quantile="${quantile}"}`)!
 
-  await t.test('of the event loop since the last scrape', async t => {
+  await t.test('lag series: the event loop lag covers the time since the last scrape', async t => {
     await until(async () => {
       await sleep(60)
       block(300)
@@ -258,7 +259,7 @@ t.test('lags', async t => {
     t.ok(lag(series, '0.5') <= lag(series, '0.99') && lag(series, '0.99') <= lag(series, '1'))
   })
 
-  await t.test('of the sweep', async t => {
+  await t.test('lag series: the sweep lag is exported', async t => {
     await registry.register('agent-one', {}, keys.other)
     await until(async () => (await scrape(registry)).get('agent_registry_agents{status="dead"}') === 1)
     const value = (await scrape(registry)).get('agent_registry_sweep_lag_seconds')!
@@ -266,7 +267,7 @@ t.test('lags', async t => {
   })
 })
 
-t.test('two registries in one application have series of their own', async t => {
+t.test('series: two registries in one application have separate series', async t => {
   const registry = await build(t, { metricsScrapeToken: scrapeToken, prefix: '/one' }, {
     before: async app => {
       const { default: agentRegistry } = await import('../../../src/index.js')
@@ -284,7 +285,7 @@ t.test('metrics', async t => {
   const token = await registry.agent()
   const other = await registry.agent('agent-two')
 
-  await t.test('reputation is not for others to report, and no report makes a record', async t => {
+  await t.test('metrics: an agent cannot report its reputation, and a report creates no record', async t => {
     for (const path of ['/agents/report-metrics/agent-one', '/agents/agent-one/metrics/compat']) {
       t.equal(problemOf(t, await registry.post(`${path}?response_time=0.1`, { token: other })), 'insufficient-permissions')
       t.equal((await registry.post(`${path}?response_time=-5`, { token })).status, 422)
@@ -294,7 +295,7 @@ t.test('metrics', async t => {
     t.equal((await registry.get('/public/stats')).body.total_agents, 2)
   })
 
-  await t.test('no report of one agent breaks a list for the others', async t => {
+  await t.test('metrics: an invalid report of one agent does not break a list', async t => {
     const poison = ['{"success_rate":7}', '{"avg_response_time":4000}', '{"success_rate":1e999}', '{"success_rate":NaN}', '{"reputation_score":"best"}', '{"total_requests":null}']
     for (const raw of poison) t.equal((await registry.post('/agents/agent-one/metrics', { token, raw })).status, 422, raw)
     await registry.post('/agents/agent-one/metrics', { token, body: { agent_id: 'agent-two', last_active: 'never', model_fields: {}, success_rate: 1 } })
@@ -312,14 +313,14 @@ t.test('metrics', async t => {
     socket.close()
   })
 
-  await t.test('reports that come at once are all counted, and the share of errors with them', async t => {
+  await t.test('metrics: concurrent reports are all counted, the error rate included', async t => {
     const reports = Array.from({ length: 200 }, (_, index) => registry.post(`/agents/report-metrics/agent-two?response_time=1&success=${index % 4 !== 0}`, { token: other }))
     await Promise.all(reports)
     const { total_requests: total, error_rate: errors, success_rate: rate } = (await registry.get('/agents/agent-two/metrics', { token: other })).body
     t.same([total, errors.toFixed(6), rate.toFixed(6)], [200, '0.250000', '0.750000'])
   })
 
-  await t.test('an agent that reports what guides show has metrics', async t => {
+  await t.test('metrics: an agent that reports as the guides show has metrics', async t => {
     const guided = await registry.agent('agent-three')
     await registry.post('/agents/agent-three/metrics', { token: guided, body: { operation: 'x', response_time: 0.5, success: true } })
     t.match((await registry.get('/agents/agent-three/metrics', { token: guided })).body, { total_requests: 1, success_rate: 1, avg_response_time: 0.5 })
@@ -330,7 +331,7 @@ t.test('calls to agents', async t => {
   const registry = await build(t)
   const token = await registry.agent('sender-one')
 
-  await t.test('a user whose id is an address gets an answer when the agent was told, with an id that nobody can guess', async t => {
+  await t.test('calls to agents: a user with an address as its id gets a response with an unguessable id', async t => {
     await registry.agent('agent-one', { endpoint: await serve(t, (_request, response) => { response.end() }) })
     const ids = new Set<string>()
     for (let index = 0; index < 3; index++) {
@@ -342,7 +343,7 @@ t.test('calls to agents', async t => {
     t.equal(ids.size, 3)
   })
 
-  await t.test('a missing field is 422 and an agent that is silent 504, never 500', async t => {
+  await t.test('calls to agents: a missing field is 422 and a silent agent 504, never 500', async t => {
     t.equal((await registry.post('/agents/sender-one/connection/notify', { token, body: {} })).status, 422)
     t.equal((await registry.post('/public/connect/sender-one', { body: {} })).status, 422)
     t.equal((await registry.get('/agents/search?query=a', { token })).status, 422)
@@ -358,19 +359,19 @@ t.test('search', async t => {
   await registry.join('agent-edu', { context_brief: 'Works in education since long', capabilities: ['teach'], ai_context: 'dinosaurs' })
   const find = async (query: string, more: object = {}) => (await registry.post('/public/search', { body: { query, ...more } })).body
 
-  await t.test('finds words of two letters and none inside of others', async t => {
+  await t.test('search: words of two letters match, and parts of words do not', async t => {
     for (const word of ['AI', 'QA', 'ML']) t.match(await find(word), [{ id: 'agent-ai' }], word)
     t.same(await find('cat'), [])
   })
 
-  await t.test('tells good hits from bad ones, and min_similarity counts', async t => {
+  await t.test('search: similarity separates good hits from bad ones, and min_similarity applies', async t => {
     const all: Json[] = await find('expert education AI', { min_similarity: 0 })
     t.equal(all.length, 2)
     t.ok(all[0].similarity > all[1].similarity)
     t.same((await find('expert education AI', { min_similarity: 1 })).length, 1)
   })
 
-  await t.test('finds by what an agent says for AI, also after it has changed', async t => {
+  await t.test('search: the AI description of an agent is searchable, also after a change', async t => {
     t.match(await find('dinosaurs'), [{ id: 'agent-edu' }])
     await registry.join('agent-edu', { context_brief: 'Works in education since long', capabilities: ['teach'], ai_context: 'volcanoes' })
     t.same(await find('dinosaurs'), [])
@@ -378,7 +379,7 @@ t.test('search', async t => {
   })
 })
 
-t.test('with vectors an agent that has none yet is found all the same, and no registration waits for one', async t => {
+t.test('search: an agent without a vector is found too, and no registration waits for one', async t => {
   let release = () => {}
   const held = new Promise<void>(resolve => { release = resolve })
   const registry = await build(t, {
@@ -396,7 +397,7 @@ t.test('with vectors an agent that has none yet is found all the same, and no re
   await until(async () => (await registry.get('/health')).body.agents.embeddings_stored === 2)
 })
 
-t.test('logins, failed and not, are in the log of the dashboards', async t => {
+t.test('dashboard: the log has successful and failed logins', async t => {
   const registry = await build(t)
   const headers = { 'x-client-fingerprint': fingerprint }
   const admin = await registry.admin()

@@ -25,7 +25,7 @@ function isTaken (t: Test, answer: Answer) {
   t.equal(problemOf(t, answer), 'duplicate-agent')
 }
 
-t.test('a client registers as existing clients do, goes and comes back', async t => {
+t.test('registration: a client registers, unregisters and registers again as existing clients do', async t => {
   const registry = await build(t, {}, answers)
   const headers = { 'user-agent': 'ARCPClient/2.1.2', 'x-client-fingerprint': '7c9e6679-7425-40de-944b-e07fc1f90ae7', accept: '*/*', 'accept-encoding': 'gzip, deflate' }
   const body = registration('client-one')
@@ -57,19 +57,19 @@ t.test('a client registers as existing clients do, goes and comes back', async t
   t.equal((await registry.post('/agents/client-one/heartbeat', { headers, token: again.body.access_token })).status, 200)
 })
 
-t.test('an id that is registered', async t => {
+t.test('a registered id', async t => {
   const registry = await build(t, {}, answers)
   const register = registrar(registry)
   const admin = await registry.admin()
 
-  await t.test('is new the first time, with its lease and how often to heartbeat', async t => {
+  await t.test('registered id: the first registration is new, and returns its lease and heartbeat interval', async t => {
     const { body } = await register('agent-new')
     t.match(body, { created: true, revision: /^[\w-]+:\d+$/, incarnation: Number, lease_ms: 60_000, heartbeat_every_ms: Number })
-    t.ok(body.heartbeat_every_ms >= 18_000 && body.heartbeat_every_ms <= 20_000, 'a third of the lease at most, another for each')
+    t.ok(body.heartbeat_every_ms >= 18_000 && body.heartbeat_every_ms <= 20_000, 'a third of the lease at most, different for each agent')
     t.same(Object.keys(body).sort(), ['access_token', 'agent_id', 'created', 'heartbeat_every_ms', 'incarnation', 'lease_ms', 'message', 'revision', 'status'])
   })
 
-  await t.test('may be registered again by the token of the agent at any time', async t => {
+  await t.test('registered id: the token of the agent may register it again at any time', async t => {
     const { body } = await register('agent-own')
     await registry.post('/agents/agent-own/heartbeat', { token: body.access_token })
     const { body: before } = await registry.get('/agents/agent-own', admin)
@@ -78,7 +78,7 @@ t.test('an id that is registered', async t => {
     t.match((await registry.get('/agents/agent-own', admin)).body, { name: 'Newer', registered_at: before.registered_at, incarnation: again.body.incarnation })
   })
 
-  await t.test('may not be by a shared key while it is starting or alive, whoever owns it', async t => {
+  await t.test('registered id: a shared key may not take it while it is starting or alive, whoever owns it', async t => {
     const { body } = await register('agent-alive')
     isTaken(t, await register('agent-alive'))
     isTaken(t, await register('agent-alive', { key: keys.other }))
@@ -87,7 +87,7 @@ t.test('an id that is registered', async t => {
     t.equal((await registry.get('/agents/agent-alive', admin)).body.incarnation, body.incarnation)
   })
 
-  await t.test('may be by the key that owns it once its socket is gone, not by another', async t => {
+  await t.test('registered id: the owning key may take it once its socket is gone, another key may not', async t => {
     const { body } = await register('agent-lost')
     const socket = await registry.agentSocket(body.access_token)
     isTaken(t, await register('agent-lost'))
@@ -97,14 +97,14 @@ t.test('an id that is registered', async t => {
     isReplacement(t, await register('agent-lost'), body)
   })
 
-  await t.test('may be by an exclusive key at any time, and by an admin', async t => {
+  await t.test('registered id: an exclusive key or an admin may take it at any time', async t => {
     const { body } = await register('agent-mine')
     const second = await register('agent-mine', { key: keys.exclusive })
     isReplacement(t, second, body)
     isReplacement(t, await registry.post('/agents/register', { ...admin, body: registration('agent-mine') }), second.body)
   })
 
-  await t.test('may not be by another agent, a user, or a temporary token for another id', async t => {
+  await t.test('registered id: another agent, a user, or a temporary token for another id may not take it', async t => {
     const { body: minted } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'us', agent_id: 'agent-mine' } })
     const other = await register('agent-mine', { token: await registry.agent('agent-other') })
     t.equal(problemOf(t, other), 'insufficient-permissions')
@@ -113,7 +113,7 @@ t.test('an id that is registered', async t => {
     t.equal(problemOf(t, await register('agent-free', { token: await registry.tempToken('agent-else') })), 'insufficient-permissions')
   })
 
-  await t.test('ends the tokens and sockets of the instance before', async t => {
+  await t.test('registered id: a new instance ends the tokens and sockets of the previous one', async t => {
     const { body: { access_token: token } } = await register('agent-old')
     const socket = await registry.agentSocket(token)
     const { body: { access_token: newer } } = await register('agent-old', { token })
@@ -130,7 +130,7 @@ t.test('an id that is registered', async t => {
     t.equal((await registry.post('/agents/agent-old/heartbeat', { token: newer })).status, 200)
   })
 
-  await t.test('is registered once when two temporary tokens ask at the same time', async t => {
+  await t.test('registered id: of two concurrent requests with temporary tokens one succeeds', async t => {
     const tokens = [await registry.tempToken('agent-race'), await registry.tempToken('agent-race')]
     const both = await Promise.all(tokens.map(token => register('agent-race', { token })))
     t.same(both.map(({ status }) => status).sort(), [200, 409])
@@ -143,13 +143,13 @@ t.test('an id that is registered', async t => {
   })
 })
 
-t.test('an id whose lease has ended', async t => {
+t.test('an id with an expired lease', async t => {
   const registry = await build(t, { lease: { durationMs: 300, retentionMs: 60_000 } }, answers)
   const register = registrar(registry)
   const isDead = (id: string, token: string) => until(async () => await stateOf(registry, id, token) === 'dead')
 
   for (const [name, key] of [['its own key', keys.plain], ['another key', keys.other]] as const) {
-    await t.test(`may be registered again with ${name}`, async t => {
+    await t.test(`expired lease: the id may be registered again with ${name}`, async t => {
       const id = `agent-${key.slice(0, 5)}`
       const { body } = await register(id)
       await isDead(id, body.access_token)
@@ -159,7 +159,7 @@ t.test('an id whose lease has ended', async t => {
     })
   }
 
-  await t.test('is revived by a heartbeat', async t => {
+  await t.test('expired lease: a heartbeat revives the agent', async t => {
     const { body: { access_token: token } } = await register('agent-back')
     await isDead('agent-back', token)
     t.equal((await registry.post('/agents/agent-back/heartbeat', { token })).status, 200)
@@ -167,7 +167,7 @@ t.test('an id whose lease has ended', async t => {
   })
 })
 
-t.test('an agent that was removed after its retention finds no record, and registers with its token', async t => {
+t.test('removed agent: it finds no record, and registers again with its token', async t => {
   const registry = await build(t, { lease: { durationMs: 200, retentionMs: 100, cleanupIntervalMs: 50 } }, answers)
   const token = await registry.agent()
   await until(async () => (await registry.get('/agents/agent-one', { token })).status === 404)
@@ -175,7 +175,7 @@ t.test('an agent that was removed after its retention finds no record, and regis
   t.match((await registrar(registry)('agent-one', { token })).body, { created: true })
 })
 
-t.test('a key', async t => {
+t.test('agent keys', async t => {
   const team = { key: 'team-key-00001', ids: ['team-*', 'single'], types: ['TESTING', 'security'], capabilities: ['read', 'write'] }
   const small = { key: 'small-key-0001', maxAgents: 2 }
   const registry = await build(t, { agentKeys: [team, small, keys.plain], limits: { maxAgents: 6 } }, answers)
@@ -183,7 +183,7 @@ t.test('a key', async t => {
   const admin = await registry.admin()
   const asTeam = (id: string, more: object = {}) => register(id, { key: team.key, more: { capabilities: ['read'], ...more } })
 
-  await t.test('covers the ids, types and capabilities it is configured with', async t => {
+  await t.test('agent keys: a key covers its configured ids, types and capabilities', async t => {
     for (const id of ['team-1', 'single']) t.equal((await asTeam(id)).status, 200)
     for (const [id, more] of [['teams', {}], ['single-2', {}], ['team-2', { agent_type: 'monitoring' }], ['team-2', { capabilities: ['read', 'delete'] }]] as const) {
       const answer = await asTeam(id, more)
@@ -193,7 +193,7 @@ t.test('a key', async t => {
     }
   })
 
-  await t.test('covers also what its agents change later, and when they come back', async t => {
+  await t.test('agent keys: its limits apply to later changes and re-registrations of its agents', async t => {
     const { body: { access_token: token } } = await asTeam('team-3')
     const beyond = { capabilities: ['delete'] }
     t.equal(problemOf(t, await registry.patch('/agents/team-3', { token, body: beyond })), 'insufficient-permissions')
@@ -207,7 +207,7 @@ t.test('a key', async t => {
     t.equal(problemOf(t, await register('team-3', { token: refreshed.access_token, more: beyond })), 'insufficient-permissions')
   })
 
-  await t.test('owns so many agents and no more', async t => {
+  await t.test('agent keys: the number of agents per key is limited', async t => {
     const bySmall = (id: string) => register(id, { key: small.key })
     const tokens = [await bySmall('small-1'), await bySmall('small-2')].map(({ body }) => body.access_token)
     const third = await bySmall('small-3')
@@ -219,7 +219,7 @@ t.test('a key', async t => {
     t.equal((await bySmall('small-3')).status, 200)
   })
 
-  await t.test('has no place in a registry that is full, except for who is in it', async t => {
+  await t.test('agent keys: a full registry admits only agents that are registered', async t => {
     await register('last-one')
     t.equal((await register('last-two')).status, 200)
     const over = await register('too-many')
@@ -236,11 +236,11 @@ const forTemporary: Array<[method: string, path: string]> = [
   ['POST', '/tokens/revoke'], ['POST', '/ws-tickets'], ['POST', '/auth/logout'], ['GET', '/auth/session_status']
 ]
 
-t.test('a temporary token', async t => {
+t.test('temporary tokens in requests', async t => {
   const registry = await build(t, {}, answers)
   const register = registrar(registry)
 
-  await t.test('answers the same request the same way, after it and at the same time', async t => {
+  await t.test('temporary tokens: a repeated request gets the same response, during and after the first', async t => {
     const token = await registry.tempToken('twice-one')
     const first = await register('twice-one', { token })
     const later = await register('twice-one', { token })
@@ -250,7 +250,7 @@ t.test('a temporary token', async t => {
     for (const { status, body } of both) t.same([status, body], [200, both[0]!.body])
   })
 
-  await t.test('is spent by what succeeds: another request is refused', async t => {
+  await t.test('temporary tokens: a success spends the token, and a different request is refused', async t => {
     const token = await registry.tempToken('spent-one')
     await register('spent-one', { token })
     const answer = await register('spent-one', { token, more: { endpoint: 'http://127.0.0.1:10' } })
@@ -259,7 +259,7 @@ t.test('a temporary token', async t => {
     t.equal(problemOf(t, await registry.delete('/agents/spent-one', { token })), 'token-invalid')
   })
 
-  await t.test('is not spent by what fails', async t => {
+  await t.test('temporary tokens: a failure does not spend the token', async t => {
     const token = await registry.tempToken('tried-one')
     t.equal((await register('tried-one', { token, more: { name: 'x' } })).status, 422)
     t.equal((await register('tried-two', { token })).status, 403)
@@ -269,7 +269,7 @@ t.test('a temporary token', async t => {
     t.equal((await registry.delete('/agents/tried-one', { token: second })).status, 200)
   })
 
-  await t.test('deletes only what its key owns, and says so again when asked again', async t => {
+  await t.test('temporary tokens: they delete only agents of their key, and a repeat gets the same response', async t => {
     const { body: { access_token: own } } = await register('owned-one')
     const strange = await registry.delete('/agents/owned-one', { token: await registry.tempToken('owned-one', keys.other) })
     t.equal(problemOf(t, strange), 'insufficient-permissions')
@@ -286,7 +286,7 @@ t.test('a temporary token', async t => {
     t.equal(problemOf(t, await registry.delete('/agents/owned-one', { token: await registry.tempToken('owned-one') })), 'agent-not-found')
   })
 
-  await t.test('given before an admin removed the agent is good for nothing', async t => {
+  await t.test('temporary tokens: one issued before an admin removed the agent is refused', async t => {
     const admin = await registry.admin()
     await register('ended-one')
     const token = await registry.tempToken('ended-one')
@@ -296,7 +296,7 @@ t.test('a temporary token', async t => {
     t.equal((await register('ended-one')).status, 200)
   })
 
-  await t.test('is refused everywhere else', async t => {
+  await t.test('temporary tokens: they are refused on all other routes', async t => {
     const token = await registry.tempToken()
     for (const [method, path] of forTemporary) {
       const answer = await registry.call(method, path, { token })
@@ -320,7 +320,7 @@ t.test('unregistering', async t => {
     await registry.post('/tokens/refresh', { token }), await registry.post('/ws-tickets', { token })
   ]
 
-  await t.test('by the agent leaves it the right to register itself again, and no other', async t => {
+  await t.test('unregistering: an agent that unregisters may only register itself again', async t => {
     const { body: { access_token: token } } = await register('leaver-1')
     await registry.delete('/agents/leaver-1', { token })
     for (const answer of await rest('leaver-1', token)) t.equal(problemOf(t, answer), 'token-invalid')
@@ -329,10 +329,10 @@ t.test('unregistering', async t => {
     t.match(body, { created: true })
     t.equal((await registry.get('/agents', { token: body.access_token })).status, 200)
     const byKey = await registry.delete('/agents/leaver-1', { token: await registry.tempToken('leaver-1') })
-    t.equal(byKey.status, 200, 'the key that owned it still does')
+    t.equal(byKey.status, 200, 'the owning key still may')
   })
 
-  await t.test('by an admin leaves nothing, also of tokens that were refreshed or minted', async t => {
+  await t.test('unregistering: a removal by an admin ends all rights, also of refreshed and minted tokens', async t => {
     const { body: { access_token: token } } = await register('removed-1')
     const { body: refreshed } = await registry.post('/tokens/refresh', { token })
     const { body: minted } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'removed-1', agent_id: 'removed-1', role: 'agent' } })
@@ -344,7 +344,7 @@ t.test('unregistering', async t => {
     }
   })
 
-  await t.test('what is not there or somebody else is refused', async t => {
+  await t.test('unregistering: an unknown agent or another agent is refused', async t => {
     const token = await registry.agent('present-1')
     t.equal(problemOf(t, await registry.delete('/agents/absent-1', admin)), 'agent-not-found')
     const other = await registry.delete('/agents/absent-1', { token })
@@ -354,4 +354,4 @@ t.test('unregistering', async t => {
   })
 })
 
-t.test('all of these answers are what their schemas say', async t => { t.same(answers.findings, []) })
+t.test('responses: they match their schemas', async t => { t.same(answers.findings, []) })

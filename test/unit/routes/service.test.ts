@@ -9,11 +9,11 @@ import { answerChecker, build, Harness, problemOf, registration, silentServer, u
 const answers = answerChecker()
 const all = { root: true, health: true, wellKnown: true, docs: true }
 
-t.test('what everybody may read', async t => {
+t.test('public routes', async t => {
   const registry = await build(t, { routes: all }, answers)
   const get = async (path: string) => (await registry.get(path)).body
 
-  await t.test('says what this is and how it is', async t => {
+  await t.test('public routes: the service reports its name and state', async t => {
     t.match(await get('/'), { service: 'ARCP', version: '2.1.2', status: 'healthy', dashboard: '/dashboard', docs: '/docs', implementation: { name: 'fastify-agent-registry' } })
     t.match(await get('/health'), {
       status: 'healthy',
@@ -31,7 +31,7 @@ t.test('what everybody may read', async t => {
     t.same(await get('/health/ready'), { status: 'ready' })
   })
 
-  await t.test('says what the public tier offers', async t => {
+  await t.test('public routes: the features of the public tier are listed', async t => {
     t.match(await get('/public/info'), {
       service: 'ARCP (Agent Registry & Control Protocol)',
       version: '2.1.2',
@@ -49,7 +49,7 @@ t.test('what everybody may read', async t => {
     t.match((await get('/health')).agents, { total_registered: 2, alive_agents: 2, agent_types: { testing: 1, Security: 1 } })
   })
 
-  await t.test('says where the endpoints are, whatever the Host header says', async t => {
+  await t.test('public routes: endpoint URLs do not depend on the Host header', async t => {
     const answer = await registry.get('/.well-known/arcp-configuration', { headers: { host: 'evil.example', 'x-forwarded-host': 'evil.example' } })
     t.match(answer.body, { issuer: registry.base, token_endpoint: `${registry.base}/auth/agent/request_temp_token`, registration_endpoint: `${registry.base}/agents/register`, three_phase_registration_enabled: false, service_version: '2.1.2' })
     t.notMatch(answer.text, 'evil')
@@ -58,12 +58,12 @@ t.test('what everybody may read', async t => {
     t.equal(keys.headers.get('cache-control'), 'public, max-age=3600')
   })
 
-  await t.test('has a page for every problem type', async t => {
+  await t.test('public routes: every problem type has a page', async t => {
     for (const [type, [title, status]] of Object.entries(problemTypes)) t.same(await get(`/problems/${type}`), { type, title, status })
     for (const type of ['unknown', '__proto__', 'constructor', 'toString']) t.equal(problemOf(t, await registry.get(`/problems/${type}`)), 'not-found')
   })
 
-  await t.test('has a document of every route', async t => {
+  await t.test('public routes: every route is documented', async t => {
     const document = await get('/openapi.json')
     t.match(document.openapi, /^3\.1/)
     for (const path of ['/', '/health', '/agents/register', '/agents/{id}', '/agents', '/public/discover', '/tokens/mint', '/auth/login', '/ws-tickets']) t.ok(document.paths[path], path)
@@ -74,12 +74,12 @@ t.test('what everybody may read', async t => {
   })
 })
 
-t.test('the issuer is what the operator says', async t => {
+t.test('public routes: the issuer is the configured one', async t => {
   const registry = await build(t, { publicUrl: 'https://registry.example/base/' }, answers)
   t.equal((await registry.get('/.well-known/arcp-configuration')).body.jwks_uri, 'https://registry.example/base/.well-known/jwks.json')
 })
 
-t.test('before it listens, and on IPv6, the issuer is where it is', async t => {
+t.test('public routes: the default issuer is right before listening, and on IPv6', async t => {
   const app = fastify()
   t.teardown(() => app.close())
   await app.register(agentRegistry, withDefaults())
@@ -91,7 +91,7 @@ t.test('before it listens, and on IPv6, the issuer is where it is', async t => {
   t.match((await other.inject('/.well-known/arcp-configuration')).json().issuer, /^http:\/\/\[::1\]:\d+$/)
 })
 
-t.test('groups of routes can be left out', async t => {
+t.test('routes: groups can be disabled', async t => {
   const registry = await build(t, { routes: { root: false, health: false, wellKnown: false, docs: false } })
   for (const path of ['/', '/health', '/.well-known/jwks.json', '/docs', '/openapi.json']) t.equal((await registry.get(path)).status, 404, path)
   t.equal((await registry.get('/public/stats')).status, 200)
@@ -114,7 +114,7 @@ async function routeTable (options: AgentRegistryOptions): Promise<Map<string, S
   return table
 }
 
-t.test('every path answers the methods that it has not with 405 and those that it has', async t => {
+t.test('routes: an unsupported method is 405 with the supported ones', async t => {
   const registry = await build(t, { routes: all }, answers)
   const table = await routeTable({ routes: all })
   t.ok(table.size > 25)
@@ -128,17 +128,17 @@ t.test('every path answers the methods that it has not with 405 and those that i
   }
 })
 
-t.test('what is not there', async t => {
+t.test('not found', async t => {
   const paths = ['/nothing', '/agents/a/b/c', '/public', '/agents/agent-one/nothing', '/%3Cimg%20src=x%3E', '/problems', '/auth']
-  await t.test('is a problem of ours below a prefix', async t => {
+  await t.test('not found: below a prefix the registry answers with its problem', async t => {
     const registry = await build(t, { prefix: '/registry' }, answers)
     for (const path of paths) t.equal(problemOf(t, await registry.get(path)), 'not-found')
-    t.equal((await registry.get('/.well-known/jwks.json')).status, 404, 'this belongs to the origin')
+    t.equal((await registry.get('/.well-known/jwks.json')).status, 404, 'this path belongs to the origin')
     t.match((await registry.get('/agents')).body.type, /^\/registry\/problems\//)
     t.equal((await fetch(new URL('/nothing', registry.base))).status, 404)
   })
 
-  await t.test('is a problem of ours in the stand-alone server, a slash at the end or not', async t => {
+  await t.test('not found: the stand-alone server answers with its problem, with or without a trailing slash', async t => {
     const app = await buildApp({ options: withDefaults({ routes: all }), server: silentServer })
     t.teardown(() => app.close())
     await app.listen({ port: 0 })
@@ -155,7 +155,7 @@ t.test('what is not there', async t => {
   })
 })
 
-t.test('problem types have the base that the operator chose', async t => {
+t.test('problems: their types have the configured base', async t => {
   const registry = await build(t, { problemBase: 'https://problems.example/' }, answers)
   t.equal((await registry.get('/agents')).body.type, 'https://problems.example/authentication-failed')
 })
@@ -165,7 +165,7 @@ t.test('bodies', async t => {
   const admin = await registry.admin()
   const token = await registry.agent()
 
-  await t.test('of another media type are 415', async t => {
+  await t.test('bodies: another media type is 415', async t => {
     for (const type of ['application/xml', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x', 'application/json+x', 'nonsense']) {
       const answer = await registry.post('/agents/register', { ...admin, raw: 'a=b', headers: { ...admin.headers, 'content-type': type } })
       t.equal(answer.status, 415)
@@ -173,12 +173,12 @@ t.test('bodies', async t => {
     }
   })
 
-  await t.test('that are JSON may say their charset', async t => {
+  await t.test('bodies: JSON may state its charset', async t => {
     const answer = await registry.post('/agents/register', { ...admin, body: registration('agent-two'), headers: { ...admin.headers, 'content-type': 'application/json; charset=utf-8' } })
     t.equal(answer.status, 200)
   })
 
-  await t.test('that are empty count as none', async t => {
+  await t.test('bodies: an empty body counts as none', async t => {
     t.equal((await registry.post('/agents/agent-one/heartbeat', { token, raw: '' })).status, 200)
     t.equal((await registry.delete('/agents/agent-two', { ...admin, raw: ' \n' })).status, 200)
     t.equal((await registry.delete('/agents/agent-one', { token, raw: '' })).status, 200)
@@ -186,7 +186,7 @@ t.test('bodies', async t => {
     t.equal((await registry.post('/auth/logout', { ...admin, raw: '' })).status, 200)
   })
 
-  await t.test('whose length is a lie are refused, and the server lives', async t => {
+  await t.test('bodies: a wrong Content-Length is refused, and the server keeps working', async t => {
     const socket = connect(Number(new URL(registry.base).port), '127.0.0.1')
     socket.end('POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{}')
     await new Promise(resolve => socket.on('close', resolve).resume())
@@ -194,7 +194,7 @@ t.test('bodies', async t => {
   })
 })
 
-t.test('limits of headers and queries have two sides', async t => {
+t.test('headers and queries: values at the limit pass, and longer ones are refused', async t => {
   const registry = await build(t, { limits: { maxHeaderBytes: 1024, maxQueryParams: 3 } }, answers)
   const padded = (length: number) => registry.get('/public/stats', { headers: { 'x-padding': 'x'.repeat(length) } })
   const over = await padded(1024)
@@ -217,12 +217,12 @@ const lists: Array<[name: string, addresses: AgentRegistryOptions['addresses'], 
   ['a network', { blocked: ['192.0.2.0/24', '2001:db8:1::/48'] }, ['192.0.2.200', '2001:db8:1::5'], ['192.0.3.1', '2001:db8:2::5']],
   ['an IPv6 address', { blocked: ['2001:db8::1'] }, ['2001:db8::1', '2001:0db8:0:0::0001'], ['2001:db8::2']],
   ['everything else', { defaultDeny: true, allowed: ['192.0.2.0/24', '2001:db8::/32'] }, ['192.0.3.1', '2001:db9::1', 'nonsense'], ['192.0.2.1', '2001:db8::1']],
-  ['one of those that are let in', { defaultDeny: true, allowed: ['192.0.2.0/24'], blocked: ['192.0.2.66'] }, ['192.0.2.66', '198.51.100.1'], ['192.0.2.1']],
-  ['nothing while nothing is denied', { allowed: ['192.0.2.1'] }, [], ['198.51.100.1', 'nonsense']],
+  ['one of the allowed addresses', { defaultDeny: true, allowed: ['192.0.2.0/24'], blocked: ['192.0.2.66'] }, ['192.0.2.66', '198.51.100.1'], ['192.0.2.1']],
+  ['nothing with an empty deny list', { allowed: ['192.0.2.1'] }, [], ['198.51.100.1', 'nonsense']],
   ['all', { defaultDeny: true }, ['192.0.2.1', '::1'], []]
 ]
 for (const [name, addresses, refused, welcome] of lists) {
-  t.test(`address lists refuse ${name}, upgrades too`, async t => {
+  t.test(`address lists: ${name} is refused, upgrades too`, async t => {
     const registry = await build(t, { addresses: addresses! }, { ...answers, server: { trustProxy: true } })
     const from = (address: string) => registry.get('/public/stats', { headers: { 'x-forwarded-for': address } })
     for (const address of refused) {
@@ -235,7 +235,7 @@ for (const [name, addresses, refused, welcome] of lists) {
   })
 }
 
-t.test('an address list that cannot be read stops the start, and says which', async t => {
+t.test('address lists: an invalid entry stops the start and is named', async t => {
   for (const wrong of ['nonsense', '192.0.2.256', '192.0.2.0/33', '192.0.2.0/', '192.0.2.0/1e1', '192.0.2.0/8/8', '/8', '2001:db8::/129', '2001:db8::x']) {
     for (const list of ['blocked', 'allowed']) {
       const app = fastify()
@@ -246,7 +246,7 @@ t.test('an address list that cannot be read stops the start, and says which', as
   }
 })
 
-t.test('a host that closes answers or refuses every request that runs; none hangs', async t => {
+t.test('closing: a host that closes answers or refuses every running request', async t => {
   let held = 0
   const app = fastify({ logger: false })
   await app.register(agentRegistry, withDefaults({ onRegister: () => new Promise(resolve => { held++; setTimeout(resolve, 200) }) }))
@@ -262,10 +262,10 @@ t.test('a host that closes answers or refuses every request that runs; none hang
   for (const { status } of done) t.equal(status, 200)
   for (const answer of await Promise.all(late)) t.ok(answer instanceof Error || [200, 503].includes(answer.status))
   await closing
-  t.ok(Date.now() - started < 20_000, 'connections that are kept alive do not hold it')
+  t.ok(Date.now() - started < 20_000, 'idle keep-alive connections do not delay it')
 })
 
-t.test('while it drains it is alive and not ready', async t => {
+t.test('draining: the server is alive and not ready', async t => {
   const app = fastify({ return503OnClosing: false })
   await app.register(agentRegistry, withDefaults({ sockets: { drainMs: 3000 } }))
   await app.listen({ port: 0, host: '127.0.0.1' })
@@ -280,4 +280,4 @@ t.test('while it drains it is alive and not ready', async t => {
   await closing
 })
 
-t.test('all of these answers are what their schemas say', async t => { t.same(answers.findings, []) })
+t.test('responses: they match their schemas', async t => { t.same(answers.findings, []) })

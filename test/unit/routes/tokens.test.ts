@@ -18,7 +18,7 @@ function minting (registry: Harness, admin: Admin) {
   return { mint, minted: async (more: object = {}): Promise<string> => (await mint(more)).body.access_token }
 }
 
-t.test('minting', async t => {
+t.test('mint', async t => {
   const registry = await build(t, {}, answers)
   const admin = await registry.admin()
   const { mint, minted } = minting(registry, admin)
@@ -35,7 +35,7 @@ t.test('minting', async t => {
     [{ scopes: [x(100)], agent_type: null, temp_registration: false }, { scopes: [x(100)] }]
   ]
   for (const [more, claims] of good) {
-    await t.test(`with ${JSON.stringify(more).slice(0, 60)}`, async t => {
+    await t.test(`mint: with ${JSON.stringify(more).slice(0, 60)}`, async t => {
       const { status, body } = await mint(more)
       t.equal(status, 200)
       t.match(body, { token_type: 'bearer', access_token: String })
@@ -50,7 +50,7 @@ t.test('minting', async t => {
     [{ scopes: Array(51).fill('a') }, '/scopes'], [{ scopes: [x(101)] }, '/scopes/0'], [{ scopes: ['a b'] }, '/scopes/0'], [{ scopes: [''] }, '/scopes/0'],
     [{ role: 'root' }, '/role'], [{ role: 1 }, '/role'], [{ agent_type: 'a' }, '/agent_type'], [{ agent_type: x(51) }, '/agent_type']
   ]
-  await t.test('is refused with what breaks a rule', async t => {
+  await t.test('mint: invalid requests are refused', async t => {
     for (const [more, path] of bad) {
       const answer = await mint(more)
       t.equal(problemOf(t, answer), 'validation-failed', path)
@@ -58,7 +58,7 @@ t.test('minting', async t => {
     }
   })
 
-  await t.test('a user may read nothing of the agents, but gets tickets', async t => {
+  await t.test('mint: a user cannot read agents, but gets tickets', async t => {
     const token = await minted()
     const answer = await registry.get('/agents', { token })
     t.equal(problemOf(t, answer), 'insufficient-permissions')
@@ -66,7 +66,7 @@ t.test('minting', async t => {
     t.equal((await registry.post('/ws-tickets', { token })).status, 200)
   })
 
-  await t.test('an agent acts as that agent only', async t => {
+  await t.test('mint: an agent token acts as its agent only', async t => {
     const token = await minted({ role: 'agent' })
     t.equal((await registry.post('/agents/register', { token, body: registration('some-body') })).status, 200)
     t.equal((await registry.post('/agents/some-body/heartbeat', { token })).status, 200)
@@ -74,7 +74,7 @@ t.test('minting', async t => {
     t.equal(claimsOf(await minted({ role: 'agent' })).inc, (await registry.get('/agents/some-body', admin)).body.incarnation)
   })
 
-  await t.test('an admin needs the fingerprint of the session', async t => {
+  await t.test('mint: an admin token needs the fingerprint of the session', async t => {
     const token = await minted({ role: 'admin' })
     t.equal((await registry.get('/agents/stats', { token, headers: print })).status, 200)
     t.equal(problemOf(t, await registry.get('/agents/stats', { token, headers: { 'x-client-fingerprint': 'another' } })), 'session-invalid')
@@ -82,11 +82,11 @@ t.test('minting', async t => {
   })
 })
 
-t.test('looking at a token', async t => {
+t.test('token inspection', async t => {
   const registry = await build(t, {}, answers)
   const token = await registry.agent()
 
-  await t.test('in the query is answered 200, whatever it is', async t => {
+  await t.test('token inspection: a token in the query is always answered with 200', async t => {
     const valid = await registry.post(`/tokens/validate?token=${token}`)
     t.same(valid.body, { valid: true, payload: claimsOf(token) })
     for (const bad of ['x', `${token}x`, 'a.b.c', '%20']) {
@@ -100,7 +100,7 @@ t.test('looking at a token', async t => {
     }
   })
 
-  await t.test('of the request is answered 401 when it is not valid', async t => {
+  await t.test('token inspection: an invalid token of the request is answered with 401', async t => {
     const valid = await registry.get('/tokens/validate', { token })
     t.same(valid.body, { valid: true, agent_id: 'agent-one', payload: claimsOf(token) })
     const none = await registry.get('/tokens/validate')
@@ -112,14 +112,14 @@ t.test('looking at a token', async t => {
   })
 })
 
-t.test('refreshing', async t => {
+t.test('refresh', async t => {
   const registry = await build(t, {}, answers)
   const admin = await registry.admin()
   const { minted } = minting(registry, admin)
   const refresh = (token?: string) => registry.post('/tokens/refresh', { token })
   const fixed = ({ iat, iat_ms: ms, exp, jti, ...claims }: Json) => claims
 
-  await t.test('keeps every claim but the times', async t => {
+  await t.test('refresh: every claim but the times is kept', async t => {
     const tokens = [await registry.agent(), await minted(), await minted({ role: 'agent', scopes: ['a'] }), await minted({ role: 'admin' }), admin.token]
     for (const token of tokens) {
       const { status, body } = await refresh(token)
@@ -132,14 +132,14 @@ t.test('refreshing', async t => {
     }
   })
 
-  await t.test('the new token does what the old one did', async t => {
+  await t.test('refresh: the new token has the rights of the old one', async t => {
     const token = (await refresh(await registry.agent('agent-two'))).body.access_token
     t.equal((await registry.post('/agents/agent-two/heartbeat', { token })).status, 200)
     const root = (await refresh(admin.token)).body.access_token
     t.equal((await registry.get('/agents/stats', { token: root, headers: print })).status, 200)
   })
 
-  await t.test('is refused without a token, with a bad one and with a temporary one', async t => {
+  await t.test('refresh: a missing, invalid or temporary token is refused', async t => {
     t.equal(problemOf(t, await refresh()), 'authentication-failed')
     t.equal(problemOf(t, await refresh('x')), 'token-invalid')
     const temp = await refresh(await registry.tempToken('agent-three'))
@@ -165,19 +165,19 @@ const forged: Array<[name: string, token: () => string]> = [
   ['algorithm NONE', () => handmade({ alg: 'NONE' }, agentClaims())],
   ['without a signature, algorithm HS256', () => handmade({ alg: 'HS256' }, agentClaims())],
   ['another algorithm with the right secret', () => handmade({ alg: 'HS512', typ: 'JWT' }, agentClaims(), 'sha512')],
-  ['an algorithm that its signature is not', () => handmade({ alg: 'RS256', typ: 'JWT' }, agentClaims(), 'sha256')],
+  ['an algorithm other than that of its signature', () => handmade({ alg: 'RS256', typ: 'JWT' }, agentClaims(), 'sha256')],
   ['signed with another secret', () => sign(agentClaims(), 'another secret of more than thirty-two characters')],
   ['changed after it was signed', () => sign(agentClaims()).replace(/\.[^.]+\./, `.${base64(agentClaims({ agent_id: 'agent-two' }))}.`)],
   ['expired a second ago', () => sign(agentClaims({ exp: now() - 1 }))],
-  ['without an end', () => sign(agentClaims({ exp: undefined }))],
-  ['with an end that is no number', () => sign(agentClaims({ exp: '9999999999' }))],
+  ['without an expiry', () => sign(agentClaims({ exp: undefined }))],
+  ['with an expiry that is not a number', () => sign(agentClaims({ exp: '9999999999' }))],
   ['without a role', () => sign(agentClaims({ role: undefined }))],
   ['without a type', () => sign(agentClaims({ typ: undefined }))],
-  ['of a type that there is not', () => sign(agentClaims({ typ: 'root' }))],
+  ['of an unknown type', () => sign(agentClaims({ typ: 'root' }))],
   ['with the role of another type', () => sign(agentClaims({ role: 'admin' }))],
   ['with the type of another role', () => sign(agentClaims({ typ: 'admin', sid: 'x' }))],
   ['an admin without a session', () => sign(agentClaims({ typ: 'admin', role: 'admin' }))],
-  ['an admin with a session that there is not', () => sign(agentClaims({ typ: 'admin', role: 'admin', sid: 'x' }))],
+  ['an admin with an unknown session', () => sign(agentClaims({ typ: 'admin', role: 'admin', sid: 'x' }))],
   ['for another audience', () => sign(agentClaims({ aud: 'arcp:validate' }))],
   ['without an audience', () => sign(agentClaims({ aud: undefined }))],
   ['of another issuer', () => sign(agentClaims({ iss: 'agent-registry:other' }))],
@@ -185,15 +185,15 @@ const forged: Array<[name: string, token: () => string]> = [
   ['an agent without an id', () => sign(agentClaims({ agent_id: undefined }))],
   ['without an id of its own', () => sign(agentClaims({ jti: undefined }))],
   ['a temporary token without a key', () => sign(agentClaims({ typ: 'temp', aud: 'arcp:validate' }))],
-  ['claims that are a list', () => handmade({ alg: 'HS256', typ: 'JWT' }, [], 'sha256')],
-  ['a header that is no JSON', () => 'x.y.z']
+  ['claims that are an array', () => handmade({ alg: 'HS256', typ: 'JWT' }, [], 'sha256')],
+  ['a malformed header', () => 'x.y.z']
 ]
 
-t.test('a token that is not ours', async t => {
+t.test('invalid tokens', async t => {
   const registry = await build(t, {}, answers)
-  t.equal((await registry.get('/agents', { token: sign(agentClaims()) })).status, 200, 'the same made right is let in')
+  t.equal((await registry.get('/agents', { token: sign(agentClaims()) })).status, 200, 'the corrected token is accepted')
   for (const [name, token] of forged) {
-    await t.test(`${name} is refused everywhere`, async t => {
+    await t.test(`invalid tokens: ${name} is refused everywhere`, async t => {
       const bad = token()
       for (const path of ['/agents', '/tokens/validate']) {
         const answer = await registry.get(path, { token: bad, headers: print })
@@ -206,7 +206,7 @@ t.test('a token that is not ours', async t => {
   }
 })
 
-t.test('tokens of registries that share or change their secret', async t => {
+t.test('secrets: tokens of registries that share or rotate secrets', async t => {
   const next = 'the next secret of more than thirty-two characters'
   const make = (options: object) => build(t, options, answers)
   const [old, both, renewed, other] = [
@@ -216,15 +216,15 @@ t.test('tokens of registries that share or change their secret', async t => {
   const [first, second] = [await old.agent(), await both.agent('agent-two')]
   t.equal(await reads(both, first), 200, 'the former secret still verifies')
   t.equal(await reads(renewed, second), 200, 'the first secret of a list signs')
-  t.equal(await reads(renewed, first), 401, 'a secret that is gone verifies nothing')
+  t.equal(await reads(renewed, first), 401, 'a removed secret does not verify')
   t.equal(await reads(old, second), 401)
-  t.equal(await reads(other, first), 401, 'a namespace is part of a token')
-  t.equal(await reads(both, 'x.y.z'), 401, 'a header that is no JSON names no secret')
-  t.equal(await reads(both, sign(agentClaims(), next)), 200, 'without a name the first secret counts')
+  t.equal(await reads(other, first), 401, 'the namespace is part of a token')
+  t.equal(await reads(both, 'x.y.z'), 401, 'a malformed header names no secret')
+  t.equal(await reads(both, sign(agentClaims(), next)), 200, 'without a key id the first secret is used')
 })
 
 for (const algorithm of ['HS384', 'HS512'] as const) {
-  t.test(`tokens are signed with ${algorithm} when it is chosen, and with nothing else verified`, async t => {
+  t.test(`tokens: a configured ${algorithm} signs, and is the only algorithm accepted`, async t => {
     const registry = await build(t, { jwt: { algorithm } }, answers)
     const token = await registry.agent()
     t.match(JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString()), { alg: algorithm, kid: String })
@@ -234,7 +234,7 @@ for (const algorithm of ['HS384', 'HS512'] as const) {
   })
 }
 
-t.test('a token ends without leeway, and may then be revoked as if it had not', async t => {
+t.test('tokens: a token expires without leeway, and can then be revoked as usual', async t => {
   const registry = await build(t, { jwt: { expiresInMs: 2000 } }, answers)
   const token = await registry.agent()
   t.equal((await registry.get('/agents', { token })).status, 200)
@@ -254,11 +254,11 @@ async function isRefused (t: Test, registry: Harness, token: string) {
   t.equal((await registry.post(`/tokens/validate?token=${token}`)).body.valid, false)
 }
 
-t.test('revoking', async t => {
+t.test('revoke', async t => {
   const registry = await build(t, {}, answers)
   const revoke = revoking(registry, await registry.admin())
 
-  await t.test('a token ends that one', async t => {
+  await t.test('revoke: a revoked token ends', async t => {
     const token = await registry.agent('agent-one')
     const { body: other } = await registry.post('/tokens/refresh', { token })
     t.same((await revoke({ token })).body, { status: 'success', message: 'Revoked' })
@@ -266,7 +266,7 @@ t.test('revoking', async t => {
     t.equal((await registry.get('/agents', { token: other.access_token })).status, 200)
   })
 
-  await t.test('an agent ends all of its tokens, sockets included; with a key it comes back', async t => {
+  await t.test('revoke: all tokens and sockets of an agent end, and it registers again with a key', async t => {
     const token = await registry.agent('agent-two')
     const socket = await registry.agentSocket(token)
     const temp = await registry.tempToken('agent-two')
@@ -278,7 +278,7 @@ t.test('revoking', async t => {
     t.equal((await revoke({ agent_id: 'never-seen' })).status, 200)
   })
 
-  await t.test('names what is wrong', async t => {
+  await t.test('revoke: invalid input is named', async t => {
     for (const body of [{}, { token: 'x', agent_id: 'agent-one' }]) t.equal(problemOf(t, await revoke(body)), 'invalid-input')
     const strange = await revoke({ token: 'not-a-token-of-ours' })
     t.equal(problemOf(t, strange), 'invalid-input')
@@ -293,7 +293,7 @@ t.test('tickets', async t => {
   const token = await registry.agent()
   const ask = (body?: unknown, bearer: string | undefined = token) => registry.post('/ws-tickets', { token: bearer, body })
 
-  await t.test('are given for a tier, the agents tier unless another is named', async t => {
+  await t.test('tickets: a ticket is for one tier, by default the agents tier', async t => {
     for (const body of [undefined, {}, { tier: 'agents' }, { tier: 'public' }, { tier: 'dashboard' }]) {
       const answer = await ask(body)
       t.equal(answer.status, 200)
@@ -302,14 +302,14 @@ t.test('tickets', async t => {
     t.equal((await registry.post('/ws-tickets', { token, raw: '' })).status, 200)
   })
 
-  await t.test('are refused for other tiers and without a token that may', async t => {
+  await t.test('tickets: other tiers and tokens without the right are refused', async t => {
     for (const body of [{ tier: 'other' }, { tier: 1 }, [], 'agents']) t.equal(problemOf(t, await ask(body)), 'validation-failed')
     t.equal(problemOf(t, await registry.post('/ws-tickets')), 'authentication-failed')
     t.equal(problemOf(t, await ask({}, 'x')), 'token-invalid')
     t.equal(problemOf(t, await ask({}, await registry.tempToken('agent-two'))), 'insufficient-permissions')
   })
 
-  await t.test('open one socket', async t => {
+  await t.test('tickets: a ticket opens one socket', async t => {
     const { body: { ticket } } = await ask()
     const socket = registry.socket(`/agents/ws?ticket=${ticket}`)
     t.match(await socket.next('auth_success'), { agent_id: 'agent-one' })
@@ -318,4 +318,4 @@ t.test('tickets', async t => {
   })
 })
 
-t.test('all of these answers are what their schemas say', async t => { t.same(answers.findings, []) })
+t.test('responses: they match their schemas', async t => { t.same(answers.findings, []) })

@@ -19,13 +19,13 @@ function errorOf (t: Test, { status, headers, body }: Answer): [number, string] 
   return [status, body.error]
 }
 
-t.test('who may ask', async t => {
+t.test('/v1 access', async t => {
   const registry = await buildV1(t, { attempts: { burst: 4, windowMs: 60_000 } })
   const agent = await registry.join('agent-one')
   const user = (await registry.post('/tokens/mint', { ...await registry.admin(), body: { user_id: 'mary', agent_id: 'mary' } })).body.access_token
   const usage = (call: Parameters<Harness['get']>[1]) => registry.get('/v1/usage', call)
 
-  await t.test('back ends with a secret key, admins, and agents for what is theirs', async t => {
+  await t.test('/v1 access: back ends with a secret key, admins, and agents for their own resources', async t => {
     t.equal((await usage({ token })).status, 200)
     t.equal((await usage(await registry.admin())).status, 200)
     t.same(errorOf(t, await usage({ token: agent })), [403, 'action_not_permitted'])
@@ -33,14 +33,14 @@ t.test('who may ask', async t => {
     t.equal((await registry.get('/v1/channels/agents%2Fa/peers', { token: agent })).status, 200)
   })
 
-  await t.test('nobody else', async t => {
+  await t.test('/v1 access: all others are refused', async t => {
     t.same(errorOf(t, await usage({})), [401, 'unauthorized'])
     t.same(errorOf(t, await usage({ token: user })), [403, 'action_not_permitted'])
     t.same(errorOf(t, await usage({ token: await registry.tempToken('agent-two') })), [403, 'action_not_permitted'])
     for (const wrong of ['nonsense', 'sk_id_test', 'another:sk_secret_0123456789', 'pk_live_0123456789']) t.same(errorOf(t, await usage({ token: wrong })), [401, 'unauthorized'], wrong)
   })
 
-  await t.test('and nobody guesses for long', async t => {
+  await t.test('/v1 access: key guessing is rate-limited', async t => {
     for (let i = 0; i < 3; i++) t.same(errorOf(t, await usage({ token: `sk_id_test:${'x'.repeat(16 + i)}` })), [401, 'unauthorized'])
     const limited = await usage({ token: 'sk_id_test:wrong-secret-again' })
     t.same(errorOf(t, limited), [429, 'rate_limit_exceeded'])
@@ -48,7 +48,7 @@ t.test('who may ask', async t => {
   })
 })
 
-t.test('keys that are configured twice, or wrongly, stop the start', async t => {
+t.test('/v1 access: duplicate or invalid keys stop the start', async t => {
   const start = async (options: object) => { await fastify().register(agentRegistry, { routes: { v1: true }, ...options }) }
   const key = { key: 'pk_live_0123456789', channels: ['a'], permissions: ['subscribe'] }
   await t.rejects(start({ peerKeys: [key, key] }), /peerKeys.1: this key is configured twice/)
@@ -62,7 +62,7 @@ t.test('POST /v1/tokens', async t => {
   const mint = (body: object, by = token) => registry.post('/v1/tokens', { token: by, body })
   const usual = { peerId: 'u_alice_123', channels: ['app_abc/room-1'] }
 
-  await t.test('makes a token, with defaults', async t => {
+  await t.test('POST /v1/tokens: a token is created with defaults', async t => {
     const { status, body } = await mint({ ...usual, metadata: { a: 1 }, peerMetadata: { b: 2 } })
     t.equal(status, 200)
     t.ok(Math.abs(body.expiresAt - Date.now() / 1000 - 3600) < 60)
@@ -70,7 +70,7 @@ t.test('POST /v1/tokens', async t => {
     t.match(claims, { typ: 'peer', sub: 'u_alice_123', channels: ['app_abc/room-1'], permissions: ['publish', 'subscribe', 'presence', 'send'], metadata: { a: 1 }, peerMetadata: { b: 2 }, exp: body.expiresAt })
   })
 
-  await t.test('says what is wrong', async t => {
+  await t.test('POST /v1/tokens: errors name the wrong field', async t => {
     const many = Object.fromEntries(Array.from({ length: 90 }, (_, index) => [`k${index}`, 'x'.repeat(95)]))
     const wrong: Array<[object, [number, string]]> = [
       [{}, [400, 'invalid_request']],
@@ -91,7 +91,7 @@ t.test('POST /v1/tokens', async t => {
     t.same(errorOf(t, await registry.call('POST', '/v1/tokens', { token })), [400, 'invalid_request'])
   })
 
-  await t.test('gives nobody the name of somebody else', async t => {
+  await t.test('POST /v1/tokens: the name of another principal is refused', async t => {
     const agent = await registry.join('agent-one')
     for (const peerId of ['agent-one', 'user-admin', '$host']) t.same(errorOf(t, await mint({ ...usual, peerId })), [409, 'name_taken'], peerId)
     t.equal((await mint({ peerId: 'agent-one', channels: ['agents/a'], permissions: ['subscribe'] }, agent)).status, 200)
@@ -100,7 +100,7 @@ t.test('POST /v1/tokens', async t => {
     t.same(errorOf(t, await mint({ peerId: 'x', channels: ['agents/a'] }, await registry.join('user-mary'))), [403, 'action_not_permitted'])
   })
 
-  await t.test('gives nobody more than whoever asks has', async t => {
+  await t.test('POST /v1/tokens: rights beyond those of the caller are refused', async t => {
     const agent = await registry.join('agent-two')
     const errors = async (channels: string[], permissions = ['subscribe'], by = agent) => {
       const answer = await mint({ peerId: 'child', channels, permissions }, by)
@@ -116,7 +116,7 @@ t.test('POST /v1/tokens', async t => {
     t.equal(await errors(['room/a'], ['send'], narrow), 'action_not_permitted')
     const brief = forge(agent, { exp: Math.floor(Date.now() / 1000) + 100 })
     const { body } = await mint({ peerId: 'child', channels: [], expiresInSec: 3600 }, brief)
-    t.ok(body.expiresAt <= Math.ceil(Date.now() / 1000) + 100, 'and it does not outlive its maker')
+    t.ok(body.expiresAt <= Math.ceil(Date.now() / 1000) + 100, 'and it does not outlive the token of its caller')
   })
 })
 
@@ -125,7 +125,7 @@ t.test('channels', async t => {
   const registry = await build(t, v1Options, { before, server: { routerOptions: { maxParamLength: 256 } } })
   const names = ['room-1', 'app_abc/room-1', 'any thing ✓', '100%', 'a/peers', '*', 'x'.repeat(256)]
 
-  await t.test('who is there, what is said and what was', async t => {
+  await t.test('/v1 channels: presence, publish and history', async t => {
     for (const channel of names) {
       const path = `/v1/channels/${encodeURIComponent(channel)}`
       t.same((await registry.get(`${path}/peers`, { token })).body, { channel, peers: [] }, channel)
@@ -147,13 +147,13 @@ t.test('channels', async t => {
     }
   })
 
-  await t.test('the same msgId is published once', async t => {
+  await t.test('/v1 channels: messages with one msgId are published once', async t => {
     const publish = () => registry.post('/v1/channels/dup/publish', { token, body: { data: 1, msgId: 'm1' } })
     const [first, second] = [(await publish()).body, (await publish()).body]
     t.same([second.offset, second.duplicate, first.duplicate], [first.offset, true, undefined])
   })
 
-  await t.test('in whose name', async t => {
+  await t.test('/v1 channels: the publisher is the caller or a named peer', async t => {
     const agent = await registry.join('agent-one')
     const publish = async (by: string, from?: string) => registry.post('/v1/channels/agents%2Fa/publish', { token: by, body: { data: 1, ...(from && { from }) } })
     t.equal((await publish(agent)).status, 200)
@@ -164,7 +164,7 @@ t.test('channels', async t => {
     t.same(messages.map(({ from }: { from: string }) => from), ['agent-one', 'agent-one'])
   })
 
-  await t.test('what is wrong', async t => {
+  await t.test('/v1 channels: invalid requests are refused', async t => {
     const agent = await registry.join('agent-two')
     const wrong: Array<[Promise<Answer>, [number, string]]> = [
       [registry.post('/v1/channels/a/publish', { token, body: {} }), [400, 'invalid_request']],
@@ -186,7 +186,7 @@ t.test('channels', async t => {
   t.same(findings, [])
 })
 
-t.test('a host whose paths are too short for some names is told so', async t => {
+t.test('/v1 channels: a host whose path limit is too low for some names gets a warning', async t => {
   let log = ''
   const stream = new Writable({ write (chunk, _encoding, done) { log += chunk; done() } })
   await build(t, v1Options, { server: { logger: { stream } } })
@@ -197,7 +197,7 @@ t.test('peers', async t => {
   const { findings, before } = answerChecker()
   const registry = await build(t, v1Options, { before })
 
-  await t.test('are sent something', async t => {
+  await t.test('/v1 peers: a message is sent to a peer', async t => {
     const alice = await peer(registry, 'alice')
     const send = (id: string, body: object, by = token) => registry.post(`/v1/peers/${encodeURIComponent(id)}/send`, { token: by, body })
     t.match((await send('alice', { data: [1], from: 'system' })).body, { offset: 1, delivered: true })
@@ -205,13 +205,13 @@ t.test('peers', async t => {
     t.match((await send('alice', { data: 2, level: 'delivered', msgId: 'm' })).body, { offset: 2, delivered: true })
     t.match((await send('alice', { data: 2, msgId: 'm' })).body, { offset: 2, duplicate: true })
     await registry.join('agent-one')
-    t.match((await send('agent-one', { data: 1 })).body, { delivered: false }, 'who is registered finds it later')
+    t.match((await send('agent-one', { data: 1 })).body, { delivered: false }, 'a registered peer gets it later')
     t.same(errorOf(t, await send('nobody', { data: 1 })), [404, 'peer_not_found'])
     t.same(errorOf(t, await send('alice', {})), [400, 'invalid_request'])
     t.same(errorOf(t, await send('alice', { data: 1 }, forge(await registry.join('agent-two'), { grants: [] }))), [403, 'action_not_permitted'])
   })
 
-  await t.test('are asked something, by name or by what they can do', async t => {
+  await t.test('/v1 peers: a request is sent to a peer or to a capability', async t => {
     const agent = await registry.agentSocket(await registry.join('worker-one', { capabilities: ['summarise'] }))
     agent.ws.on('message', raw => {
       const frame = JSON.parse(String(raw)) as { type: string, rid: string, from: string, data: { op: string } }
@@ -234,7 +234,7 @@ t.test('peers', async t => {
     const weak = forge(await registry.join('agent-three'), { grants: [] })
     t.same(errorOf(t, await registry.post('/v1/request', { token: weak, body: { capability: 'summarise', data: 1 } })), [403, 'action_not_permitted'])
 
-    await t.test('and whoever hangs up cancels that', async () => {
+    await t.test('/v1 peers: closing the HTTP request cancels it', async () => {
       const call = httpRequest(`${registry.base}/v1/peers/worker-one/request`, { method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' } })
       call.on('error', () => {})
       call.end(JSON.stringify({ data: { op: 'wait', mine: true }, timeoutMs: 60_000 }))
@@ -245,7 +245,7 @@ t.test('peers', async t => {
     })
   })
 
-  await t.test('are sent away, wherever they are connected', async t => {
+  await t.test('/v1 peers: a peer is disconnected, wherever it is connected', async t => {
     const clients = [await peer(registry, 'bob'), await peer(registry, 'bob'), await peer(registry, 'carol')]
     t.same((await registry.delete('/v1/peers/bob', { token })).body, { peerId: 'bob', closed: 2 })
     t.same(await Promise.all(clients.slice(0, 2).map(({ closed }) => closed)), [{ code: 4020, reason: 'Disconnected by an admin' }, { code: 4020, reason: 'Disconnected by an admin' }])
@@ -285,19 +285,19 @@ class FaultyState extends MemoryKeyValueStore {
   }
 }
 
-t.test('what goes wrong behind the registry', async t => {
+t.test('backend faults', async t => {
   async function mintWith (fault: () => Error) {
     const registry = await buildV1(t, { store: new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 }), state: new FaultyState(fault) })
     return registry.post('/v1/tokens', { token, body: { peerId: 'a', channels: [] }, headers: { 'idempotency-key': 'k' } })
   }
 
-  await t.test('a store that is away: come again', async t => {
+  await t.test('backend faults: a store outage is answered with a retry time', async t => {
     const answer = await mintWith(() => problem('storage-unavailable', 'Away', { headers: { 'retry-after': '2' } }))
     t.same(errorOf(t, answer), [503, 'storage_unavailable'])
     t.ok(Number(answer.headers.get('retry-after')) > 0)
   })
 
-  await t.test('a fault of ours: nothing of it is told', async t => {
+  await t.test('backend faults: an internal error discloses nothing', async t => {
     const answer = await mintWith(() => new Error('a secret'))
     t.same(errorOf(t, answer), [500, 'internal_error'])
     t.notMatch(answer.text, /secret/)

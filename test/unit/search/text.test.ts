@@ -19,9 +19,9 @@ async function indexOf (texts: Record<string, Partial<Fields>>) {
   return { map, index, find }
 }
 
-t.test('words are letters and digits of any script, without case and accents', async t => {
+t.test('tokenizer: words are letters and digits of any script, without case and accents', async t => {
   t.strictSame(tokenize('Résumé-Parser v2, GPT4 & Ärger!'), ['resume', 'parser', 'v2', 'gpt4', 'arger'])
-  t.strictSame(tokenize('AI or ML: a b c'), ['ai', 'or', 'ml'], 'words of two letters stay, of one go')
+  t.strictSame(tokenize('AI or ML: a b c'), ['ai', 'or', 'ml'], 'words of two letters are kept, of one dropped')
   t.strictSame(tokenize('Перевод é हिन्दी ｆｕｌｌ'), ['перевод', 'हिन्दी', 'full'])
   t.strictSame(tokenize('翻訳者 AI日本 訳'), ['翻訳', '訳者', 'ai', '日本', '訳'], 'pairs where there are no spaces')
   t.strictSame(tokenize('x'.repeat(100)), ['x'.repeat(40)])
@@ -32,14 +32,14 @@ t.test('words are letters and digits of any script, without case and accents', a
   t.equal(isUnspaced('ai'), false)
 })
 
-t.test('what is searchable of an agent', async t => {
+t.test('text index: the searchable fields of an agent', async t => {
   const agent = { name: 'Nº1', context_brief: 'brief', capabilities: ['a b', 'c'], agent_type: 'testing', features: ['f'], metadata: { n: 1, s: 'text', list: ['x', 2, 'y'], b: true }, ai_context: null }
   t.strictSame(fieldsOf(agent), { name: 'Nº1', context_brief: 'brief', capabilities: 'a b c', agent_type: 'testing', features: 'f', metadata: 'text x y', ai_context: '' })
   t.equal(embeddedText(fieldsOf(agent)), 'Nº1 brief a b c testing f text x y')
   t.equal(fieldsOf({ ...agent, metadata: { long: ['x'.repeat(30_000)] } }).metadata.length, 20_000)
 })
 
-t.test('best first: more words, and words in more telling places', async t => {
+t.test('text index: more words and words in weightier fields rank higher', async t => {
   const { find } = await indexOf({
     name: { name: 'Invoice reader' },
     brief: { context_brief: 'Reads an invoice' },
@@ -53,22 +53,22 @@ t.test('best first: more words, and words in more telling places', async t => {
   t.strictSame(find('a ?'), [], 'no words at all')
 })
 
-t.test('ties are in the order of ids, and cut in that order', async t => {
+t.test('text index: ties are ordered by id, and cut in that order', async t => {
   const { find } = await indexOf({ d: { name: 'same' }, b: { name: 'same' }, c: { name: 'same' }, a: { name: 'same' } })
   t.strictSame(find('same'), ['a', 'b', 'c', 'd'])
   t.strictSame(find('same', { limit: 2 }), ['a', 'b'])
   t.strictSame(find('same', { limit: 2, keep: 3 }), ['a', 'b', 'c'])
 })
 
-t.test('the last word may be a beginning, the others not', async t => {
+t.test('text index: only the last word matches as a prefix', async t => {
   const { find } = await indexOf({ one: { name: 'translation' }, two: { name: 'weather' }, three: { name: '翻訳者' } })
   t.strictSame(find('trans'), ['one'])
   t.strictSame(find('trans weather'), ['two'])
-  t.strictSame(find('tr'), [], 'two letters are a word, not a beginning')
+  t.strictSame(find('tr'), [], 'two letters are a word, not a prefix')
   t.strictSame(find('翻'), ['three'])
 })
 
-t.test('one wrong letter is forgiven when there are too few hits, and comes last', async t => {
+t.test('text index: one wrong letter is tolerated when there are few hits, and ranks last', async t => {
   const { find, index } = await indexOf({ right: { context_brief: 'summarise' }, similar: { name: 'summarize' }, third: { name: 'summarise' } })
   t.strictSame(find('summarise'), ['third', 'right', 'similar'])
   t.strictSame(find('summarise', { limit: 2 }), ['third', 'right'])
@@ -77,18 +77,18 @@ t.test('one wrong letter is forgiven when there are too few hits, and comes last
   t.ok(scores[2]! < scores[1]!)
 })
 
-t.test('words of four letters are not guessed', async t => {
+t.test('text index: words of four letters get no fuzzy match', async t => {
   const { find } = await indexOf({ one: { name: 'road' }, two: { name: 'load' } })
   t.strictSame(find('road'), ['one'])
 })
 
-t.test('at most 16 words of a query count', async t => {
+t.test('text index: at most 16 words of a query count', async t => {
   const { find } = await indexOf({ first: { name: 'w0' }, last: { name: 'w15' }, beyond: { name: 'w16' } })
   const query = Array.from({ length: 20 }, (_value, index) => `w${index} w${index}`).join(' ')
   t.strictSame(find(query), ['first', 'last'])
 })
 
-t.test('changes and removals are followed', async t => {
+t.test('text index: it follows changes and removals', async t => {
   const { map, index, find } = await indexOf({ one: { name: 'alpha' }, two: { name: 'beta' } })
   map.set('one', { name: 'gamma' })
   index.change('one')
@@ -103,7 +103,7 @@ t.test('changes and removals are followed', async t => {
   t.equal(index.size, 1)
 })
 
-t.test('the index works by itself, and stops when it is closed', async t => {
+t.test('text indexer: it runs by itself, and stops when it is closed', async t => {
   const map = new Map([['one', { name: 'alpha' }]])
   const index = new TextIndex(id => fields(map.get(id)!))
   index.change('one')
@@ -117,7 +117,7 @@ t.test('the index works by itself, and stops when it is closed', async t => {
   t.equal(index.pending, 1, 'nothing is indexed any more')
 })
 
-t.test('a search waits for 1,000 changes, others wait for the slices', async t => {
+t.test('text indexer: a search applies 1,000 changes first, and the rest are applied in slices', async t => {
   const index = new TextIndex(id => fields({ name: `agent ${id}` }))
   for (let id = 0; id < 1_500; id++) index.change(String(id))
   await index.drain()
@@ -126,7 +126,7 @@ t.test('a search waits for 1,000 changes, others wait for the slices', async t =
   t.equal(index.size, 1_500)
 })
 
-t.test('indexing lets others in', async t => {
+t.test('text indexer: it yields to other work', async t => {
   const texts = new Map([...agents(300, 5)].map(agent => [agent.agent_id, fieldsOf({ ai_context: null, ...agent })]))
   const index = new TextIndex(id => texts.get(id))
   for (const id of texts.keys()) index.change(id)
@@ -138,7 +138,7 @@ t.test('indexing lets others in', async t => {
   t.ok(turns > 1, `${turns} times`)
 })
 
-t.test('the same text again does not touch the index', async t => {
+t.test('text indexer: an unchanged text is not indexed again', async t => {
   const { index, find } = await indexOf({ one: { name: 'alpha' } })
   for (let times = 0; times < 2_000; times++) {
     index.change('one')
@@ -148,7 +148,7 @@ t.test('the same text again does not touch the index', async t => {
   t.equal(index.stale, 0)
 })
 
-t.test('an index with much that was replaced is made anew while it is used', async t => {
+t.test('text index: it is rebuilt during use after many replacements', async t => {
   const { map, index, find } = await indexOf({ one: { name: 'alpha' }, two: { name: 'beta' }, three: { name: 'delta' } })
   for (let version = 0; version <= 1_000; version++) {
     map.set('one', { name: `version${version}` })
@@ -161,24 +161,25 @@ t.test('an index with much that was replaced is made anew while it is used', asy
   await until(() => index.stale < 10 && index.pending === 0)
   t.strictSame(find('version1000'), ['one'])
   t.strictSame(find('omega'), ['two'])
-  t.strictSame(find('version10 alpha beta'), [], 'nothing is found by what it was')
+  t.strictSame(find('version10 alpha beta'), [], 'old texts match nothing')
   index.change('three')
   await index.drain()
   t.equal(index.size, 2)
 })
 
-t.test('words that most agents have are left out of long queries, in a large index', async t => {
+t.test('text index: in a large index, long queries skip words that most agents have', async t => {
   const texts: Record<string, Partial<Fields>> = {}
   for (let id = 0; id < 1_200; id++) texts[`agent-${id}`] = { name: `common ${id % 2 ? 'frequent' : 'usual'} word${id}` }
   const { index, find } = await indexOf(texts)
   await index.drain()
   t.strictSame(find('common word7', { keep: 5 })[0], 'agent-7')
-  t.notOk(index.search('common word7 usual', { ...all, keep: Infinity }).some(hit => hit.id === 'agent-9'), 'agents that only share what all have')
-  t.strictSame(find('common word7', { accept: (id: string) => id === 'agent-9' }), ['agent-9'], 'unless nobody else may be found')
-  t.equal(index.search('common', { ...all, keep: Infinity }).length, 1_200, 'which are found when there is nothing else to go by')
+  t.notOk(index.search('common word7 usual', { ...all, keep: Infinity }).some(hit => hit.id === 'agent-9'),
+    'agents that share only common words')
+  t.strictSame(find('common word7', { accept: (id: string) => id === 'agent-9' }), ['agent-9'], 'unless no other agent matches')
+  t.equal(index.search('common', { ...all, keep: Infinity }).length, 1_200, 'common words match when the query has no others')
 })
 
-t.test('the corpus is the same for the same seed and about 1 KB an agent', async t => {
+t.test('corpus: one seed gives the same corpus of about 1 KB per agent', async t => {
   const some = [...agents(50, 3)]
   t.strictSame(some, [...agents(50, 3)])
   t.notSame(some, [...agents(50, 4)])
@@ -191,7 +192,7 @@ t.test('the corpus is the same for the same seed and about 1 KB an agent', async
 const allVectors = { limit: 10, minSimilarity: -1, accept: () => true }
 const failed = { code: 'AGENT_REGISTRY_EMBEDDING_FAILED', statusCode: 503 }
 
-t.test('nearest by cosine, best first, ties by id', async t => {
+t.test('vector index: nearest by cosine, best first, ties by id', async t => {
   const index = new VectorIndex()
   t.strictSame(index.nearest([1], allVectors), [])
   index.set('b', [2, 0])
@@ -205,7 +206,7 @@ t.test('nearest by cosine, best first, ties by id', async t => {
   t.equal(index.dimension, 2)
 })
 
-t.test('vectors are replaced and removed, whatever row they are in', async t => {
+t.test('vector index: vectors are replaced and removed in any row', async t => {
   const index = new VectorIndex()
   const rows = 300
   for (let row = 0; row < rows; row++) index.set(`v${row}`, [Math.cos(row / 100), Math.sin(row / 100)])
@@ -219,7 +220,7 @@ t.test('vectors are replaced and removed, whatever row they are in', async t => 
   t.strictSame(index.nearest([Math.cos(2), Math.sin(2)], allVectors).slice(0, 2).map(({ id }) => id).sort(), ['v1', 'v200'])
 })
 
-t.test('a vector of another length or without a direction is refused', async t => {
+t.test('vector index: a vector of another length or without a direction is refused', async t => {
   const index = new VectorIndex()
   for (const vector of [[], [0, 0], [NaN, 1], [Infinity, 1]]) t.throws(() => index.set('a', vector), failed)
   index.set('a', [1, 2])
@@ -235,7 +236,7 @@ t.teardown(() => clearInterval(alive))
 
 const quick = { timeoutMs: 1_000, backOffMs: 1 }
 
-t.test('texts of one moment go in one call, 64 at most, each once', async t => {
+t.test('embedder: concurrent texts share one call of at most 64, each text once', async t => {
   const calls: string[][] = []
   const embedder = new Embedder({ ...quick, embed: async texts => { calls.push(texts); return lengths(texts) } })
   const texts = Array.from({ length: 70 }, (_value, index) => `text ${index}`)
@@ -243,18 +244,18 @@ t.test('texts of one moment go in one call, 64 at most, each once', async t => {
   t.strictSame(calls.map(call => call.length), [64, 6])
   t.strictSame([...vectors[0]!], [6, 1])
   t.equal(vectors[70], vectors[3])
-  t.equal(await embedder.embed('text 3'), vectors[3], 'kept')
+  t.equal(await embedder.embed('text 3'), vectors[3], 'cached')
   t.equal(calls.length, 2)
 })
 
-t.test('vectors that were not asked for longest are forgotten first', async t => {
+t.test('embedder: the least recently used vectors are evicted first', async t => {
   const calls: string[][] = []
   const embedder = new Embedder({ ...quick, cacheSize: 2, embed: texts => { calls.push(texts); return lengths(texts) } })
   for (const text of ['a', 'b', 'a', 'c', 'a', 'b']) await embedder.embed(text)
   t.strictSame(calls.flat(), ['a', 'b', 'c', 'b'])
 })
 
-t.test('a call that fails is tried three times', async t => {
+t.test('embedder: a failed call is tried three times', async t => {
   let calls = 0
   const embedder = new Embedder({
     ...quick,
@@ -270,21 +271,21 @@ t.test('a call that fails is tried three times', async t => {
   t.equal(calls, 6)
 })
 
-t.test('one text that the host cannot take does not hold up the others', async t => {
+t.test('embedder: a text that the host refuses does not delay the others', async t => {
   const embedder = new Embedder({ ...quick, embed: texts => { if (texts.includes('bad')) throw new Error('too long'); return lengths(texts) } })
   const results = await Promise.allSettled(['a', 'b', 'bad', 'c', 'd'].map(text => embedder.embed(text)))
   t.strictSame(results.map(result => result.status), ['fulfilled', 'fulfilled', 'rejected', 'fulfilled', 'fulfilled'])
 })
 
-t.test('in an outage no text is tried alone', async t => {
+t.test('embedder: during an outage texts are not retried one by one', async t => {
   let calls = 0
   const embedder = new Embedder({ ...quick, embed: () => { calls++; throw new Error('down') } })
   const results = await Promise.allSettled(['a', 'b', 'c', 'd'].map(text => embedder.embed(text)))
   t.ok(results.every(result => result.status === 'rejected'))
-  t.equal(calls, 5, 'three tries and two halves')
+  t.equal(calls, 5, 'three attempts and two halves')
 })
 
-t.test('wrong answers are errors', async t => {
+t.test('embedder: invalid results are errors', async t => {
   const answers: Record<string, unknown> = { none: undefined, few: [], empty: [[]], nothing: [null], nan: [[1, NaN]], endless: [[Infinity]], text: ['ab'] }
   for (const [name, answer] of Object.entries(answers)) {
     const embedder = new Embedder({ ...quick, embed: () => answer as number[][] })
@@ -295,14 +296,14 @@ t.test('wrong answers are errors', async t => {
   await t.rejects(growing.embed('123'), { ...failed, message: /length/ })
 })
 
-t.test('a call that hangs is given up', async t => {
+t.test('embedder: a call that hangs times out', async t => {
   const { embed, calls } = manualEmbed()
   const embedder = new Embedder({ embed, timeoutMs: 5, backOffMs: 1 })
   await t.rejects(embedder.embed('x'), { code: 'AGENT_REGISTRY_HOOK_TIMEOUT' })
   t.equal(calls.length, 3)
 })
 
-t.test('the queue and the number of concurrent calls are bounded', async t => {
+t.test('embedder: the queue and the number of concurrent calls are bounded', async t => {
   const { embed, calls } = manualEmbed()
   const embedder = new Embedder({ embed, timeoutMs: 60_000, maxQueued: 1 })
   const first = embedder.embed('a')
@@ -317,7 +318,7 @@ t.test('the queue and the number of concurrent calls are bounded', async t => {
   t.strictSame([...await second], [2])
 })
 
-t.test('closing ends what waits', async t => {
+t.test('embedder: closing rejects waiting texts', async t => {
   const { embed, calls } = manualEmbed()
   const embedder = new Embedder({ embed, timeoutMs: 60_000 })
   const flying = embedder.embed('a')
@@ -332,7 +333,7 @@ t.test('closing ends what waits', async t => {
   t.equal(calls.length, 1)
 })
 
-t.test('closing ends the pause before a second try, for texts together too', async t => {
+t.test('embedder: closing ends the pause before a retry, also of a batch', async t => {
   let calls = 0
   const embedder = new Embedder({ timeoutMs: 1_000, backOffMs: 60_000, embed: () => { calls++; throw new Error('no') } })
   const both = Promise.allSettled([embedder.embed('a'), embedder.embed('b')])
@@ -351,7 +352,7 @@ function feedOf (texts: Map<string, string>, embed: EmbedHook, retryMs = 5) {
   return { feed, vectors, errors }
 }
 
-t.test('the feed follows changes, and embeds only what is another text', async t => {
+t.test('embedding indexer: it follows changes, and embeds only changed texts', async t => {
   const asked: string[] = []
   const texts = new Map(Array.from({ length: 100 }, (_value, index) => [`id${index}`, `text of ${index}`]))
   const { feed, vectors } = feedOf(texts, list => { asked.push(...list); return lengths(list) })
@@ -371,7 +372,7 @@ t.test('the feed follows changes, and embeds only what is another text', async t
   t.equal(feed.pending, 1)
 })
 
-t.test('what could not be embedded is tried again later', async t => {
+t.test('embedding indexer: a failed text is retried later', async t => {
   let broken = true
   const texts = new Map([['a', 'alpha']])
   const { feed, vectors, errors } = feedOf(texts, list => { if (broken) throw new Error('down'); return lengths(list) })
@@ -383,7 +384,7 @@ t.test('what could not be embedded is tried again later', async t => {
   feed.close()
 })
 
-t.test('closing the indexer during a call leaves nothing behind', async t => {
+t.test('embedding indexer: closing it during a call leaves no state', async t => {
   const { embed, calls } = manualEmbed()
   const { feed, errors } = feedOf(new Map([['a', 'alpha']]), embed)
   feed.change('a')
@@ -395,7 +396,7 @@ t.test('closing the indexer during a call leaves nothing behind', async t => {
   t.equal(feed.pending, 0)
 })
 
-t.test('a vector without a direction is reported by the indexer', async t => {
+t.test('embedding indexer: a vector without a direction is reported', async t => {
   const { feed, errors } = feedOf(new Map([['a', 'alpha']]), () => [[0, 0]], 60_000)
   feed.change('a')
   await until(() => errors.length === 1)

@@ -42,7 +42,7 @@ async function logged (run: () => Promise<unknown>): Promise<string> {
   return lines.join('')
 }
 
-t.test('everything is served, with headers that protect a browser', async t => {
+t.test('server: every route is served, with security headers for browsers', async t => {
   const registry = await serve(t)
   for (const path of ['/', '/health', '/docs/', '/openapi.json', '/public/stats', '/.well-known/jwks.json', '/problems/not-found']) {
     const { status, headers } = await registry.get(path)
@@ -51,12 +51,12 @@ t.test('everything is served, with headers that protect a browser', async t => {
     t.equal(headers.get('x-frame-options'), 'DENY')
     t.match(headers.get('content-security-policy'), /default-src 'self'.*frame-ancestors 'none'/)
     t.notMatch(headers.get('content-security-policy'), /upgrade-insecure-requests|script-src[^;]*unsafe-inline/)
-    t.equal(headers.get('strict-transport-security'), null, 'plain HTTP promises no HTTPS')
+    t.equal(headers.get('strict-transport-security'), null, 'plain HTTP sends no HSTS header')
     t.ok(headers.get('x-request-id'))
   }
 })
 
-t.test('every error is a problem document', async t => {
+t.test('server: every error is a problem document', async t => {
   const registry = await serve(t)
   const errors: Array<[method: string, path: string, status: number, type: string]> = [
     ['GET', '/no/such/path', 404, 'not-found'],
@@ -75,26 +75,26 @@ t.test('every error is a problem document', async t => {
   }
 })
 
-t.test('an unknown path is escaped in nothing and repeated without its query', async t => {
+t.test('server: the problem of an unknown path repeats it without its query', async t => {
   const registry = await serve(t)
   const { body, headers } = await registry.get('/%3Cimg%20src=x%20onerror=alert(1)%3E?token=secret-token')
   t.match(headers.get('content-type'), /^application\/problem\+json/)
   t.equal(body.instance, '/%3Cimg%20src=x%20onerror=alert(1)%3E')
 })
 
-t.test('an invalid URL is not repeated', async t => {
+t.test('server: an invalid URL is not repeated', async t => {
   const registry = await serve(t)
   const answer = await registry.get('/%E0%A4%A?token=secret-token')
   t.notMatch(answer.text, /secret-token/)
 })
 
-t.test('what is no HTTP is answered by a problem document and a closed connection', async t => {
+t.test('server: input that is not HTTP gets a problem document and a closed connection', async t => {
   const registry = await serve(t)
   const table: Array<[name: string, bytes: string, status: string]> = [
     ['not HTTP', 'hello\r\n\r\n', '400 Bad Request'],
     ['two lengths', 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n', '400 Bad Request'],
     ['a length and chunks', 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n', '400 Bad Request'],
-    ['a header over all bounds', `GET / HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`, '431 Request Header Fields Too Large']
+    ['a header over every limit', `GET / HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`, '431 Request Header Fields Too Large']
   ]
   for (const [name, bytes, status] of table) {
     const { head, body } = await raw(registry, bytes)
@@ -104,7 +104,7 @@ t.test('what is no HTTP is answered by a problem document and a closed connectio
   }
 })
 
-t.test('a head that never ends, in one piece or byte by byte, ends the connection and holds up nobody', async t => {
+t.test('server: an unfinished header, in one piece or byte by byte, ends its connection and delays no other', async t => {
   const registry = await serve(t, { HEADERS_TIMEOUT: '0.5', REQUEST_TIMEOUT: '0.5' })
   const head = 'GET /public/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n'
   const [stuck, slow, body] = [0, 0, 0].map(() => connect((registry.app.server.address() as AddressInfo).port, '127.0.0.1'))
@@ -115,10 +115,10 @@ t.test('a head that never ends, in one piece or byte by byte, ends the connectio
   t.equal((await registry.get('/public/stats')).status, 200)
   for (const socket of [stuck, slow, body]) t.match(await text(socket!), /^HTTP\/1.1 408 Request Timeout\r\n/)
   clearInterval(drip)
-  t.ok(sent < head.length, 'before it was whole')
+  t.ok(sent < head.length, 'before it was complete')
 })
 
-t.test('a connection that breaks before its request is whole harms nobody', async t => {
+t.test('server: a connection that breaks during its request has no effect', async t => {
   const registry = await serve(t)
   const socket = connect((registry.app.server.address() as AddressInfo).port, '127.0.0.1')
   const failed = once(registry.app.server, 'clientError')
@@ -129,7 +129,7 @@ t.test('a connection that breaks before its request is whole harms nobody', asyn
   t.equal((await registry.get('/health/live')).status, 200)
 })
 
-t.test('a request that never ends is answered 408', async t => {
+t.test('server: an unfinished request is answered with 408', async t => {
   const registry = await serve(t)
   const { server } = registry.app
   const answer = text(connect((server.address() as AddressInfo).port, '127.0.0.1'))
@@ -139,7 +139,7 @@ t.test('a request that never ends is answered 408', async t => {
   t.match(await answer, /^HTTP\/1\.1 408 Request Timeout\r\n/)
 })
 
-t.test('logs hold no secret and no query', async t => {
+t.test('logs: they contain no secret and no query', async t => {
   const secrets = ['secret-token-1', 'secret-ticket-2', 'secret-key-3456', 'secret-password-4', 'header-secret-5']
   const log = await logged(async () => {
     const registry = await serve(t, { LOG_LEVEL: 'trace' })
@@ -161,7 +161,7 @@ t.test('logs hold no secret and no query', async t => {
   t.notMatch(log, /"path":"[^"]*\?/)
 })
 
-t.test('warnings reach the dashboards too, and no secret does', async t => {
+t.test('logs: warnings reach the dashboards too, without secrets', async t => {
   const registry = await serve(t, { LOG_LEVEL: 'info' })
   const { token } = await registry.admin()
   let frame = ''
@@ -177,11 +177,11 @@ t.test('warnings reach the dashboards too, and no secret does', async t => {
   t.match(log, /said by hand/, 'the standard output has it')
   const entries = JSON.parse(frame).data.logs
   t.match(entries.find(({ level }: Json) => level === 'WARN'), { message: 'said by hand with ?ticket=[redacted]', source: 'server', part: 'engine' })
-  t.notOk(entries.some(({ source, level }: Json) => source === 'server' && level === 'INFO'), 'requests that went well do not')
+  t.notOk(entries.some(({ source, level }: Json) => source === 'server' && level === 'INFO'), 'successful requests do not')
   for (const value of ['secret-token-1', 'secret-ticket-2', 'header-secret-5', password, token]) t.notOk(frame.includes(value), value)
 })
 
-t.test('what nothing serves is one series, whatever its path, with and without a prefix', async t => {
+t.test('metrics: unserved paths are one series, with and without a prefix', async t => {
   for (const prefix of ['', '/registry']) {
     const registry = await serve(t, { ARCP_PREFIX: prefix, METRICS_SCRAPE_TOKEN: 'a-token-for-prometheus' })
     const outside = new Harness(registry.app)
@@ -198,24 +198,24 @@ t.test('what nothing serves is one series, whatever its path, with and without a
   }
 })
 
-t.test('a request is logged as its method, path and address', async t => {
+t.test('logs: a request is logged with method, path and address', async t => {
   t.same(serializeRequest({ method: 'GET', url: '/public/ws?token=x?y', ip: '::1' }), { method: 'GET', path: '/public/ws', address: '::1' })
 })
 
-t.test('ids of requests are made here, whatever the client sends', async t => {
+t.test('request ids: they are generated here, and those of clients are ignored', async t => {
   const registry = await serve(t)
   const { headers } = await registry.get('/health', { headers: { 'request-id': 'mine', 'x-request-id': 'mine' } })
   t.match(headers.get('x-request-id'), /^[0-9a-f]{8}-[0-9a-f-]{27}$/)
 })
 
-t.test('addresses come from a proxy only where it is trusted', async t => {
+t.test('addresses: forwarded addresses are used only from a trusted proxy', async t => {
   for (const [trust, status] of [['false', 200], ['loopback', 403], ['true', 403]] as const) {
     const registry = await serve(t, { TRUST_PROXY: trust, BLOCKED_IPS: '192.0.2.0/24' })
     t.equal((await registry.get('/health', { headers: { 'x-forwarded-for': '192.0.2.9' } })).status, status, trust)
   }
 })
 
-t.test('a prefix moves the problem types, and 404 outside of it is a problem too', async t => {
+t.test('prefix: it moves the problem types, and 404 outside of it is a problem too', async t => {
   const registry = await serve(t, { ARCP_PREFIX: '/registry' })
   t.match((await registry.get('/agents')).body.type, /^\/registry\/problems\//)
   const outside = await new Harness(registry.app).get('/elsewhere')
@@ -223,28 +223,28 @@ t.test('a prefix moves the problem types, and 404 outside of it is a problem too
   t.equal((await new Harness(registry.app).get(outside.body.type)).status, 200)
 })
 
-t.test('a base of its own for the problem types', async t => {
+t.test('problems: the base of their types is configurable', async t => {
   const registry = await serve(t, { ARCP_PROBLEM_BASE: 'https://example.org/problems/' })
   for (const path of ['/agents', '/elsewhere', '/%E0%A4%A']) t.match((await registry.get(path)).body.type, /^https:\/\/example\.org\/problems\//)
 })
 
-t.test('slashes at the end do not matter', async t => {
+t.test('server: trailing slashes are ignored', async t => {
   const registry = await serve(t)
   for (const path of ['/health/', '/public/stats/', '/docs']) t.equal((await registry.get(path)).status, 200, path)
   t.equal((await registry.post('/agents/register/', { token: await registry.tempToken(), body: registration() })).status, 200)
 })
 
-t.test('the documents of the API name every route that is served', async t => {
+t.test('documents: OpenAPI lists every served route', async t => {
   const registry = await serve(t)
   const { body } = await registry.get('/openapi.json')
   t.equal(body.openapi, '3.1.0')
   for (const path of ['/', '/health', '/auth/login', '/tokens/refresh', '/agents/{id}', '/public/discover', '/ws-tickets', '/problems/{type}']) {
     t.ok(path in body.paths, path)
   }
-  t.notOk(Object.values<object>(body.paths).some(operations => 'put' in operations), 'methods that are refused are not documented')
+  t.notOk(Object.values<object>(body.paths).some(operations => 'put' in operations), 'refused methods are not documented')
 })
 
-t.test('wrong options end the start', async t => {
+t.test('options: wrong ones stop the start', async t => {
   await t.rejects(buildApp({ options: { lease: { durationMs: 1 } }, server: optionsFromEnv({}).server }), { code: 'AGENT_REGISTRY_INVALID_OPTIONS' })
 })
 
@@ -264,14 +264,14 @@ function finding (env: Environment): string {
 
 const longSecret = 's'.repeat(32)
 
-t.test('without variables the defaults hold, with the root, the docs and /v1 on', async t => {
+t.test('environment: without variables the defaults apply, with the root, the docs and /v1 on', async t => {
   const { options, server } = optionsFromEnv({})
   t.same(server, { host: '127.0.0.1', port: 8001, logLevel: 'info', trustProxy: false, headersTimeoutMs: 10_000, requestTimeoutMs: 60_000 })
   t.same(options, { routes: { root: true, docs: true, v1: true }, storage: 'level' })
-  t.same(optionsFromEnv({ NOBODY_KNOWS_THIS: 'x' }), { options, server }, 'unknown variables are ignored')
+  t.same(optionsFromEnv({ NOBODY_KNOWS_THIS: 'x' }), { options, server }, 'environment: unknown variables are ignored')
 })
 
-t.test('whoever says where Redis is uses it, unless another store is named', async t => {
+t.test('environment: a Redis URL selects Redis unless another store is named', async t => {
   const given = { REDIS_URL: 'rediss://:hidden@redis.test:6380/2', REDIS_HOST: 'redis.test', REDIS_SENTINELS: 'a:1,[::1]:2', REDIS_CLUSTER: 'a:1' }
   for (const [name, value] of Object.entries(given)) {
     t.equal(optionsFromEnv({ [name]: value }).options.storage, 'redis', name)
@@ -283,12 +283,12 @@ t.test('whoever says where Redis is uses it, unless another store is named', asy
   t.throws(() => optionsFromEnv({ REDIS_CLUSTER: 'redis.test', STORE: 'disk' }), { message: /STORE: 'disk' is not one of memory, level, redis.*\n +REDIS_CLUSTER: 'redis.test' entry 1 has the wrong format/ })
 })
 
-t.test('the defaults are the same objects for nobody', async t => {
+t.test('environment: default objects are not shared', async t => {
   optionsFromEnv({ ARCP_ROUTES_DOCS: 'false' })
   t.equal(optionsFromEnv({}).options.routes?.docs, true)
 })
 
-t.test('every result is a valid set of plugin options', async t => {
+t.test('environment: every result is a valid set of plugin options', async t => {
   const { options } = optionsFromEnv({ AGENT_HEARTBEAT_TIMEOUT: '30', JWT_SECRET: longSecret, ALLOWED_AGENT_TYPES: '*' })
   const resolved = resolveOptions(options)
   t.equal(resolved.lease.durationMs, 30_000)
@@ -296,7 +296,7 @@ t.test('every result is a valid set of plugin options', async t => {
   t.same(resolved.allowedAgentTypes, ['*'])
 })
 
-t.test('numbers are multiplied into the unit of the option', async t => {
+t.test('environment: numbers are converted to the unit of the option', async t => {
   t.equal(optionsFromEnv({ AGENT_HEARTBEAT_TIMEOUT: '0.2' }).options.lease?.durationMs, 200, 'fractions of a second')
   t.equal(optionsFromEnv({ JWT_EXPIRE_MINUTES: '0.001' }).options.jwt?.expiresInMs, 60, 'without rounding errors')
   t.equal(optionsFromEnv({ SESSION_TIMEOUT: ' 30 ' }).options.admin?.sessionTimeoutMs, 1_800_000)
@@ -304,12 +304,12 @@ t.test('numbers are multiplied into the unit of the option', async t => {
   t.equal(optionsFromEnv({ MAX_SESSIONS: '7' }).options.admin?.maxSessions, 7)
 })
 
-t.test('booleans have eight words, in any case', async t => {
+t.test('environment: booleans have eight words, in any case', async t => {
   for (const word of ['true', '1', 'yes', 'on', 'TRUE', ' On ']) t.equal(optionsFromEnv({ IP_DEFAULT_DENY: word }).options.addresses?.defaultDeny, true, word)
   for (const word of ['false', '0', 'no', 'off', 'No']) t.equal(optionsFromEnv({ IP_DEFAULT_DENY: word }).options.addresses?.defaultDeny, false, word)
 })
 
-t.test('lists are separated by commas, or JSON', async t => {
+t.test('environment: lists are comma-separated or JSON', async t => {
   t.same(optionsFromEnv({ BLOCKED_IPS: '10.0.0.1, 10.1.0.0/16,,' }).options.addresses?.blocked, ['10.0.0.1', '10.1.0.0/16'])
   t.same(optionsFromEnv({ BLOCKED_IPS: ' ["10.0.0.1"]' }).options.addresses?.blocked, ['10.0.0.1'])
   t.same(optionsFromEnv({ AGENT_KEYS: 'first-agent-key,second-agent-key' }).options.agentKeys, ['first-agent-key', 'second-agent-key'])
@@ -317,40 +317,40 @@ t.test('lists are separated by commas, or JSON', async t => {
   t.same(optionsFromEnv({ AGENT_KEYS: JSON.stringify(keys) }).options.agentKeys, keys)
 })
 
-t.test('a secret may hold commas: only JSON makes it a list', async t => {
+t.test('environment: a secret may contain commas, and only JSON makes it a list', async t => {
   const withCommas = `${longSecret},${longSecret}`
   t.equal(optionsFromEnv({ JWT_SECRET: withCommas }).options.jwt?.secret, withCommas)
   t.same(optionsFromEnv({ JWT_SECRET: JSON.stringify([longSecret, withCommas]) }).options.jwt?.secret, [longSecret, withCommas])
 })
 
-t.test('a password is taken as it is, blanks at its ends included', async t => {
+t.test('environment: a password is used as given, including leading and trailing blanks', async t => {
   t.equal(optionsFromEnv({ ADMIN_PASSWORD: ' pass word ' }).options.admin?.password, ' pass word ')
 })
 
-t.test('names of levels and algorithms count in any case, and as ARCP writes them', async t => {
+t.test('environment: names of levels and algorithms are case-insensitive, and accept the spelling of ARCP', async t => {
   t.equal(optionsFromEnv({ LOG_LEVEL: 'DEBUG' }).server.logLevel, 'debug')
   t.equal(optionsFromEnv({ LOG_LEVEL: 'WARNING' }).server.logLevel, 'warn')
   t.equal(optionsFromEnv({ LOG_LEVEL: 'critical' }).server.logLevel, 'fatal')
   t.equal(optionsFromEnv({ JWT_ALGORITHM: 'hs512' }).options.jwt?.algorithm, 'HS512')
 })
 
-t.test('a proxy is trusted by word or by address', async t => {
+t.test('environment: a proxy is trusted by keyword or by address', async t => {
   t.equal(optionsFromEnv({ TRUST_PROXY: 'yes' }).server.trustProxy, true)
   t.equal(optionsFromEnv({ TRUST_PROXY: '0' }).server.trustProxy, false)
   t.same(optionsFromEnv({ TRUST_PROXY: 'loopback, 10.0.0.0/8, ::1' }).server.trustProxy, ['loopback', '10.0.0.0/8', '::1'])
 })
 
-t.test('of several variables the first that is set wins, and blank is not set', async t => {
+t.test('environment: of several variables the first non-blank one applies', async t => {
   t.equal(optionsFromEnv({ ARCP_PORT: '1', PORT: '2' }).server.port, 1)
   t.equal(optionsFromEnv({ ARCP_PORT: ' ', PORT: '2' }).server.port, 2)
   t.equal(optionsFromEnv({ ARCP_PORT: '', PORT: '' }).server.port, 8001)
-  t.equal(optionsFromEnv({ PORT: '0' }).server.port, 0, '0 is a port: any free one')
+  t.equal(optionsFromEnv({ PORT: '0' }).server.port, 0, 'environment: port 0 selects a free port')
   const { options } = optionsFromEnv({ WEBSOCKET_INTERVAL: '9', AGENT_WS_INTERVAL: '3' })
   t.equal(options.publicWs?.intervalMs, 9_000)
   t.equal(options.agentsWs?.intervalMs, 3_000)
 })
 
-t.test('what is wrong with a number', async t => {
+t.test('environment: errors of numbers', async t => {
   t.equal(finding({ PORT: 'http' }), "PORT: 'http' is not a number")
   t.equal(finding({ PORT: '0x50' }), "PORT: '0x50' is not a number")
   t.equal(finding({ PORT: '70000' }), "PORT: '70000' is too large, the maximum is 65535")
@@ -360,26 +360,26 @@ t.test('what is wrong with a number', async t => {
   t.equal(finding({ AGENT_HEARTBEAT_TIMEOUT: '1.0001' }), "AGENT_HEARTBEAT_TIMEOUT: '1.0001' is not a whole multiple of 0.001")
 })
 
-t.test('what is wrong with a word', async t => {
+t.test('environment: errors of enumerated words', async t => {
   t.equal(finding({ IP_DEFAULT_DENY: 'maybe' }), "IP_DEFAULT_DENY: 'maybe' is not one of true, 1, yes, on, false, 0, no, off")
   t.equal(finding({ JWT_ALGORITHM: 'none' }), "JWT_ALGORITHM: 'none' is not one of HS256, HS384, HS512")
   t.equal(finding({ LOG_LEVEL: 'loud' }), "LOG_LEVEL: 'loud' is not one of fatal, error, warn, info, debug, trace, silent")
 })
 
-t.test('what is wrong with a text', async t => {
+t.test('environment: errors of texts', async t => {
   t.equal(finding({ PUBLIC_WS_PATH: 'ws' }), "PUBLIC_WS_PATH: 'ws' has the wrong format")
   t.equal(finding({ ADMIN_USERNAME: 'a'.repeat(256) }), `ADMIN_USERNAME: '${'a'.repeat(256)}' is longer than 255 characters`)
   t.equal(finding({ ARCP_HOST: 'a b' }), "ARCP_HOST: 'a b' has the wrong format")
 })
 
-t.test('what is wrong with a list', async t => {
+t.test('environment: errors of lists', async t => {
   t.equal(finding({ BLOCKED_IPS: '[1' }), "BLOCKED_IPS: '[1' begins with [ but is not a JSON list")
   t.equal(finding({ BLOCKED_IPS: '[1]' }), "BLOCKED_IPS: '[1]' entry 1 has the wrong type")
   t.equal(finding({ TRUST_PROXY: 'loopback,nonsense' }), "TRUST_PROXY: 'loopback,nonsense' entry 2 has the wrong format")
   t.equal(finding({ TRUST_PROXY: ',' }), "TRUST_PROXY: ',' is an empty list")
 })
 
-t.test('what is wrong with a secret is said without showing it', async t => {
+t.test('environment: errors of secrets do not show them', async t => {
   t.equal(finding({ JWT_SECRET: 'too-short-to-be-safe' }), 'JWT_SECRET: the value is shorter than 32 characters')
   t.equal(finding({ JWT_SECRET: `["${longSecret}", "short"]` }), 'JWT_SECRET: the value entry 2 is shorter than 32 characters')
   t.equal(finding({ AGENT_KEYS: 'long-enough-key,short' }), 'AGENT_KEYS: the value entry 2 is shorter than 10 characters')
@@ -389,7 +389,7 @@ t.test('what is wrong with a secret is said without showing it', async t => {
   t.equal(finding({ ADMIN_PASSWORD: 'x'.repeat(1025) }), 'ADMIN_PASSWORD: the value is longer than 1024 characters')
 })
 
-t.test('one error lists every wrong variable once, with what would be right', async t => {
+t.test('environment: one error lists each invalid variable once, with the expected values', async t => {
   const lines = failure({ PORT: 'http', LOG_LEVEL: 'loud', WEBSOCKET_INTERVAL: 'often' }).split('\n')
   t.equal(lines.length, 4)
   t.equal(lines[0], 'Invalid options: ')
@@ -398,7 +398,7 @@ t.test('one error lists every wrong variable once, with what would be right', as
   t.match(lines[3], /^ {2}LOG_LEVEL: .+ Expected: Minimum severity/)
 })
 
-t.test('production needs a secret and a password', async t => {
+t.test('environment: production requires a secret and a password', async t => {
   const lines = failure({ NODE_ENV: 'production', ADMIN_PASSWORD: ' ' }).split('\n')
   t.equal(lines.length, 3)
   t.match(lines[1], /^ {2}JWT_SECRET: is missing, and NODE_ENV is production\. Expected: Secret of at least 32/)
@@ -407,7 +407,7 @@ t.test('production needs a secret and a password', async t => {
   t.equal(failure({ NODE_ENV: 'test' }), 'no error')
 })
 
-t.test('descriptions are in the unit of the variable', async t => {
+t.test('environment: descriptions use the unit of the variable', async t => {
   const settings = [...settingsOf(ServerSettingsSchema), ...settingsOf(OptionsSchema)]
   for (const setting of settings) {
     const text = describeSetting(setting)
@@ -419,7 +419,7 @@ t.test('descriptions are in the unit of the variable', async t => {
   t.match(described('RATE_LIMIT_RPM'), /\(× 9000 ms\)$/)
 })
 
-t.test('.env.example names exactly the variables of the schemas, and shows valid defaults', async t => {
+t.test('environment: .env.example has exactly the variables of the schemas, with valid defaults', async t => {
   const text = readFileSync('.env.example', 'utf8')
   const entries = [...text.matchAll(/^#([A-Z][A-Z0-9_]*)=(.*)$/gm)].map(([, name = '', value = '']) => [name, value] as const)
   const names = [...settingsOf(ServerSettingsSchema), ...settingsOf(OptionsSchema)].flatMap(setting => setting.names)

@@ -15,30 +15,30 @@ async function withoutToken (registry: Harness, localAddress = '127.0.0.1'): Pro
 
 const isIn = ({ all }: Client) => all.length > 0
 
-t.test('sockets without a token have places of their own, per tier and per address', async t => {
+t.test('sockets: unauthenticated sockets have separate slots, per tier and per address', async t => {
   const registry = await build(t, { sockets: { maxUnauthenticated: 3, maxUnauthenticatedPerAddress: 2 } })
   const token = await registry.join()
   const member = await registry.agentSocket(token)
   const [first, second, third] = [await withoutToken(registry), await withoutToken(registry), await withoutToken(registry)]
-  t.strictSame([first, second, third].map(isIn), [true, true, false], 'two of an address')
+  t.strictSame([first, second, third].map(isIn), [true, true, false], 'two of one address')
   const { status, headers } = await third.refused
   t.strictSame([status, headers['retry-after'], headers.connection], [503, '5', 'close'])
   const others = [await withoutToken(registry, '127.0.0.2'), await withoutToken(registry, '127.0.0.3')]
   t.strictSame(others.map(isIn), [true, false], 'three of the tier')
-  t.equal((await registry.socket('/agents/ws?token=bad').refused).status, 503, 'a bad token takes such a place too')
+  t.equal((await registry.socket('/agents/ws?token=bad').refused).status, 503, 'a bad token uses such a slot too')
   const known = registry.socket('/agents/ws', [], bearer(token))
-  t.equal((await known.next()).type, 'auth_success', 'who says who it is does not')
+  t.equal((await known.next()).type, 'auth_success', 'an authenticated socket does not')
   await assertAlive(member)
   await registry.watcher()
   first.send({ token })
   await first.next('auth_success')
-  t.ok(isIn(await withoutToken(registry)), 'a place is free once its holder is known')
+  t.ok(isIn(await withoutToken(registry)), 'a slot is free once its socket is authenticated')
   second.close()
   await second.closed
   await until(async () => isIn(await withoutToken(registry)))
 })
 
-t.test('as many as the tier takes come in, and the next is refused on the upgrade', async t => {
+t.test('agents tier: sockets up to its limit are accepted, and the next upgrade is refused', async t => {
   const registry = await build(t, { agentsWs: { maxConnections: 2 } })
   const token = await registry.join()
   const waiting = [await withoutToken(registry), await withoutToken(registry), await withoutToken(registry)]
@@ -50,7 +50,7 @@ t.test('as many as the tier takes come in, and the next is refused on the upgrad
   t.strictSame(refused.map(({ status, headers }) => [status, headers['retry-after']]), [[503, '5'], [503, '5']])
   t.equal((await registry.socket('/agents/ws').refused).status, 503, 'also without a token')
   waiting[0]!.send({ token })
-  t.strictSame(await waiting[0]!.closed, { code: 1013, reason: 'Too many connections' }, 'full since it came')
+  t.strictSame(await waiting[0]!.closed, { code: 1013, reason: 'Too many connections' }, 'full since it connected')
   const held = known.find(outcome => 'ws' in outcome) as Client
   await assertAlive(held)
   held.close(1000)
@@ -59,7 +59,7 @@ t.test('as many as the tier takes come in, and the next is refused on the upgrad
   t.equal((await waiting[1]!.next()).type, 'auth_success')
 })
 
-t.test('the list is a bare array of all agents, and comes again on every change', async t => {
+t.test('agents_update: it is a bare array of all agents, sent again after every change', async t => {
   const registry = await build(t, { lease: { durationMs: 600 } })
   await registry.join('agent-old')
   await until(() => registry.app.agentRegistry.get('agent-old')!.status === 'dead')
@@ -81,7 +81,7 @@ t.test('the list is a bare array of all agents, and comes again on every change'
   t.strictSame(strangeFrames('agents', client.all), [])
 })
 
-t.test('twenty registrations at the same time are a few lists', async t => {
+t.test('agents_update: twenty concurrent registrations cause few lists', async t => {
   const registry = await build(t, { agentsWs: { intervalMs: 400 } })
   const client = await registry.agentSocket(await registry.join())
   const started = Date.now()
@@ -91,7 +91,7 @@ t.test('twenty registrations at the same time are a few lists', async t => {
   t.ok(lists <= 3 + Math.ceil((Date.now() - started) / 400), `${lists} lists`)
 })
 
-t.test('a list that is cut is followed by what is missing', async t => {
+t.test('agents_update: a truncated list is followed by the missing agents', async t => {
   const registry = await build(t, { sockets: { maxAgentsPerUpdate: 3 } })
   const tokens: string[] = []
   for (let i = 0; i < 5; i++) tokens.push(await registry.join(`agent-${i}`))
@@ -104,7 +104,7 @@ t.test('a list that is cut is followed by what is missing', async t => {
   t.strictSame(strangeFrames('agents', client.all), [])
 })
 
-t.test('a status is what the agent asked for, and acknowledged when that was asked for', async t => {
+t.test('agent status: it is set as requested, and acknowledged on request', async t => {
   const registry = await build(t)
   const client = await registry.agentSocket(await registry.join())
   const watcher = await registry.watcher()
@@ -114,14 +114,14 @@ t.test('a status is what the agent asked for, and acknowledged when that was ask
     t.match(registry.app.agentRegistry.get('agent-one'), { state: status, status: 'alive' })
     await nextWhere(watcher, 'agents_update', ({ data }) => data.total_count === (status === 'alive' ? 1 : 0))
     await assertAlive(client)
-    t.equal(registry.app.agentRegistry.get('agent-one')!.state, status, 'what was asked for lasts')
+    t.equal(registry.app.agentRegistry.get('agent-one')!.state, status, 'a requested status persists')
   }
   for (const status of ['dead', 'suspect', 'starting', 5, undefined]) {
     t.match(await refusalOf(client, { type: 'status', status, requestId: 'r' }), { code: 'invalid_frame', requestId: 'r' })
   }
 })
 
-t.test('goodbye unregisters, is acknowledged and ends every socket of the agent', async t => {
+t.test('goodbye: it unregisters the agent, is acknowledged and closes all its sockets', async t => {
   const registry = await build(t)
   const token = await registry.join()
   const [client, other, watcher] = [await registry.agentSocket(token), await registry.agentSocket(token), await registry.watcher()]
@@ -131,10 +131,10 @@ t.test('goodbye unregisters, is acknowledged and ends every socket of the agent'
   t.strictSame(await other.closed, { code: 4001, reason: 'Token revoked' })
   t.equal((await watcher.next('agents_update')).data.total_count, 0)
   t.equal(registry.app.agentRegistry.get('agent-one'), undefined)
-  t.equal((await registry.post('/agents/register', { token, body: registration() })).status, 200, 'its own id is still its own')
+  t.equal((await registry.post('/agents/register', { token, body: registration() })).status, 200, 'its own requestId is kept')
 })
 
-t.test('frames after goodbye are not acted on', async t => {
+t.test('goodbye: frames after it are not handled', async t => {
   const registry = await build(t)
   const client = await registry.agentSocket(await registry.join())
   client.send({ type: 'goodbye', requestId: 'one' })
@@ -144,7 +144,7 @@ t.test('frames after goodbye are not acted on', async t => {
   t.strictSame(client.all.filter(({ type }) => type === 'ack' || type === 'error'), [{ type: 'ack', requestId: 'one' }])
 })
 
-t.test('a new token takes the place of the old one on the open socket', async t => {
+t.test('reauthentication: a new token replaces the old one on the open socket', async t => {
   const registry = await build(t, { jwt: { expiresInMs: 3000 } })
   const token = await registry.join()
   await registry.join('agent-two')
@@ -167,22 +167,22 @@ t.test('a new token takes the place of the old one on the open socket', async t 
   })
   client.send({ type: 'auth', token: renewed, requestId: 'r' })
   t.match(await client.next('auth_success'), { agent_id: 'agent-one', expiresAt: claimsOf(renewed).exp, requestId: 'r', connectionId: client.success.connectionId })
-  t.equal((await client.next('token_expiring')).expiresAt, claimsOf(renewed).exp, 'told again of the new end')
+  t.equal((await client.next('token_expiring')).expiresAt, claimsOf(renewed).exp, 'announced again before the new expiry')
   await until(() => Date.now() > claimsOf(token).exp * 1000)
   await assertAlive(client)
   t.strictSame(await client.closed, { code: 4002, reason: 'Token expired' })
-  t.ok(Date.now() >= claimsOf(renewed).exp * 1000, 'not before its end')
+  t.ok(Date.now() >= claimsOf(renewed).exp * 1000, 'not before its expiry')
   t.strictSame(strangeFrames('agents', client.all), [])
 })
 
-t.test('whatever ends a token ends its sockets within a second, and only those', async t => {
+t.test('sockets: a token that ends closes its sockets, and no others, within a second', async t => {
   const registry = await build(t)
   const admin = await registry.admin()
   const mint = async () => (await registry.post('/tokens/mint', { ...admin, body: { user_id: 'human', agent_id: 'human-one', role: 'user' } })).body.access_token
   const revoke = (body: object) => registry.post('/tokens/revoke', { ...admin, body })
   const revoked = { code: 4001, reason: 'Token revoked' }
   const ends: Array<[string, (token: string) => Promise<unknown>, object]> = [
-    ['unregistered by itself', token => registry.delete('/agents/agent-one', { token }), revoked],
+    ['unregistered by the agent', token => registry.delete('/agents/agent-one', { token }), revoked],
     ['unregistered by an admin', () => registry.delete('/agents/agent-one', admin), revoked],
     ['unregistered by the host', () => registry.app.agentRegistry.unregister('agent-one'), revoked],
     ['its token revoked', token => revoke({ token }), revoked],
@@ -204,7 +204,7 @@ t.test('whatever ends a token ends its sockets within a second, and only those',
   await assertAlive(bystander)
 })
 
-t.test('a session that runs out ends its sockets', async t => {
+t.test('sockets: an expired session closes its sockets', async t => {
   const registry = await build(t, { admin: { sessionTimeoutMs: 2500 } })
   const client = await registry.agentSocket((await registry.admin()).token)
   const { code } = await client.closed
@@ -227,19 +227,19 @@ async function userToken (registry: Harness, role = 'user', id = 'human-one'): P
   return body.access_token
 }
 
-t.test('a token that comes with the upgrade is all it takes', async t => {
+t.test('authentication: a token in the upgrade request is sufficient', async t => {
   const registry = await build(t)
   const token = await registry.join()
   for (const [way, open] of Object.entries(ways)) {
     const client = open(registry, token)
     t.match(await client.next(), { type: 'auth_success', agent_id: 'agent-one', role: 'agent' }, way)
-    t.ok(Array.isArray(await client.next()), `${way}: the list is next`)
-    t.equal(client.ws.protocol, way === 'subprotocol' ? 'agent-registry.json' : '', `${way}: nothing secret is echoed`)
+    t.ok(Array.isArray(await client.next()), `${way}: the next frame is the list`)
+    t.equal(client.ws.protocol, way === 'subprotocol' ? 'agent-registry.json' : '', `${way}: no secret is echoed`)
     t.strictSame(strangeFrames('agents', client.all), [])
   }
 })
 
-t.test('a bad token on the upgrade is accepted and closed with a code that says why', async t => {
+t.test('authentication: a bad token in the upgrade is accepted and closed with a specific code', async t => {
   const registry = await build(t)
   const token = await registry.join()
   const temp = await registry.tempToken('agent-two')
@@ -262,7 +262,7 @@ t.test('a bad token on the upgrade is accepted and closed with a code that says 
   }
 })
 
-t.test('a header goes before a subprotocol, and both before the query', async t => {
+t.test('authentication: a header precedes a subprotocol, and both precede the query', async t => {
   const registry = await build(t)
   const token = await registry.join()
   const header = registry.socket('/agents/ws?token=bad', ['agent-registry.json', 'bearer.bad'], bearer(token))
@@ -271,11 +271,11 @@ t.test('a header goes before a subprotocol, and both before the query', async t 
   t.equal((await subprotocol.next()).type, 'auth_success')
   t.equal((await registry.socket(`/agents/ws?token=${token}`, [], bearer('bad')).closed).code, 4001)
   t.equal((await registry.socket(`/agents/ws?ticket=bad&token=${token}`).closed).code, 4001, 'a ticket before a token')
-  t.equal((await registry.socket(`/agents/ws?token=${token}&token=${token}`).closed).code, 4001, 'two are none')
-  t.equal((await registry.socket('/agents/ws?token=').next()).type, 'auth_required', 'an empty one is none')
+  t.equal((await registry.socket(`/agents/ws?token=${token}&token=${token}`).closed).code, 4001, 'two tokens count as none')
+  t.equal((await registry.socket('/agents/ws?token=').next()).type, 'auth_required', 'an empty token counts as none')
 })
 
-t.test('a token as the only subprotocol is refused with a reason', async t => {
+t.test('authentication: a token as the only subprotocol is refused with a reason', async t => {
   const registry = await build(t)
   const token = await registry.join()
   for (const path of ['/agents/ws', '/public/ws']) {
@@ -284,10 +284,10 @@ t.test('a token as the only subprotocol is refused with a reason', async t => {
     t.match(JSON.parse(text), { type: '/problems/request-error', detail: /agent-registry\.json/ })
     t.notOk(text.includes(token))
   }
-  t.equal((await registry.get('/agents/ws')).status, 400, 'a request that is no upgrade')
+  t.equal((await registry.get('/agents/ws')).status, 400, 'a request that is not an upgrade')
 })
 
-t.test('a ticket opens one socket of one tier, for as long as its principal may come in', async t => {
+t.test('tickets: one opens one socket of one tier while its principal is valid', async t => {
   const registry = await build(t, { jwt: { expiresInMs: 3000 } })
   const token = await registry.join()
   const ticket = await ticketFor(registry, token)
@@ -307,10 +307,10 @@ t.test('a ticket opens one socket of one tier, for as long as its principal may 
     const one = registry.socket(`/agents/ws?ticket=${race}`)
     return Promise.race([one.next().then(({ type }) => type), one.closed.then(({ code }) => code)])
   }))
-  t.strictSame(outcomes.sort(), [4001, 4001, 4001, 4001, 'auth_success'], 'taken by one of five')
+  t.strictSame(outcomes.sort(), [4001, 4001, 4001, 4001, 'auth_success'], 'one of five succeeds')
 })
 
-t.test('the first message authenticates, and the answer says all that a client needs', async t => {
+t.test('authentication: the first frame authenticates, and the answer has all that a client needs', async t => {
   const registry = await build(t, { lease: { durationMs: 30_000 }, agentsWs: { messagesPerSecond: 7, burst: 9, maxMessageSize: 1000 } })
   const token = await registry.join()
   await registry.join('agent-two')
@@ -335,7 +335,7 @@ t.test('the first message authenticates, and the answer says all that a client n
   t.strictSame(list.map((agent: Json) => agent.agent_id), ['agent-one', 'agent-two'])
 })
 
-t.test('users and admins come in too, and tokens of agents that went do not', async t => {
+t.test('authentication: users and admins are accepted too, and tokens of removed agents are not', async t => {
   const registry = await build(t)
   const admin = await registry.agentSocket((await registry.admin()).token)
   t.match(admin.success, { role: 'admin', agent_id: 'user_admin' })
@@ -350,7 +350,7 @@ t.test('users and admins come in too, and tokens of agents that went do not', as
   t.equal((await registry.socket(`/agents/ws?token=${token}`).closed).code, 4001)
 })
 
-t.test('every wrong first message has its text and its reason', async t => {
+t.test('authentication: each wrong first frame has its own text and reason', async t => {
   const registry = await build(t, { sockets: { maxUnauthenticatedPerAddress: 64 } })
   const token = await registry.join()
   const temp = await registry.tempToken('agent-two', keys.other)
@@ -358,7 +358,7 @@ t.test('every wrong first message has its text and its reason', async t => {
     ['no token', {}, 'Token required', 'Authentication required'],
     ['an empty token', { token: '' }, 'Token required', 'Authentication required'],
     ['a token that is null', { token: null }, 'Token required', 'Authentication required'],
-    ['a frame that no tier knows', { type: 'nope' }, 'Token required', 'Authentication required'],
+    ['a frame unknown to every tier', { type: 'nope' }, 'Token required', 'Authentication required'],
     ['auth without a token', { type: 'auth' }, 'Token required', 'Authentication required'],
     ['garbage', { token: 'garbage' }, 'Invalid token', 'Invalid token'],
     ['a prefix', { token: `Bearer ${token}` }, 'Invalid token', 'Invalid token'],
@@ -366,7 +366,7 @@ t.test('every wrong first message has its text and its reason', async t => {
     ['an object', { token: { token } }, 'Invalid token', 'Invalid token'],
     ['no signature', { token: unsigned(token) }, 'Invalid token', 'Invalid token'],
     ['another secret', { token: forge(token, {}, 'another secret of thirty-two characters') }, 'Invalid token', 'Invalid token'],
-    ['expired, by seconds', { token: expired(token) }, 'Invalid token', 'Invalid token'],
+    ['expired by seconds', { token: expired(token) }, 'Invalid token', 'Invalid token'],
     ['a temporary token', { token: temp }, 'Insufficient permissions', 'Insufficient permissions'],
     ['not JSON', 'hello', 'Invalid JSON', 'Invalid JSON'],
     ['a prototype', `{"token":"${token}","__proto__":{}}`, 'Invalid JSON', 'Invalid JSON'],
@@ -382,7 +382,7 @@ t.test('every wrong first message has its text and its reason', async t => {
   }
 })
 
-t.test('what is only too large, binary or a ping does not end an attempt', async t => {
+t.test('authentication: an oversized frame, a binary frame or a ping does not end the attempt', async t => {
   const registry = await build(t)
   const client = registry.socket('/agents/ws')
   await client.next('auth_required')
@@ -399,7 +399,7 @@ t.test('what is only too large, binary or a ping does not end an attempt', async
   await assertAlive(client)
 })
 
-t.test('a socket that says nothing is closed after the timeout, without a frame', async t => {
+t.test('authentication: a silent socket is closed after the timeout, without a frame', async t => {
   const registry = await build(t, { agentsWs: { timeoutMs: 300 } })
   const client = registry.socket('/agents/ws')
   t.strictSame(await client.closed, { code: 1008, reason: 'Authentication timeout' })
@@ -423,7 +423,7 @@ async function slowHost (t: Parameters<typeof build>[0], ms = 150) {
   return { registry, asked: () => until(() => asked > 0) }
 }
 
-t.test('frames from before and during authentication are handled after it, in their order', async t => {
+t.test('authentication: frames sent before and during it are handled after it, in order', async t => {
   const { registry, asked } = await slowHost(t)
   const client = registry.socket('/agents/ws')
   await client.next('auth_required')
@@ -443,7 +443,7 @@ t.test('frames from before and during authentication are handled after it, in th
   t.equal(client.all.find(({ type }) => type === 'auth_success').expiresAt, null)
 })
 
-t.test('more frames than are kept end the attempt', async t => {
+t.test('authentication: more frames than can be queued end the attempt', async t => {
   const registry = await build(t)
   const client = registry.socket('/agents/ws')
   await client.next('auth_required')
@@ -451,7 +451,7 @@ t.test('more frames than are kept end the attempt', async t => {
   t.strictSame(await client.closed, { code: 1008, reason: 'Authentication required' })
 })
 
-t.test('a socket that goes while its token is checked leaves nothing behind', async t => {
+t.test('authentication: a socket that closes while its token is checked leaves no state', async t => {
   const { registry, asked } = await slowHost(t, 200)
   const client = registry.socket('/agents/ws')
   await client.next('auth_required')
@@ -465,7 +465,7 @@ t.test('a socket that goes while its token is checked leaves nothing behind', as
   t.equal(body.performance.active_websocket_connections, 0)
 })
 
-t.test('a host that does not answer in time refuses the upgrade and leaves an open socket open', async t => {
+t.test('authentication: when the host does not answer in time an upgrade is refused, and a socket stays open', async t => {
   const registry = await build(t, { limits: { hookTimeoutMs: 50 }, authenticate: () => new Promise(() => {}) })
   const { status, text } = await registry.socket('/agents/ws?token=whose').refused
   t.match([status, JSON.parse(text)], [503, { type: '/problems/hook-failed' }])

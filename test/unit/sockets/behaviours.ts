@@ -104,12 +104,12 @@ async function endsSlowReader (t: Test, scene: Scene) {
 }
 
 const behaviours: Record<string, (t: Test, scene: Scene) => Promise<void>> = {
-  'a watcher is welcomed and gets every change once, in order': follows,
-  'answers come in the order of their frames': answersInOrder,
-  'a silent socket is pinged, and lives': isPinged,
-  'a close comes behind what was said': closesBehind,
-  'frames are MessagePack where that was negotiated': speaksMessagePack,
-  'a reader that is too slow is closed with 4008, and nobody else': endsSlowReader
+  'watch: a watcher gets the welcome and every change once, in order': follows,
+  'order: answers have the order of their frames': answersInOrder,
+  'heartbeat: a silent socket is pinged and stays open': isPinged,
+  'close: it follows earlier frames': closesBehind,
+  'MessagePack: frames are binary if negotiated': speaksMessagePack,
+  'slow reader: only the slow socket is closed with 4008': endsSlowReader
 }
 
 /** What sockets owe to their users, however their frames are sent. */

@@ -5,7 +5,7 @@ import { assertAlive, nextWhere, strangeFrames } from './helper.js'
 
 const channel = 'workflows/run-1/subtasks'
 
-t.test('what is published is heard by who is subscribed, and not by who published it', async t => {
+t.test('publish: subscribers receive the message, and the sender does not receive its own', async t => {
   const registry = await build(t)
   const [one, two, three] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two'), await peer(registry, 'agent-three')]
   const first = await ask(one, { type: 'subscribe', channel })
@@ -28,7 +28,7 @@ t.test('what is published is heard by who is subscribed, and not by who publishe
   for (const client of [one, two, three]) t.same(strangeFrames('agents', client.all), [])
 })
 
-t.test('a publisher hears itself when it asks for that, and by its other connections in any case', async t => {
+t.test('publish: the sender receives its message on request, and its other connections always do', async t => {
   const registry = await build(t)
   const token = await registry.join('agent-one')
   const [one, other] = [await registry.agentSocket(token), await registry.agentSocket(token)]
@@ -41,7 +41,7 @@ t.test('a publisher hears itself when it asks for that, and by its other connect
   t.same([texts(one), texts(other)], [[2], [1, 2, 3]])
 })
 
-t.test('a subscription goes on after the last position, and says whether it could', async t => {
+t.test('subscribe: a subscription resumes after the last position, and states whether it could', async t => {
   const registry = await build(t, { messaging: { historyEntries: 10 } })
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
   const { epoch } = await ask(one, { type: 'publish', channel, data: 1 })
@@ -66,7 +66,7 @@ t.test('a subscription goes on after the last position, and says whether it coul
   t.same(texts(five), [21])
 })
 
-t.test('a pattern hears of all channels that it matches, and a message that several match comes once', async t => {
+t.test('subscribe: a pattern receives messages of all matching channels, and a message matched twice once', async t => {
   const registry = await build(t)
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
   for (const pattern of ['workflows/*/done', 'workflows/**', 'workflows/run-1/*']) t.same({ ...await ask(one, { type: 'subscribe', channel: pattern }), requestId: '' }, { type: 'ack', requestId: '', channel: pattern, recovered: true })
@@ -87,7 +87,7 @@ t.test('a pattern hears of all channels that it matches, and a message that seve
   t.equal(texts(one).length, 5)
 })
 
-t.test('a second subscription has other options, and delivers nothing twice', async t => {
+t.test('subscribe: a second subscription replaces the options, and delivers nothing twice', async t => {
   const registry = await build(t)
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
   await ask(two, { type: 'publish', channel, data: 1 })
@@ -102,7 +102,7 @@ t.test('a second subscription has other options, and delivers nothing twice', as
   t.same(texts(one), [2, 3])
 })
 
-t.test('the same message is published once', async t => {
+t.test('publish: messages with one msgId are published once', async t => {
   const registry = await build(t)
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
   await ask(two, { type: 'subscribe', channel })
@@ -116,7 +116,7 @@ t.test('the same message is published once', async t => {
   t.same(strangeFrames('agents', one.all), [])
 })
 
-t.test('answers and messages that were sent in one go keep their order', async t => {
+t.test('channels: answers and messages of pipelined frames keep their order', async t => {
   const registry = await build(t, { agentsWs: { messagesPerSecond: 10_000, burst: 10_000 } })
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
   one.send({ type: 'publish', requestId: 'before', channel, data: 'before' })
@@ -129,7 +129,7 @@ t.test('answers and messages that were sent in one go keep their order', async t
   t.equal((await ask(two, { type: 'history', channel, limit: 1000 })).messages.length, 501)
 })
 
-t.test('history has the newest, or what came after a position, and says what was cut', async t => {
+t.test('history: it has the newest messages or those after a position, and states what it truncates', async t => {
   const registry = await build(t, { agentsWs: { maxMessageSize: 200_000 }, messaging: { historyEntries: 20 } })
   const one = await peer(registry, 'agent-one')
   t.match(await ask(one, { type: 'history', channel }), { type: 'history', channel, offset: 0, recovered: true, messages: [] })
@@ -153,7 +153,7 @@ t.test('history has the newest, or what came after a position, and says what was
   t.same(strangeFrames('agents', one.all), [])
 })
 
-t.test('what is wrong is refused with a code, and the socket lives on', async t => {
+t.test('channels: invalid frames are refused with a code, and the socket stays open', async t => {
   const registry = await build(t, { agentsWs: { maxMessageSize: 1000 }, messaging: { maxSubscriptions: 2 } })
   const one = await peer(registry, 'agent-one')
   const refused: Array<[code: string, frame: object]> = [
@@ -196,7 +196,7 @@ t.test('what is wrong is refused with a code, and the socket lives on', async t 
   t.same(strangeFrames('agents', one.all), [])
 })
 
-t.test('an agent that has the name of a user takes no part', async t => {
+t.test('direct messages: an agent named like a user cannot participate', async t => {
   const registry = await build(t)
   const one = await peer(registry, 'user-ann')
   for (const frame of [{ type: 'subscribe', channel }, { type: 'subscribe', channel: 'agents/*' }, { type: 'subscribe', channel: '$agents' }, { type: 'publish', channel, data: 1 }, { type: 'history', channel }, { type: 'presence', channel: '$agents' }, { type: 'presence_update', metadata: {} }]) {
@@ -206,7 +206,7 @@ t.test('an agent that has the name of a user takes no part', async t => {
   t.same(await registry.app.agentRegistry.presence('$agents'), [])
 })
 
-t.test('what a connection is subscribed to ends with it', async t => {
+t.test('channels: subscriptions of a connection end with it', async t => {
   const registry = await build(t)
   const { agentRegistry } = registry.app
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
@@ -221,7 +221,7 @@ t.test('what a connection is subscribed to ends with it', async t => {
   t.same(await agentRegistry.presence(channel).then(peers => peers.map(({ peerId }) => peerId)), ['agent-one'])
 })
 
-t.test('a long history is given piece by piece, and what comes meanwhile follows it', async t => {
+t.test('history: a long one is sent in pieces, and new messages follow it', async t => {
   const registry = await build(t, { agentsWs: { messagesPerSecond: 100_000, burst: 100_000 }, messaging: { historyEntries: 5000 } })
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
   const filler = 'x'.repeat(3000)
@@ -237,7 +237,7 @@ t.test('a long history is given piece by piece, and what comes meanwhile follows
   t.notOk(two.all.some(({ type }) => type === 'channel_gap'))
 })
 
-t.test('a history of several pages is given to its end, also when nothing comes after it', async t => {
+t.test('history: one of several pages is sent completely, also without new messages', async t => {
   const registry = await build(t, { agentsWs: { messagesPerSecond: 100_000, burst: 100_000 } })
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
   const { epoch } = await ask(one, { type: 'publish', channel, data: 0 })
@@ -249,7 +249,7 @@ t.test('a history of several pages is given to its end, also when nothing comes 
   t.match(await ask(two, { type: 'subscribe', channel, since: { epoch, offset: 351 } }), { recovered: true, offset: 351 })
 })
 
-t.test('a connection hears its own messages neither live nor from the history', async t => {
+t.test('publish: a connection receives its own messages neither live nor from the history', async t => {
   const registry = await build(t)
   const one = await peer(registry, 'agent-one')
   const { epoch } = await ask(one, { type: 'publish', channel, data: 0 })
@@ -270,7 +270,7 @@ function moves (client: Client, channel: string): string[] {
   return deltas.flatMap(({ joined, left }) => [...ids(joined).map(id => `+${id}`), ...ids(left).map(id => `-${id}`)])
 }
 
-t.test('who is subscribed is shown after the answer, and who comes and goes after that', async t => {
+t.test('presence: members are sent after the answer, and joins and leaves after that', async t => {
   const registry = await build(t)
   const one = await peer(registry, 'agent-one')
   await ask(one, { type: 'subscribe', channel: presenceChannel, presence: true })
@@ -294,7 +294,7 @@ t.test('who is subscribed is shown after the answer, and who comes and goes afte
   t.same(strangeFrames('agents', one.all), [])
 })
 
-t.test('a snapshot comes in a later write than the answer, once, and anew with each subscription', async t => {
+t.test('presence: a snapshot is sent in a later write than the answer, once per subscription', async t => {
   const registry = await build(t)
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
   for (let n = 1; n <= 3; n++) {
@@ -309,7 +309,7 @@ t.test('a snapshot comes in a later write than the answer, once, and anew with e
   t.same(moves(one, presenceChannel), [])
 })
 
-t.test('a peer joins with its first connection and leaves with its last', async t => {
+t.test('presence: a peer joins with its first connection and leaves with its last', async t => {
   const registry = await build(t)
   const watcher = await peer(registry, 'agent-one')
   await ask(watcher, { type: 'subscribe', channel: presenceChannel, presence: true })
@@ -323,7 +323,7 @@ t.test('a peer joins with its first connection and leaves with its last', async 
   t.same(moves(watcher, presenceChannel), ['+agent-two', '-agent-two'])
 })
 
-t.test('who comes and goes in haste is where it was last', async t => {
+t.test('presence: quick joins and leaves end with the last state', async t => {
   const registry = await build(t)
   const [watcher, one] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
   await ask(watcher, { type: 'subscribe', channel: presenceChannel, presence: true })
@@ -340,7 +340,7 @@ t.test('who comes and goes in haste is where it was last', async t => {
   t.ok(signs.every((sign, index) => sign === (index % 2 ? '-' : '+')), signs.join(''))
 })
 
-t.test('the presence of the tier has everybody, with what they are', async t => {
+t.test('presence: the tier lists all peers with their attributes', async t => {
   const registry = await build(t)
   const one = await peer(registry, 'agent-one')
   const { token } = await registry.admin()
@@ -364,7 +364,7 @@ t.test('the presence of the tier has everybody, with what they are', async t => 
   t.same(strangeFrames('agents', one.all), [])
 })
 
-t.test('what a peer says of itself is shown everywhere, and never hides what the server knows', async t => {
+t.test('presence: metadata of a peer is shown everywhere, and does not hide server attributes', async t => {
   const registry = await build(t)
   const [watcher, one] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
   for (const name of [presenceChannel, '$agents']) await ask(watcher, { type: 'subscribe', channel: name, presence: true })
@@ -389,7 +389,7 @@ t.test('what a peer says of itself is shown everywhere, and never hides what the
   t.notOk('fromMetadata' in await nextWhere(watcher, 'message', frame => frame.data === 2))
 })
 
-t.test('what the registry learns of an agent is shown too', async t => {
+t.test('presence: attributes from the registry are shown too', async t => {
   const registry = await build(t)
   const token = await registry.join('agent-one')
   const one = await registry.agentSocket(token)
@@ -401,7 +401,7 @@ t.test('what the registry learns of an agent is shown too', async t => {
   t.equal(presences(one, presenceChannel).length, 2)
 })
 
-t.test('a crowd that one frame does not hold comes in several', async t => {
+t.test('presence: a set too large for one frame is sent in several', async t => {
   const registry = await build(t, { agentsWs: { maxConnections: 400, intervalMs: 60_000 }, sockets: { maxAgentsPerUpdate: 1 } })
   const capabilities = Array.from({ length: 50 }, (_, n) => `capability ${n} ${'x'.repeat(60)}`)
   const crowd = await Promise.all(Array.from({ length: 120 }, async (_, n) => await peer(registry, `crowd-${n}`, { capabilities })))

@@ -72,7 +72,7 @@ const errorCases: Record<Exclude<ErrorCode, OfMessaging>, ErrorCase> = {
   internal_error: { options: broken(() => new Error('broken')), open: openers.agents, frame: status }
 }
 
-t.test('every code of an error is reached, and the socket lives on after it', async t => {
+t.test('errors: every error code is reached, and the socket stays open', async t => {
   const reached: string[] = []
   for (const [code, { options, open = openers.public, frame }] of Object.entries(errorCases)) {
     const registry = await build(t, options)
@@ -93,7 +93,7 @@ async function overRate (client: Client, frame: unknown): Promise<string> {
   return code
 }
 
-t.test('a handler that throws answers internal_error, at once or later, and the next frame is handled', async t => {
+t.test('errors: a handler that throws or rejects answers internal_error, and the next frame is handled', async t => {
   for (const isLate of [false, true]) {
     const registry = await build(t, broken(() => new Error('a secret of ours'), isLate))
     const client = await openers.agents(registry)
@@ -222,7 +222,7 @@ async function codeOf (t: Test, { options, before, end }: CloseCase): Promise<nu
   return code
 }
 
-t.test('every close code is reached', async t => {
+t.test('close codes: every code is reached', async t => {
   const reached: Record<string, number> = {}
   for (const [name, closeCase] of Object.entries(closeCases)) reached[name] = await codeOf(t, closeCase)
   t.strictSame(reached, closeCodes)

@@ -19,7 +19,7 @@ async function opened (registry: Harness, frame: unknown, query = ''): Promise<C
   return client
 }
 
-t.test('the first frame, a header, a subprotocol and a ticket open a dashboard, and the data frames follow in order', async t => {
+t.test('dashboard: a first frame, header, subprotocol or ticket opens it, and data frames follow in order', async t => {
   const registry = await build(t, roomy)
   const admin = await registry.admin()
   const { token } = admin
@@ -35,12 +35,12 @@ t.test('the first frame, a header, a subprotocol and a ticket open a dashboard, 
     const client = await open()
     await client.next('logs')
     t.strictSame(typesOf(client).slice(0, 4), firstFrames, way)
-    t.equal(client.ws.protocol, way === 'subprotocol' ? 'agent-registry.json' : '', `${way}: nothing secret is echoed`)
+    t.equal(client.ws.protocol, way === 'subprotocol' ? 'agent-registry.json' : '', `${way}: no secret is echoed`)
     t.strictSame(strange(client), [])
   }
 })
 
-t.test('a token in the query opens nothing: the server says nothing until the first frame', async t => {
+t.test('dashboard: a token in the query is ignored, and the server waits for the first frame', async t => {
   const registry = await build(t, { ...roomy, dashboardWs: { timeoutMs: 600 } })
   const { token } = await registry.admin()
   const client = registry.socket(`${path}?token=${token}`)
@@ -48,7 +48,7 @@ t.test('a token in the query opens nothing: the server says nothing until the fi
   t.strictSame(client.all, [], 'without a frame')
 })
 
-t.test('every wrong first frame has its code and its reason, and no frame before it', async t => {
+t.test('dashboard: each wrong first frame has its code and reason, and no frame precedes it', async t => {
   const registry = await build(t, roomy)
   const [{ token }, agent, temp] = [await registry.admin(), await registry.join(), await registry.tempToken('agent-two')]
   const auth = (more: object) => ({ type: 'auth', ...more })
@@ -70,7 +70,7 @@ t.test('every wrong first frame has its code and its reason, and no frame before
     ['another secret', auth({ token: forge(token, {}, 'another secret of thirty-two characters') }), 4001, 'Invalid token'],
     ['no subject', auth({ token: forge(token, { sub: undefined }) }), 4001, 'Invalid token'],
     ['no session', auth({ token: forge(token, { sid: undefined }) }), 4001, 'Invalid token'],
-    ['a session that never was', auth({ token: forge(token, { sid: 'nope' }) }), 4001, 'Invalid token'],
+    ['an unknown session', auth({ token: forge(token, { sid: 'nope' }) }), 4001, 'Invalid token'],
     ['an agent', auth({ token: agent }), 4003, 'Admin role required'],
     ['a temporary token', auth({ token: temp }), 4003, 'Admin role required']
   ]
@@ -81,7 +81,7 @@ t.test('every wrong first frame has its code and its reason, and no frame before
   }
 })
 
-t.test('a bad token on the upgrade is accepted and closed with a code that says why', async t => {
+t.test('authentication: a bad token in the upgrade is accepted and closed with a specific code', async t => {
   const registry = await build(t, roomy)
   const admin = await registry.admin()
   const { token } = admin
@@ -105,7 +105,7 @@ t.test('a bad token on the upgrade is accepted and closed with a code that says 
 /** Whether a dashboard comes in. */
 const outcome = (client: Client): Promise<unknown> => Promise.race([client.next('monitoring').then(() => 'in'), client.closed.then(({ code }) => code)])
 
-t.test('a fingerprint that is sent must be that of the session, one that is not sent is an option', async t => {
+t.test('dashboard: a sent fingerprint must match the session, and requiring one is an option', async t => {
   const frames: Array<[object, unknown, unknown]> = [
     [{ fingerprint }, 'in', 'in'],
     [{}, 'in', 4001],
@@ -125,11 +125,11 @@ t.test('a fingerprint that is sent must be that of the session, one that is not 
     for (const [more, ...expected] of headers) {
       t.equal(await outcome(registry.socket(path, [], bearer(token, more))), expected[index], `header: ${requireFingerprint} ${JSON.stringify(more)}`)
     }
-    t.equal(await outcome(registry.socket(`${path}?ticket=${await ticketFor(registry, admin)}`)), 'in', 'a ticket was given for a fingerprint')
+    t.equal(await outcome(registry.socket(`${path}?ticket=${await ticketFor(registry, admin)}`)), 'in', 'the ticket carries a fingerprint')
   }
 })
 
-t.test('logout closes the dashboards of the session within a second, and its token opens none', async t => {
+t.test('dashboard: a logout closes the sockets of the session within a second, and its token is refused', async t => {
   const registry = await build(t, roomy)
   const [admin, other] = [await registry.admin(), await registry.admin('other')]
   const [first, second, neighbour] = [await dashboard(registry, admin.token), await dashboard(registry, admin.token), await dashboard(registry, other.token)]
@@ -141,7 +141,7 @@ t.test('logout closes the dashboards of the session within a second, and its tok
   await assertAlive(neighbour)
 })
 
-t.test('the end of the session is announced and closes with 4002', async t => {
+t.test('dashboard: the end of the session is announced and closes with 4002', async t => {
   for (const sessionTimeoutMs of [1500, 2000, 2499]) {
     const registry = await build(t, { ...roomy, admin: { sessionTimeoutMs } })
     const client = await dashboard(registry, (await registry.admin()).token)
@@ -151,14 +151,14 @@ t.test('the end of the session is announced and closes with 4002', async t => {
   }
 })
 
-t.test('a later token replaces the first when it is right, and changes nothing when it is not', async t => {
+t.test('dashboard: a valid later token replaces the first, and an invalid one changes nothing', async t => {
   const registry = await build(t, roomy)
   const [first, second] = [await registry.admin(), await registry.admin('second')]
   const client = registry.socket(path, [], bearer(first.token))
   await client.next('logs')
   client.send({ type: 'auth', token: first.token, fingerprint })
   await assertAlive(client)
-  t.notOk(typesOf(client).includes('error'), 'what the page sends after a header is no error')
+  t.notOk(typesOf(client).includes('error'), 'a token frame after a header is no error')
   const bad: Array<[object, string]> = [
     [{ token: 'x.y.z' }, 'action_not_permitted'],
     [{ token: second.token, fingerprint }, 'action_not_permitted'],
@@ -178,7 +178,7 @@ t.test('a later token replaces the first when it is right, and changes nothing w
   t.strictSame(await client.closed, { code: 4001, reason: 'Session ended' })
 })
 
-t.test('frames right behind the token are handled after the first data frames, in order', async t => {
+t.test('dashboard: frames pipelined after the token are handled after the first data frames, in order', async t => {
   const registry = await build(t, roomy)
   const { token } = await registry.admin()
   const client = await opened(registry, { type: 'auth', token, fingerprint })
@@ -192,7 +192,7 @@ t.test('frames right behind the token are handled after the first data frames, i
   await nextWhere(client, 'logs', ({ data }) => data.logs.some(({ message }: Json) => message === 'The page is there'))
 })
 
-t.test('pings are answered before the token, and what is only binary or too large does not end the attempt', async t => {
+t.test('dashboard: pings are answered before the token, and binary or oversized frames do not end the attempt', async t => {
   const registry = await build(t, roomy)
   const client = await opened(registry, ' Ping ')
   t.equal(await client.next(), 'pong')
@@ -206,7 +206,7 @@ t.test('pings are answered before the token, and what is only binary or too larg
   t.equal((await client.next()).type, 'monitoring')
 })
 
-t.test('full is an upgrade that is refused with the time to come back, not a close', async t => {
+t.test('dashboard: a full tier refuses the upgrade with a retry time', async t => {
   const registry = await build(t, { dashboardWs: { maxConnections: 2 }, sockets: { maxUnauthenticated: 4, maxUnauthenticatedPerAddress: 4 } })
   const { token } = await registry.admin()
   const pending = Array.from({ length: 4 }, () => registry.socket(path))
@@ -230,7 +230,7 @@ t.test('full is an upgrade that is refused with the time to come back, not a clo
 
 const hostAdmin: Principal = { type: 'admin', role: 'admin', subject: 'host-admin', agentId: null, incarnation: null, tokenId: 'h', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
 
-t.test('an admin of the host comes in, and a socket that goes while its token is checked leaves nothing behind', async t => {
+t.test('dashboard: an admin of the host is accepted, and a socket that closes during the check leaves no state', async t => {
   let asked = 0
   const registry = await build(t, {
     ...roomy,
@@ -254,7 +254,7 @@ t.test('an admin of the host comes in, and a socket that goes while its token is
   t.match(next.all.at(-1).data.logs[0].message, 'New connection (1 total)')
 })
 
-t.test('a host that does not answer in time is a fault of ours: the socket stays open', async t => {
+t.test('dashboard: a host that does not answer in time is an internal error, and the socket stays open', async t => {
   const registry = await build(t, { ...roomy, limits: { hookTimeoutMs: 50 }, authenticate: () => new Promise(() => {}) })
   const client = await opened(registry, { type: 'auth', token: 'whose', requestId: 'r' })
   t.match(await client.next(), { type: 'error', code: 'backend_error', requestId: 'r' })
@@ -263,7 +263,7 @@ t.test('a host that does not answer in time is a fault of ours: the socket stays
   t.equal((await registry.socket(path, [], bearer('whose')).refused).status, 503)
 })
 
-t.test('a server that closes says so to dashboards, those without a token among them', async t => {
+t.test('dashboard: a server that closes notifies all dashboards, also unauthenticated ones', async t => {
   const registry = await build(t, roomy)
   const [client] = await dashboards(registry, 1)
   const silent = registry.socket(path)

@@ -12,7 +12,7 @@ async function frameOf (client: Client, type: string): Promise<Json> {
   return frames.findLast(frame => frame.type === type)
 }
 
-t.test('each data frame comes on its interval, made once for all who watch', async t => {
+t.test('data frames: each is sent on its interval, built once for all dashboards', async t => {
   const intervalMs = 600
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs } })
   await registry.join()
@@ -34,7 +34,7 @@ t.test('each data frame comes on its interval, made once for all who watch', asy
   t.strictSame(all.flatMap(strange), [])
 })
 
-t.test('nothing is made or looked at while nobody watches', async t => {
+t.test('data frames: without dashboards none is built', async t => {
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 20 } })
   const { token } = await registry.admin()
   await sleep(500)
@@ -44,11 +44,11 @@ t.test('nothing is made or looked at while nobody watches', async t => {
   await client.next('logs')
   const { data: { alerts } } = await client.next('alert')
   t.strictSame(typesOf(client).slice(0, 4), firstFrames)
-  t.not(typesOf(client)[4], 'alert', 'no rule was evaluated, or there would be one at once: there are no agents')
+  t.not(typesOf(client)[4], 'alert', 'no rule was evaluated, or there would be an alert at once: there are no agents')
   t.match(alerts[0], { message: 'No agents registered' })
 })
 
-t.test('an empty registry is zeros and says so', async t => {
+t.test('data frames: an empty registry has zeros', async t => {
   const registry = await build(t)
   const [client] = await dashboards(registry, 1)
   const [monitoring, health, agents] = client!.all
@@ -57,7 +57,7 @@ t.test('an empty registry is zeros and says so', async t => {
   t.strictSame(agents.data, { agents: [], total_count: 0, active_count: 0, agent_types: {}, status_summary: {} })
 })
 
-t.test('monitoring shows what agents report, in seconds and weighted by requests, and counts our own requests', async t => {
+t.test('monitoring: reports are shown in seconds and weighted by requests, and the registry\'s requests are counted', async t => {
   const registry = await build(t, often)
   const [client] = await dashboards(registry, 1) as [Client]
   const tokens = [await registry.agent('agent-one'), await registry.agent('agent-two'), await registry.agent('agent-idle')]
@@ -75,7 +75,7 @@ t.test('monitoring shows what agents report, in seconds and weighted by requests
   t.ok(before.avg_response_time > 0 && before.avg_response_time < 10)
 })
 
-t.test('the resources are those of this host and of this process', async t => {
+t.test('resources: the figures are those of this host and this process', async t => {
   const registry = await build(t, often)
   const [client] = await dashboards(registry, 1) as [Client]
   const { data } = await nextWhere(client, 'monitoring', frame => frame.data.resource_utilization.cpu > 0)
@@ -89,7 +89,7 @@ t.test('the resources are those of this host and of this process', async t => {
   t.strictSame(strange(client), [])
 })
 
-t.test('health and agents follow the leases', async t => {
+t.test('health and agents: they follow the leases', async t => {
   const registry = await build(t, { ...often, lease: { durationMs: 1500 } })
   const [client] = await dashboards(registry, 1) as [Client]
   await registry.agentSocket(await registry.join('agent-alive'))
@@ -98,7 +98,7 @@ t.test('health and agents follow the leases', async t => {
   const { data } = await nextWhere(client, 'agents', frame => frame.data.total_count === 4)
   t.match(data, { active_count: 4, agent_types: { testing: 4 }, status_summary: { alive: 4, dead: 0 } })
   const dead = await nextWhere(client, 'health', frame => frame.data.components.agents.active === 1)
-  t.match(dead.data.components.agents, { total: 4, connectivity_ratio: 0.25, status: 'degraded' }, 'few of few')
+  t.match(dead.data.components.agents, { total: 4, connectivity_ratio: 0.25, status: 'degraded' }, 'few agents of a small fleet')
   const { data: after } = await nextWhere(client, 'agents', frame => frame.data.active_count === 1)
   t.match(after.status_summary, { alive: 1, dead: 3 })
   t.match(after.agents.find((agent: Json) => agent.agent_id === 'agent-b'), { status: 'dead', state: 'dead', last_seen: /Z$/ })
@@ -107,7 +107,7 @@ t.test('health and agents follow the leases', async t => {
   await nextWhere(client, 'agents', frame => frame.data.total_count === 3)
 })
 
-t.test('the log tells of agents, logins, keys and dashboards', async t => {
+t.test('log: it has entries for agents, logins, keys and dashboards', async t => {
   const registry = await build(t, often)
   const headers = { 'x-client-fingerprint': 'x' }
   await registry.post('/auth/login', { body: { username: 'admin', password: 'wrong password' }, headers })
@@ -149,7 +149,7 @@ async function logging (t: Parameters<typeof build>[0]): Promise<Harness> {
   return registry
 }
 
-t.test('no frame holds a secret, whatever was logged and said', async t => {
+t.test('log: no frame contains a secret', async t => {
   const registry = await logging(t)
   const { token } = await registry.admin()
   const client = await dashboard(registry, token)
@@ -169,7 +169,7 @@ t.test('no frame holds a secret, whatever was logged and said', async t => {
   t.ok(text.includes('the page warns of ?key=[redacted]'))
 })
 
-t.test('a frame of the log is bounded, its count is not, and the log itself is', async t => {
+t.test('log: a frame is bounded, its count is not, and the buffer is', async t => {
   const registry = await build(t, { ...often, dashboard: { maxLogsPerFrame: 5, logCapacity: 30, logMessageLength: 40 } })
   const [client] = await dashboards(registry, 1) as [Client]
   for (let i = 0; i < 20; i++) await registry.join(`agent-${i}`)
@@ -181,7 +181,7 @@ t.test('a frame of the log is bounded, its count is not, and the log itself is',
   t.equal(full.data.logs[0].message.length, 40)
 })
 
-t.test('a rule of the operator raises one alert for everybody, and again when its cooldown is over', async t => {
+t.test('alerts: a custom rule raises one alert for all dashboards, and another after its cooldown', async t => {
   const alertRules = [
     { id: 'fleet', type: 'fleet', metric: 'agents_total' as const, comparison: '>=' as const, threshold: 2, severity: 'critical' as const, cooldownMs: 1000, title: 'Fleet', message: '{value} of {threshold} agents' },
     { id: 'agent_connectivity.no_agents', type: 'agent_connectivity', metric: 'agents_condition' as const, comparison: '=' as const, threshold: 'no_agents', message: 'Nobody is here' }
@@ -195,13 +195,13 @@ t.test('a rule of the operator raises one alert for everybody, and again when it
   const { data: { alerts: [alert] } } = await nextWhere(first, 'alert', isFleet)
   t.match(alert, { id: /^[0-9a-f-]{36}$/, title: 'Fleet', message: '2 of 2 agents', severity: 'critical' })
   t.strictSame(alert.details, { metric: 'agents_total', value: 2, threshold: 2 })
-  t.strictSame((await nextWhere(second, 'alert', isFleet)).data.alerts, [alert], 'the same for the other')
+  t.strictSame((await nextWhere(second, 'alert', isFleet)).data.alerts, [alert], 'identical for the other dashboard')
   t.match(await entryOf(second, '2 of 2 agents'), { level: 'CRIT', source: 'monitoring' })
   const again = (await nextWhere(first, 'alert', isFleet)).data.alerts[0]
   t.ok(Date.parse(again.timestamp) - Date.parse(alert.timestamp) >= 1000)
 })
 
-t.test('the default rules see slow and failing agents, and a fleet that is gone', async t => {
+t.test('alerts: the default rules detect slow and failing agents, and a dead fleet', async t => {
   const registry = await build(t, { ...often, lease: { durationMs: 800 } })
   const [client] = await dashboards(registry, 1) as [Client]
   const token = await registry.join()
@@ -225,19 +225,19 @@ const answers = answerChecker()
 const pin = '2468'
 const refused = { status: 'error', message: 'Invalid payload' }
 
-t.test('settings of the dashboard', async t => {
+t.test('dashboard settings', async t => {
   const registry = await build(t, { dashboardWs: { pingIntervalMs: 12_000 }, dashboard: { logCapacity: 500, logMessageLength: 100 } }, answers)
   const admin = await registry.admin()
   const config = (query = '') => registry.get(`/dashboard/config${query}`, admin)
   const update = (body: unknown) => registry.post('/dashboard/config', { ...admin, body })
 
-  await t.test('are those of the options', async t => {
+  await t.test('dashboard settings: they reflect the options', async t => {
     const { status, body } = await config()
     t.equal(status, 200)
     t.same(body, { timezone: 'UTC', ws_ping_interval_ms: 12_000, log_buffer_maxlen: 500, log_message_maxlen: 100, ui: {} })
   })
 
-  await t.test('give back a time zone that may be one', async t => {
+  await t.test('dashboard settings: the time zone is returned if it is valid', async t => {
     const zones: Array<[query: string, zone: string]> = [
       ['?tz=Europe/Paris', 'Europe/Paris'], ['?tz=Etc/GMT%2B5', 'Etc/GMT+5'], ['?tz=', 'UTC'], ['?tz=%3Cscript%3E', 'UTC'], ['?tz=1', 'UTC'], [`?tz=${'Z'.repeat(64)}`, 'Z'.repeat(64)]
     ]
@@ -245,7 +245,7 @@ t.test('settings of the dashboard', async t => {
     t.equal(problemOf(t, await config(`?tz=${'Z'.repeat(65)}`)), 'validation-failed')
   })
 
-  await t.test('keep what the page gives, beside what it gave before', async t => {
+  await t.test('dashboard settings: the settings of the page are merged into the stored ones', async t => {
     t.same((await update({ ui: { theme: 'dark', nested: { a: [1, null] } } })).body, { status: 'ok', ui: { theme: 'dark', nested: { a: [1, null] } } })
     t.same((await update({ ui: { theme: 'light' } })).body.ui, { theme: 'light', nested: { a: [1, null] } })
     const other = await registry.admin()
@@ -254,13 +254,13 @@ t.test('settings of the dashboard', async t => {
 
   const clamped: Array<[given: unknown, kept: unknown]> = [[10, 10], [9, 10], [-5, 10], [500, 500], [501, 500], [1e9, 500], [99.9, 99], ['200', 200], ['x', undefined], [null, undefined], [true, undefined]]
   for (const [given, kept] of clamped) {
-    await t.test(`hold maxLogEntries between 10 and what is kept: ${String(given)} is ${String(kept)}`, async t => {
+    await t.test(`dashboard settings: maxLogEntries is clamped between 10 and the buffer: ${String(given)} becomes ${String(kept)}`, async t => {
       t.equal((await update({ ui: { maxLogEntries: given } })).body.ui.maxLogEntries, kept)
       t.equal((await config()).body.ui.maxLogEntries, kept)
     })
   }
 
-  await t.test('refuse what is not an object, is too large or too deep, and change nothing', async t => {
+  await t.test('dashboard settings: a body that is too large, too deep or not an object is refused and changes nothing', async t => {
     const before = (await config()).body.ui
     const deep = JSON.parse(`${'{"a":'.repeat(10)}1${'}'.repeat(10)}`) as Json
     for (const body of [undefined, null, [], 7, 'text', {}, { ui: null }, { ui: [] }, { ui: 'dark' }, { ui: { a: 'x'.repeat(16_384) } }, { ui: deep }]) {
@@ -274,7 +274,7 @@ t.test('settings of the dashboard', async t => {
   })
 })
 
-t.test('who may see and change them', async t => {
+t.test('dashboard settings: access is for admins', async t => {
   const registry = await build(t, {}, answers)
   const admin = await registry.admin()
   const agent = await registry.agent()
@@ -291,7 +291,7 @@ t.test('who may see and change them', async t => {
   for (const method of ['GET', 'POST']) t.equal((await registry.call(method, '/dashboard/config', admin)).status, 401, method)
 })
 
-t.test('a session with a PIN changes them with the PIN only', async t => {
+t.test('dashboard settings: a session with a PIN needs the PIN to change them', async t => {
   const registry = await build(t, {}, answers)
   const admin = await registry.admin()
   await registry.post('/auth/set_pin', { ...admin, body: { pin } })
@@ -302,15 +302,16 @@ t.test('a session with a PIN changes them with the PIN only', async t => {
   const wrong = await update({ 'x-session-pin': '1111' })
   t.equal(wrong.status, 401)
   t.equal(problemOf(t, wrong), 'pin-incorrect')
-  t.same((await registry.get('/dashboard/config', admin)).body.ui, {}, 'reading needs none')
+  t.same((await registry.get('/dashboard/config', admin)).body.ui, {}, 'reading needs no PIN')
   t.same((await update({ 'x-session-pin': pin })).body, { status: 'ok', ui: { theme: 'dark' } })
-  t.equal((await registry.post('/dashboard/config', { ...await registry.admin(), body: { ui: {} } })).status, 200, 'another session has none')
+  t.equal((await registry.post('/dashboard/config', { ...await registry.admin(), body: { ui: {} } })).status, 200,
+    'another session has no PIN')
 })
 
-t.test('are left out with the routes of the dashboard', async t => {
+t.test('dashboard settings: they are absent without the dashboard routes', async t => {
   const registry = await build(t, { routes: { dashboard: false } })
   const admin = await registry.admin()
   t.equal((await registry.get('/dashboard/config', admin)).status, 404)
 })
 
-t.test('every answer was what its schema promises', async t => { t.same(answers.findings, []) })
+t.test('every response matched its schema', async t => { t.same(answers.findings, []) })

@@ -22,7 +22,7 @@ async function alertsOf (client: Client): Promise<Json[]> {
   return frames.find(({ type }) => type === 'alert')?.data.alerts ?? []
 }
 
-t.test('every ack has the envelope and the texts that dashboards know, and the requestId of its frame', async t => {
+t.test('acks: each has the expected envelope, text and requestId', async t => {
   const registry = await build(t, quiet)
   const [client, neighbour] = await dashboards(registry, 2) as [Client, Client]
   const acks: Record<string, [type: string, data: object]> = {
@@ -41,10 +41,10 @@ t.test('every ack has the envelope and the texts that dashboards know, and the r
     t.notOk('requestId' in await client.next(ack), `${type}: answered without a requestId too`)
   }
   t.strictSame(strange(client), [])
-  t.notOk(typesOf(neighbour).some(type => type.endsWith('_ack')), 'the acks are for the sender alone')
+  t.notOk(typesOf(neighbour).some(type => type.endsWith('_ack')), 'only the sender gets the acks')
 })
 
-t.test('a pause holds back monitoring, health and alerts, while agents and logs go on; its end brings what was missed', async t => {
+t.test('pause: it withholds monitoring, health and alerts, and resuming delivers missed alerts', async t => {
   const rule = { id: 'fleet', type: 'fleet', metric: 'agents_total' as const, comparison: '>=' as const, threshold: 2, message: '{value} agents' }
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 100 }, dashboard: { alertRules: [rule] } })
   const [paused, running] = await dashboards(registry, 2) as [Client, Client]
@@ -69,7 +69,7 @@ t.test('a pause holds back monitoring, health and alerts, while agents and logs 
   await paused.next('health')
 })
 
-t.test('after the ack of a pause nothing of monitoring comes, also to one that reads slowly', async t => {
+t.test('pause: no monitoring follows the ack, also for a slow reader', async t => {
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 50 } })
   for (let i = 0; i < 8; i++) await registry.join(`agent-${i}`, { metadata: { text: ['x'.repeat(100_000)] } })
   const [slow, healthy] = await dashboards(registry, 2) as [Client, Client]
@@ -87,22 +87,23 @@ t.test('after the ack of a pause nothing of monitoring comes, also to one that r
   t.strictSame([...new Set(after)].sort(), ['agents', 'logs'])
 })
 
-t.test('a refresh sends everything in order, also while paused, and takes nothing from anybody', async t => {
+t.test('refresh: it sends every frame in order, also while paused, and takes nothing from other dashboards', async t => {
   const registry = await build(t, quiet)
   const [client, neighbour] = await dashboards(registry, 2) as [Client, Client]
   await entryOf(neighbour, 'New connection (2 total)')
-  t.strictSame(ackTypes(await answersTo(client, { type: 'refresh_request' })).filter(type => type !== 'logs'), ['monitoring', 'health', 'agents', 'refresh_ack'], 'no alerts, no frame of them')
+  t.strictSame(ackTypes(await answersTo(client, { type: 'refresh_request' })).filter(type => type !== 'logs'), ['monitoring', 'health', 'agents', 'refresh_ack'],
+    'without alerts there is no alerts frame')
   await raise(client)
   await answersTo(client, { type: 'pause_monitoring' })
   const seen = neighbour.all.length
   await registry.join('agent-one')
   const frames = await answersTo(client, { type: 'refresh_request', data: { forced: true, request_all: true } })
   t.strictSame(ackTypes(frames).slice(-6), [...firstFrames, 'alert', 'refresh_ack'])
-  t.equal(frames.findLast(({ type }) => type === 'agents').data.total_count, 1, 'of now')
+  t.equal(frames.findLast(({ type }) => type === 'agents').data.total_count, 1, 'current')
   t.equal(frames.findLast(({ type }) => type === 'logs').data.logs[0].message, 'Manual refresh')
   await entryOf(neighbour, 'Manual refresh')
-  t.strictSame([...new Set(typesOf(neighbour).slice(seen))], ['logs'], 'the others hear of it in the log alone')
-  t.equal((await alertsOf(neighbour)).length, 1, 'and have the alert still')
+  t.strictSame([...new Set(typesOf(neighbour).slice(seen))], ['logs'], 'the others see only the log entry')
+  t.equal((await alertsOf(neighbour)).length, 1, 'and still have the alert')
 })
 
 /** Holds what agents report, and cannot be looked at when it says so. */
@@ -121,7 +122,7 @@ class FragileStore extends MemoryAgentStore {
   }
 }
 
-t.test('what a refresh or an agents request cannot bring is told in its ack and in the log, and the rest comes', async t => {
+t.test('refresh: parts that fail are named in the ack and the log, and the rest is sent', async t => {
   const store = new FragileStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const registry = await build(t, { ...quiet, store })
   const token = await registry.join('agent-one')
@@ -141,7 +142,7 @@ t.test('what a refresh or an agents request cannot bring is told in its ack and 
   t.strictSame(strange(client), [])
 })
 
-t.test('an agents request brings the agents of now before its ack', async t => {
+t.test('agents request: the current agents are sent before its ack', async t => {
   const registry = await build(t, quiet)
   const [client] = await dashboards(registry, 1) as [Client]
   await registry.join('agent-one')
@@ -150,7 +151,7 @@ t.test('an agents request brings the agents of now before its ack', async t => {
   t.strictSame(frames[0].data.agents.map((agent: Json) => agent.agent_id), ['agent-one'])
 })
 
-t.test('what a page writes into the log is with all dashboards within a second, paused ones too', async t => {
+t.test('log entries: an entry of a page reaches all dashboards within a second, paused ones too', async t => {
   const registry = await build(t, quiet)
   const all = await dashboards(registry, 3) as [Client, Client, Client]
   await answersTo(all[2], { type: 'pause_monitoring' })
@@ -171,7 +172,7 @@ t.test('what a page writes into the log is with all dashboards within a second, 
   t.strictSame(all.flatMap(strange), [])
 })
 
-t.test('a log entry that is not right is refused, and not logged', async t => {
+t.test('log entries: an invalid entry is refused and not logged', async t => {
   const registry = await build(t, quiet)
   const [client] = await dashboards(registry, 1) as [Client]
   const right = { level: 'INFO', message: 'wrong entry', timestamp: iso() }
@@ -195,7 +196,7 @@ t.test('a log entry that is not right is refused, and not logged', async t => {
   t.notOk(JSON.stringify(frames).includes('wrong entry'))
 })
 
-t.test('an alert that a page raises is stored once, in the shape of all alerts, and sent to nobody unasked', async t => {
+t.test('alerts: an alert of a page is stored once in the common shape, and not pushed', async t => {
   const registry = await build(t, quiet)
   const [client, neighbour] = await dashboards(registry, 2) as [Client, Client]
   const timestamp = '2026-01-02T03:04:05.678Z'
@@ -218,7 +219,7 @@ t.test('an alert that a page raises is stored once, in the shape of all alerts, 
   t.strictSame([...strange(client), ...strange(neighbour)], [])
 })
 
-t.test('clearing the log leaves one entry that says who did it, for everybody', async t => {
+t.test('clear logs: one entry that names the admin remains, for all dashboards', async t => {
   const registry = await build(t, quiet)
   const { token } = await registry.admin()
   const [client, neighbour] = [await dashboard(registry, token), await dashboard(registry, token)]
@@ -231,7 +232,7 @@ t.test('clearing the log leaves one entry that says who did it, for everybody', 
   t.strictSame(next.all.find(({ type }) => type === 'logs').data.logs.map(({ message }: Json) => message), ['New connection (3 total)', 'Logs cleared'])
 })
 
-t.test('clearing alerts forgets all of them, so that one that comes back is new', async t => {
+t.test('clear alerts: all are forgotten, and a recurring alert is new', async t => {
   const registry = await build(t, quiet)
   const [client, neighbour] = await dashboards(registry, 2) as [Client, Client]
   await raise(client)
@@ -242,7 +243,7 @@ t.test('clearing alerts forgets all of them, so that one that comes back is new'
   t.equal((await alertsOf(neighbour)).length, 1)
 })
 
-t.test('pings of both kinds are answered, and silence is met with one', async t => {
+t.test('dashboard pings: both kinds are answered, and a silent socket is pinged', async t => {
   const registry = await build(t, { dashboardWs: { maxConnections: 50, pingIntervalMs: 500 } })
   const [client] = await dashboards(registry, 1) as [Client]
   client.send(' PING\n')
@@ -258,7 +259,7 @@ t.test('pings of both kinds are answered, and silence is met with one', async t 
   t.notOk(typesOf(client).includes('error'))
 })
 
-t.test('the feed of changes works here, with everything an admin may see', async t => {
+t.test('dashboard watch: the change feed has all fields that an admin may see', async t => {
   const registry = await build(t, { ...quiet, feed: { bookmarkIntervalMs: 200 } })
   const [client] = await dashboards(registry, 1) as [Client]
   await registry.join('agent-one')
@@ -275,7 +276,7 @@ t.test('the feed of changes works here, with everything an admin may see', async
   t.strictSame(strange(client), [])
 })
 
-t.test('what is not understood is an error with the requestId, and the socket lives on', async t => {
+t.test('dashboard frames: an unknown frame gets an error with its requestId, and the socket stays open', async t => {
   const registry = await build(t, quiet)
   const [client] = await dashboards(registry, 1) as [Client]
   const wrong: Array<[unknown, object]> = [
@@ -296,7 +297,7 @@ t.test('what is not understood is an error with the requestId, and the socket li
   t.strictSame(strange(client), [])
 })
 
-t.test('who sends too much is told when to come back, and nothing of it is acted on', async t => {
+t.test('dashboard frames: a sender over the rate gets a retry time, and its frames are not handled', async t => {
   const registry = await build(t, { dashboardWs: { maxConnections: 50, burst: 5, messagesPerSecond: 1 } })
   const [client] = await dashboards(registry, 1) as [Client]
   for (let i = 0; i < 10; i++) client.send({ type: 'agents_request', requestId: `r${i}` })
@@ -307,7 +308,7 @@ t.test('who sends too much is told when to come back, and nothing of it is acted
   t.ok(errors.every(({ retryAfterMs }) => retryAfterMs > 0))
 })
 
-t.test('a dashboard that never reads delays nobody, and goes on with the newest when it reads again', async t => {
+t.test('slow dashboard: it delays no other, and resumes with the newest frames', async t => {
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 50 } })
   for (let i = 0; i < 8; i++) await registry.join(`agent-${i}`, { metadata: { text: ['x'.repeat(100_000)] } })
   const [stalled, healthy] = await dashboards(registry, 2) as [Client, Client]
@@ -324,6 +325,6 @@ t.test('a dashboard that never reads delays nobody, and goes on with the newest 
   rawOf(stalled).resume()
   await nextWhere(stalled, 'agents', ({ data }) => data.agents.some(({ name }: Json) => name === 'Round 29'))
   const late = stalled.all.slice(before).filter(({ type }) => type === 'agents').length
-  t.ok(late < 20, `${late} of 30 lists were kept for it`)
+  t.ok(late < 20, `${late} of 30 lists were queued for it`)
   await assertAlive(stalled)
 })

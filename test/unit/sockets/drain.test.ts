@@ -33,7 +33,7 @@ const slowStore = () => new SlowStore({ leaseMs: 60_000, retentionMs: 60_000 })
 const statusFrames = (count: number) => Array.from({ length: count }, (_, i) => ({ type: 'status', status: i % 2 ? 'alive' : 'draining', requestId: `s${i}` }))
 const acked = ({ all }: Client): string[] => all.filter(({ type }) => type === 'ack').map(({ requestId }) => requestId)
 
-t.test('readiness is red when the first is told, each has another slot and is closed at it', async t => {
+t.test('drain: readiness fails first, and each client gets its own slot and is closed at it', async t => {
   const registry = await build(t, { sockets: { drainMs: 1000 } })
   const { token } = await registry.admin()
   const clients = [await registry.agentSocket(await registry.join()), await dashboard(registry, token), registry.socket('/agents/ws')]
@@ -49,11 +49,11 @@ t.test('readiness is red when the first is told, each has another slot and is cl
   await closing
   const slots = clients.map(slotOf)
   t.equal(new Set(slots).size, clients.length, 'all different')
-  t.ok(Math.max(...slots) < 400, 'few take less than the whole time')
-  t.ok(Math.min(...late) >= -1, 'nobody is closed before the time it was told')
+  t.ok(Math.max(...slots) < 400, 'few clients take less than the whole time')
+  t.ok(Math.min(...late) >= -1, 'no client is closed before its announced time')
 })
 
-t.test('what a client sent before it heard is answered before it is closed, and has happened', async t => {
+t.test('drain: frames sent before the announcement are handled and answered before the close', async t => {
   const store = slowStore()
   const registry = await build(t, { store, sockets: { drainMs: 4000 } })
   const client = await registry.agentSocket(await registry.join())
@@ -71,7 +71,7 @@ t.test('what a client sent before it heard is answered before it is closed, and 
   t.equal(store.done, frames.length)
 })
 
-t.test('what comes after its time is not acted on, and does not keep a client from being closed', async t => {
+t.test('drain: frames after the announced time are not handled, and do not delay the close', async t => {
   const store = slowStore()
   const registry = await build(t, { store, sockets: { drainMs: 2000 } })
   const client = await registry.agentSocket(await registry.join())
@@ -86,7 +86,7 @@ t.test('what comes after its time is not acted on, and does not keep a client fr
   t.ok(store.done >= acked(client).length && acked(client).length < sent, `${store.done} done, ${acked(client).length} acknowledged, ${sent} sent`)
 })
 
-t.test('an answer that does not come holds nothing up', async t => {
+t.test('drain: an answer that never comes does not delay the close', async t => {
   const store = slowStore()
   const registry = await build(t, { store, sockets: { drainMs: 400 } })
   const client = await registry.agentSocket(await registry.join())
@@ -100,7 +100,7 @@ t.test('an answer that does not come holds nothing up', async t => {
   t.strictSame(acked(client), [])
 })
 
-t.test('dead peers, and those that answer no pings, end with the deadline at the latest', async t => {
+t.test('drain: dead peers and peers that answer no pings end at the deadline at the latest', async t => {
   const registry = await build(t, { sockets: { drainMs: 600 } })
   const [dead, mute] = [await registry.watcher(), registry.socket('/public/ws', [], { autoPong: false })]
   await mute.next('welcome')
@@ -131,7 +131,7 @@ async function startSlowHost (t: Test, prepare: (app: FastifyInstance) => unknow
   return { registry, isWaiting: () => waiting > 0 }
 }
 
-t.test('an upgrade that was let in and is ready only when all have gone is refused, and holds nothing up', async t => {
+t.test('drain: an upgrade accepted during the drain that completes after it is refused without a delay', async t => {
   const { registry, isWaiting } = await startSlowHost(t)
   const late = registry.socket('/public/ws?wait=500')
   await until(isWaiting)
@@ -141,7 +141,7 @@ t.test('an upgrade that was let in and is ready only when all have gone is refus
   t.equal((await late.refused).status, 503)
 })
 
-t.test('one that a host accepts while we send the others away is sent away too', async t => {
+t.test('drain: a socket that the host accepts during the drain is drained too', async t => {
   const { registry, isWaiting } = await startSlowHost(t, app => app.register(fastifyWebsocket, keepsSockets))
   const mute = registry.socket('/public/ws', [], { autoPong: false })
   await mute.next('welcome')
@@ -153,7 +153,7 @@ t.test('one that a host accepts while we send the others away is sent away too',
   t.strictSame(await mute.closed, goingAway)
 })
 
-t.test('a drain that Fastify would give up is warned of at the start', async t => {
+t.test('drain: a duration that Fastify would cut short is warned about at the start', async t => {
   for (const [pluginTimeout, warnings] of [[5000, 1], [60_000, 0], [0, 0]] as const) {
     let log = ''
     const stream = new Writable({ write (chunk, _encoding, done) { log += chunk; done() } })
@@ -162,7 +162,7 @@ t.test('a drain that Fastify would give up is warned of at the start', async t =
   }
 })
 
-t.test('sockets of the host are not told anything by us, and work while ours go', async t => {
+t.test('drain: sockets of the host are left open', async t => {
   const registry = await build(t, { sockets: { drainMs: 2000 } }, {
     before: async app => {
       await app.register(fastifyWebsocket, keepsSockets)
@@ -199,7 +199,7 @@ async function open (t: Test, now = Date.now): Promise<Process> {
   return { sockets, counts, errors, state }
 }
 
-t.test('sockets of other processes count for as long as those say so', async t => {
+t.test('fleet slots: sockets of other processes count while those processes report', async t => {
   let now = Date.now()
   const { sockets, counts, state } = await open(t, () => now)
   counts.public = 2
@@ -207,13 +207,13 @@ t.test('sockets of other processes count for as long as those say so', async t =
   await state.put({ kind: 'sockets', key: 'third', value: '{"public":4,"agents":0,"dashboard":0}', until: now + 60_000 })
   t.same([sockets.countOf('public'), sockets.countOf('agents')], [9, 1])
   now += 1000
-  t.equal(sockets.countOf('public'), 6, 'who has not been heard of for a while is gone')
+  t.equal(sockets.countOf('public'), 6, 'a process without a recent report does not count')
   await until(() => [...sockets.keys()].length === 1)
   await state.take('sockets', 'third')
   t.equal(sockets.countOf('public'), 2)
 })
 
-t.test('a process says how many it has when that changes, and not to itself', async t => {
+t.test('fleet slots: a process reports its changed counts, and ignores its own reports', async t => {
   const { sockets, counts, state } = await open(t)
   counts.agents = 5
   await until(async () => (await state.list('sockets')).some(({ value }) => JSON.parse(value!).agents === 5))
@@ -223,7 +223,7 @@ t.test('a process says how many it has when that changes, and not to itself', as
   t.equal(sockets.countOf('agents'), 6)
 })
 
-t.test('a store that is away is told of elsewhere, another fault here, and it is said again', async t => {
+t.test('fleet slots: a store outage is reported elsewhere, other faults are logged here, and the report is retried', async t => {
   const { counts, errors, state } = await open(t)
   const faults = [problem('storage-unavailable', 'away'), new Error('broken')]
   const put = state.put.bind(state)
@@ -238,7 +238,7 @@ t.test('a store that is away is told of elsewhere, another fault here, and it is
   t.equal(errors.length, 1)
 })
 
-t.test('without others the limit of the fleet is one of this process', async t => {
+t.test('fleet slots: without other processes the fleet limit is that of one process', async t => {
   const registry = await build(t, { publicWs: { maxFleetConnections: 1 } })
   const first = registry.socket('/public/ws')
   await first.next('welcome')

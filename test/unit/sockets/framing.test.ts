@@ -26,7 +26,7 @@ const textOf = (size: number) => size < 5 ? '[]' : JSON.stringify([`é${'x'.repe
 
 const batchOf = (messages: readonly EncodedMessage[]): FrameBatch => messages.slice(1).reduce((batch, message) => batch.and(message), new FrameBatch(messages[0]!, null))
 
-t.test('frames of every length of header are read by a client as they were meant, alone and joined', async t => {
+t.test('frame writer: clients read frames with every header length, single and joined', async t => {
   const { open } = await street(t)
   const pair = await open()
   const messages = sizes.map(size => new EncodedMessage(textOf(size)))
@@ -41,18 +41,18 @@ t.test('frames of every length of header are read by a client as they were meant
   t.equal(pair.pings, 2)
 })
 
-t.test('a message is made once in each encoding, and bare words are text in both', async t => {
+t.test('frame writer: a message is encoded once per encoding, and bare words are text in both', async t => {
   const message = new EncodedMessage('{"type":"x"}')
   for (const encoding of encodings) {
     t.equal(message.frame(encoding), message.frame(encoding))
     t.equal(message.frame(encoding).length, message.size(encoding))
-    t.equal(new FrameBatch(message, null).bytes(encoding), message.frame(encoding), 'alone it is its own batch')
+    t.equal(new FrameBatch(message, null).bytes(encoding), message.frame(encoding), 'a single message is its own batch')
   }
   t.not(message.frame('json'), message.frame('msgpack'))
   for (const word of [textPing, textPong, protocolPing]) t.equal(word.frame('msgpack'), word.frame('json'))
 })
 
-t.test('sockets that are owed the same come to the same bytes, whichever way they came there', async t => {
+t.test('frame writer: sockets with the same pending messages share one buffer', async t => {
   const [a, b, c] = ['[1]', '[2]', '[3]'].map(text => new EncodedMessage(text)) as [EncodedMessage, EncodedMessage, EncodedMessage]
   const first = new FrameBatch(a, null)
   const [one, two, other] = [first.and(b).and(c), first.and(b).and(c), first.and(c)]
@@ -62,7 +62,7 @@ t.test('sockets that are owed the same come to the same bytes, whichever way the
   t.strictSame([one.messages(), one.count], [[a, b, c], 3])
 })
 
-t.test('a batch is its frames one after the other, whatever they are', async () => {
+t.test('frame writer: a batch is the concatenation of its frames', async () => {
   const message = fc.oneof(fc.jsonValue().map(value => new EncodedMessage(JSON.stringify([value]))), fc.constantFrom(protocolPing, textPing))
   fc.assert(fc.property(fc.array(message, { minLength: 1, maxLength: 20 }), fc.constantFrom(...encodings), (messages, encoding) => {
     const joined = batchOf(messages).bytes(encoding)
@@ -92,25 +92,25 @@ const strange: Record<string, { WebSocket: new (...made: never[]) => WebSocket, 
       }
     }
   },
-  'that sends nothing': {
+  'that sends no data': {
     fault: /frames differ/,
     WebSocket: class extends WebSocket {
       override send () {}
     }
   },
-  'that says that something is wrong': {
+  'that reports an error': {
     fault: /frames differ/,
     WebSocket: class extends WebSocket {
       override send () { this.emit('error', new Error('not well')) }
     }
   },
-  'that pings by another frame': {
+  'that pings with another frame': {
     fault: /frames differ/,
     WebSocket: class extends WebSocket {
       override ping () { super.ping('are you there') }
     }
   },
-  'that does not see what waits': {
+  'that does not report buffered bytes': {
     fault: /frames differ/,
     WebSocket: class extends WebSocket {
       constructor (...made: Made) {
@@ -119,7 +119,7 @@ const strange: Record<string, { WebSocket: new (...made: never[]) => WebSocket, 
       }
     }
   },
-  'with another stream in between': {
+  'with an intermediate stream': {
     fault: /the stream below a socket is not where it was/,
     WebSocket: class extends WebSocket {
       setSocket (socket: Duplex, ...rest: [Buffer, object]) {
@@ -135,7 +135,7 @@ const strange: Record<string, { WebSocket: new (...made: never[]) => WebSocket, 
       setSocket () {}
     }
   },
-  'that counts in another way': {
+  'that counts differently': {
     fault: /the stream below a socket is not where it was/,
     WebSocket: class extends WebSocket {
       setSocket (...made: [Duplex, Buffer, object]) {
@@ -144,7 +144,7 @@ const strange: Record<string, { WebSocket: new (...made: never[]) => WebSocket, 
       }
     }
   },
-  'that throws when it is made': {
+  'that throws in its constructor': {
     fault: /not by that name/,
     WebSocket: class extends WebSocket {
       constructor (...made: Made) {
@@ -163,12 +163,12 @@ const strange: Record<string, { WebSocket: new (...made: never[]) => WebSocket, 
 
 const serverOf = (Class: unknown) => new WebSocketServer({ noServer: true, WebSocket: Class as typeof WebSocket })
 
-t.test('frames of ours may go below the WebSockets of this ws', async t => {
+t.test('frame writer: its self-test passes with this version of ws', async t => {
   for (const options of [{}, { perMessageDeflate: true }, { maxPayload: 10 }]) t.equal(rawSocketFault(new WebSocketServer({ noServer: true, ...options })), undefined)
 })
 
 for (const [name, { WebSocket, fault }] of Object.entries(strange)) {
-  t.test(`a WebSocket ${name} is found out`, async t => {
+  t.test(`frame writer: the self-test rejects a WebSocket ${name}`, async t => {
     t.match(rawSocketFault(serverOf(WebSocket)), fault)
   })
 }
@@ -182,7 +182,7 @@ function pingOf (bytes: number): string {
 }
 
 for (const tier of tiers) {
-  t.test(`${tier}: pings as text in any case and as JSON are answered, pongs are not`, async t => {
+  t.test(`${tier}: text pings in any case and JSON pings are answered, pongs are not`, async t => {
     const client = await openers[tier](await build(t))
     for (const text of ['ping', 'PING', ' Ping\n', '\tpInG ']) {
       client.send(text)
@@ -197,7 +197,7 @@ for (const tier of tiers) {
     t.strictSame(Object.keys(await client.next()), ['type', 'timestamp'])
   })
 
-  t.test(`${tier}: what is no frame is answered with an error, and the socket lives`, async t => {
+  t.test(`${tier}: an invalid frame gets an error, and the socket stays open`, async t => {
     const client = await openers[tier](await build(t))
     const cases: Array<[string, unknown, object]> = [
       ['not JSON', 'hello', { code: 'malformed_message', message: 'Invalid JSON format' }],
@@ -209,13 +209,13 @@ for (const tier of tiers) {
       ['NaN', '{"type":"ping","x":NaN}', { code: 'malformed_message' }],
       ['a prototype', '{"type":"ping","__proto__":{"admin":true}}', { code: 'malformed_message' }],
       ['a constructor', '{"type":"ping","constructor":{"prototype":{"admin":true}}}', { code: 'malformed_message' }],
-      ['a prototype further in', '{"type":"watch","filter":{"__proto__":{"status":"alive"}}}', { code: 'malformed_message' }],
+      ['a nested prototype', '{"type":"watch","filter":{"__proto__":{"status":"alive"}}}', { code: 'malformed_message' }],
       ['no type', { requestId: 'r' }, { code: 'unknown_type', message: 'Unknown message type: None', requestId: 'r' }],
       ['a type that is null', { type: null }, { code: 'unknown_type', message: 'Unknown message type: None' }],
       ['a type that is a number', { type: 5 }, { code: 'unknown_type', message: 'Unknown message type: 5' }],
       ['an unknown type', { type: 'nope', requestId: 'r' }, { code: 'unknown_type', message: 'Unknown message type: nope', requestId: 'r' }],
       ['a long unknown type', { type: 'x'.repeat(1000) }, { code: 'unknown_type', message: `Unknown message type: ${'x'.repeat(100)}` }],
-      ['a type that objects have', { type: 'constructor', requestId: 'r' }, { code: 'unknown_type', requestId: 'r' }],
+      ['a type named like an object member', { type: 'constructor', requestId: 'r' }, { code: 'unknown_type', requestId: 'r' }],
       ['a frame of the server', { type: 'bookmark', requestId: 'r' }, { code: 'unknown_type', requestId: 'r' }],
       ['a member of the wrong kind', { type: 'watch', since: 5, requestId: 'r' }, { code: 'invalid_frame', message: /^\/since: /, requestId: 'r' }],
       ['an unknown filter', { type: 'watch', filter: { owner: 'me' }, requestId: 'r' }, { code: 'invalid_frame', requestId: 'r' }],
@@ -231,7 +231,7 @@ for (const tier of tiers) {
     t.strictSame(strangeFrames(tier, client.all), [])
   })
 
-  t.test(`${tier}: a frame over the limit is refused and the socket lives; over the hard limit it is closed`, async t => {
+  t.test(`${tier}: a frame over the limit is refused, and one over the hard limit closes the socket`, async t => {
     const client = await openers[tier](await build(t))
     const limit = tier === 'public' ? 4096 : 65_536 + 4096
     client.send(pingOf(limit))
@@ -243,7 +243,7 @@ for (const tier of tiers) {
   })
 }
 
-t.test('a frame that the store fails on is an error of ours, and the socket lives', async t => {
+t.test('errors: a store failure during a frame is an internal error, and the socket stays open', async t => {
   let failure: Error | undefined
   class FailingStore extends MemoryAgentStore {
     override async setState (command: Parameters<MemoryAgentStore['setState']>[0]) {
@@ -258,13 +258,13 @@ t.test('a frame that the store fails on is an error of ours, and the socket live
   failure = Object.assign(new Error('The store is away'), { type: 'storage-unavailable', statusCode: 503 })
   const { retryAfterMs, ...refusal } = await refusalOf(client, { type: 'status', status: 'alive', requestId: 'r' })
   t.strictSame(refusal, { type: 'error', code: 'storage_unavailable', message: 'The store is away', requestId: 'r' })
-  t.ok(Number.isInteger(retryAfterMs) && retryAfterMs >= 1000 && retryAfterMs <= 3000, `${retryAfterMs} ms, another time for each`)
+  t.ok(Number.isInteger(retryAfterMs) && retryAfterMs >= 1000 && retryAfterMs <= 3000, `${retryAfterMs} ms, different for each`)
   failure = undefined
   client.send({ type: 'status', status: 'alive', requestId: 'r' })
   t.strictSame(await client.next('ack'), { type: 'ack', requestId: 'r' })
 })
 
-t.test('a record that cannot be shown is an error of ours for who asks, and for nobody else', async t => {
+t.test('errors: a record that cannot be rendered is an internal error for its reader only', async t => {
   class OddStore extends MemoryAgentStore {
     override async register (command: Parameters<MemoryAgentStore['register']>[0]) {
       return super.register(command.id === 'agent-odd' ? { ...command, content: { ...command.content, body: '{"odd":}' } } : command)
@@ -277,7 +277,7 @@ t.test('a record that cannot be shown is an error of ours for who asks, and for 
   await assertAlive(await registry.watcher())
 })
 
-t.test('a requestId that waits for its answer cannot be used for another frame', async t => {
+t.test('requestId: one in use is refused for another frame', async t => {
   let release = () => {}
   class SlowStore extends MemoryAgentStore {
     override async setState (command: Parameters<MemoryAgentStore['setState']>[0]) {
@@ -290,19 +290,19 @@ t.test('a requestId that waits for its answer cannot be used for another frame',
   for (const frame of [{ type: 'status', status: 'draining', requestId: 'r' }, { type: 'unwatch', requestId: 'r' }, { type: 'unwatch', requestId: 'other' }]) client.send(frame)
   t.strictSame(await client.next('error'), { type: 'error', code: 'malformed_message', message: 'This requestId is in use' })
   release()
-  t.strictSame(await client.next('ack'), { type: 'ack', requestId: 'r' }, 'the first is untouched')
+  t.strictSame(await client.next('ack'), { type: 'ack', requestId: 'r' }, 'the first is not affected')
   t.strictSame(await client.next('ack'), { type: 'ack', requestId: 'other' })
   client.send({ type: 'unwatch', requestId: 'r' })
   t.strictSame(await client.next('ack'), { type: 'ack', requestId: 'r' }, 'and free again')
 })
 
-t.test('a frame sent twice with the same requestId is answered twice', async t => {
+t.test('requestId: a frame sent twice with one requestId is answered twice', async t => {
   const client = await openers.public(await build(t))
   for (let i = 0; i < 2; i++) client.send({ type: 'unwatch', requestId: 'same' })
   for (let i = 0; i < 2; i++) t.strictSame(await client.next('ack'), { type: 'ack', requestId: 'same' })
   client.send({ type: 'unwatch' })
   await assertAlive(client)
-  t.equal(client.all.filter(({ type }) => type === 'ack').length, 2, 'the bare ack is for those who ask for one')
+  t.equal(client.all.filter(({ type }) => type === 'ack').length, 2, 'the bare ack is sent on request')
 })
 
 const compressing = withDefaults({ ...lively, sockets: { ...lively.sockets, compression: true } })
@@ -321,22 +321,22 @@ async function watcher (registry: Harness, protocols: string[] = [], options = {
 const bytesRead = ({ ws }: Client) => rawOf(ws).bytesRead
 const changesOf = ({ all }: Client) => all.filter(({ type }) => type === 'agents_delta').flatMap(({ changes }) => changes)
 
-t.test('nothing is compressed unless the operator says so', async t => {
+t.test('compression: frames are compressed only if the operator enables it', async t => {
   const registry = await build(t, lively)
   const client = await watcher(registry)
   t.equal(client.ws.extensions, '')
   t.equal(optionsFromEnv({ WEBSOCKET_COMPRESSION: 'true' }).options.sockets?.compression, true)
 })
 
-t.test('sockets that are compressed keep every promise of those that are not', async t => {
+t.test('compression: compressed sockets behave as uncompressed ones', async t => {
   await behave(t, { registry: await build(t, compressing) })
 })
 
-t.test('those of the same registry that do not offer it too', async t => {
+t.test('sockets without the extension too', async t => {
   await behave(t, { registry: await build(t, compressing), options: plain })
 })
 
-t.test('clients with and without it, in text and in MessagePack, get the same', async t => {
+t.test('compression: clients with and without it get the same frames, in text and in MessagePack', async t => {
   const registry = await build(t, compressing)
   const packed = ['agent-registry.msgpack']
   const clients = await Promise.all([watcher(registry), watcher(registry, [], plain), watcher(registry, packed), watcher(registry, packed, plain)])
@@ -350,13 +350,13 @@ t.test('clients with and without it, in text and in MessagePack, get the same', 
   t.ok(whole > 500_000 && deflated < whole / 10, `${deflated} of ${whole} bytes`)
 })
 
-t.test('neither side keeps a context, and the window of the server is small', async t => {
+t.test('compression: neither side keeps a context, and the window of the server is small', async t => {
   const registry = await build(t, compressing)
   const [{ headers }] = await once(registry.socket('/public/ws').ws, 'upgrade')
   t.strictSame(headers['sec-websocket-extensions'].split('; ').sort(), ['client_no_context_takeover', 'permessage-deflate', 'server_max_window_bits=12', 'server_no_context_takeover'])
 })
 
-t.test('what a client compresses is understood, and bounded by what it becomes', async t => {
+t.test('compression: compressed client frames are read, and bounded by their inflated size', async t => {
   const registry = await build(t, compressing)
   const [client, neighbour] = [await watcher(registry), await watcher(registry)]
   client.send({ type: 'ping', requestId: 'large', pad: 'x'.repeat(3000) })
@@ -368,7 +368,7 @@ t.test('what a client compresses is understood, and bounded by what it becomes',
   await assertAlive(neighbour)
 })
 
-t.test('a host that has @fastify/websocket decides by itself, and what is inflated there is bounded too', async t => {
+t.test('compression: a host with @fastify/websocket decides, and inflated sizes are bounded too', async t => {
   const settings = (perMessageDeflate: boolean): WebsocketPluginOptions => ({ options: { perMessageDeflate } })
   const servers: WebSocket[] = []
   async function host (app: FastifyInstance, isCompressing: boolean) {

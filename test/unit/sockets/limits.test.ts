@@ -29,7 +29,7 @@ async function answerTo (client: Client, requestId = `r-${Math.random()}`): Prom
 
 const refusedFor = (retryAfterMs: number) => ({ type: 'error', code: 'rate_limited', message: 'Too many messages', retryAfterMs })
 
-t.test('at ten times the rate what is over it is refused, and every neighbour gets every answer', async t => {
+t.test('flood: at ten times the rate the excess is refused, and every neighbour gets all answers', async t => {
   const registry = await build(t, { agentsWs: { messagesPerSecond: 50, burst: 50 }, publicWs: { messagesPerSecond: 50, burst: 50 } })
   const flood = await registry.agentSocket(await registry.join('agent-flood'))
   const neighbours = [await registry.agentSocket(await registry.join('agent-calm')), await registry.watcher()]
@@ -60,7 +60,7 @@ const rates: Array<[name: string, options: AgentRegistryOptions]> = [
   ['an address', { sockets: { messagesPerSecondPerAddress: 4, burstPerAddress: 3 } }]
 ]
 for (const [name, limits] of rates) {
-  t.test(`the time to wait is exact: after it the very frame passes, a millisecond sooner it does not (${name})`, async t => {
+  t.test(`rate limit: the retry time is exact to the millisecond (${name})`, async t => {
     const { clock, options } = timed(limits)
     const registry = await build(t, options)
     const headers = { authorization: `Bearer ${await registry.join()}` }
@@ -76,7 +76,7 @@ for (const [name, limits] of rates) {
   })
 }
 
-t.test('all sockets of an agent share what it may send, two agents behind one address do not', async t => {
+t.test('rate limit: all sockets of an agent share one limit, and two agents behind one address do not', async t => {
   const { clock, options } = timed({ sockets: { messagesPerSecondPerPrincipal: 1, burstPerPrincipal: 4 } })
   const registry = await build(t, options)
   const token = await registry.join('agent-one')
@@ -88,25 +88,25 @@ t.test('all sockets of an agent share what it may send, two agents behind one ad
   second.terminate()
   const third = registry.socket('/agents/ws', [], { headers: { authorization: `Bearer ${token}` } })
   await third.next('list')
-  t.match(await answerTo(third), refusedFor(1000), 'a new socket is no new start')
+  t.match(await answerTo(third), refusedFor(1000), 'a new socket does not reset the limit')
   clock.advance(1000)
   t.equal((await answerTo(third)).type, 'pong')
-  t.match(await answerTo(first), refusedFor(1000), 'which was the one for all of them')
+  t.match(await answerTo(first), refusedFor(1000), 'which was the only one left for all of them')
 })
 
-t.test('sockets from one address share what it may send, whoever they are; those from elsewhere do not', async t => {
+t.test('rate limit: sockets of one address share one limit, and other addresses are not affected', async t => {
   const { options } = timed({ sockets: { messagesPerSecondPerAddress: 1, burstPerAddress: 6 } })
   const registry = await build(t, options)
   const agent = await registry.agentSocket(await registry.join())
   const watcher = await registry.watcher()
   const elsewhere = registry.socket('/public/ws', [], { localAddress: '127.0.0.2' })
   await elsewhere.next('welcome')
-  for (let i = 0; i < 5; i++) t.equal((await answerTo(i % 2 ? agent : watcher)).type, 'pong', 'after the frame with the token')
+  for (let i = 0; i < 5; i++) t.equal((await answerTo(i % 2 ? agent : watcher)).type, 'pong', 'after the token frame')
   for (const client of [agent, watcher]) t.match(await answerTo(client), refusedFor(1000))
   t.equal((await answerTo(elsewhere)).type, 'pong')
 })
 
-t.test('who goes on for ten seconds is closed, and not before; its neighbour, which is told the same, is not', async t => {
+t.test('rate limit: a sender that ignores it for ten seconds is closed, and its neighbour is not', async t => {
   const { clock, options } = timed({ agentsWs: { messagesPerSecond: 1, burst: 1 }, sockets: { messagesPerSecondPerAddress: 1, burstPerAddress: 2 } })
   const registry = await build(t, options)
   const open = async (id: string) => {
@@ -129,7 +129,7 @@ t.test('who goes on for ten seconds is closed, and not before; its neighbour, wh
   t.equal((await answerTo(neighbour)).type, 'pong')
 })
 
-t.test('a flood is read slower than it comes, and the sender may go on when it is over', async t => {
+t.test('flood: it is read more slowly than it arrives, and the sender continues afterwards', async t => {
   const serverSides: Socket[] = []
   const registry = await build(t, { publicWs: { messagesPerSecond: 50, burst: 5 } }, {
     before: app => { app.server.on('connection', socket => { serverSides.push(socket) }) }
@@ -150,7 +150,7 @@ t.test('a flood is read slower than it comes, and the sender may go on when it i
   t.equal((await answerTo(flood)).type, 'pong')
 })
 
-t.test('a server that closes is not held up by a flood', async t => {
+t.test('flood: it does not delay the close of the server', async t => {
   const registry = await build(t, { publicWs: { messagesPerSecond: 1, burst: 1 } })
   const flood = await registry.watcher()
   sendTogether(flood, pings(5000))
@@ -162,7 +162,7 @@ t.test('a server that closes is not held up by a flood', async t => {
   t.ok(Date.now() - started < 5000)
 })
 
-t.test('a flood before authentication is refused, harms nobody and forfeits nothing', async t => {
+t.test('flood: before authentication it is refused without effect on other clients and on the sender\'s limits', async t => {
   const registry = await build(t, { agentsWs: { messagesPerSecond: 20, burst: 20 } })
   const token = await registry.join()
   const [flood, neighbour] = [registry.socket('/agents/ws'), await registry.agentSocket(await registry.join('agent-calm'))]
@@ -179,7 +179,7 @@ t.test('a flood before authentication is refused, harms nobody and forfeits noth
 
 const pad = (bytes: number) => 'x'.repeat(bytes)
 
-t.test('frames before the token are kept up to the size of one frame, then the socket is closed', async t => {
+t.test('authentication: frames before the token are queued up to the size of one frame, then the socket closes', async t => {
   const registry = await build(t)
   const token = await registry.join()
   const [small, large] = [registry.socket('/agents/ws'), registry.socket('/agents/ws')]
@@ -192,7 +192,7 @@ t.test('frames before the token are kept up to the size of one frame, then the s
   t.strictSame(await large.closed, { code: 1008, reason: 'Authentication required' })
 })
 
-t.test('while a frame is handled the socket is not read, however much comes', async t => {
+t.test('backpressure: while a frame is handled the socket is not read', async t => {
   const serverSides: Socket[] = []
   let release = () => {}
   const registry = await build(t, { authenticate: () => new Promise(resolve => { release = () => resolve(null) }), limits: { hookTimeoutMs: 60_000 } }, {
@@ -211,7 +211,7 @@ t.test('while a frame is handled the socket is not read, however much comes', as
   t.equal((await client.closed).code, 1008)
 })
 
-t.test('frames that were small on the wire and are large are bounded while they wait', async t => {
+t.test('backpressure: queued frames are bounded by their inflated size', async t => {
   let receiving: Socket
   const registry = await build(t, { agentsWs: { burst: 1000 }, authenticate: () => new Promise(() => {}), limits: { hookTimeoutMs: 60_000 } }, {
     before: async app => {
@@ -239,7 +239,7 @@ function world (sockets: object) {
   return { now, rates, connection }
 }
 
-t.test('a bucket is shared while somebody uses it, kept until it is full again, and then dropped without a timer', async t => {
+t.test('rate buckets: a bucket is shared while in use, kept until full, and dropped without a timer', async t => {
   const now = manualClock()
   const buckets = new SharedBuckets({ perSecond: 10, burst: 2 }, now)
   const [first, second] = [buckets.join('a'), buckets.join('a')]
@@ -249,11 +249,11 @@ t.test('a bucket is shared while somebody uses it, kept until it is full again, 
   buckets.leave(second)
   t.equal(buckets.size, 1)
   const again = buckets.join('a')
-  t.equal(again.bucket.take(now()), 100, 'a new connection is no new start')
+  t.equal(again.bucket.take(now()), 100, 'a new connection does not reset the limit')
   buckets.leave(again)
   now.advance(200)
   const full = buckets.join('a')
-  t.not(full.bucket, again.bucket, 'full again, and forgotten')
+  t.not(full.bucket, again.bucket, 'full again, and dropped')
   buckets.leave(full)
   t.equal(buckets.size, 0)
   for (let i = 0; i < 10_000; i++) {
@@ -265,26 +265,26 @@ t.test('a bucket is shared while somebody uses it, kept until it is full again, 
   t.ok(buckets.size < 500, `${buckets.size} of 10,000 are kept`)
 })
 
-t.test('a frame that one bucket refuses takes nothing from the others, and the wait is that of the slowest', async t => {
+t.test('rate buckets: a refused frame takes tokens from no bucket, and its wait is the longest', async t => {
   const { now, rates, connection } = world({ messagesPerSecondPerPrincipal: 10, burstPerPrincipal: 2, messagesPerSecondPerAddress: 4, burstPerAddress: 3 })
   const [one, other] = [connection(), connection()]
   one.setPrincipal(agent)
   t.strictSame([one.take(now()), one.take(now())], [0, 0])
-  t.equal(one.take(now()), 100, 'the principal has none left')
-  t.equal(other.take(now()), 0, 'the third of the address, which the refused one did not take')
+  t.equal(one.take(now()), 100, 'the principal has no token left')
+  t.equal(other.take(now()), 0, 'the third of the address, which the refused frame did not take')
   t.equal(one.take(now()), 250, 'after which both have one')
   now.advance(249)
   t.equal(one.take(now()), 1)
   t.equal(other.take(now()), 1)
   now.advance(1)
   t.equal(one.take(now()), 0)
-  t.equal(connection('192.0.2.2').take(now()), 0, 'another address is no neighbour')
+  t.equal(connection('192.0.2.2').take(now()), 0, 'another address is not affected')
   one.leave()
   other.leave()
   t.equal(rates.principals.size, 1, 'until it is full')
 })
 
-t.test('an agent is one sender whatever its token says, anybody else is by role and subject', async t => {
+t.test('rate buckets: an agent is one sender with any token, and others are keyed by role and subject', async t => {
   const same = [agent, principal({ agentId: 'agent-one', subject: 'somebody', tokenId: 'other' })]
   const others = [principal({ type: 'user', role: 'user', agentId: null, subject: 'agent-one' }), principal({ type: 'admin', role: 'admin', agentId: null, subject: 'agent-one' }), principal({ agentId: 'agent-two' })]
   t.equal(new Set(same.map(rateLimitKey)).size, 1)
@@ -295,13 +295,13 @@ t.test('an agent is one sender whatever its token says, anybody else is by role 
   moved.setPrincipal(same[1]!)
   t.strictSame([moved.take(now()), moved.take(now())], [0, 1000])
   moved.setPrincipal(others[0]!)
-  t.equal(moved.take(now()), 0, 'somebody else now')
+  t.equal(moved.take(now()), 0, 'a different sender now')
   const back = connection()
   back.setPrincipal(agent)
-  t.equal(back.take(now()), 1000, 'what was taken before is not forgotten')
+  t.equal(back.take(now()), 1000, 'earlier use still counts')
 })
 
-t.test('rates that are not configured follow from those of a connection and from the places of the tiers', async t => {
+t.test('rate buckets: default rates derive from the rate of a connection and the slots of the tiers', async t => {
   const filled = async (options: object) => {
     const { principals, addresses } = createFrameRates(resolveOptions(options), manualClock())
     return [principals, addresses].map(buckets => {
@@ -315,7 +315,7 @@ t.test('rates that are not configured follow from those of a connection and from
   t.strictSame(await filled({ agentsWs: { messagesPerSecond: 10, burst: 1000, maxConnections: 9895 } }), [[2000, 10_000], [20_000, 2000]])
 })
 
-t.test('abuse is to go on for ten seconds without a pause of one; whoever obeys is not blamed for a neighbour', async t => {
+t.test('abuse: it needs ten seconds without a second of pause, and a client that obeys is not blamed', async t => {
   const { now, connection } = world({ messagesPerSecondPerAddress: 10, burstPerAddress: 10 })
   const [flood, pausing] = [connection('a', 2), connection('b', 2)]
   let [elapsed, abuseAt] = [0, 0]
@@ -336,10 +336,10 @@ t.test('abuse is to go on for ten seconds without a pause of one; whoever obeys 
     now.advance(20)
   }
   t.notOk(obedient.isAbuse)
-  t.ok(deaf.isAbuse, 'who does not wait as told is')
+  t.ok(deaf.isAbuse, 'a client that does not wait is')
 })
 
-t.test('what is refused faster than it can be of use is a flood, for as long as it lasts', async t => {
+t.test('flood: refusals faster than any use are a flood while they last', async t => {
   const { now, connection } = world({})
   const sender = connection('a', 1)
   for (let i = 0; i <= 100; i++) sender.take(now())

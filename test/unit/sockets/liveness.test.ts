@@ -27,7 +27,7 @@ async function withoutPongs (registry: Harness, token: string, more: object = {}
   return client
 }
 
-t.test('an agent lives by the pongs of its silent socket alone, and after it for one lease', async t => {
+t.test('agent liveness: pongs of a silent socket renew the lease, which expires one lease after they end', async t => {
   const { registry, reasons } = await start(t)
   const client = await registry.agentSocket(await registry.join())
   await sleep(5 * leaseMs)
@@ -38,7 +38,7 @@ t.test('an agent lives by the pongs of its silent socket alone, and after it for
   t.strictSame(reasons(), ['created', 'first-sign', 'lease-expired'])
 })
 
-t.test('an agent lives by the frames of a socket that answers no pings', async t => {
+t.test('agent liveness: frames of a socket that answers no pings renew the lease', async t => {
   const { registry, reasons } = await start(t)
   const client = await withoutPongs(registry, await registry.join())
   const talk = setInterval(() => client.send('pong'), leaseMs / 6)
@@ -46,13 +46,13 @@ t.test('an agent lives by the frames of a socket that answers no pings', async t
   t.strictSame(reasons(), ['created', 'first-sign'])
   clearInterval(talk)
   await until(() => stateOf(registry) === 'dead')
-  t.equal(client.ws.readyState, client.ws.OPEN, 'an open socket alone is no life')
+  t.equal(client.ws.readyState, client.ws.OPEN, 'an open socket alone does not renew the lease')
   client.send('pong')
   await until(() => stateOf(registry) === 'alive')
   t.equal(reasons().at(-1), 'revived')
 })
 
-t.test('a socket that breaks makes its agent suspect at once and dead after the lease', async t => {
+t.test('agent liveness: a broken socket makes its agent suspect at once and dead after the lease', async t => {
   const { registry, events } = await start(t, { lease: { durationMs: 1500 } })
   const client = await registry.agentSocket(await registry.join())
   await until(() => stateOf(registry) === 'alive')
@@ -65,11 +65,11 @@ t.test('a socket that breaks makes its agent suspect at once and dead after the 
   t.strictSame(events.map(({ reason, previous }) => [previous, reason]), [[null, 'created'], ['starting', 'first-sign'], ['alive', 'connection-lost'], ['suspect', 'lease-expired']])
 })
 
-t.test('a suspect agent is alive again with its next socket, and a plain key may register it anew', async t => {
+t.test('agent liveness: a suspect agent is alive with its next socket, and a plain key may register it', async t => {
   const { registry, reasons } = await start(t, { lease: { durationMs: 30_000 } })
   const { body: { access_token: token } } = await registry.register('agent-one')
   const first = await registry.agentSocket(token)
-  t.equal((await registry.register('agent-one')).status, 409, 'while it is connected it may not')
+  t.equal((await registry.register('agent-one')).status, 409, 'not while it is connected')
   first.terminate()
   await until(() => stateOf(registry) === 'suspect')
   const second = await registry.agentSocket(token)
@@ -81,7 +81,7 @@ t.test('a suspect agent is alive again with its next socket, and a plain key may
   t.equal((await registry.register('agent-one')).status, 200)
 })
 
-t.test('one of two sockets that breaks is not enough, unless the other one only observes', async t => {
+t.test('agent liveness: one broken socket of two has no effect, unless the other only observes', async t => {
   const { registry, reasons } = await start(t, { lease: { durationMs: 30_000 } })
   const token = await registry.join()
   const [one, two] = [await registry.agentSocket(token), await registry.agentSocket(token)]
@@ -96,7 +96,7 @@ t.test('one of two sockets that breaks is not enough, unless the other one only 
   await observer.closed
 })
 
-t.test('a close frame of whatever code is not a break', async t => {
+t.test('agent liveness: a close frame with any code is not a break', async t => {
   const { registry, reasons } = await start(t, { lease: { durationMs: 30_000 } })
   const token = await registry.join()
   for (const code of [1000, 1001, 3000, undefined]) {
@@ -110,11 +110,11 @@ t.test('a close frame of whatever code is not a break', async t => {
   const observer = await registry.agentSocket(token, { observe: true })
   observer.terminate()
   await until(async () => (await registry.get('/agents/stats', await registry.admin())).body.performance.active_websocket_connections === 0)
-  t.equal(stateOf(registry), 'draining', 'what an agent asked for lasts')
+  t.equal(stateOf(registry), 'draining', 'a requested status persists')
   t.notOk(reasons().includes('connection-lost'))
 })
 
-t.test('a socket that observes does not keep its agent alive', async t => {
+t.test('agent liveness: an observing socket does not renew the lease', async t => {
   const { registry, reasons } = await start(t)
   const client = await registry.agentSocket(await registry.join(), { observe: true })
   const talk = setInterval(() => client.send({ type: 'ping' }), leaseMs / 6)
@@ -124,7 +124,7 @@ t.test('a socket that observes does not keep its agent alive', async t => {
   await assertAlive(client)
 })
 
-t.test('the socket of an older instance is closed with 4009 and renews nothing', async t => {
+t.test('agent liveness: the socket of an older instance is closed with 4009 and renews nothing', async t => {
   const { registry, reasons } = await start(t)
   const old = await registry.agentSocket(await registry.join())
   await until(() => stateOf(registry) === 'alive')
@@ -137,14 +137,14 @@ t.test('the socket of an older instance is closed with 4009 and renews nothing',
   t.strictSame(reasons(), ['created', 'first-sign', 'replaced', 'lease-expired'])
 })
 
-t.test('a token that expires closes the socket and does not make its agent suspect', async t => {
+t.test('agent liveness: an expired token closes the socket without making its agent suspect', async t => {
   const { registry, reasons } = await start(t, { lease: { durationMs: 30_000 }, jwt: { expiresInMs: 1500 } })
   const client = await registry.agentSocket(await registry.join())
   t.equal((await client.closed).code, 4002)
   t.notOk(reasons().includes('connection-lost'))
 })
 
-t.test('an agent that the host authenticates lives by its socket and outlives a registration', async t => {
+t.test('agent liveness: an agent authenticated by the host lives by its socket across a registration', async t => {
   const principal: Principal = { type: 'agent', role: 'agent', subject: 'agent-one', agentId: 'agent-one', incarnation: null, tokenId: 'h', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
   const { registry, reasons } = await start(t, { authenticate: () => principal })
   await registry.join()
@@ -158,7 +158,7 @@ t.test('an agent that the host authenticates lives by its socket and outlives a 
   await until(() => reasons().includes('connection-lost'))
 })
 
-t.test('a registry that shuts down suspects nobody', async t => {
+t.test('agent liveness: a registry that shuts down marks no agent suspect', async t => {
   const { registry, reasons } = await start(t, { lease: { durationMs: 30_000 } })
   const client = await registry.agentSocket(await registry.join())
   client.ws.on('message', data => { if (String(data).includes('going_away')) client.terminate() })
@@ -171,7 +171,7 @@ async function connectionsOf (registry: Harness): Promise<number> {
   return body.performance.active_websocket_connections
 }
 
-t.test('what is over the rate is refused with the time to wait, and not acted on', async t => {
+t.test('rate limit: frames over the rate are refused with a retry time and not handled', async t => {
   const registry = await build(t, { publicWs: { messagesPerSecond: 2, burst: 5 } })
   const [flood, neighbour] = [await registry.watcher(), await registry.watcher()]
   const frames = Array.from({ length: 12 }, (_, i) => ({ type: 'unwatch', requestId: `r${i}` }))
@@ -181,14 +181,14 @@ t.test('what is over the rate is refused with the time to wait, and not acted on
   await until(() => flood.all.length === 1 + frames.length + 2)
   const [acked, refused] = [flood.all.filter(({ type }) => type === 'ack'), flood.all.filter(({ type }) => type === 'error')]
   t.strictSame([...acked, ...refused].map(({ requestId }) => requestId).filter(Boolean).sort(), frames.map(({ requestId }) => requestId).sort(), 'each answered once')
-  t.ok(acked.length >= 5 && acked.length < 10, `${acked.length} acted on`)
+  t.ok(acked.length >= 5 && acked.length < 10, `${acked.length} handled`)
   t.ok(refused.every(({ code, retryAfterMs }) => code === 'rate_limited' && retryAfterMs > 0 && retryAfterMs <= 500))
   await assertAlive(neighbour)
   await sleep(refused.at(-1).retryAfterMs + 20)
   await assertAlive(flood)
 })
 
-t.test('who stays over the rate for ten seconds is closed, who pauses is not', async t => {
+t.test('rate limit: a client over the rate for ten seconds is closed, and one that pauses is not', async t => {
   const registry = await build(t, { publicWs: { messagesPerSecond: 20, burst: 5 } })
   const [flood, bursts] = [await registry.watcher(), await registry.watcher()]
   const started = Date.now()
@@ -205,7 +205,7 @@ t.test('who stays over the rate for ten seconds is closed, who pauses is not', a
   t.equal(bursts.ws.readyState, bursts.ws.OPEN)
 })
 
-t.test('more frames than may wait for one that takes its time end the connection', async t => {
+t.test('backpressure: more frames than can queue behind a slow one close the connection', async t => {
   const registry = await build(t, { agentsWs: { burst: 5000 }, authenticate: () => new Promise(() => {}) })
   const client = registry.socket('/agents/ws')
   await client.next('auth_required')
@@ -223,7 +223,7 @@ class SlowStore extends MemoryAgentStore {
   }
 }
 
-t.test('answers come in the order of their frames, also around one that takes its time', async t => {
+t.test('order: answers have the order of their frames, also around a slow one', async t => {
   const store = new SlowStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const registry = await build(t, { store })
   const client = await registry.agentSocket(await registry.join())
@@ -242,7 +242,7 @@ t.test('answers come in the order of their frames, also around one that takes it
   await assertAlive(client)
 })
 
-t.test('a peer that is not there any more is cut off after two intervals', async t => {
+t.test('heartbeat: a peer without a response is terminated after two intervals', async t => {
   const registry = await build(t, { publicWs: { pingIntervalMs: 250 } })
   const [dead, healthy] = [await registry.watcher(), await registry.watcher()]
   t.equal(await connectionsOf(registry), 2)
@@ -253,7 +253,7 @@ t.test('a peer that is not there any more is cut off after two intervals', async
   await assertAlive(healthy)
 })
 
-t.test('a reader that lets answers pile up is closed with 4008, and nobody else waits', async t => {
+t.test('slow reader: a socket with too many unread answers is closed with 4008, and no other waits', async t => {
   const registry = await build(t, { sockets: { maxBufferedBytes: 1_000_000 } })
   for (let i = 0; i < 8; i++) await registry.join(`agent-${i}`, { metadata: { text: ['x'.repeat(100_000)] } })
   const [slow, neighbour] = [await registry.watcher(), await registry.watcher()]
@@ -269,7 +269,7 @@ t.test('a reader that lets answers pile up is closed with 4008, and nobody else 
   t.ok(got > 0 && got < 100, `${got} of 100 answers`)
 })
 
-t.test('a reader that stops gets the newest list when it goes on, and the feed anew', async t => {
+t.test('slow reader: on resuming it gets the newest list and a feed resync', async t => {
   const registry = await build(t, { agentsWs: { intervalMs: 1 }, feed: { ringSize: 20 } })
   const { token } = await registry.admin()
   const [lists, feed, neighbour] = [await registry.agentSocket(token), await registry.agentSocket(token), await registry.watcher()]
@@ -293,7 +293,7 @@ t.test('a reader that stops gets the newest list when it goes on, and the feed a
   t.strictSame(await lists.next('list'), [])
 })
 
-t.test('a server that closes says so, staggers its closes and is not held up by a dead peer', async t => {
+t.test('shutdown: closes are announced and staggered, and a dead peer does not delay them', async t => {
   const registry = await build(t, { sockets: { drainMs: 1000 } })
   const clients = [await registry.watcher(), await registry.agentSocket(await registry.join()), registry.socket('/agents/ws'), await registry.watcher()]
   await clients[2]!.next('auth_required')
@@ -314,12 +314,12 @@ t.test('a server that closes says so, staggers its closes and is not held up by 
     t.ok(retryAfterMs >= 0 && retryAfterMs <= 1000)
   }
   await closing
-  t.ok(Date.now() - started < 5000, 'not held up')
+  t.ok(Date.now() - started < 5000, 'not delayed')
   rawOf(dead).resume()
   await dead.closed
 })
 
-t.test('an upgrade that is being decided when the server closes is refused', async t => {
+t.test('shutdown: an upgrade with a pending decision is refused', async t => {
   let asked = false
   const registry = await build(t, {
     authenticate: async () => {
@@ -336,7 +336,7 @@ t.test('an upgrade that is being decided when the server closes is refused', asy
   await closing
 })
 
-t.test('an upgrade where no socket is gets a clear answer', async t => {
+t.test('upgrades: one on a path without a socket gets a clear response', async t => {
   const registry = await build(t)
   const { status, text } = await registry.socket('/public/info?token=secret').refused
   t.match([status, JSON.parse(text)], [400, { type: '/problems/request-error', instance: '/public/info' }])
@@ -363,22 +363,22 @@ async function startHalfOpen (t: Test) {
   return { registry, admin: await registry.admin(), tunnel: await Tunnel.open(t, registry) }
 }
 
-t.test('sockets whose network swallows everything are gone after two intervals, and nobody else is', async t => {
+t.test('heartbeat: sockets on a dead network are closed after two intervals, and no others', async t => {
   const { registry, admin, tunnel } = await startHalfOpen(t)
   const healthy = await openAll(registry, registry, admin, 'agent-healthy')
   const lost = await openAll(tunnel, registry, admin, 'agent-lost')
   await sleep(3 * pingIntervalMs)
-  t.equal(await countOf(registry, admin), 6, 'silent ones that answer pings stay')
+  t.equal(await countOf(registry, admin), 6, 'silent sockets that answer pings stay')
   tunnel.swallow()
   await until(async () => await countOf(registry, admin) === 3, 5 * 2 * pingIntervalMs)
   await until(() => registry.app.agentRegistry.get('agent-lost')!.state === 'suspect')
   // Its first sign of life goes to the store with others.
   t.match(registry.app.agentRegistry.get('agent-healthy')!.state, /^(starting|alive)$/)
   for (const client of healthy) await assertAlive(client)
-  for (const client of lost) t.equal(client.ws.readyState, client.ws.OPEN, 'it has not heard of it')
+  for (const client of lost) t.equal(client.ws.readyState, client.ws.OPEN, 'it has not received the close')
 })
 
-t.test('a socket that reads and answers no ping is gone after two intervals, one that says anything stays', async t => {
+t.test('heartbeat: a socket that answers no ping is closed after two intervals, and any frame keeps it open', async t => {
   const { registry } = await startHalfOpen(t)
   const [silent, talker] = [registry.socket('/public/ws', [], { autoPong: false }), registry.socket('/public/ws', [], { autoPong: false })]
   await silent.next('welcome')
@@ -386,11 +386,11 @@ t.test('a socket that reads and answers no ping is gone after two intervals, one
   const talk = setInterval(() => talker.send('pong'), pingIntervalMs / 2)
   t.teardown(() => clearInterval(talk))
   t.equal((await silent.closed).code, 1006)
-  t.ok(silent.all.includes('ping'), 'it was asked in words too')
+  t.ok(silent.all.includes('ping'), 'it got a text ping too')
   await assertAlive(talker)
 })
 
-t.test('protocol pings of a client are signs of life, and too many are read later', async t => {
+t.test('heartbeat: protocol pings of a client count, and excess ones are read later', async t => {
   const registry = await build(t, everyTier({ pingIntervalMs, messagesPerSecond: 50, burst: 50 }))
   const [pinger, flood, neighbour] = [registry.socket('/public/ws', [], { autoPong: false }), await registry.watcher(), await registry.watcher()]
   await pinger.next('welcome')
@@ -409,7 +409,7 @@ t.test('protocol pings of a client are signs of life, and too many are read late
   await assertAlive(pinger)
 })
 
-t.test('while this process stood still nobody has gone', async t => {
+t.test('heartbeat: a stopped process closes no socket when it resumes', async t => {
   const { registry, admin } = await startHalfOpen(t)
   const clients = await openAll(registry, registry, admin)
   const early = registry.socket('/agents/ws')
@@ -421,7 +421,7 @@ t.test('while this process stood still nobody has gone', async t => {
   t.equal(early.ws.readyState, early.ws.OPEN)
 })
 
-t.test('who says nothing but pings and pongs is closed with 4028 where a time is set', async t => {
+t.test('idle timeout: a client that sends only pings and pongs is closed with 4028 if configured', async t => {
   const registry = await build(t, { publicWs: { pingIntervalMs: 100, idleTimeoutMs: 500 }, agentsWs: { pingIntervalMs: 100 } })
   const [idle, busy, other] = [await registry.watcher(), await registry.watcher(), await openers.agents(registry)]
   const timers = [
@@ -437,7 +437,7 @@ t.test('who says nothing but pings and pongs is closed with 4028 where a time is
   await assertAlive(other)
 })
 
-t.test('a peer that does not answer a close is cut off, however much it goes on sending', async t => {
+t.test('close: a peer that does not answer the close frame is terminated, also while it sends', async t => {
   const registry = await build(t, { publicWs: { timeoutMs: 300, idleTimeoutMs: 200 } })
   const client = await registry.watcher()
   rawOf(client).removeAllListeners('data').resume()

@@ -48,7 +48,7 @@ async function assertSameAnswers (t: Test, { json, binary }: { json: Client, bin
   for (const frame of frames) {
     const expected = await answer(json, frame, false)
     t.strictSame(await answer(binary, frame, true), expected, expected.type)
-    t.strictSame(await answer(binary, frame, false), expected, 'asked in text')
+    t.strictSame(await answer(binary, frame, false), expected, 'requested in text')
   }
   t.ok(kindsOf.get(json)!.every(isBinary => !isBinary))
   t.ok(kindsOf.get(binary)!.every(Boolean))
@@ -59,7 +59,7 @@ async function assertSameAnswers (t: Test, { json, binary }: { json: Client, bin
 
 const wrong = [{ type: 'nope' }, { type: 7 }, {}, { type: 'watch', filter: { nothing: 1 } }, { type: 'watch', since: 7 }]
 
-t.test('on the public tier every answer is that of JSON', async t => {
+t.test('MessagePack: on the public tier each answer equals that of JSON', async t => {
   const registry = await build(t, options)
   for (let n = 0; n < 5; n++) await registry.join(`agent-${n}`, { context_brief: 'An agent with a name such as 🦊 or é' })
   const [json, binary] = [open(registry, '/public/ws', []), open(registry, '/public/ws', [packed])]
@@ -73,7 +73,7 @@ t.test('on the public tier every answer is that of JSON', async t => {
   t.strictSame(lasting(await binary.next('agents_delta')), lasting(await json.next('agents_delta')))
 })
 
-t.test('on the agents tier, with the token in any of its places', async t => {
+t.test('MessagePack: it works on the agents tier, with the token in any of its places', async t => {
   const registry = await build(t, options)
   const token = await registry.join()
   await registry.post('/agents/agent-one/heartbeat', { token })
@@ -105,7 +105,7 @@ t.test('on the agents tier, with the token in any of its places', async t => {
   t.equal((await refused.closed).code, 4001)
 })
 
-t.test('on the dashboard tier', async t => {
+t.test('MessagePack: it works on the dashboard tier', async t => {
   const registry = await build(t, options)
   await registry.join()
   const { token } = await registry.admin()
@@ -120,13 +120,14 @@ t.test('on the dashboard tier', async t => {
   const json = await dashboard([])
   for (const protocols of [[packed], [packed, `bearer.${token}`]]) {
     const binary = await dashboard(protocols)
-    t.strictSame(binary.all.map(({ type }) => type), json.all.slice(0, binary.all.length).map(({ type }) => type), 'begins as the other did')
+    t.strictSame(binary.all.map(({ type }) => type), json.all.slice(0, binary.all.length).map(({ type }) => type),
+      'starts as the other did')
     await assertSameAnswers(t, { json, binary }, [{ type: 'ping' }, { type: 'pause_monitoring' }, { type: 'resume_monitoring' }, { type: 'watch' }, ...wrong])
     binary.close()
   }
 })
 
-t.test('binary without that subprotocol is refused with what was meant', async t => {
+t.test('MessagePack: a binary frame without the subprotocol is refused with a hint', async t => {
   const registry = await build(t, options)
   for (const protocols of [[], ['agent-registry.json'], ['something-else', 'agent-registry.json']]) {
     const client = open(registry, '/public/ws', protocols)
@@ -147,19 +148,19 @@ const int64 = (first: number, hex: string) => bytes(first, Buffer.from(hex, 'hex
 const hostile: Record<string, Uint8Array> = {
   'nothing at all': bytes(),
   'a header without its bytes': bytes(0xda, 1),
-  'a string that is cut': encode(ping).subarray(0, -1),
-  'a map that is cut': bytes(0x82, encode('type'), encode('ping')),
-  'a number that is cut': withX(bytes(0xcb, 1, 2, 3)),
-  'bytes behind the end': bytes(encode(ping), 0xc0),
+  'a truncated string': encode(ping).subarray(0, -1),
+  'a truncated map': bytes(0x82, encode('type'), encode('ping')),
+  'a truncated number': withX(bytes(0xcb, 1, 2, 3)),
+  'trailing bytes': bytes(encode(ping), 0xc0),
   'two frames in one': bytes(encode(ping), encode(ping)),
-  'a byte that means nothing': withX(bytes(0xc1)),
+  'an unused byte': withX(bytes(0xc1)),
   'an array of 2^32 members': bytes(0xdd, Buffer.alloc(4, 0xff)),
   'a map of 2^32 members': bytes(0xdf, Buffer.alloc(4, 0xff)),
   'a string of 2^32 bytes': withX(bytes(0xdb, Buffer.alloc(4, 0xff))),
   'arrays in arrays that each announce 65,535': Buffer.from('dcffff'.repeat(20_000), 'hex'),
-  'maps in arrays that together announce more than there is': Buffer.from('9fde7fff'.repeat(10_000), 'hex'),
-  '60,000 arrays in each other': deep(60_000),
-  '60,000 maps in each other': bytes(Buffer.concat(Array.from({ length: 20_000 }, () => bytes(0x81, encode('k')))), 0xc0, 0xc0),
+  'maps in arrays that announce more than the input holds': Buffer.from('9fde7fff'.repeat(10_000), 'hex'),
+  '60,000 nested arrays': deep(60_000),
+  '60,000 nested maps': bytes(Buffer.concat(Array.from({ length: 20_000 }, () => bytes(0x81, encode('k')))), 0xc0, 0xc0),
   bytes: withX(encode(new Uint8Array([1, 2, 3]))),
   'a date': withX(encode(new Date())),
   'an extension': withX(bytes(0xd4, 5, 1)),
@@ -172,7 +173,7 @@ const hostile: Record<string, Uint8Array> = {
   'minus Infinity, deep inside': withX(encode([{ a: [-Infinity] }])),
   'text that is not UTF-8': withX(bytes(0xa2, 0xc3, 0x28)),
   'text that ends in the middle of a character': withX(bytes(0xa1, 0xe2)),
-  'half a character': withX(bytes(0xa3, 0xed, 0xa0, 0x80)),
+  'an incomplete character': withX(bytes(0xa3, 0xed, 0xa0, 0x80)),
   'a long text that is not UTF-8': withX(bytes(0xd9, 250, Buffer.alloc(249, 'x'), 0xff)),
   'a key that is not UTF-8': bytes(0x81, 0xa1, 0xff, 1),
   'an array': encode([ping]),
@@ -188,8 +189,8 @@ const unusual: Record<string, { frame: Uint8Array, answer: object }> = {
   'a negative 64-bit integer': { frame: withX(int64(0xd3, '8000000000000000')), answer: { type: 'pong', requestId: 'r' } },
   'a 32-bit float': { frame: withX(bytes(0xca, 0x3f, 0xc0, 0, 0)), answer: { type: 'pong', requestId: 'r' } },
   'an empty key': { frame: encode({ ...ping, '': 1 }), answer: { type: 'pong', requestId: 'r' } },
-  'the last of two members of one name': { frame: bytes(0x82, encode('type'), encode('nope'), encode('type'), encode('ping')), answer: { type: 'pong' } },
-  'a constructor that is none': { frame: encode({ ...ping, constructor: 1 }), answer: { type: 'pong', requestId: 'r' } }
+  'the last of two members with one name': { frame: bytes(0x82, encode('type'), encode('nope'), encode('type'), encode('ping')), answer: { type: 'pong' } },
+  'a member named constructor': { frame: encode({ ...ping, constructor: 1 }), answer: { type: 'pong', requestId: 'r' } }
 }
 
 const proto = bytes(encode('__proto__'), encode({ admin: true }))
@@ -202,7 +203,7 @@ const poisonous: Record<string, Uint8Array> = {
   'constructor.prototype inside': encode({ ...ping, x: [{ constructor: { prototype: 1 } }] })
 }
 
-t.test('what is not MessagePack of JSON is malformed, as text would be that is not JSON', async t => {
+t.test('MessagePack: undecodable frames are malformed, as invalid JSON is', async t => {
   const registry = await build(t, options)
   const client = open(registry, '/agents/ws', [packed, `bearer.${await registry.join()}`])
   await client.next('list')
@@ -213,14 +214,14 @@ t.test('what is not MessagePack of JSON is malformed, as text would be that is n
   }
   for (let round = 0; round < 100; round++) for (const frame of Object.values(hostile).slice(8, 13)) client.ws.send(frame)
   await assertAlive(client)
-  t.ok(process.memoryUsage().rss - before < 300_000_000, 'nothing was made of what was only announced')
+  t.ok(process.memoryUsage().rss - before < 300_000_000, 'announced sizes allocate nothing')
   for (const [name, { frame, answer }] of Object.entries(unusual)) {
     client.ws.send(frame)
     t.match(await client.next(), answer, name)
   }
 })
 
-t.test('members that would poison an object are refused as in JSON, with the requestId', async t => {
+t.test('MessagePack: members that poison an object are refused as in JSON, with the requestId', async t => {
   const registry = await build(t, options)
   const [json, binary] = [await registry.watcher(), open(registry, '/public/ws', [packed])]
   await binary.next('welcome')
@@ -240,7 +241,7 @@ t.test('members that would poison an object are refused as in JSON, with the req
   await assertAlive(binary)
 })
 
-t.test('what comes as MessagePack and is too large or too much is answered as text is', async t => {
+t.test('MessagePack: oversized and excess frames are answered as in text', async t => {
   const registry = await build(t, { publicWs: { messagesPerSecond: 1, burst: 3 } })
   const client = open(registry, '/public/ws', [packed])
   await client.next('welcome')
@@ -252,7 +253,7 @@ t.test('what comes as MessagePack and is too large or too much is answered as te
 
 const isPlain = (text: string) => !/__proto__|constructor/.test(text)
 
-t.test('any JSON comes out as it went in', async () => {
+t.test('MessagePack: any JSON survives a round trip', async () => {
   fc.assert(fc.property(fc.jsonValue({ maxDepth: 6 }).map(value => JSON.stringify(value)).filter(isPlain), text => {
     const value = JSON.parse(text)
     const data = pack(text)
@@ -261,18 +262,18 @@ t.test('any JSON comes out as it went in', async () => {
   }), { numRuns: 2000 })
 })
 
-t.test('a text is packed whatever its depth and its characters', async t => {
+t.test('MessagePack: a text is encoded at any depth and with any characters', async t => {
   const depth = 500
   t.equal(JSON.stringify(decode(pack('['.repeat(depth) + ']'.repeat(depth)))).length, 2 * depth)
   const halves = ['\ud800', 'a\udc00b', '\udc00\ud800', '🦊', '\\ud800', '\\\ud800', 'é\ud83d', '\ud83d\ud83d\ude00']
   const text = JSON.stringify({ halves, '\ud800': 1 })
   const expected = { halves: ['\ufffd', 'a\ufffdb', '\ufffd\ufffd', '🦊', '\\ud800', '\\\ufffd', 'é\ufffd', '\ufffd😀'], '\ufffd': 1 }
   t.strictSame(decode(pack(text)), expected)
-  t.strictSame(unpack(Buffer.from(pack(text))), expected, 'and is read here too')
+  t.strictSame(unpack(Buffer.from(pack(text))), expected, 'and is decoded here too')
   t.strictSame(decode(pack('"\\uD83D\\uDE00 \\uD83D"')), '😀 \ufffd')
 })
 
-t.test('random bytes are read as a decoder reads them, or refused', async t => {
+t.test('MessagePack: random bytes are decoded as by a reference decoder, or refused', async t => {
   let read = 0
   fc.assert(fc.property(fc.uint8Array({ maxLength: 40 }), data => {
     let value: unknown
@@ -284,7 +285,7 @@ t.test('random bytes are read as a decoder reads them, or refused', async t => {
   t.ok(read > 0)
 })
 
-t.test('a connection outlives whatever bytes it is sent', async t => {
+t.test('MessagePack: a connection stays open whatever bytes it gets', async t => {
   const registry = await build(t, options)
   const client = open(registry, '/public/ws', [packed])
   await client.next('welcome')

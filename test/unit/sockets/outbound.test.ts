@@ -30,7 +30,7 @@ const tick = () => new Promise(resolve => setImmediate(() => setImmediate(resolv
 
 for (const tls of [false, true]) {
   for (const encoding of encodings) {
-    t.test(`everything of a tick leaves in one write, in order, as ${encoding}${tls ? ' over TLS' : ''}`, async t => {
+    t.test(`flush: all messages of a tick leave in one write, in order, as ${encoding}${tls ? ' over TLS' : ''}`, async t => {
       const { open, traffic } = await street(t, { tls })
       const pair = await open({ encoding })
       const messages = [protocolPing, textPing, ...texts.map(text => new EncodedMessage(text))]
@@ -47,7 +47,7 @@ for (const tls of [false, true]) {
   }
 }
 
-t.test('a lone message leaves at the end of its tick, and ticks are written one after the other', async t => {
+t.test('flush: a single message leaves at the end of its tick, and ticks are written in order', async t => {
   const { open, traffic } = await street(t)
   const pair = await open()
   for (const n of count(5)) {
@@ -59,7 +59,7 @@ t.test('a lone message leaves at the end of its tick, and ticks are written one 
   t.match(traffic, { framesOut: 5, writes: 5 })
 })
 
-t.test('through ws each message is a write of its own, and the order is the same', async t => {
+t.test('flush: with the ws transport each message is one write, in the same order', async t => {
   for (const encoding of encodings) {
     const { open, traffic } = await street(t, { Transport: WebSocketTransport })
     const pair = await open({ encoding })
@@ -71,7 +71,7 @@ t.test('through ws each message is a write of its own, and the order is the same
   }
 })
 
-t.test('sockets that are owed the same are given the same bytes, those that are not their own', async t => {
+t.test('flush: sockets with the same messages share buffers, and others do not', async t => {
   const { open } = await street(t)
   const pairs = await Promise.all([open(), open(), open(), open({ encoding: 'msgpack' }), open({ encoding: 'msgpack' })])
   const [one, two, other, packed, alsoPacked] = pairs as [Pair, Pair, Pair, Pair, Pair]
@@ -85,7 +85,7 @@ t.test('sockets that are owed the same are given the same bytes, those that are 
   t.equal(packed.writes[0], alsoPacked.writes[0])
 })
 
-t.test('of what is too much for one buffer a part leaves before the end of the tick', async t => {
+t.test('flush: a part of an oversized buffer leaves before the end of the tick', async t => {
   const { open } = await street(t)
   const pair = await open({ limit: 67_108_864 })
   for (const n of count(4)) pair.outbound.push(large(n))
@@ -96,7 +96,7 @@ t.test('of what is too much for one buffer a part leaves before the end of the t
 })
 
 for (const Transport of [RawTransport, WebSocketTransport]) {
-  t.test(`a close comes behind what was said before it, and nothing behind the close (${Transport.name})`, async t => {
+  t.test(`close: it follows the messages sent before it, and nothing follows it (${Transport.name})`, async t => {
     const { open } = await street(t, { Transport })
     for (const encoding of encodings) {
       const pair = await open({ encoding })
@@ -108,7 +108,7 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
     }
   })
 
-  t.test(`a reader that stops holds up itself, and goes on where it stopped (${Transport.name})`, async t => {
+  t.test(`slow reader: it delays only itself, and continues where it stopped (${Transport.name})`, async t => {
     const { open } = await street(t, { Transport })
     const [slow, other] = [await open({ limit: 67_108_864 }), await open()]
     rawOf(slow.client).pause()
@@ -128,7 +128,7 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
     t.equal(slow.overflows, 0)
   })
 
-  t.test(`what waits for a slow reader comes to its turn when it has read, the newest of each kind once (${Transport.name})`, async t => {
+  t.test(`slow reader: waiting items are sent after it has read, the newest of each kind once (${Transport.name})`, async t => {
     const { open, traffic } = await street(t, { Transport })
     const pair = await open({ limit: 67_108_864 })
     rawOf(pair.client).pause()
@@ -146,7 +146,7 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
     await receives(pair, 15)
   })
 
-  t.test(`a reader that leaves too much is told of once, and gets the close without the rest (${Transport.name})`, async t => {
+  t.test(`slow reader: one over the limit is reported once, and is closed without the rest (${Transport.name})`, async t => {
     const { open, traffic } = await street(t, { Transport })
     const pair = await open({ limit: 2_000_000 })
     rawOf(pair.client).pause()
@@ -160,10 +160,10 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
     pair.outbound.close(4008, 'Slow consumer', true)
     rawOf(pair.client).resume()
     t.strictSame(await pair.closed, { code: 4008, reason: 'Slow consumer' })
-    t.strictSame(numbersOf(pair), count(said), 'what was written before is whole')
+    t.strictSame(numbersOf(pair), count(said), 'earlier writes are complete')
   })
 
-  t.test(`sockets that end in the middle of a flush take nothing from the others (${Transport.name})`, async t => {
+  t.test(`flush: sockets that end during it do not affect others (${Transport.name})`, async t => {
     const { open, errors } = await street(t, { Transport })
     const pairs = await Promise.all(count(6).map(() => open()))
     const [closer, closed, terminated, gone, destroyed, last] = pairs as [Pair, Pair, Pair, Pair, Pair, Pair]
@@ -182,7 +182,7 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
   })
 }
 
-t.test('a socket that cannot be written to is ended, and the others do not wait for it', async t => {
+t.test('flush: a socket with a write error is ended without delaying the others', async t => {
   const { open, errors } = await street(t)
   const [first, broken, last] = await Promise.all([open(), open(), open()]) as [Pair, Pair, Pair]
   rawOf(broken.server).write = () => { throw new Error('not this socket') }
@@ -193,10 +193,10 @@ t.test('a socket that cannot be written to is ended, and the others do not wait 
   broken.outbound.push(small(2))
   broken.outbound.close(1000, 'Bye', false)
   await tick()
-  t.equal(errors.length, 1, 'nothing is tried again')
+  t.equal(errors.length, 1, 'no write is retried')
 })
 
-t.test('a close that cannot be said behind the rest ends the socket too', async t => {
+t.test('close: one that cannot be queued after the rest ends the socket too', async t => {
   const { open, errors } = await street(t)
   const pair = await open()
   rawOf(pair.server).write = () => { throw new Error('not this socket') }
@@ -206,7 +206,7 @@ t.test('a close that cannot be said behind the rest ends the socket too', async 
   t.equal(errors.length, 1)
 })
 
-t.test('somebody who waits and then throws is told of, and the next one is called', async t => {
+t.test('flush: a waiting item that throws is reported, and the next one is called', async t => {
   const { open, errors } = await street(t)
   const pair = await open({ limit: 67_108_864 })
   const called: string[] = []
@@ -246,20 +246,20 @@ class Padded extends WebSocket {
 
 const padding = { options: { WebSocket: Padded } } as WebsocketPluginOptions
 
-t.test('frames of ours below ws', async t => {
+t.test('transport: the frame writer below ws', async t => {
   const { registry, warnings } = await start(t)
   await behave(t, { registry })
   t.notOk(warnings.some(text => text.includes(warning)))
 })
 
-t.test('frames of ours over TLS', async t => {
+t.test('transport: the frame writer over TLS', async t => {
   const { registry, warnings } = await start(t, { server: { https: tlsServer } })
   const base = `https://127.0.0.1:${(registry.app.server.address() as AddressInfo).port}`
   await behave(t, { registry: Object.assign(registry, { base }), options: tlsClient })
   t.notOk(warnings.some(text => text.includes(warning)))
 })
 
-t.test('with a ws that frames in another way the start warns, and ws sends each frame', async t => {
+t.test('transport: with a ws that frames differently the start warns, and ws sends each frame', async t => {
   const { registry, warnings } = await start(t, { before: app => app.register(fastifyWebsocket, padding) })
   const found = warnings.filter(text => text.includes(warning))
   t.equal(found.length, 1)
@@ -269,7 +269,7 @@ t.test('with a ws that frames in another way the start warns, and ws sends each 
   watcher.ws.on('message', data => raw.push(String(data)))
   watcher.send({ type: 'ping' })
   await watcher.next('pong')
-  t.match(raw[0], /\} $/, 'sent by the host\'s WebSocket')
+  t.match(raw[0], /\} $/, 'sent by the WebSocket of the host')
   watcher.close()
   await behave(t, { registry })
 })
@@ -292,7 +292,7 @@ async function openReaders (network: Pick<Tunnel, 'watcher' | 'agentSocket' | 's
 
 const typesSeen = ({ all }: Client, type: string) => all.filter(frame => type === 'list' ? Array.isArray(frame) : frame.type === type).length
 
-t.test('who reads ten kilobytes a second, or nothing, gets the newest when it goes on; its neighbours wait for nobody', async t => {
+t.test('slow reader: it gets the newest state on resuming, and its neighbours do not wait', async t => {
   const registry = await build(t, {
     agentsWs: { intervalMs: 1 }, dashboardWs: { intervalMs: 50, maxConnections: 10 }, sockets: { agentsUpdateIntervalMs: 1, maxBufferedBytes: 1_000_000 }, feed: { bookmarkIntervalMs: 200 }
   })
@@ -334,7 +334,7 @@ function viewOf ({ all }: Client): View {
 }
 
 for (const { name, ringSize } of [{ name: 'goes on without a gap', ringSize: 10_000 }, { name: 'begins anew when too much was missed', ringSize: 20 }]) {
-  t.test(`a watcher that wakes up ${name}`, async t => {
+  t.test(`slow reader: a watcher that resumes ${name}`, async t => {
     const registry = await build(t, { feed: { ringSize, bookmarkIntervalMs: 200 }, agentsWs: { intervalMs: 60_000 } })
     const network = await Tunnel.open(t, registry)
     const watcher = await network.agentSocket((await registry.admin()).token)
@@ -348,14 +348,14 @@ for (const { name, ringSize } of [{ name: 'goes on without a gap', ringSize: 10_
     const revision = (await registry.get('/agents', await registry.admin())).headers.get('x-registry-revision')
     await nextWhere(watcher, 'bookmark', (frame: Json) => frame.revision === revision, 20_000)
     const { faults, tally } = viewOf(watcher)
-    t.strictSame(faults, [], 'each revision once, in order, and the digest agrees')
+    t.strictSame(faults, [], 'each revision once, in order, and the digest matches')
     t.equal(tally.resyncs, ringSize < 100 ? 1 : 0)
     const deltas = typesSeen(watcher, 'agents_delta')
     t.ok(deltas < tally.changes || tally.resyncs > 0, `${tally.changes} changes in ${deltas} frames`)
   })
 }
 
-t.test('answers that nobody reads are kept up to the limit, however many they are and ask', async t => {
+t.test('slow reader: unread answers are kept up to the limit, with any number of requesters', async t => {
   const registry = await build(t, { sockets: { maxBufferedBytes: 500_000 }, publicWs: { burst: 1000 } })
   for (let i = 0; i < 8; i++) await registry.join(`agent-${i}`, largeMetadata('Large'))
   const network = await Tunnel.open(t, registry)

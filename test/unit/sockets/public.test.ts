@@ -4,7 +4,7 @@ import { assertAlive, nextWhere, strangeFrames } from './helper.js'
 
 const ids = ({ data }: Json): string[] => data.agents.map((agent: Json) => agent.agent_id)
 
-t.test('the first frame is the welcome that existing clients know, with the revision', async t => {
+t.test('public tier: the first frame is the expected welcome, with the revision', async t => {
   const registry = await build(t)
   const client = registry.socket('/public/ws')
   t.strictSame(await client.next(), {
@@ -15,10 +15,10 @@ t.test('the first frame is the welcome that existing clients know, with the revi
     pagination: { default_page_size: 30, max_page_size: 100, usage: "Send {type: 'get_discovery', page: 1, page_size: 30, agent_type: 'optional'}" },
     revision: registry.app.agentRegistry.revision
   })
-  t.strictSame(await client.pending(), [], 'neither a list nor statistics follow by themselves')
+  t.strictSame(await client.pending(), [], 'no list and no statistics follow by themselves')
 })
 
-t.test('statistics come on their interval to a socket that is busy and to one that is silent', async t => {
+t.test('public tier: statistics are sent on their interval to busy and silent sockets', async t => {
   const registry = await build(t, { publicWs: { intervalMs: 300 }, lease: { durationMs: 200 } })
   const [busy, silent] = [await registry.watcher(), await registry.watcher()]
   const talk = setInterval(() => busy.send({ type: 'ping' }), 15)
@@ -36,7 +36,7 @@ t.test('statistics come on their interval to a socket that is busy and to one th
   t.strictSame(strangeFrames('public', busy.all), [])
 })
 
-t.test('the first change is told at once, and twenty at the same time in a few frames of which the last is whole', async t => {
+t.test('public tier: the first change is sent at once, and twenty concurrent ones in few frames, the last complete', async t => {
   const registry = await build(t, { sockets: { agentsUpdateIntervalMs: 400 } })
   const client = await registry.watcher()
   await registry.join('agent-first')
@@ -52,7 +52,7 @@ t.test('the first change is told at once, and twenty at the same time in a few f
   t.ok(client.all.length - before <= 2 + Math.ceil(took / 0.4), 'one frame per interval at most')
 })
 
-t.test('the interval counts from the frame before: a second change waits, and arrives with the newest state', async t => {
+t.test('public tier: the interval starts at the previous frame, and a second change is sent with the newest state', async t => {
   const registry = await build(t, { sockets: { agentsUpdateIntervalMs: 500 } })
   const client = await registry.watcher()
   const token = await registry.join()
@@ -63,7 +63,7 @@ t.test('the interval counts from the frame before: a second change waits, and ar
   t.ok(second.timestamp - first.timestamp >= 0.45)
 })
 
-t.test('every visible change is followed by an update', async t => {
+t.test('public tier: every visible change is followed by an update', async t => {
   const registry = await build(t)
   const client = await registry.watcher()
   const { agentRegistry } = registry.app
@@ -84,7 +84,7 @@ t.test('every visible change is followed by an update', async t => {
   t.strictSame(ids(await total(0)), [])
 })
 
-t.test('a death and a revival are followed by an update, a heartbeat is not', async t => {
+t.test('public tier: a death and a revival are followed by an update, a heartbeat is not', async t => {
   const registry = await build(t, { lease: { durationMs: 400 } })
   const client = await registry.watcher()
   await registry.join()
@@ -101,7 +101,7 @@ async function fill (registry: Harness, count: number, more: object = {}) {
   for (let i = 0; i < count; i++) await registry.join(`agent-${i}`, more)
 }
 
-t.test('a list that is cut carries what changed first, then the newest, beside the true number', async t => {
+t.test('public tier: a truncated list has the last changes first, then the newest agents, and the true count', async t => {
   const cuts: Array<[string, object, number]> = [['by number', { maxAgentsPerUpdate: 3 }, 3], ['by size', { maxUpdateBytes: 2400 }, 2]]
   for (const [how, limits, shown] of cuts) {
     const registry = await build(t, { sockets: { agentsUpdateIntervalMs: 20, ...limits } })
@@ -113,11 +113,11 @@ t.test('a list that is cut carries what changed first, then the newest, beside t
     t.strictSame(ids({ data }), ['agent-1', 'agent-5', 'agent-4'].slice(0, shown), how)
     await registry.post('/agents/agent-1/status', { token, body: { status: 'draining' } })
     const next = await nextWhere(client, 'agents_update', ({ data }) => data.total_count === 5)
-    t.strictSame(ids(next), ['agent-5', 'agent-4', 'agent-3'].slice(0, shown), 'what is away is not among them')
+    t.strictSame(ids(next), ['agent-5', 'agent-4', 'agent-3'].slice(0, shown), 'removed agents are not listed')
   }
 })
 
-t.test('an agent that is too large for a list keeps no other one out of it', async t => {
+t.test('public tier: an agent too large for a list does not displace others', async t => {
   const registry = await build(t, { sockets: { maxUpdateBytes: 2400 } })
   await registry.join('agent-small')
   const client = await registry.watcher()
@@ -126,7 +126,7 @@ t.test('an agent that is too large for a list keeps no other one out of it', asy
   t.strictSame([ids({ data }), data.total_count, data.truncated], [['agent-small'], 2, true])
 })
 
-t.test('the public tier shows the optional fields that it is told to, and all by default', async t => {
+t.test('public tier: it shows the configured optional fields, by default all', async t => {
   const more = { features: ['fast'], policy_tags: ['internal'], ai_context: 'how to use it', max_tokens: 5, requirements: { permissions: ['net'] } }
   const shown: Array<[object, object]> = [
     [{}, more],
@@ -161,19 +161,19 @@ t.test('get_discovery', async t => {
     return { current_page: current, page_size: size, total_agents: total, total_pages: pages, has_next: next, has_previous: previous, next_page: next ? current + 1 : null, previous_page: previous ? current - 1 : null }
   }
   const cases: Array<[string, object, string[], object, string | null]> = [
-    ['without anything: the first thirty', {}, all, page(1, 30), null],
+    ['without parameters: the first thirty', {}, all, page(1, 30), null],
     ['a page in the middle', { page: 2, page_size: 2 }, ['agent-2', 'agent-3'], page(2, 2), null],
-    ['the last page, which is short', { page: 2, page_size: 4 }, ['agent-4', 'agent-other'], page(2, 4), null],
+    ['a short last page', { page: 2, page_size: 4 }, ['agent-4', 'agent-other'], page(2, 4), null],
     ['a page beyond the end is empty', { page: 9, page_size: 4 }, [], page(9, 4), null],
     ['numbers in strings', { page: '2', page_size: ' 2 ' }, ['agent-2', 'agent-3'], page(2, 2), null],
-    ['fractions are cut', { page: 1.9, page_size: 2.7 }, ['agent-0', 'agent-1'], page(1, 2), null],
-    ['pages start at one', { page: -3, page_size: 2 }, ['agent-0', 'agent-1'], page(1, 2), null],
-    ['at least one a page', { page: 0, page_size: 0 }, ['agent-0'], page(1, 1), null],
-    ['at most a hundred a page', { page_size: 1000 }, all, page(1, 100), null],
-    ['a page far out', { page: 1e15, page_size: 100 }, [], page(1e15, 100), null],
+    ['fractions are truncated', { page: 1.9, page_size: 2.7 }, ['agent-0', 'agent-1'], page(1, 2), null],
+    ['the first page is one', { page: -3, page_size: 2 }, ['agent-0', 'agent-1'], page(1, 2), null],
+    ['at least one per page', { page: 0, page_size: 0 }, ['agent-0'], page(1, 1), null],
+    ['at most a hundred per page', { page_size: 1000 }, all, page(1, 100), null],
+    ['a very high page number', { page: 1e15, page_size: 100 }, [], page(1e15, 100), null],
     ['of one type', { agent_type: 'security' }, ['agent-other'], page(1, 30, 1), 'security'],
-    ['of a type that nobody has', { agent_type: 'nothing' }, [], page(1, 30, 0), 'nothing'],
-    ['an empty type is no filter and comes back', { agent_type: '' }, all, page(1, 30), ''],
+    ['of an unused type', { agent_type: 'nothing' }, [], page(1, 30, 0), 'nothing'],
+    ['an empty type is no filter and is returned', { agent_type: '' }, all, page(1, 30), ''],
     ['null is no filter', { agent_type: null }, all, page(1, 30), null]
   ]
   for (const [name, request, expected, pagination, type] of cases) {
@@ -194,7 +194,7 @@ t.test('get_discovery', async t => {
   t.strictSame(strangeFrames('public', client.all), [])
 })
 
-t.test('requests that are sent together are answered at once and in their order', async t => {
+t.test('public tier: pipelined requests are answered at once and in order', async t => {
   const registry = await build(t)
   await fill(registry, 3)
   const client = await registry.watcher()
@@ -204,29 +204,29 @@ t.test('requests that are sent together are answered at once and in their order'
   t.ok(Date.now() - started < 5000, 'a pause of 0.1 s between answers would take 10 s')
 })
 
-t.test('a discovery page names the records that do not fit and keeps its arithmetic', async t => {
+t.test('public tier: a discovery page names records that do not fit and keeps its arithmetic', async t => {
   const registry = await build(t)
   await fill(registry, 10, { metadata: { text: ['x'.repeat(110_000)] } })
   const client = await registry.watcher()
   const size = new Promise<number>(resolve => client.ws.on('message', data => { if (String(data).includes('discovery_data')) resolve((data as Buffer).length) }))
   client.send({ type: 'get_discovery' })
   const frame = await client.next('discovery_data')
-  t.ok(await size < 1_048_576, 'common clients take 1 MiB')
+  t.ok(await size < 1_048_576, 'common clients accept 1 MiB')
   t.strictSame([...ids(frame), ...frame.data.omitted], Array.from({ length: 10 }, (_, i) => `agent-${i}`))
   t.strictSame([frame.data.omitted.length > 0, frame.data.pagination.total_agents], [true, 10])
 })
 
-t.test('a silent socket is pinged by text on its interval, and one that talks is not', async t => {
+t.test('public tier: a silent socket gets a text ping on its interval, and an active one does not', async t => {
   const registry = await build(t, { publicWs: { pingIntervalMs: 300 } })
   const [silent, busy] = [await registry.watcher(), await registry.watcher()]
   const talk = setInterval(() => busy.send('pong'), 30)
   t.teardown(() => clearInterval(talk))
   for (let i = 0; i < 3; i++) await silent.next('ping')
   t.notOk(busy.all.includes('ping'))
-  t.equal(silent.ws.readyState, silent.ws.OPEN, 'protocol pongs are life enough')
+  t.equal(silent.ws.readyState, silent.ws.OPEN, 'protocol pongs count as heartbeats')
 })
 
-t.test('the public tier takes no more than its connections, and says when to come back', async t => {
+t.test('public tier: connections over its limit are refused with a retry time', async t => {
   const registry = await build(t, { publicWs: { maxConnections: 2 } })
   const held = [await registry.watcher(), await registry.watcher()]
   const { status, headers, text } = await registry.socket('/public/ws').refused

@@ -62,7 +62,7 @@ async function playRandom (client: Client, script: Sent[]) {
 }
 
 for (const tier of ['public', 'agents'] as const) {
-  t.test(`${tier}: whatever is sent, each request has one answer from the catalogue and the socket lives`, async t => {
+  t.test(`${tier}: each random request has one catalogued answer, and the socket stays open`, async t => {
     const registry: Harness = await build(t, options)
     await fc.assert(fc.asyncProperty(scripts, async script => {
       const client = await openers[tier](registry)
@@ -81,7 +81,7 @@ for (const tier of ['public', 'agents'] as const) {
   })
 }
 
-t.test('agents: whatever is sent before a token, the socket lives or is closed with a code that says why', async t => {
+t.test('agents: random frames before a token leave the socket open or close it with a reason code', async t => {
   const registry = await build(t, options)
   const token = await registry.join()
   await fc.assert(fc.asyncProperty(scripts, fc.nat({ max: 24 }), async (script, at) => {
@@ -102,7 +102,7 @@ t.test('agents: whatever is sent before a token, the socket lives or is closed w
   t.match(registry.app.agentRegistry.get('agent-one'), { agent_id: 'agent-one' })
 })
 
-t.test('all that is left when they have gone is the agent', async t => {
+t.test('agents: after all sockets have closed only the agent remains', async t => {
   const registry = await build(t, options)
   const client = await openers.agents(registry)
   await playRandom(client, [{ type: 'goodbye' }, '{', { type: 'status', status: 'alive' }])
@@ -165,7 +165,7 @@ const tiers: Record<string, { open: (registry: Harness, admin: Admin) => Promise
 
 for (const [tier, { open, shows }] of Object.entries(tiers)) {
   for (const ringSize of [1000, 3]) {
-    t.test(`${tier}: whoever is cut off and comes back ends with what the registry has, with room for ${ringSize} changes`, async t => {
+    t.test(`${tier}: a watcher that reconnects ends with the registry's agents, with a ring of ${ringSize} changes`, async t => {
       const registry = await build(t, { feed: { ringSize, bookmarkIntervalMs: 50 } })
       const admin = await registry.admin()
       await fc.assert(fc.asyncProperty(steps, async script => {
@@ -225,7 +225,7 @@ async function openAll (registry: Harness) {
   }
 }
 
-t.test(`of ${frameCount} random frames each is answered as it must be, and every tier lives on (NOISE_SEED=${seed})`, async t => {
+t.test(`noise: each of ${frameCount} random frames has its right answer, and every tier stays open (NOISE_SEED=${seed})`, async t => {
   const registry = await build(t, noiseOptions)
   for (let i = 0; i < 5; i++) await registry.join(`agent-${i}`)
   const tiers = await openAll(registry)
@@ -234,12 +234,12 @@ t.test(`of ${frameCount} random frames each is answered as it must be, and every
   const unanswered = await Promise.all(clients.map((client, i) => shout(client, new Noise(seed + i), count)))
   t.strictSame(unanswered.flat().slice(0, 10), [])
   t.strictSame([...tiers.public.flatMap(({ all }) => strangeFrames('public', all)), ...tiers.agents.flatMap(({ all }) => strangeFrames('agents', all)), ...tiers.dashboard.flatMap(strange)].slice(0, 5), [])
-  t.notOk(clients.some(({ all }) => all.some((frame: Json) => frame.code === 'internal_error')), 'nothing of it was a fault of ours')
+  t.notOk(clients.some(({ all }) => all.some((frame: Json) => frame.code === 'internal_error')), 'there was no internal error')
   t.equal((await registry.get('/health')).body.status, 'healthy')
   t.equal(registry.app.agentRegistry.list().length, 6)
 })
 
-t.test(`random bytes are no MessagePack, or they are, and the socket lives on (NOISE_SEED=${seed})`, async t => {
+t.test(`noise: random bytes as MessagePack are decoded or refused, and the socket stays open (NOISE_SEED=${seed})`, async t => {
   const registry = await build(t, noiseOptions)
   const ws = new WebSocket(`${registry.base.replace('http', 'ws')}/public/ws`, 'agent-registry.msgpack')
   const answers: Json[] = []

@@ -34,7 +34,7 @@ async function entries (registry: Harness, sources = ['auth', 'security']): Prom
 
 const countOf = (lines: string[], text: string) => lines.filter(line => line.includes(`"msg":"${text}"`)).length
 
-t.test('sessions, PINs, refusals and revocations are in both logs, once each, and no secret is', async t => {
+t.test('security log: both logs have sessions, PINs, refusals and revocations once each, without secrets', async t => {
   const { registry, lines } = await logged(t)
   const { token, headers } = await registry.admin()
   const first = await registry.agent('agent-one')
@@ -66,14 +66,14 @@ t.test('sessions, PINs, refusals and revocations are in both logs, once each, an
     t.match(entry, { ...members, client_ip: '127.0.0.1' }, message)
     const times = /PIN verified|Wrong PIN/.test(message) ? others.length + 1 : 1
     t.equal(others.length, times - 1)
-    t.equal(countOf(lines, message), times, `${message}: as often in the log of the process`)
+    t.equal(countOf(lines, message), times, `${message}: equally often in the process log`)
   }
-  t.equal(found.filter(({ event_type: type }) => type === 'pin_verify_success').length, 3, 'revoking asks for the PIN too')
+  t.equal(found.filter(({ event_type: type }) => type === 'pin_verify_success').length, 3, 'revoking requires the PIN too')
   const text = JSON.stringify(found) + lines.join('\n')
   for (const secret of [pin, wrongPin, token, first, second, password, 'wrong-password-here', keys.plain]) t.notOk(text.includes(secret), secret.slice(0, 8))
 })
 
-t.test('a lockout is told once, however long somebody goes on', async t => {
+t.test('security log: a lockout is logged once, however long the attempts continue', async t => {
   const { registry, lines } = await logged(t, { attempts: { burst: 3 } })
   const admin = await registry.admin('other')
   const login = () => registry.post('/auth/login', { headers: { 'x-client-fingerprint': 'x' }, body: { username: 'root', password: 'wrong-password-here' } })
@@ -100,7 +100,7 @@ t.test('a lockout is told once, however long somebody goes on', async t => {
   t.notMatch(JSON.stringify(found) + lines.join('\n'), new RegExp([pin, wrongPin, 'no-such-key-here', 'wrong-password-here'].join('|')))
 })
 
-t.test('refusals on sockets are told too', async t => {
+t.test('security log: refusals on sockets are logged too', async t => {
   const { registry } = await logged(t)
   const temp = await registry.tempToken('agent-temp')
   const agent = await registry.agent('agent-one')
@@ -124,7 +124,7 @@ t.test('refusals on sockets are told too', async t => {
   ])
 })
 
-t.test('a newer instance of an agent is told with both addresses', async t => {
+t.test('security log: a newer instance of an agent is logged with both addresses', async t => {
   const { registry, lines } = await logged(t)
   const token = await registry.agent('agent-one')
   await registry.post('/agents/register', { token, body: registration('agent-one') })
@@ -133,7 +133,7 @@ t.test('a newer instance of an agent is told with both addresses', async t => {
   t.equal(countOf(lines, found[0].message), 1)
 })
 
-t.test('five hundred requests leave in the log what was there', async t => {
+t.test('security log: five hundred requests keep the existing entries', async t => {
   const { registry, lines } = await logged(t, { dashboard: { logCapacity: 50, slowRequestMs: 60_000 } })
   await registry.register('agent-one')
   for (let round = 0; round < 50; round++) await Promise.all(Array.from({ length: 10 }, () => registry.get('/public/stats')))
@@ -144,7 +144,7 @@ t.test('five hundred requests leave in the log what was there', async t => {
   t.same(found.filter(({ source }) => source === 'server'), [])
 })
 
-t.test('requests that fail here are in the log by their route, and with what pino was told', async t => {
+t.test('security log: internal errors are logged by route, with the error that pino gets', async t => {
   const { registry } = await logged(t, {
     dashboard: { slowRequestMs: 60_000 },
     publicView: () => { throw new Error('The view is broken') }
@@ -157,7 +157,7 @@ t.test('requests that fail here are in the log by their route, and with what pin
   t.match(found.find(({ error }) => error === 'The view is broken'), { level: 'ERR', message: 'registry' })
 })
 
-t.test('slow requests are in the log, and sockets are not slow requests', async t => {
+t.test('security log: slow requests are logged, and sockets do not count as such', async t => {
   const { registry } = await logged(t, { dashboard: { slowRequestMs: 100 }, onRegister: () => new Promise<void>(resolve => setTimeout(resolve, 300)) })
   const socket = await registry.watcher()
   await registry.register('agent-one')
@@ -219,12 +219,12 @@ async function serve (t: Test, log: Sink, logger: object): Promise<Harness> {
 const loggers: Record<string, object> = {
   'the default request log': {},
   'a request log of the host': { serializers: { req: ({ url, headers }: { url: string, headers: Record<string, string> }) => ({ address: url, agent: headers['user-agent'] }) } },
-  'a request log that is text': { serializers: { req: ({ method, url }: { method: string, url: string }) => `${method} ${url}` } },
+  'a request log as text': { serializers: { req: ({ method, url }: { method: string, url: string }) => `${method} ${url}` } },
   'a request log that shows nothing': { serializers: { req: () => null } }
 }
 
 for (const [name, logger] of Object.entries(loggers)) {
-  t.test(`in a host with ${name} no secret is logged, whether or not it was right`, async t => {
+  t.test(`redaction: in a host with ${name} no secret is logged, valid or not`, async t => {
     const log = sink()
     const registry = await serve(t, log, logger)
     const secrets = await walk(registry)
@@ -232,11 +232,11 @@ for (const [name, logger] of Object.entries(loggers)) {
     for (const secret of secrets) t.notOk(log.text.includes(secret), `${secret.slice(0, 12)}…`)
     if (!name.endsWith('nothing')) t.match(log.text, '/agents/ws', 'the path is')
     await registry.get('/hosts-own?page=2')
-    t.equal(log.text.includes('/hosts-own?page=2'), !name.endsWith('nothing'), "the host's own routes are logged as before")
+    t.equal(log.text.includes('/hosts-own?page=2'), !name.endsWith('nothing'), 'routes of the host are logged as before')
   })
 }
 
-t.test('a logger that is not pino is given requests without their query', async t => {
+t.test('redaction: a logger other than pino gets requests without their query', async t => {
   const lines: string[] = []
   const write = (serializers: Record<string, (value: unknown) => unknown>) => (details: Record<string, unknown>, message?: string) => {
     const shown = Object.fromEntries(Object.entries(details).map(([key, value]) => [key, serializers[key]?.(value)]))
@@ -255,7 +255,7 @@ t.test('a logger that is not pino is given requests without their query', async 
   t.notOk(lines.join().includes('token=secret'))
 })
 
-t.test('in a scope of the host with serializers of its own no query is logged either', async t => {
+t.test('redaction: in a host scope with its own serializers no query is logged', async t => {
   const log = sink()
   const app = fastify({ logger: { level: 'info', stream: log.stream } } as FastifyServerOptions)
   await app.register(async function hostsScope (scope) {

@@ -26,7 +26,7 @@ function refusedAs (t: Test, { status, headers, text }: Refusal): string {
 const from = (address: string) => ({ headers: { 'x-forwarded-for': address } })
 const proxied = { server: { trustProxy: true } }
 
-t.test('so many sockets of all tiers may come from one address, whoever they are', async t => {
+t.test('connection limit: sockets of all tiers are limited per address, whatever their principal', async t => {
   const registry = await build(t, { sockets: { maxConnectionsPerAddress: 3 } }, proxied)
   const token = await registry.join()
   const [anybody, unknown, known] = [registry.socket('/public/ws', [], from('192.0.2.1')), registry.socket('/agents/ws', [], from('192.0.2.1')), registry.socket('/agents/ws', [], { headers: { ...from('192.0.2.1').headers, authorization: `Bearer ${token}` } })]
@@ -36,14 +36,14 @@ t.test('so many sockets of all tiers may come from one address, whoever they are
     t.equal(refusedAs(t, refusal), 'too-many-connections')
     t.match(refusal, { status: 503, headers: { 'retry-after': '5', connection: 'close' } }, path)
   }
-  t.equal(await outcome(registry.socket('/public/ws', [], from('192.0.2.2'))), 'open', 'a neighbour may')
+  t.equal(await outcome(registry.socket('/public/ws', [], from('192.0.2.2'))), 'open', 'a neighbour may connect')
   await assertAlive(anybody)
   unknown.terminate()
   await until(async () => await outcome(registry.socket('/public/ws', [], from('192.0.2.1'))) === 'open')
-  t.equal((await registry.socket('/public/ws', [], from('192.0.2.1')).refused).status, 503, 'one place was free, not two')
+  t.equal((await registry.socket('/public/ws', [], from('192.0.2.1')).refused).status, 503, 'one slot was free, not two')
 })
 
-t.test('an IPv6 network counts as one address', async t => {
+t.test('connection limit: an IPv6 network counts as one address', async t => {
   const registry = await build(t, { sockets: { maxConnectionsPerAddress: 2 } }, proxied)
   const open = (address: string) => outcome(registry.socket('/public/ws', [], from(address)))
   t.strictSame([await open('2001:db8::1'), await open('2001:db8::2')], ['open', 'open'])
@@ -51,7 +51,7 @@ t.test('an IPv6 network counts as one address', async t => {
   t.equal(await open('2001:db8:0:1::1'), 'open')
 })
 
-t.test('upgrades that are refused, given up or never decided give their place back', async t => {
+t.test('connection limit: refused, abandoned and undecided upgrades return their slot', async t => {
   let asked = 0
   const registry = await build(t, {
     sockets: { maxConnectionsPerAddress: 2 },
@@ -61,7 +61,7 @@ t.test('upgrades that are refused, given up or never decided give their place ba
   for (let i = 0; i < 5; i++) t.equal((await registry.socket('/public/info').refused).status, 400)
   const hanging = [registry.socket('/agents/ws?token=whose'), registry.socket('/agents/ws?token=whose')]
   await until(() => asked === 2)
-  t.equal((await registry.socket('/public/ws').refused).status, 503, 'while they are being decided they count')
+  t.equal((await registry.socket('/public/ws').refused).status, 503, 'pending decisions count')
   hanging[0]!.terminate()
   const refusal = await hanging[1]!.refused
   t.equal(refusedAs(t, refusal), 'hook-failed')
@@ -72,7 +72,7 @@ t.test('upgrades that are refused, given up or never decided give their place ba
   })
 })
 
-t.test('many upgrades at once that are decided late do not pass one after the other\'s look', async t => {
+t.test('connection limit: concurrent upgrades with late decisions do not exceed it', async t => {
   const registry = await build(t, { agentsWs: { maxConnections: 3 } }, {
     before: app => { app.addHook('preHandler', async () => { await sleep(50) }) }
   })
@@ -81,7 +81,7 @@ t.test('many upgrades at once that are decided late do not pass one after the ot
   t.equal(outcomes.filter(result => result === 'open').length, 3)
 })
 
-t.test('somebody who is not allowed on the dashboard takes no admin\'s place', async t => {
+t.test('connection limit: a client without access to the dashboard uses no slot of an admin', async t => {
   const registry = await build(t, { dashboardWs: { maxConnections: 1, timeoutMs: 60_000 } })
   const agent = { headers: { authorization: `Bearer ${await registry.join()}` } }
   const stranger = registry.socket('/dashboard/ws', [], agent)
@@ -95,7 +95,7 @@ t.test('somebody who is not allowed on the dashboard takes no admin\'s place', a
   t.equal((await stranger.closed).code, 4003)
 })
 
-t.test('what HTTP refuses is refused on an upgrade too, on every tier', async t => {
+t.test('upgrades: checks of HTTP requests apply to upgrades too, on every tier', async t => {
   const registry = await build(t, { addresses: { blocked: ['192.0.2.66', '2001:db8:66::/48'] }, limits: { maxHeaderBytes: 1000, maxQueryParams: 3 } }, proxied)
   for (const path of paths) {
     for (const address of ['192.0.2.66', '::ffff:192.0.2.66', '2001:db8:66::1']) t.equal(refusedAs(t, await registry.socket(path, [], from(address)).refused), 'insufficient-permissions', `${path} ${address}`)
@@ -108,7 +108,7 @@ t.test('what HTTP refuses is refused on an upgrade too, on every tier', async t 
   t.equal(await outcome(denying.socket('/public/ws', [], from('192.0.2.1'))), 'open')
 })
 
-t.test('a refused upgrade takes no turn of those that may come', async t => {
+t.test('upgrades: a refused one does not count against the rate of new sockets', async t => {
   const registry = await build(t, { admission: { upgradesPerSecond: 1, burst: 1 }, sockets: { allowedOrigins: ['https://app.example.com'] } })
   for (let i = 0; i < 5; i++) t.equal((await registry.socket('/public/ws', [], { origin: 'https://evil.example' }).refused).status, 403)
   t.equal(await outcome(registry.socket('/public/ws')), 'open')
@@ -125,29 +125,30 @@ const mayNot = [
   'https://pr-1.x.preview.dev:8443', 'https://pr-1.preview.dev', 'chrome-extension://abcdefg', 'https://app.example.com, https://evil.net'
 ]
 
-t.test('browsers may open sockets from the listed origins only, everything else may as before', async t => {
+t.test('origins: browsers open sockets from listed origins only, and other clients as before', async t => {
   const registry = await build(t, { sockets: { allowedOrigins: listed } })
   for (const path of paths) {
     const refusal = await registry.socket(path, [], { headers: { origin: 'https://evil.example' } }).refused
     t.equal(refusedAs(t, refusal), 'insufficient-permissions')
     t.equal(refusal.headers.connection, 'close')
     t.equal(await outcome(registry.socket(path, [], { headers: { origin: 'https://app.example.com' } })), 'open', path)
-    t.equal(await outcome(registry.socket(path)), 'open', `${path}, no browser`)
+    t.equal(await outcome(registry.socket(path)), 'open', `${path}, not a browser`)
   }
   for (const origin of mayCome) t.equal(await outcome(registry.socket('/public/ws', [], { headers: { origin } })), 'open', origin)
   for (const origin of mayNot) t.match(await outcome(registry.socket('/public/ws', [], { headers: { origin } })), { status: 403 }, `'${origin}'`)
-  t.equal((await registry.get('/public/stats', { headers: { origin: 'https://evil.example' } })).status, 200, 'pages read over HTTP as the host says')
+  t.equal((await registry.get('/public/stats', { headers: { origin: 'https://evil.example' } })).status, 200,
+    'pages read over HTTP as the host configures')
 })
 
-t.test('without a list, and with `*` in it, pages of every origin may', async t => {
+t.test('origins: without a list, and with `*` in it, every origin is allowed', async t => {
   t.equal(originCheck([]), null)
   t.equal(originCheck(['https://app.example.com', '*']), null)
-  t.ok(originCheck(['null'])!('null'), 'also pages without one, once they are listed')
+  t.ok(originCheck(['null'])!('null'), 'pages without an origin too, once listed')
   const registry = await build(t)
   for (const origin of ['https://evil.example', 'null']) t.equal(await outcome(registry.socket('/public/ws', [], { headers: { origin } })), 'open', origin)
 })
 
-t.test('what is no origin stops the start, and says which', async t => {
+t.test('origins: an invalid entry stops the start and is named', async t => {
   for (const wrong of ['app.example.com', 'https://', 'https://a.com/path', 'https://u@a.com', 'https://a.com:99999', 'https://*.exa mple.com', 'https://a.com?x', '*.example.com']) {
     const app = fastify()
     const start = (async () => await app.register(agentRegistry, withDefaults({ sockets: { allowedOrigins: [wrong] } })))()
@@ -156,7 +157,7 @@ t.test('what is no origin stops the start, and says which', async t => {
   }
 })
 
-t.test('upgrades that come byte by byte, stop halfway or are wrong hold up nobody', async t => {
+t.test('upgrades: slow, partial and malformed ones delay no other client', async t => {
   const registry = await build(t)
   const { port } = registry.app.server.address() as AddressInfo
   const whole = 'GET /public/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n'
@@ -196,7 +197,7 @@ async function firstOf (client: Client) {
   return Promise.race([client.next(), client.closed, client.refused])
 }
 
-t.test('unregistering with open sockets takes no five seconds, holds nobody up and is broadcast', async t => {
+t.test('unregistering: with open sockets it returns at once, blocks no request and is broadcast', async t => {
   const registry = await build(t)
   const watcher = await registry.watcher()
   const tokens = await Promise.all(['agent-0', 'agent-1', 'agent-2'].map(id => registry.join(id)))
@@ -213,7 +214,7 @@ t.test('unregistering with open sockets takes no five seconds, holds nobody up a
   await nextWhere(agent, 'list', list => list.length === 1)
 })
 
-t.test('a sweep that removes many agents with open sockets is broadcast and holds nobody up', async t => {
+t.test('lease monitor: a sweep of many agents with open sockets is broadcast and blocks no request', async t => {
   const registry = await build(t, { lease: { durationMs: 300, retentionMs: 100, cleanupIntervalMs: 50, preservation: false } })
   const watcher = await registry.agentSocket((await registry.admin()).token)
   for (let i = 0; i < 20; i++) await registry.join(`agent-${i}`)
@@ -222,7 +223,7 @@ t.test('a sweep that removes many agents with open sockets is broadcast and hold
   t.ok(await timed(() => registry.join('agent-next')) < 1000)
 })
 
-t.test("a forged token with the name of the admin ends nobody's session", async t => {
+t.test('tokens: a forged token with the name of the admin ends no session', async t => {
   const registry = await build(t)
   const admin = await registry.admin()
   const forged = forge(admin.token, {}, 'another secret of thirty-two characters')
@@ -235,7 +236,7 @@ t.test("a forged token with the name of the admin ends nobody's session", async 
   t.equal((await registry.get('/auth/session_status', admin)).status, 200)
 })
 
-t.test('a stored agent whose type is not allowed any more breaks no tier', async t => {
+t.test('agents: a stored agent of a type no longer allowed breaks no tier', async t => {
   const store = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
   await build(t, { store }).then(async registry => {
     await registry.join('agent-old', { agent_type: 'networking' })
@@ -249,7 +250,7 @@ t.test('a stored agent whose type is not allowed any more breaks no tier', async
   t.equal((await registry.get('/public/discover')).body.length, 2)
 })
 
-t.test('an anonymous client that does not read stalls no registration, and nobody else', async t => {
+t.test('sockets: an anonymous client that does not read delays no registration or other client', async t => {
   const registry = await build(t, { sockets: { agentsUpdateIntervalMs: 1, maxUpdateBytes: 1_000_000 } })
   const [stalled, healthy] = [await registry.watcher(), await registry.watcher()]
   rawOf(stalled).pause()
@@ -263,7 +264,7 @@ t.test('an anonymous client that does not read stalls no registration, and nobod
   stalled.terminate()
 })
 
-t.test('temporary tokens, tokens without a role, of removed agents, and expired ones by a minute are refused', async t => {
+t.test('sockets: temporary, role-less, removed agents\' and expired tokens are refused', async t => {
   const registry = await build(t)
   const token = await registry.join()
   const removed = await registry.join('agent-gone')
@@ -278,13 +279,13 @@ t.test('temporary tokens, tokens without a role, of removed agents, and expired 
   }
 })
 
-t.test('a token is looked at again while its socket is open', async t => {
+t.test('sockets: a token is checked again while its socket is open', async t => {
   const registry = await build(t, { jwt: { expiresInMs: 1500 } })
   const client = await registry.agentSocket(await registry.join())
   t.equal((await client.closed).code, 4002)
 })
 
-t.test('a flood of sockets without a token is bounded and takes no place from anybody', async t => {
+t.test('sockets: a flood of sockets without a token is bounded and uses no slot of other clients', async t => {
   const registry = await build(t, { agentsWs: { maxConnections: 2 }, sockets: { maxUnauthenticated: 5 } })
   const token = await registry.join()
   const flood = Array.from({ length: 20 }, () => registry.socket('/agents/ws'))
@@ -293,7 +294,7 @@ t.test('a flood of sockets without a token is bounded and takes no place from an
   t.equal((await firstOf(registry.socket('/agents/ws', [], { headers: { authorization: `Bearer ${token}` } }))).type, 'auth_success')
 })
 
-t.test('an address that is blocked opens no socket, and the rate of frames is limited', async t => {
+t.test('sockets: a blocked address opens none, and the frame rate is limited', async t => {
   const registry = await build(t, { addresses: { blocked: ['127.0.0.2'] }, publicWs: { burst: 5, messagesPerSecond: 1 } })
   for (const path of ['/public/ws', '/agents/ws']) {
     t.equal((await registry.socket(path, [], { localAddress: '127.0.0.2' }).refused).status, 403, path)
@@ -303,7 +304,7 @@ t.test('an address that is blocked opens no socket, and the rate of frames is li
   t.equal((await client.next('error')).code, 'rate_limited')
 })
 
-t.test('a token in a URL is not logged, nor what it says', async t => {
+t.test('sockets: a token in a URL is not logged, nor are its claims', async t => {
   let log = ''
   const stream = new Writable({ write (chunk, _encoding, done) { log += chunk; done() } })
   const registry = await build(t, {}, { server: { logger: { level: 'trace', stream } } })
@@ -314,7 +315,7 @@ t.test('a token in a URL is not logged, nor what it says', async t => {
   t.notOk(log.includes(JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()).jti))
 })
 
-t.test('a page of discovery costs what is on it, not what the registry holds', async t => {
+t.test('sockets: the cost of a discovery page depends on the page, not on the registry size', async t => {
   const registry = await build(t, { publicWs: { burst: 1000 } })
   const ask = async (client: Client) => {
     for (let i = 0; i < 100; i++) client.send({ type: 'get_discovery', page_size: 1 })
@@ -324,10 +325,10 @@ t.test('a page of discovery costs what is on it, not what the registry holds', a
   for (const client of clients) client.send({ type: 'watch' })
   for (let i = 0; i < 3000; i++) await registry.join(`agent-${i}`)
   const took = await timed(() => Promise.all(clients.map(ask)))
-  t.ok(took < 5000, `500 answers in ${took} ms`)
+  t.ok(took < 5000, `500 responses in ${took} ms`)
 })
 
-t.test('statistics are made once for all sockets', async t => {
+t.test('sockets: statistics are built once for all sockets', async t => {
   const registry = await build(t, { publicWs: { intervalMs: 400 } })
   await registry.join()
   const clients = await Promise.all(Array.from({ length: 20 }, () => registry.watcher()))
@@ -335,7 +336,7 @@ t.test('statistics are made once for all sockets', async t => {
   t.ok(new Set(stamps).size < 10, `${new Set(stamps).size} different frames for 20 sockets`)
 })
 
-t.test('no frame is too large for a client that takes one MiB', async t => {
+t.test('sockets: no frame is too large for a client with a limit of 1 MiB', async t => {
   const registry = await build(t, { sockets: { maxAgentsPerUpdate: 10_000 } })
   for (let i = 0; i < 400; i++) await registry.join(`agent-${i}`, { ai_context: 'x'.repeat(5000) })
   const token = await registry.join()
@@ -353,7 +354,7 @@ t.test('no frame is too large for a client that takes one MiB', async t => {
   }
 })
 
-t.test('an agent that sends something is answered at once, and so is the ping after it', async t => {
+t.test('sockets: a frame of an agent is answered at once, and so is the ping after it', async t => {
   const registry = await build(t, { agentsWs: { intervalMs: 5000 } })
   const client = await registry.agentSocket(await registry.join())
   const took = await timed(async () => {
@@ -367,7 +368,7 @@ t.test('an agent that sends something is answered at once, and so is the ping af
   t.ok(took < 1000, `${took} ms`)
 })
 
-t.test('deaths are told, and many registrations are not as many lists', async t => {
+t.test('sockets: deaths are broadcast, and many registrations are batched into few lists', async t => {
   const registry = await build(t, { lease: { durationMs: 1000, preservation: false }, sockets: { agentsUpdateIntervalMs: 500 } })
   const watcher = await registry.watcher()
   await Promise.all(Array.from({ length: 50 }, (_, i) => registry.join(`agent-${i}`)))
@@ -377,7 +378,7 @@ t.test('deaths are told, and many registrations are not as many lists', async t 
   t.ok(watcher.all.length < 20)
 })
 
-t.test('arrays, numbers, null and binary frames are answered and close nothing', async t => {
+t.test('sockets: arrays, numbers, null and binary frames are answered and close nothing', async t => {
   const registry = await build(t)
   for (const client of [await registry.watcher(), await registry.agentSocket(await registry.join())]) {
     for (const frame of ['[1]', '5', 'null', '"ping"']) t.equal((await refusalOf(client, frame)).code, 'malformed_message')
@@ -385,7 +386,7 @@ t.test('arrays, numbers, null and binary frames are answered and close nothing',
   }
 })
 
-t.test('a full tier is refused where a client can see it, and a timeout is told as one', async t => {
+t.test('sockets: a full tier refuses the upgrade, and a timeout has its own close code', async t => {
   const registry = await build(t, { publicWs: { maxConnections: 1 }, agentsWs: { timeoutMs: 200 } })
   await registry.watcher()
   const { status, headers, text } = await registry.socket('/public/ws').refused
@@ -400,7 +401,7 @@ async function openCount (registry: Harness): Promise<number> {
   return (await registry.get('/agents/stats', await registry.admin())).body.performance.active_websocket_connections
 }
 
-t.test('a socket that is given up on is closed, not only forgotten', async t => {
+t.test('sockets: an abandoned socket is closed', async t => {
   const registry = await build(t, { publicWs: { pingIntervalMs: 200 } })
   const stalled = await registry.watcher()
   rawOf(stalled).pause()
@@ -409,7 +410,7 @@ t.test('a socket that is given up on is closed, not only forgotten', async t => 
   t.equal((await stalled.closed).code, 1006)
 })
 
-t.test('what the public sees of an agent is for the operator to say', async t => {
+t.test('sockets: the operator decides what the public sees of an agent', async t => {
   const registry = await build(t, {
     publicFields: ['features'],
     publicView: registration => registration.owner === 'hidden' ? null : { ...registration, public_key: '-'.repeat(32), metadata: { shown: true }, endpoint: 'https://gateway.example' }
@@ -424,7 +425,7 @@ t.test('what the public sees of an agent is for the operator to say', async t =>
   t.notOk(JSON.stringify(watcher.all).includes('a secret'))
 })
 
-t.test('times say their zone, and agents live as long in every time zone', async t => {
+t.test('times: they carry their zone, and leases do not depend on the time zone', async t => {
   const zone = process.env.TZ
   t.teardown(() => {
     if (zone === undefined) delete process.env.TZ

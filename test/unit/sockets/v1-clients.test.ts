@@ -23,10 +23,10 @@ function hear (client: SignallingClient): Array<[event: string, payload: Json]> 
 
 const sourceOf = (registry: Harness, peerId: string, more: object = {}) => ({ token: () => peerToken(registry, peerId, more) })
 
-t.test('the signalling client of the SDK', async t => {
+t.test('SDK signalling client', async t => {
   const registry = await buildV1(t)
 
-  await t.test('connects, subscribes, publishes, sends, and sees who is there', async t => {
+  await t.test('SDK: it connects, subscribes, publishes, sends, and reads presence', async t => {
     const client = sdkClient(t, registry, sourceOf(registry, 'alice', { metadata: { iceServers: [{ urls: ['stun:stun.example.com:3478'] }] } }))
     const heard = hear(client)
     await client.connect()
@@ -55,7 +55,7 @@ t.test('the signalling client of the SDK', async t => {
     await client.close()
   })
 
-  await t.test('hears codes as names of errors', async t => {
+  await t.test('SDK: it reports error codes by name', async t => {
     const client = sdkClient(t, registry, sourceOf(registry, 'carol', { channels: ['app/*'], permissions: ['subscribe', 'send'] }))
     await client.connect()
     await t.rejects(client.subscribe('other'), { name: 'channel_not_authorized' })
@@ -64,20 +64,20 @@ t.test('the signalling client of the SDK', async t => {
     await t.rejects(client.send('nobody', 1), { name: 'peer_not_found' })
   })
 
-  await t.test('with a publishable key', async t => {
+  await t.test('SDK: it connects with a publishable key', async t => {
     const client = sdkClient(t, registry, { key: publishableKey })
     await client.connect()
     await client.subscribe('lobby')
     await t.rejects(client.subscribe('elsewhere'), { name: 'channel_not_authorized' })
   })
 
-  await t.test('is told why it may not come in', async t => {
+  await t.test('SDK: it reports the reason of a refusal', async t => {
     await t.rejects(sdkClient(t, registry, { key: 'pk_live_unknown' }).connect(), { message: /closeCode=4001/ })
     await t.rejects(sdkClient(t, registry, { token: async () => 'nonsense' }).connect(), { message: /closeCode=4001/ })
     await t.rejects(sdkClient(t, registry, { token: () => registry.tempToken('agent-one') }).connect(), { message: /closeCode=4003/ })
   })
 
-  await t.test('an agent uses it with its own token', async t => {
+  await t.test('SDK: an agent uses it with its own token', async t => {
     const token = await registry.join('agent-one')
     const agent = await registry.agentSocket(await registry.join('agent-two'))
     const client = sdkClient(t, registry, { token: async () => token })
@@ -86,7 +86,7 @@ t.test('the signalling client of the SDK', async t => {
     t.match(await agent.next('direct'), { from: 'agent-one', data: { hello: 1 }, fromMetadata: { agent_id: 'agent-one' } })
   })
 
-  await t.test('stays away when an admin has sent it away', async t => {
+  await t.test('SDK: it does not reconnect after an admin disconnects it', async t => {
     const client = sdkClient(t, registry, sourceOf(registry, 'dave'))
     const heard = hear(client)
     await client.connect()
@@ -113,7 +113,7 @@ function watched (options: ReturnType<typeof sdkOptions>): { sockets: WebSocket[
   }
 }
 
-t.test('a client that is cut comes back, and is subscribed again', async t => {
+t.test('SDK: it reconnects and subscribes again after a disconnect', async t => {
   const registry = await buildV1(t)
   const { sockets, options } = watched(sdkOptions(registry, sourceOf(registry, 'alice')))
   const client = new SignallingClient(options)
@@ -144,7 +144,7 @@ async function serveSdk (t: Test, port: number): Promise<{ close: () => Promise<
   return app
 }
 
-t.test('a server that goes says so, and clients are there again when it is', async t => {
+t.test('SDK: it gets the shutdown notice, and reconnects when the server is back', async t => {
   const port = await freePort()
   const other = await build(t, v1Options)
   const first = await serveSdk(t, port)
@@ -184,7 +184,7 @@ t.test('discovery', async t => {
   await fleet(registry)
   const discover = (query = '') => registry.get(`/public/discover${query}`)
 
-  await t.test('is a bare list of agents that are alive, each with all that clients require', async t => {
+  await t.test('discovery: the response is a bare list of live agents with every field that clients require', async t => {
     const { status, body } = await discover()
     t.equal(status, 200)
     t.ok(Array.isArray(body))
@@ -196,19 +196,19 @@ t.test('discovery', async t => {
     }
   })
 
-  await t.test('is filtered by type and by capabilities', async t => {
+  await t.test('discovery: it filters by type and by capabilities', async t => {
     t.same(idsOf(await discover('?agent_type=security')).sort(), ['agent-1', 'agent-3'])
     t.same(idsOf(await discover('?capabilities=test')).sort(), ['agent-0', 'agent-2', 'agent-4'])
     t.same(idsOf(await discover('?agent_type=testing&capabilities=scan')), [])
   })
 
-  await t.test('comes in pages that are disjoint', async t => {
+  await t.test('discovery: pages are disjoint', async t => {
     const [first, second] = [idsOf(await discover('?limit=2&offset=0')), idsOf(await discover('?limit=2&offset=2'))]
     t.equal(new Set([...first, ...second]).size, 4)
     t.equal((await discover('?limit=150')).status, 422)
   })
 
-  await t.test('does not show who is dead', async t => {
+  await t.test('discovery: dead agents are hidden', async t => {
     const short = await build(t, { lease: { durationMs: 300 } })
     await short.join()
     await until(() => short.app.agentRegistry.get('agent-one')!.status === 'dead')
@@ -217,7 +217,7 @@ t.test('discovery', async t => {
   })
 })
 
-t.test('search is a list with what clients require, best first, and none below the least similarity', async t => {
+t.test('search: the response is a list with the required fields, best first, above the minimum similarity', async t => {
   const registry = await build(t)
   await fleet(registry)
   await registry.join('agent-far', { context_brief: 'Sends a parcel after long tests of patience' })
@@ -234,7 +234,7 @@ t.test('search is a list with what clients require, best first, and none below t
   t.equal((await registry.post('/public/search', { body: { query: 'x' } })).status, 422)
 })
 
-t.test('a single agent has every member of an agent, and an unknown one is 404', async t => {
+t.test('agents: GET of one agent returns every field, and 404 for an unknown id', async t => {
   const registry = await build(t)
   await registry.join()
   const { status, body } = await registry.get('/public/agent/agent-one')
@@ -243,7 +243,7 @@ t.test('a single agent has every member of an agent, and an unknown one is 404',
   t.match(await registry.get('/public/agent/nobody-here'), { status: 404, body: { detail: 'Agent nobody-here not found' } })
 })
 
-t.test('a request to connect is 200, 502 or 504, and 422 when it is not one', async t => {
+t.test('contact: the response is 200, 502 or 504, and 422 for an invalid request', async t => {
   const registry = await build(t)
   await registry.join('agent-up', { endpoint: await serve(t, (_request, response) => { response.end() }) })
   await registry.join('agent-down', { endpoint: 'http://127.0.0.1:9' })
@@ -255,7 +255,7 @@ t.test('a request to connect is 200, 502 or 504, and 422 when it is not one', as
   t.equal((await connect('nobody-here', request)).status, 404)
 })
 
-t.test('the public socket says what it does, answers pings and pages', async t => {
+t.test('public tier: it sends a welcome, answers pings and serves pages', async t => {
   const registry = await build(t)
   await fleet(registry)
   const client = registry.socket('/public/ws')
@@ -272,7 +272,7 @@ t.test('the public socket says what it does, answers pings and pages', async t =
   t.equal(await client.next('pong'), 'pong')
 })
 
-t.test('the service says its name, its version and its limits, and counts types', async t => {
+t.test('service: it reports name, version and limits, and counts types', async t => {
   const registry = await build(t)
   await fleet(registry)
   t.match((await registry.get('/public/info')).body, { service: String, version: '2.1.2', limits: { discover_max_limit: 100, search_max_limit: 50 } })
@@ -280,7 +280,7 @@ t.test('the service says its name, its version and its limits, and counts types'
   t.match((await registry.get('/.well-known/jwks.json')).headers.get('cache-control'), /max-age=\d+/)
 })
 
-t.test('a client that still has a token registers again: it is told that validation is off, whatever its token', async t => {
+t.test('registration: a client with a token registers again and learns that validation is off', async t => {
   const registry = await build(t)
   const { body: first } = await registry.register()
   const admin = await registry.admin()
@@ -294,7 +294,7 @@ t.test('a client that still has a token registers again: it is told that validat
   t.ok(again.body.heartbeat_every_ms * 2 <= again.body.lease_ms, 'one heartbeat may get lost')
 })
 
-t.test('a client whose heartbeat loop outlives its record is told so, and comes back with the token it has', async t => {
+t.test('heartbeat: a client whose record was removed learns so, and registers again with its token', async t => {
   const registry = await build(t, { lease: { durationMs: 300, retentionMs: 200, cleanupIntervalMs: 50, preservation: false } })
   const token = await registry.agent()
   await until(async () => (await registry.post('/agents/agent-one/heartbeat', { token })).status === 200)
@@ -318,7 +318,7 @@ const refusals: Array<[status: number, method: string, path: string, call: Call]
   [422, 'GET', '/public/discover?limit=150', {}]
 ]
 
-t.test('whatever is refused is an object whose detail is for people: clients show it, or look into it', async t => {
+t.test('errors: every refusal is an object with a human-readable detail', async t => {
   const registry = await build(t, { limits: { maxBodyBytes: 1_000 } })
   await registry.register()
   for (const [status, method, path, call] of refusals) {
@@ -330,14 +330,14 @@ t.test('whatever is refused is an object whose detail is for people: clients sho
   }
 })
 
-t.test('what documents of existing servers promise and these never did is not there either', async t => {
+t.test('compatibility: documented features that existing servers never had are absent', async t => {
   const registry = await build(t)
   const { body: joined } = await registry.register()
   t.same(['token', 'data', 'agent'].filter(key => key in joined), [])
   t.equal(joined.status, 'success')
   const token: string = joined.access_token
-  t.ok(Array.isArray((await registry.get('/agents', { token })).body), 'a bare list, not a page in an object')
-  t.ok(Array.isArray((await registry.get('/agents?limit=1', { token })).body), 'when paged too')
+  t.ok(Array.isArray((await registry.get('/agents', { token })).body), 'a bare list, not a page object')
+  t.ok(Array.isArray((await registry.get('/agents?limit=1', { token })).body), 'paged lists too')
   t.same(Object.keys((await registry.post('/agents/agent-one/heartbeat', { token })).body).sort(), ['agent_id', 'last_seen', 'metrics', 'status'])
   const [hit] = (await registry.post('/public/search', { body: { query: 'agent', limit: 0, threshold: 2 } })).body
   t.ok('similarity' in hit && !('similarity_score' in hit))
@@ -345,5 +345,5 @@ t.test('what documents of existing servers promise and these never did is not th
   t.equal((await registry.post('/tokens/refresh', { body: { token } })).status, 401, 'the token is in the header')
   t.type((await registry.get('/public/stats')).body.agent_types, 'number')
   const nested = await registry.post('/agents/agent-one/metrics', { token, body: { metrics: { success_rate: 1 } } })
-  t.match(nested.body.metrics, { success_rate: 0 }, 'the answer shows that nothing of it was understood')
+  t.match(nested.body.metrics, { success_rate: 0 }, 'the response shows that the value was ignored')
 })

@@ -25,8 +25,8 @@ function assertKnown (t: Test, { all }: Client) {
   for (const frame of all) t.ok(v1ServerFrames.some(schema => Value.Check(schema, frame)), JSON.stringify(frame))
 }
 
-t.test('the protocol as it is written down', async t => {
-  await t.test('a welcome is the first frame, with what the token has for this peer alone', async t => {
+t.test('/v1 protocol', async t => {
+  await t.test('/v1: the first frame is a welcome with the rights of this peer', async t => {
     const registry = await buildV1(t)
     const before = Date.now() / 1000
     const metadata = { iceServers: [{ urls: ['stun:stun.example:3478'] }] }
@@ -38,7 +38,7 @@ t.test('the protocol as it is written down', async t => {
     t.equal(client.all.length, 1)
   })
 
-  await t.test('subscribe, ack, and then who is there', async t => {
+  await t.test('/v1: a subscription gets an ack, then presence', async t => {
     const registry = await buildV1(t)
     const alice = await peer(registry, 'alice', { channels: ['app_abc/*'], peerMetadata: { username: 'Alice' } })
     alice.send('{"type":"subscribe","channel":"app_abc/room-1","requestId":"sub-1","includeSenderMetadata":false}')
@@ -53,7 +53,7 @@ t.test('the protocol as it is written down', async t => {
     assertKnown(t, alice)
   })
 
-  await t.test('publish reaches all others, with metadata for who asked for that', async t => {
+  await t.test('/v1: a publish reaches all other subscribers, with metadata on request', async t => {
     const registry = await buildV1(t)
     const [alice, bob, carol] = [await peer(registry, 'alice', { peerMetadata: { username: 'Alice' } }), await peer(registry, 'bob'), await peer(registry, 'carol')]
     await answerTo(alice, { type: 'subscribe', channel: 'app_abc/room-1' })
@@ -63,16 +63,16 @@ t.test('the protocol as it is written down', async t => {
     t.match(await alice.next('ack'), { type: 'ack', requestId: 'pub-1', channel: 'app_abc/room-1', offset: 1 })
     t.match(await bob.next('message'), { type: 'message', channel: 'app_abc/room-1', from: 'alice', data: { anything: 'json-serializable' }, fromMetadata: { username: 'Alice' } })
     t.notOk('fromMetadata' in await carol.next('message'))
-    t.same(await alice.pending(), [], 'but not to itself')
+    t.same(await alice.pending(), [], 'but not the sender')
     t.equal(await codeOf(carol, { type: 'unsubscribe', channel: 'app_abc/room-1', requestId: 'unsub-1' }), undefined)
     alice.send({ type: 'publish', channel: 'app_abc/room-1', data: null })
     t.equal((await bob.next('message')).data, null)
     await assertAlive(carol)
-    t.equal(carol.all.filter(({ type }) => type === 'message').length, 1, 'and not to who has unsubscribed')
+    t.equal(carol.all.filter(({ type }) => type === 'message').length, 1, 'and not former subscribers')
     for (const client of [alice, bob, carol]) assertKnown(t, client)
   })
 
-  await t.test('send reaches one', async t => {
+  await t.test('/v1: a send reaches one peer', async t => {
     const registry = await buildV1(t)
     const [alice, bob] = [await peer(registry, 'alice', { peerMetadata: { username: 'Alice' } }), await peer(registry, 'bob')]
     alice.send('{"type":"send","to":"bob","data":{"anything":"json-serializable"},"requestId":"send-1"}')
@@ -81,7 +81,7 @@ t.test('the protocol as it is written down', async t => {
     assertKnown(t, bob)
   })
 
-  await t.test('a ping gets a pong, and bare text is no frame', async t => {
+  await t.test('/v1: a ping gets a pong, and bare text is an invalid frame', async t => {
     const client = await peer(await buildV1(t), 'alice')
     t.match(await answerTo(client, { type: 'ping' }), { type: 'pong' })
     client.send({ type: 'ping' })
@@ -90,7 +90,7 @@ t.test('the protocol as it is written down', async t => {
     t.equal((await client.next()).code, 'malformed_message')
   })
 
-  await t.test('an ack goes to those who asked for one', async t => {
+  await t.test('/v1: an ack is sent on request', async t => {
     const client = await peer(await buildV1(t), 'alice', { permissions: ['subscribe', 'publish', 'send'] })
     for (const frame of [{ type: 'subscribe', channel: 'a' }, { type: 'publish', channel: 'a', data: 1 }, { type: 'send', to: 'alice', data: 1 }, { type: 'unsubscribe', channel: 'a' }]) client.send(frame)
     t.equal((await client.next()).type, 'direct')
@@ -98,7 +98,7 @@ t.test('the protocol as it is written down', async t => {
     t.same(client.all.map(({ type }) => type), ['welcome', 'direct', 'pong'])
   })
 
-  await t.test('who goes away is told when to come back', async t => {
+  await t.test('/v1: a shutdown notifies peers with a retry time', async t => {
     const registry = await buildV1(t)
     const client = await peer(registry, 'alice')
     const closing = registry.app.close()
@@ -108,7 +108,7 @@ t.test('the protocol as it is written down', async t => {
   })
 })
 
-t.test('who may come in', async t => {
+t.test('/v1 authentication', async t => {
   const registry = await buildV1(t, { peerKeys: [{ key: publishableKey, channels: ['lobby'], permissions: ['subscribe'], origins: ['https://app.example.com'], maxConnections: 1 }] })
   const tokens = {
     agent: await registry.join('agent-one'),
@@ -118,7 +118,7 @@ t.test('who may come in', async t => {
   const closeOf = async (query: string, headers: Record<string, string> = {}) => (await registry.socket(`/v1${query}`, [], { headers }).closed).code
   const firstOf = async (query: string, headers: Record<string, string> = {}, protocols: string[] = []) => registry.socket(`/v1${query}`, protocols, { headers }).next()
 
-  await t.test('by a token in the query, a header or a subprotocol', async t => {
+  await t.test('/v1 authentication: a token in the query, a header or a subprotocol is accepted', async t => {
     t.equal((await firstOf(`?token=${tokens.peer}`)).peerId, 'alice')
     t.equal((await firstOf('', { authorization: `Bearer ${tokens.peer}` })).peerId, 'alice')
     t.equal((await firstOf('', {}, ['agent-registry.json', `bearer.${tokens.peer}`])).peerId, 'alice')
@@ -126,7 +126,7 @@ t.test('who may come in', async t => {
     t.match(await firstOf(`?token=${(await registry.admin()).token}`), { peerId: 'user-admin' })
   })
 
-  await t.test('whoever has none, or a wrong one, is told so after the upgrade', async t => {
+  await t.test('/v1 authentication: a missing or wrong token is reported after the upgrade', async t => {
     for (const query of ['', '?token=', '?token=nonsense', '?key=nonsense', '?token=a&token=b', `?token=${forge(tokens.peer, {}, 'another secret of more than 32 characters')}`, `?ticket=${tokens.peer}`]) {
       t.equal(await closeOf(query), closeCodes.tokenInvalid, query)
     }
@@ -135,9 +135,9 @@ t.test('who may come in', async t => {
     for (const missing of ['channels', 'permissions']) t.equal(await closeOf(`?token=${forge(tokens.peer, { [missing]: undefined })}`), closeCodes.tokenInvalid, missing)
   })
 
-  await t.test('by a publishable key, as somebody new each time, from its own pages, and so many', async t => {
+  await t.test('/v1 authentication: a publishable key gives a new identity each time, from its origins, up to its limit', async t => {
     const origin = { origin: 'https://app.example.com' }
-    t.equal(await closeOf(`?key=${publishableKey}`), closeCodes.notAllowed, 'what sends no origin is no page')
+    t.equal(await closeOf(`?key=${publishableKey}`), closeCodes.notAllowed, 'a client without an origin is not a page')
     t.equal(await closeOf(`?key=${publishableKey}`, { origin: 'https://evil.example.com' }), closeCodes.notAllowed)
     const client = registry.socket(`/v1?key=${publishableKey}`, [], { headers: origin })
     const { peerId, expiresAt } = await client.next('welcome')
@@ -149,16 +149,16 @@ t.test('who may come in', async t => {
     t.not((await firstOf(`?key=${publishableKey}`, origin)).peerId, peerId)
   })
 
-  await t.test('no agent that bears the name of a user', async t => {
+  await t.test('/v1 authentication: an agent named like a user is refused', async t => {
     t.equal(await closeOf(`?token=${await registry.join('user-admin')}`), closeCodes.notAllowed)
   })
 
-  await t.test('no request that is no upgrade', async t => {
+  await t.test('/v1 authentication: a request that is not an upgrade is refused', async t => {
     t.equal((await registry.get('/v1')).status, 400)
   })
 })
 
-t.test('the token of a peer is good for nothing else', async t => {
+t.test('/v1 authentication: the token of a peer is refused elsewhere', async t => {
   const registry = await buildV1(t)
   const token = await peerToken(registry, 'alice')
   t.equal((await registry.socket('/agents/ws', [], { headers: { authorization: `Bearer ${token}` } }).closed).code, closeCodes.notAllowed)
@@ -173,10 +173,10 @@ t.test('the token of a peer is good for nothing else', async t => {
   t.equal((await registry.post(`/tokens/validate?token=${token}`)).body.valid, false)
 })
 
-t.test('what a peer may do', async t => {
+t.test('/v1 rights', async t => {
   const registry = await buildV1(t)
 
-  await t.test('with the channels of its token, of which a star at the end stands for more', async t => {
+  await t.test('/v1 rights: the token lists channels, and a trailing star is a prefix', async t => {
     const client = await peer(registry, 'alice', { channels: ['room-*', 'deep/**', 'exact', 'a*b'] })
     const may: string[] = ['room-1', 'room-*', 'deep/a', 'deep/a/b', 'exact', 'a*b']
     const mayNot = ['room-', 'room-1/2', 'room', 'deep/', 'deep', 'exact2', 'exac', 'axb', '*', '**', 'other']
@@ -184,16 +184,16 @@ t.test('what a peer may do', async t => {
     for (const channel of mayNot) t.equal(await codeOf(client, { type: 'subscribe', channel }), 'channel_not_authorized', channel)
   })
 
-  await t.test('only what its permissions say', async t => {
+  await t.test('/v1 rights: only permitted actions are allowed', async t => {
     const client = await peer(registry, 'bob', { permissions: ['subscribe'] })
     t.equal((await answerTo(client, { type: 'subscribe', channel: 'a' })).type, 'ack')
     t.equal(await codeOf(client, { type: 'publish', channel: 'a', data: 1 }), 'action_not_permitted')
     t.equal(await codeOf(client, { type: 'send', to: 'bob', data: 1 }), 'action_not_permitted')
     await assertAlive(client)
-    t.notOk(client.all.some(({ type }) => type === 'presence'), 'without the right nobody is shown')
+    t.notOk(client.all.some(({ type }) => type === 'presence'), 'without the right there is no presence')
   })
 
-  await t.test('an agent has its grants, and is alive by what it sends', async t => {
+  await t.test('/v1 rights: an agent has its grants, and its frames renew its lease', async t => {
     const client = await peerSocket(registry, await registry.join('agent-one'))
     for (const channel of ['agents/x', 'agent-one/inbox']) t.equal((await answerTo(client, { type: 'subscribe', channel })).type, 'ack')
     t.equal(await codeOf(client, { type: 'subscribe', channel: 'room-1' }), 'channel_not_authorized')
@@ -203,15 +203,15 @@ t.test('what a peer may do', async t => {
   })
 })
 
-t.test('an agent that is on /v1 alone keeps its lease, also if it only answers pings', async t => {
+t.test('/v1 rights: an agent connected only to /v1 keeps its lease, also by answering pings', async t => {
   const registry = await buildV1(t, { lease: { durationMs: 600 } })
   const client = await peerSocket(registry, await registry.join('agent-one'))
   await sleep(3000)
   t.equal(registry.app.agentRegistry.get('agent-one')!.status, 'alive')
-  t.same(client.all.map(({ type }) => type), ['welcome'], 'and nothing is sent but protocol pings')
+  t.same(client.all.map(({ type }) => type), ['welcome'], 'and only protocol pings are sent')
 })
 
-t.test('what is wrong is said, and the socket lives on', async t => {
+t.test('/v1: invalid frames are answered with an error, and the socket stays open', async t => {
   const registry = await buildV1(t, { messaging: { maxSubscriptions: 2 } })
   const client = await peer(registry, 'alice')
   const wrong: Array<[string, unknown]> = [
@@ -248,15 +248,15 @@ t.test('what is wrong is said, and the socket lives on', async t => {
   for (const [code, frame] of wrong) t.equal((await refusalOf(client, frame)).code, code, JSON.stringify(frame).slice(0, 80))
   for (const channel of ['_metered', 'any thing ✓']) t.equal((await answerTo(client, { type: 'subscribe', channel })).type, 'ack', channel)
   t.equal(await codeOf(client, { type: 'subscribe', channel: 'third' }), 'channel_limit_exceeded')
-  t.equal((await answerTo(client, { type: 'subscribe', channel: '_metered' })).type, 'ack', 'one that is there is no third')
+  t.equal((await answerTo(client, { type: 'subscribe', channel: '_metered' })).type, 'ack', 'a repeated entry does not count as a third')
 })
 
-t.test('what the broker cannot do is told as clients know it', async t => {
+t.test('/v1: broker failures have the error codes of existing clients', async t => {
   const registry = await buildV1(t, { authorizePublish: () => new Promise(() => {}), limits: { hookTimeoutMs: 50 } })
   t.equal(await codeOf(await peer(registry, 'alice'), { type: 'publish', channel: 'a', data: 1 }), 'backend_error')
 })
 
-t.test('who is there comes after the ack, once and whole, also when asked again', async t => {
+t.test('/v1: presence follows the ack once and complete, also on a repeated request', async t => {
   const registry = await buildV1(t)
   const bob = await peer(registry, 'bob')
   await answerTo(bob, { type: 'subscribe', channel: 'room' })
@@ -283,12 +283,12 @@ t.test('who is there comes after the ack, once and whole, also when asked again'
   }
 })
 
-t.test('agents on /agents/ws and peers on /v1 are in the same channels', async t => {
+t.test('/v1: agents on /agents/ws and peers on /v1 share channels', async t => {
   const registry = await buildV1(t)
   const agent = await registry.agentSocket(forge(await registry.join('agent-one'), { grants: [{ channels: ['**'], allow: ['subscribe', 'publish', 'presence', 'send', 'broadcast'] }] }))
   const alice = await peer(registry, 'alice', { peerMetadata: { username: 'Alice' } })
 
-  await t.test('by names that are written differently', async t => {
+  await t.test('/v1 and agents tier: channels have names in both dialects', async t => {
     for (const [name, encoded] of [['room/1', 'room/1'], ['any thing ✓', 'any%20thing%20%E2%9C%93'], ['100%', '100%25'], ['a//b', 'a%2F%2Fb'], ['*', '%2A']] as const) {
       t.equal((await answerTo(agent, { type: 'subscribe', channel: encoded, presence: true })).type, 'ack', encoded)
       t.equal((await answerTo(alice, { type: 'subscribe', channel: name })).type, 'ack')
@@ -301,21 +301,21 @@ t.test('agents on /agents/ws and peers on /v1 are in the same channels', async t
     }
   })
 
-  await t.test('and say something to each other', async t => {
+  await t.test('/v1 and agents tier: agents and peers send messages to each other', async t => {
     t.match(await answerTo(alice, { type: 'send', to: 'agent-one', data: { a: 1 } }), { type: 'ack' })
     t.match(await agent.next('direct'), { from: 'alice', data: { a: 1 }, fromMetadata: { username: 'Alice', role: 'peer' } })
     t.match(await answerTo(agent, { type: 'send', to: 'alice', data: [2] }), { type: 'ack', delivered: true })
     t.match(await alice.next('direct'), { from: 'agent-one', data: [2], fromMetadata: { agent_id: 'agent-one' } })
   })
 
-  await t.test('in the small dialect too, to one and to all', async t => {
+  await t.test('/v1 and agents tier: it works in the /v1 dialect too, to one and to all', async t => {
     agent.send({ type: 'message', to: 'alice', content: 'hello' })
     t.match(await alice.next('direct'), { from: 'agent-one', data: 'hello' })
     agent.send({ type: 'message', content: 'hello all' })
     t.match(await alice.next('direct'), { from: 'agent-one', data: 'hello all' })
   })
 
-  await t.test('and are seen by who looks at the tier', async t => {
+  await t.test('/v1 and agents tier: presence of the tier includes both', async t => {
     await answerTo(agent, { type: 'subscribe', channel: '$agents' })
     const { joined } = await nextWhere(agent, 'presence', ({ channel, snapshot }) => channel === '$agents' && snapshot)
     t.match(joined.find(({ peerId }: Json) => peerId === 'alice'), { peerId: 'alice', status: 'online', metadata: { username: 'Alice', role: 'peer' } })
@@ -324,16 +324,16 @@ t.test('agents on /agents/ws and peers on /v1 are in the same channels', async t
   })
 })
 
-t.test('a socket ends with its token', async t => {
+t.test('/v1: a socket ends with its token', async t => {
   const registry = await buildV1(t)
 
-  await t.test('when that expires, without a word before', async t => {
+  await t.test('/v1 token: it expires without a prior notice', async t => {
     const client = await peer(registry, 'alice', { expiresInSec: 2 })
     t.equal((await client.closed).code, closeCodes.tokenExpired)
     t.same(client.all.map(({ type }) => type), ['welcome'])
   })
 
-  await t.test('when it is revoked', async t => {
+  await t.test('/v1 token: it is revoked', async t => {
     const token = await peerToken(registry, 'alice')
     const client = await peerSocket(registry, token)
     t.equal((await registry.post('/tokens/revoke', { ...await registry.admin(), body: { token } })).status, 200)
@@ -341,7 +341,7 @@ t.test('a socket ends with its token', async t => {
     t.equal((await registry.socket(`/v1?token=${token}`).closed).code, closeCodes.tokenInvalid)
   })
 
-  await t.test('when the session ends in which it was made', async t => {
+  await t.test('/v1 token: its session ends', async t => {
     const admin = await registry.admin()
     const { body: { token } } = await registry.post('/v1/tokens', { ...admin, body: { peerId: 'alice', channels: ['a'] } })
     const client = await peerSocket(registry, token)
@@ -349,7 +349,7 @@ t.test('a socket ends with its token', async t => {
     t.equal((await client.closed).code, closeCodes.tokenInvalid)
   })
 
-  await t.test('when the agent that made it leaves', async t => {
+  await t.test('/v1 token: the agent that created it leaves', async t => {
     const agent = await registry.join('agent-one')
     const { body: { token } } = await registry.post('/v1/tokens', { token: agent, body: { peerId: 'alice', channels: ['agents/a'], permissions: ['subscribe'] } })
     const client = await peerSocket(registry, token)
@@ -358,18 +358,18 @@ t.test('a socket ends with its token', async t => {
     t.equal((await registry.socket(`/v1?token=${token}`).closed).code, closeCodes.tokenInvalid)
   })
 
-  await t.test('when an agent registers under its name', async t => {
+  await t.test('/v1 token: an agent registers under its name', async t => {
     const token = await peerToken(registry, 'agent-two')
     const client = await peerSocket(registry, token)
     const agent = await registry.join('agent-two')
     t.equal((await client.closed).code, closeCodes.notAllowed)
     t.equal((await registry.socket(`/v1?token=${token}`).closed).code, closeCodes.notAllowed)
     const { body } = await registry.post('/v1/tokens', { token: agent, body: { peerId: 'agent-two', channels: ['agents/a'], permissions: ['subscribe'] } })
-    t.equal((await peerSocket(registry, body.token)).welcome.peerId, 'agent-two', 'but that agent may lend its name')
+    t.equal((await peerSocket(registry, body.token)).welcome.peerId, 'agent-two', 'but that agent may grant its name')
   })
 })
 
-t.test('floods and giants are answered as on other tiers', async t => {
+t.test('/v1: floods and oversized frames are answered as on other tiers', async t => {
   const registry = await buildV1(t, { v1Ws: { messagesPerSecond: 1, burst: 2, maxMessageSize: 1000 } })
   const client = await peer(registry, 'alice')
   t.equal(client.welcome.maxMessageSize, 1000)
@@ -380,7 +380,7 @@ t.test('floods and giants are answered as on other tiers', async t => {
   t.equal((await other.closed).code, closeCodes.tooBig)
 })
 
-t.test('the tier stands only where it is asked for', async t => {
+t.test('/v1: the tier exists only when enabled', async t => {
   const registry = await buildV1(t, { routes: { v1: false } })
   t.equal((await registry.socket('/v1?token=x').refused).status, 404)
   t.equal((await registry.get('/v1/usage', { token: secretKey })).status, 404)

@@ -41,7 +41,7 @@ async function changes (client: Client, count: number): Promise<Json[]> {
 const short = ({ op, agent_id: id, state, previous, reason }: Json) => [op, id, previous ?? null, state ?? null, reason]
 const numberOf = (revision: string) => Number(revision.split(':')[1])
 
-t.test('every kind of change comes once and in order, with what it was and why', async t => {
+t.test('watch: every change is sent once and in order, with its kind and reason', async t => {
   const registry = await build(t, { lease: { durationMs: 1200, retentionMs: 1500, cleanupIntervalMs: 50 } })
   const { agentRegistry } = registry.app
   const admin = await registry.agentSocket((await registry.admin()).token)
@@ -83,7 +83,7 @@ t.test('every kind of change comes once and in order, with what it was and why',
   t.strictSame(strangeFrames('agents', admin.all), [])
 })
 
-t.test('a snapshot comes in pages, and changes follow its last one', async t => {
+t.test('watch: a snapshot has pages, and changes follow the last one', async t => {
   const registry = await build(t)
   for (let i = 0; i < 620; i++) await registry.join(`agent-${i}`)
   const client = await registry.watcher()
@@ -99,7 +99,7 @@ t.test('a snapshot comes in pages, and changes follow its last one', async t => 
   t.strictSame(strangeFrames('public', client.all), [])
 })
 
-t.test('a watcher with a filter sees agents enter and leave', async t => {
+t.test('watch: a filtered watcher receives agents that enter and leave', async t => {
   const registry = await build(t)
   const { agentRegistry } = registry.app
   const admin = await registry.agentSocket((await registry.admin()).token)
@@ -123,7 +123,7 @@ t.test('a watcher with a filter sees agents enter and leave', async t => {
   }
 })
 
-t.test('a watcher of one status sees deaths as removals or as entries', async t => {
+t.test('watch: a watcher of one status receives deaths as removals or as entries', async t => {
   const registry = await build(t, { lease: { durationMs: 400 } })
   const { token } = await registry.admin()
   const [alive, dead] = [await registry.agentSocket(token), await registry.agentSocket(token)]
@@ -137,7 +137,7 @@ t.test('a watcher of one status sees deaths as removals or as entries', async t 
   t.strictSame((await changes(dead, 2)).map(({ op }) => op), ['put', 'remove'])
 })
 
-t.test('the public tier watches what discovery shows, without a digest', async t => {
+t.test('watch: the public tier watches discoverable agents, without a digest', async t => {
   const registry = await build(t, { publicFields: [], feed: { bookmarkIntervalMs: 100 } })
   const { agentRegistry } = registry.app
   const client = await registry.watcher()
@@ -160,7 +160,7 @@ t.test('the public tier watches what discovery shows, without a digest', async t
   t.strictSame(strangeFrames('public', client.all), [])
 })
 
-t.test('a bookmark proves that nothing was missed', async t => {
+t.test('watch: a bookmark proves that no change was missed', async t => {
   const registry = await build(t, { feed: { bookmarkIntervalMs: 100 } })
   const { agentRegistry } = registry.app
   for (let i = 0; i < 5; i++) await registry.join(`agent-${i}`)
@@ -180,12 +180,12 @@ t.test('a bookmark proves that nothing was missed', async t => {
   t.not(next.digest, bookmark.digest)
   admin.send({ type: 'watch', filter: { agent_type: 'testing' } })
   await admin.next('ack')
-  t.strictSame(await admin.next('bookmark'), { type: 'bookmark', revision: agentRegistry.revision, count: 6 }, 'with a filter there is no digest')
+  t.strictSame(await admin.next('bookmark'), { type: 'bookmark', revision: agentRegistry.revision, count: 6 }, 'a filter has no digest')
   await agentRegistry.unregister('agent-more')
   t.equal((await nextWhere(admin, 'bookmark', ({ revision }) => revision === agentRegistry.revision)).count, 5)
 })
 
-t.test('a watcher that comes back gets exactly what it missed', async t => {
+t.test('watch: a watcher that reconnects receives exactly the missed changes', async t => {
   const registry = await build(t)
   const { token } = await registry.admin()
   const first = await registry.agentSocket(token)
@@ -203,10 +203,10 @@ t.test('a watcher that comes back gets exactly what it missed', async t => {
   second.send({ type: 'watch', since: registry.app.agentRegistry.revision })
   await second.next('ack')
   await assertAlive(second)
-  t.strictSame(await second.pending(), [], 'who missed nothing gets nothing')
+  t.strictSame(await second.pending(), [], 'a watcher that missed nothing gets nothing')
 })
 
-t.test('a position that cannot be continued is answered with a resync and a snapshot', async t => {
+t.test('watch: a position that cannot be resumed gets a resync and a snapshot', async t => {
   const registry = await build(t, { feed: { ringSize: 5 } })
   const { agentRegistry } = registry.app
   const epoch = agentRegistry.revision.split(':')[0]
@@ -220,14 +220,14 @@ t.test('a position that cannot be continued is answered with a resync and a snap
   }
   client.send({ type: 'watch', since: `${epoch}:10` })
   await client.next('ack')
-  t.equal((await changes(client, 5)).length, 5, 'the ring continues from its edge')
+  t.equal((await changes(client, 5)).length, 5, 'the ring resumes from its edge')
   client.send({ type: 'watch', since: `${epoch}:1`, snapshot: true })
   t.equal((await client.next('ack')).revision, agentRegistry.revision)
   t.match(await client.next('agents_snapshot'), { last: true })
   t.match(await refusalOf(client, { type: 'watch', since: '' }), { code: 'invalid_frame' })
 })
 
-t.test('deltas take the place of lists, a second watch that of the first, and unwatch brings lists back', async t => {
+t.test('watch: deltas replace lists, a second watch replaces the first, and unwatch restores lists', async t => {
   const registry = await build(t)
   const client = await registry.watcher()
   client.send({ type: 'watch', filter: { agent_type: 'security' } })
@@ -243,7 +243,7 @@ t.test('deltas take the place of lists, a second watch that of the first, and un
   t.equal(client.all.filter(({ type }) => type === 'agents_delta').length, 1)
 })
 
-t.test('many changes of one tick leave in few frames', async t => {
+t.test('watch: many changes of one tick are sent in few frames', async t => {
   const registry = await build(t)
   const client = await registry.watcher()
   client.send({ type: 'watch' })

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { monotonicClock } from '../../../src/lib/clock.js'
 import { LeaseQueue, SelfPreservation } from '../../../src/storage/memory/leases.js'
 
-t.test('what is due comes oldest first, and stays until it is deleted', async t => {
+t.test('lease queue: expired leases are read oldest first, and stay until deleted', async t => {
   const queue = new LeaseQueue()
   queue.set('a', 10)
   queue.set('b', 10)
@@ -21,14 +21,14 @@ t.test('what is due comes oldest first, and stays until it is deleted', async t 
   t.same([...queue.due(15)], ['b'])
 })
 
-t.test('what is due may be deleted while it is read', async t => {
+t.test('lease queue: expired leases may be deleted while they are read', async t => {
   const queue = new LeaseQueue()
   for (let index = 0; index < 10; index++) queue.set(`agent-${index}`, index)
   for (const id of queue.due(6)) queue.delete(id)
   t.same([...queue.due(100)], ['agent-7', 'agent-8', 'agent-9'])
 })
 
-t.test('what was deleted or renewed since the reading began is not read', async t => {
+t.test('lease queue: leases deleted or renewed since the read started are skipped', async t => {
   const queue = new LeaseQueue()
   for (const id of ['a', 'b', 'c', 'd']) queue.set(id, 1)
   const read: string[] = []
@@ -61,7 +61,7 @@ function step (queue: LeaseQueue, model: Model, [kind, id, ms]: [string, string,
   }
 }
 
-t.test('a queue of leases knows what is due as a search through all of them does', async t => {
+t.test('lease queue: it finds the same expired leases as a full scan', async t => {
   const command = fc.tuple(fc.constantFrom('set', 'set', 'delete', 'pass', 'stall'), fc.constantFrom('a', 'b', 'c', 'd', 'e'), fc.nat(60))
   t.doesNotThrow(() => fc.assert(fc.property(fc.array(command, { maxLength: 60 }), steps => {
     const queue = new LeaseQueue()
@@ -74,7 +74,7 @@ t.test('a queue of leases knows what is due as a search through all of them does
   })))
 })
 
-t.test('finding what is due costs what is due, however many leases there are', async t => {
+t.test('lease queue: the cost of a read depends on the expired leases only', async t => {
   const queue = new LeaseQueue()
   for (let index = 0; index < 200_000; index++) queue.set(`agent-${index}`, index)
   let read = 0
@@ -86,7 +86,7 @@ t.test('finding what is due costs what is due, however many leases there are', a
   t.ok(performance.now() - start < 1000, 'a sweep without deaths reads one lease')
 })
 
-t.test('nothing ended is nothing held, also just after much was', async t => {
+t.test('self-preservation: without expired leases none is held, also just after many expired', async t => {
   const preservation = new SelfPreservation({ leaseMs: 1000, enabled: true })
   t.equal(preservation.holds(0, 50, 100), true)
   t.equal(preservation.holds(1, 0, 100), false)
@@ -94,13 +94,13 @@ t.test('nothing ended is nothing held, also just after much was', async t => {
   t.equal(preservation.holds(1000, 1, 100), false, 'those of a lease ago do not')
 })
 
-t.test('self-preservation that is off holds nothing', async t => {
+t.test('self-preservation: when disabled it holds no lease', async t => {
   const preservation = new SelfPreservation({ leaseMs: 1000, enabled: false })
   t.equal(preservation.holds(0, 1000, 1000), false)
   t.equal(preservation.heldCount, 0)
 })
 
-t.test('a release that pauses does not make up for the pause', async t => {
+t.test('self-preservation: a paused release does not catch up', async t => {
   const preservation = new SelfPreservation({ leaseMs: 100, enabled: true })
   const go = (now: number) => {
     const due = preservation.due(now, 20)
@@ -116,16 +116,16 @@ t.test('a release that pauses does not make up for the pause', async t => {
   t.equal(go(11_300), 3)
 })
 
-t.test('the rate of a release is that of the fleet when it began', async t => {
+t.test('self-preservation: the release rate is that of the fleet at its start', async t => {
   const preservation = new SelfPreservation({ leaseMs: 100, enabled: true })
   for (let index = 0; index < 100; index++) preservation.hold(`a${index}`, 0)
   preservation.release()
   t.same(preservation.due(1, 100), ['a0'])
   t.equal(preservation.due(1001, 1).length, 15)
-  t.equal(preservation.heldCount, 100, 'who took them says so')
+  t.equal(preservation.heldCount, 100, 'the caller reports those it took')
 })
 
-t.test('the clock of leases goes by milliseconds, is that of the system and never goes back', async t => {
+t.test('lease clock: it counts milliseconds, follows the system clock and never goes back', async t => {
   const clock = monotonicClock()
   let last = clock()
   t.ok(Math.abs(last - Date.now()) < 1000)

@@ -40,10 +40,10 @@ function contract (name: string, builder: typeof build | typeof buildWithItsCloc
   })
 }
 
-contract('a memory store keeps the contract', build, { persistent: true })
-contract('a memory store keeps the contract by its own clock', buildWithItsClock, { injectedClock: false })
+contract('memory agent store: passes the agent store contract', build, { persistent: true })
+contract('memory agent store: passes the agent store contract on its own clock', buildWithItsClock, { injectedClock: false })
 
-t.test('a suite of its own may leave out the flags', async t => {
+t.test('key-value contract: a suite may omit the flags', async t => {
   const names: string[] = []
   storeContract({ test: name => names.push(name), build })
   t.notOk(names.includes('agents outlive the store, and the numbers of changes go on or the epoch is another'))
@@ -52,7 +52,7 @@ t.test('a suite of its own may leave out the flags', async t => {
 
 const deaf: StoreListener = { changed () {}, touched () {}, reloaded () {}, availability () {} }
 
-t.test('a closed memory store tells nobody of its changes', async t => {
+t.test('memory store: a closed store does not notify', async t => {
   const store = new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 })
   let heard = 0
   await store.open({ ...deaf, changed: changes => { heard += changes.length } })
@@ -63,12 +63,12 @@ t.test('a closed memory store tells nobody of its changes', async t => {
   t.equal(heard, 1)
 })
 
-t.test('two memory stores have different epochs', async t => {
+t.test('memory store: two stores have different epochs', async t => {
   const epochs = await Promise.all([1, 2].map(() => new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 }).open(deaf)))
   t.not(epochs[0]!.epoch, epochs[1]!.epoch)
 })
 
-t.test('changes of a store that nobody opened harm nothing', async t => {
+t.test('memory store: changes before opening have no effect on others', async t => {
   const store = new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 })
   const command = { id: 'one', content: { body: '{}', type: 'testing', capabilities: [] }, claim: { kind: 'owner' } as const, maxAgents: 10 }
   t.match(await store.register(command), { ok: true, created: true })
@@ -94,17 +94,17 @@ function runStateContract (name: string, builder: typeof buildMemoryState, flags
   })
 }
 
-runStateContract('shared facts in memory keep the contract', buildMemoryState, { persistent: true, shared: true }, 19)
-runStateContract('shared facts in memory keep the contract by their own clock', async () => buildMemoryState({ clock: Date.now }), { injectedClock: false, persistent: true, shared: true }, 17)
+runStateContract('memory kv store: passes the key-value contract', buildMemoryState, { persistent: true, shared: true }, 19)
+runStateContract('memory kv store: passes the key-value contract on its own clock', async () => buildMemoryState({ clock: Date.now }), { injectedClock: false, persistent: true, shared: true }, 17)
 
-t.test('a suite of its own may leave out the flags', async t => {
+t.test('key-value contract: a suite may omit the flags', async t => {
   const names: string[] = []
   stateContract({ test: name => names.push(name), build: buildMemoryState })
   t.notOk(names.includes('processes share a bucket'))
   t.equal(new Set(names).size, names.length)
 })
 
-t.test('what is closed tells nobody', async t => {
+t.test('memory kv store: a closed store does not notify', async t => {
   const state = new MemoryKeyValueStore()
   let heard = 0
   const listener: KeyValueListener = { changed () { heard++ }, reloaded () {} }
@@ -115,7 +115,7 @@ t.test('what is closed tells nobody', async t => {
   t.equal(heard, 1)
 })
 
-t.test('of a kind with a limit the oldest make room', async t => {
+t.test('memory kv store: in a limited kind the oldest entries are evicted', async t => {
   const state = new MemoryKeyValueStore({ limits: { ticket: 2 } })
   for (const key of ['a', 'b', 'c']) await state.put({ kind: 'ticket', key, value: key, until: forever })
   t.same((await state.list('ticket')).map(({ key }) => key), ['b', 'c'])
@@ -123,7 +123,7 @@ t.test('of a kind with a limit the oldest make room', async t => {
 
 const settings = { burst: 5, windowMs: 50_000 }
 
-t.test('buckets are bounded, the emptiest are kept longest, and what is full is not kept', async t => {
+t.test('memory kv store: buckets are bounded, the emptiest are kept longest, and full ones are dropped', async t => {
   const now = manualClock()
   const buckets = new KeyedTokenBuckets(now, 20)
   for (let n = 0; n < 5; n++) buckets.take(['worst'], settings)
@@ -139,7 +139,7 @@ t.test('buckets are bounded, the emptiest are kept longest, and what is full is 
   t.equal(buckets.size, 0)
 })
 
-t.test('a bucket that is drained has a token after the time that was said', async t => {
+t.test('memory kv store: a drained bucket has a token after the stated time', async t => {
   const now = manualClock()
   const buckets = new KeyedTokenBuckets(now)
   buckets.drain(['a'], settings, 4_000)
@@ -177,15 +177,15 @@ function runLevelContract (name: string, least: number, declare: (test: (name: s
   })
 }
 
-runLevelContract('agents in a level store keep the contract', 70, test => {
+runLevelContract('level agent store: passes the agent store contract', 70, test => {
   storeContract({ test, build: buildAgents, flags: { persistent: true } })
 })
 
-runLevelContract('agents in a level store that forces writes to the disk keep the contract', 70, test => {
+runLevelContract('level agent store: passes the agent store contract with synced writes', 70, test => {
   storeContract({ test, build: settings => buildAgents(settings, { durability: 'sync' }), flags: { persistent: true } })
 })
 
-runLevelContract('shared facts in a level store keep the contract', 15, test => {
+runLevelContract('level kv store: passes the key-value contract', 15, test => {
   stateContract({ test, build: buildState, flags: { persistent: true } })
 })
 
@@ -212,7 +212,7 @@ function entryOf (n: number, more: Partial<ChangeEntry> = {}): ChangeEntry {
 
 const outcomeOf = (promise: Promise<unknown>) => promise.then(() => 'told', (error: Error) => error.message)
 
-t.test('entries are told in order, each once, from wherever they come', async t => {
+t.test('change stream: entries are delivered once and in order, from any source', async t => {
   const { sequencer, told } = sequencerOf()
   sequencer.offer([entryOf(3)])
   const waiting = outcomeOf(sequencer.reached('e', 3))
@@ -225,7 +225,7 @@ t.test('entries are told in order, each once, from wherever they come', async t 
   t.equal(told.broken, 0)
 })
 
-t.test('an entry that follows something else, of another epoch or of an unknown agent does not continue', async t => {
+t.test('change stream: an entry with another predecessor, epoch or agent breaks the sequence', async t => {
   for (const entry of [entryOf(2, { after: 'x' }), entryOf(2, { epoch: 'f' }), entryOf(2, { id: 'two' })]) {
     const { sequencer, told } = sequencerOf()
     sequencer.offer([entry, entryOf(3)])
@@ -236,7 +236,7 @@ t.test('an entry that follows something else, of another epoch or of an unknown 
   }
 })
 
-t.test('who waits for another epoch hears when it was read, or that it is another again', async t => {
+t.test('change stream: a waiter for an epoch is notified when it was read or replaced again', async t => {
   const { sequencer, told, records } = sequencerOf()
   const waiting = [['f', 5], ['f', 7], ['g', 1]].map(([epoch, n]) => outcomeOf(sequencer.reached(epoch as string, n as number)))
   t.equal(told.broken, 3)
@@ -248,7 +248,7 @@ t.test('who waits for another epoch hears when it was read, or that it is anothe
   t.equal(await waiting[1], 'away')
 })
 
-t.test('signs of life of what is still to come wait for it', async t => {
+t.test('change stream: heartbeats of entries that have not arrived wait for them', async t => {
   const { sequencer, told, records } = sequencerOf()
   const touch: Touch = { id: 'one', seen: 30, n: 2, metrics: '25\n{"success_rate":1}' }
   sequencer.touch([touch, { id: 'none', seen: 30, n: 1 }])
@@ -262,7 +262,7 @@ t.test('signs of life of what is still to come wait for it', async t => {
   t.match(told.touched[1], { lastSeen: 40 })
 })
 
-t.test('older signs of life and reports change nothing', async t => {
+t.test('change stream: older heartbeats and reports are ignored', async t => {
   const { sequencer, told } = sequencerOf()
   sequencer.touch([{ id: 'one', seen: 30, n: 1, metrics: '25\n{"success_rate":1}' }])
   sequencer.touch([{ id: 'one', seen: 20, n: 1, metrics: '15\n{"success_rate":0}' }])
@@ -271,7 +271,7 @@ t.test('older signs of life and reports change nothing', async t => {
   t.match(sequencer.get('one'), { lastSeen: 30, metrics: { success_rate: 1 } })
 })
 
-t.test('what is heard of a former life of an agent is not its own', async t => {
+t.test('change stream: updates of a former incarnation are ignored', async t => {
   const { sequencer, told } = sequencerOf()
   sequencer.offer([
     entryOf(2, { event: 'unregistered', head: undefined, formerly: packContent(content) }),
@@ -283,7 +283,7 @@ t.test('what is heard of a former life of an agent is not its own', async t => {
   t.same(told.touched, [])
 })
 
-t.test('a lease belongs to the process that renewed it last', async t => {
+t.test('leases: a lease belongs to the process that last renewed it', async t => {
   const { sequencer } = sequencerOf()
   sequencer.note({ id: 'one', seen: 20, n: 1 })
   sequencer.touch([{ id: 'one', seen: 15, n: 1 }])
@@ -301,7 +301,7 @@ t.test('a lease belongs to the process that renewed it last', async t => {
   t.same([...sequencer.ownLeases], [])
 })
 
-t.test('content and metrics are as they were when they are read', async t => {
+t.test('records: content and metrics survive an encode and decode unchanged', async t => {
   for (const more of [{}, { publicBody: null }, { publicBody: '{}', publicFacets: { type: 'x', capabilities: [] } }]) {
     t.same(unpackContent(packContent({ ...content, ...more })), { ...content, ...more })
   }
@@ -310,7 +310,7 @@ t.test('content and metrics are as they were when they are read', async t => {
 
 const report = (id: string, incarnation?: number) => ({ id, update: { request: { responseTime: 1, success: true } }, ...(incarnation !== undefined && { incarnation }) })
 
-t.test('reports of one tick go together, and who was overtaken computes again', async t => {
+t.test('reports: those of one tick are sent together, and an overtaken one is computed again', async t => {
   const calls: string[][] = []
   const stored = `9\n${JSON.stringify({ success_rate: 1, avg_response_time: 1, total_requests: 10, reputation_score: 1, requests_processed: 10, average_response_time: 1, error_rate: 0 })}`
   const reports = new ReportQueue(() => null, async args => {
@@ -322,7 +322,7 @@ t.test('reports of one tick go together, and who was overtaken computes again', 
   t.match(reported, [{ n: 6, metrics: { total_requests: 11 } }, { n: 6, metrics: { total_requests: 12, lastActive: 20 } }, { n: 5, metrics: { total_requests: 1 } }])
 })
 
-t.test('a report of what has gone since, and of what cannot be reached, ends', async t => {
+t.test('reports: one of a removed agent or an unreachable store ends', async t => {
   const answers = [[''], [-1]]
   const reports = new ReportQueue(() => readMetrics('9\n{}'), async () => {
     const results = answers.shift()
@@ -333,7 +333,7 @@ t.test('a report of what has gone since, and of what cannot be reached, ends', a
   t.equal(await outcomeOf(reports.add(report('one'))), 'away')
 })
 
-t.test('signs of one tick go together, at most a thousand in a call', async t => {
+t.test('heartbeats: those of one tick are sent together, at most a thousand per call', async t => {
   const sizes: number[] = []
   const batcher = new HeartbeatBatcher(async heartbeats => {
     sizes.push(heartbeats.length)

@@ -47,14 +47,14 @@ const notPublic = ['0.0.0.0', '0.1.2.3', '10.0.0.1', '10.255.255.255', '100.64.0
 const publicOnes = ['1.1.1.1', '9.255.255.255', '11.0.0.1', '100.63.255.255', '100.128.0.1', '172.15.0.1', '172.32.0.1', '192.0.1.1', '192.167.1.1', '198.17.0.1', '223.255.255.255',
   '2606:4700::1111', '2a00:1450::1', '2001:4860:4860::8888', '2400::1', '::ffff:1.1.1.1', '64:ff9b::8.8.8.8', '2002:808:808::1']
 
-t.test('which addresses are public', async t => {
+t.test('public addresses: the ranges', async t => {
   for (const address of notPublic) t.equal(isPublicAddress(address), false, address)
   for (const address of publicOnes) t.equal(isPublicAddress(address), true, address)
   for (const address of ['127.0.0.1', '127.9.9.9', '::1', '::ffff:127.0.0.1']) t.equal(isLoopback(address), true, address)
   for (const address of ['128.0.0.1', '::2', '10.0.0.1', '::ffff:10.0.0.1']) t.equal(isLoopback(address), false, address)
 })
 
-t.test('a host is refused when one of its addresses is not public, and looks unreachable', async t => {
+t.test('public addresses: a host with a non-public address is refused as unreachable', async t => {
   let connections = 0
   const host = await listen(t, createSocketServer(() => { connections++ }))
   const port = host.split(':')[1]
@@ -62,15 +62,16 @@ t.test('a host is refused when one of its addresses is not public, and looks unr
     const calls = callsFor(t, { allowLoopback: () => false, resolve: resolving('1.1.1.1', address) })
     await t.rejects(calls.post(`http://agent.example:${port}/`, {}, parties), unreachable, address)
   }
-  await t.rejects(callsFor(t, { allowLoopback: () => false, resolve: resolving() }).post('http://agent.example/', {}, parties), unreachable, 'no address')
+  await t.rejects(callsFor(t, { allowLoopback: () => false, resolve: resolving() }).post('http://agent.example/', {}, parties), unreachable,
+    'not an address')
   await t.rejects(callsFor(t, { allowLoopback: () => false }).post(`http://${host}/`, {}, parties), unreachable)
   await t.rejects(callsFor(t, { allowLoopback: () => false }).post(`http://[::1]:${port}/`, {}, parties), unreachable)
-  await t.rejects(callsFor(t, { allowLoopback: () => false }).post(`http://0x7f.1:${port}/`, {}, parties), unreachable, 'other ways to write it')
+  await t.rejects(callsFor(t, { allowLoopback: () => false }).post(`http://0x7f.1:${port}/`, {}, parties), unreachable, 'other spellings')
   await t.rejects(callsFor(t, { resolve: resolving('10.0.0.1') }).post('http://agent.example/', {}, parties), unreachable, 'loopback only')
   t.equal(connections, 0)
 })
 
-t.test('this machine is called only where that is allowed', async t => {
+t.test('webhooks: the own machine is called only if allowed', async t => {
   let connections = 0
   const host = await listen(t, createSocketServer(() => { connections++ }))
   const calls = new Webhooks({ now: manualClock() })
@@ -79,11 +80,11 @@ t.test('this machine is called only where that is allowed', async t => {
   t.equal(connections, 0)
 })
 
-t.test('only URLs of HTTP', async t => {
+t.test('webhooks: only HTTP URLs are called', async t => {
   for (const url of ['ftp://127.0.0.1/', 'file:///etc/passwd', 'no url', 'http://']) await t.rejects(callsFor(t).post(url, {}, parties), unreachable, url)
 })
 
-t.test('a call is a POST of JSON that says who we are', async t => {
+t.test('webhooks: a call is a JSON POST that identifies the registry', async t => {
   const seen: { method?: string | undefined, url?: string | undefined, headers?: Record<string, unknown>, body?: string } = {}
   const host = await serveEndpoint(t, async (request, response) => {
     const chunks: Buffer[] = []
@@ -95,35 +96,35 @@ t.test('a call is a POST of JSON that says who we are', async t => {
   t.strictSame(answer, { status: 202 })
   t.match(seen, { method: 'POST', url: '/connection/request?x=1', body: '{"naïve":true}', headers: { host, 'content-type': 'application/json', 'content-length': '15' } })
   t.match(seen.headers!['user-agent'], /^fastify-agent-registry\/\d+\.\d+\.\d+/)
-  t.equal(seen.headers!.authorization, undefined, 'userinfo stays here')
+  t.equal(seen.headers!.authorization, undefined, 'userinfo is not sent')
 })
 
-t.test('the socket connects to the address that was checked', async t => {
+t.test('webhooks: the socket connects to the checked address', async t => {
   const host = await serveEndpoint(t, (request, response) => { response.end(request.headers.host) })
   let asked = 0
   const resolve = async () => { asked++; return [{ address: '127.0.0.1', family: 4 }] }
   const url = `http://name-that-nobody-has.invalid:${host.split(':')[1]}/`
   t.strictSame(await callsFor(t, { resolve }).post(url, {}, parties), { status: 200 })
-  t.equal(asked, 1, 'nothing is resolved twice')
+  t.equal(asked, 1, 'no second lookup')
   const automatic = getDefaultAutoSelectFamily()
   t.teardown(() => setDefaultAutoSelectFamily(automatic))
   setDefaultAutoSelectFamily(!automatic)
-  t.strictSame(await callsFor(t, { resolve }).post(url, {}, parties), { status: 200 }, 'whether families are tried side by side or not')
+  t.strictSame(await callsFor(t, { resolve }).post(url, {}, parties), { status: 200 }, 'with and without parallel address families')
 })
 
-t.test('names of this machine are resolved by the system', async t => {
+t.test('webhooks: names of this machine are resolved by the system', async t => {
   const host = await serveEndpoint(t, (_request, response) => { response.writeHead(204).end() })
   t.strictSame(await callsFor(t).post(`http://localhost:${host.split(':')[1]}/`, {}, parties), { status: 204 })
 })
 
-t.test('redirects are not followed', async t => {
+t.test('webhooks: redirects are not followed', async t => {
   let visits = 0
   const host = await serveEndpoint(t, (_request, response) => { visits++; response.writeHead(302, { location: '/again' }).end() })
   t.strictSame(await callsFor(t).post(`http://${host}/`, {}, parties), { status: 302 })
   t.equal(visits, 1)
 })
 
-t.test('who does not listen, or speaks something else, is unreachable', async t => {
+t.test('webhooks: an endpoint that does not listen or speaks another protocol is unreachable', async t => {
   const server = createServer()
   const host = await listen(t, server)
   server.close()
@@ -133,12 +134,13 @@ t.test('who does not listen, or speaks something else, is unreachable', async t 
   const switcher = await listen(t, createSocketServer(socket => { socket.on('error', () => {}).end('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n') }))
   await t.rejects(callsFor(t).post(`http://${switcher}/`, {}, parties), unreachable, 'another protocol')
   const cutter = await listen(t, createSocketServer(socket => { socket.on('error', () => {}).end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx') }))
-  await t.rejects(callsFor(t).post(`http://${cutter}/`, {}, parties), unreachable, 'half an answer')
+  await t.rejects(callsFor(t).post(`http://${cutter}/`, {}, parties), unreachable, 'half a response')
   await t.rejects(callsFor(t).post(`https://${talker}/`, {}, parties), unreachable, 'not TLS')
-  await t.rejects(callsFor(t, { resolve: async () => { throw new Error('ENOTFOUND') } }).post('http://agent.example/', {}, parties), unreachable, 'no such name')
+  await t.rejects(callsFor(t, { resolve: async () => { throw new Error('ENOTFOUND') } }).post('http://agent.example/', {}, parties), unreachable,
+    'unknown name')
 })
 
-t.test('who hangs, before or in an answer, or in the resolver, is given up in time', async t => {
+t.test('webhooks: a call that hangs before or in the response or in the resolver times out', async t => {
   const alive = setInterval(() => {}, 1_000)
   t.teardown(() => clearInterval(alive))
   const sockets = new Set<Socket>()
@@ -153,7 +155,7 @@ t.test('who hangs, before or in an answer, or in the resolver, is given up in ti
   await t.rejects(callsFor(t, { timeoutMs: 50, resolve: () => new Promise(() => {}) }).post('http://agent.example/', {}, parties), timeout, 'resolver')
 })
 
-t.test('of a huge answer 64 KiB are read', async t => {
+t.test('webhooks: 64 KiB of a huge response are read', async t => {
   let written = 0
   const host = await serveEndpoint(t, (_request, response) => {
     const chunk = Buffer.alloc(16_384)
@@ -165,7 +167,7 @@ t.test('of a huge answer 64 KiB are read', async t => {
   t.ok(written < 67_108_864, `${written} bytes left the server`)
 })
 
-t.test('callers and targets are limited', async t => {
+t.test('webhooks: calls per caller and per target are limited', async t => {
   const now = manualClock()
   const host = await serveEndpoint(t, (_request, response) => { response.end() })
   const calls = callsFor(t, { now, perCaller: { burst: 2, perMinute: 60 }, perTarget: { burst: 3, perMinute: 1 } })
@@ -181,7 +183,7 @@ t.test('callers and targets are limited', async t => {
   await post('a', 'x')
 })
 
-t.test('calls at once are limited', async t => {
+t.test('webhooks: concurrent calls are limited', async t => {
   const waiting: Array<() => void> = []
   const host = await serveEndpoint(t, (_request, response) => { waiting.push(() => response.end()) })
   const calls = callsFor(t, { maxConcurrent: 1 })
@@ -192,7 +194,7 @@ t.test('calls at once are limited', async t => {
   t.strictSame(await first, { status: 200 })
 })
 
-t.test('closing ends calls', async t => {
+t.test('webhooks: closing ends running calls', async t => {
   let asked!: () => void
   const arrived = new Promise<void>(resolve => { asked = resolve })
   const host = await serveEndpoint(t, () => asked())
@@ -224,11 +226,11 @@ async function recorder (t: Test) {
 
 const answering = (status: number, headers: Record<string, string> = {}): RequestListener => (_request, response) => { response.writeHead(status, headers).end() }
 
-t.test('asking an agent to contact a user', async t => {
+t.test('contact requests', async t => {
   const registry = await build(t, {}, answers)
   const connect = (id: string, body: unknown = request) => registry.post(`/public/connect/${id}`, { body })
 
-  await t.test('reaches the agent, and the answer is what existing clients accept', async t => {
+  await t.test('contact requests: the agent receives it, and the response is one that existing clients accept', async t => {
     const { seen, endpoint } = await recorder(t)
     await registry.agent('agent-one', { name: 'Helper', endpoint: `${endpoint}/base/`, requirements: { permissions: ['mail'] } })
     const { status, body, text } = await connect('agent-one', { ...request, display_name: ' Ann ', additional_info: { plan: 'free', seats: 2, list: ['a'], nested: { b: true } }, unknown: 1 })
@@ -241,7 +243,7 @@ t.test('asking an agent to contact a user', async t => {
       request_id: /^[a-zA-Z0-9_-]{5,100}$/,
       timestamp: /Z$/
     })
-    t.notMatch(text, 'a secret of the agent', 'what the agent answers is not passed on')
+    t.notMatch(text, 'a secret of the agent', 'the answer of the agent is not passed on')
     const [call] = seen
     t.match(call, { method: 'POST', url: '/base/connection/request', headers: { 'content-type': 'application/json', 'user-agent': /^fastify-agent-registry\// } })
     t.notOk(call!.headers.authorization)
@@ -255,11 +257,11 @@ t.test('asking an agent to contact a user', async t => {
       request_source: 'arcp_public_api'
     })
     const { body: again } = await connect('agent-one', { ...request, display_name: '' })
-    t.not(again.request_id, body.request_id, 'each request has an id of its own')
+    t.not(again.request_id, body.request_id, 'each request has its own id')
     t.match(seen[1]!.body, { user_display_name: 'Anonymous User', user_info: {} })
   })
 
-  await t.test('does not reach who is not there, is dead or drains', async t => {
+  await t.test('contact requests: a missing, dead or draining agent is not called', async t => {
     for (const id of ['nobody-here', '__proto__', '%3Cimg%3E']) t.equal(problemOf(t, await connect(id)), 'agent-not-found')
     const { seen, endpoint } = await recorder(t)
     const token = await registry.agent('drained-one', { endpoint })
@@ -270,7 +272,7 @@ t.test('asking an agent to contact a user', async t => {
     t.same(seen, [])
   })
 
-  await t.test('an endpoint that refuses, redirects or fails is unreachable, and nothing tells which', async t => {
+  await t.test('contact requests: an endpoint that refuses, redirects or fails is unreachable, without details', async t => {
     const { seen, endpoint } = await recorder(t)
     const endpoints = [
       `http://127.0.0.1:${await freePort()}`,
@@ -306,7 +308,7 @@ const wrong: Array<[change: object, path: string]> = [
   [{ additional_info: Object.fromEntries(Array.from({ length: 51 }, (_, index) => [`key-${index}`, index])) }, '/additional_info']
 ]
 
-t.test('a request is checked before anybody is called', async t => {
+t.test('contact requests: a request is validated before any call', async t => {
   const registry = await build(t, {}, answers)
   const { seen, endpoint } = await recorder(t)
   await registry.agent('agent-one', { endpoint })
@@ -321,7 +323,7 @@ t.test('a request is checked before anybody is called', async t => {
   t.equal(seen.length, right.length)
 })
 
-t.test('telling an agent where another one is', async t => {
+t.test('peer notifications', async t => {
   const registry = await build(t, {}, answers)
   const token = await registry.agent('sender-one')
   const { seen, endpoint } = await recorder(t)
@@ -329,7 +331,7 @@ t.test('telling an agent where another one is', async t => {
   const note = { agent_id: 'sender-one', agent_endpoint: 'http://127.0.0.1:4000', agent_info: { any: { thing: null } } }
   const notify = (body: unknown = note, call: Call = { token }, id = 'target-one') => registry.post(`/agents/${id}/connection/notify`, { ...call, body })
 
-  await t.test('reaches it with what was said and no more', async t => {
+  await t.test('peer notifications: the agent receives exactly what was sent', async t => {
     const answer = await notify({ ...note, extra: 'not for you' })
     t.equal(answer.status, 200)
     t.match(answer.body, { status: 'notified', message: 'Agent notified successfully', agent_endpoint: endpoint, next_step: String })
@@ -339,7 +341,7 @@ t.test('telling an agent where another one is', async t => {
     t.same(seen[1]!.body.agent_info, {})
   })
 
-  await t.test('is for agents, in their own name, and for admins', async t => {
+  await t.test('peer notifications: agents may send them in their own name, and admins in any', async t => {
     const other = await notify({ ...note, agent_id: 'target-one' })
     t.equal(problemOf(t, other), 'insufficient-permissions')
     t.equal((await notify({ ...note, agent_id: 'target-one' }, await registry.admin())).status, 200)
@@ -348,7 +350,7 @@ t.test('telling an agent where another one is', async t => {
     t.equal(problemOf(t, await notify(note, { token }, 'nobody-here')), 'agent-not-found')
   })
 
-  await t.test('every missing or wrong field is a validation error', async t => {
+  await t.test('peer notifications: each missing or wrong field is a validation error', async t => {
     const wrong: Array<[body: object, paths: string[]]> = [
       [{}, ['/agent_id', '/agent_endpoint']], [{ agent_id: 'sender-one' }, ['/agent_endpoint']], [{ ...note, agent_id: 'ab' }, ['/agent_id']], [{ ...note, agent_endpoint: 'here' }, ['/agent_endpoint']],
       [{ ...note, agent_info: [] }, ['/agent_info']], [{ ...note, agent_info: null }, ['/agent_info']],
@@ -363,7 +365,7 @@ t.test('telling an agent where another one is', async t => {
     t.equal(seen.length, before)
   })
 
-  await t.test('tells an agent that takes no notifications from one that cannot be reached', async t => {
+  await t.test('peer notifications: unsupported and unreachable are distinguished', async t => {
     await registry.agent('deaf-one', { endpoint: await serve(t, answering(404)) })
     const deaf = await notify(note, { token }, 'deaf-one')
     t.equal(deaf.status, 404)
@@ -373,7 +375,7 @@ t.test('telling an agent where another one is', async t => {
   })
 })
 
-t.test('an agent that does not answer is a timeout', async t => {
+t.test('peer notifications: an agent that does not answer is a timeout', async t => {
   const registry = await build(t, {}, answers)
   await registry.agent('silent-one', { endpoint: await serve(t, () => {}) })
   const token = await registry.agent('sender-one')
@@ -387,7 +389,7 @@ t.test('an agent that does not answer is a timeout', async t => {
   }
 })
 
-t.test('calls are limited per caller', async t => {
+t.test('outgoing calls: they are limited per caller', async t => {
   const registry = await build(t, {}, answers)
   const { seen, endpoint } = await recorder(t)
   await registry.agent('agent-one', { endpoint })
@@ -400,7 +402,7 @@ t.test('calls are limited per caller', async t => {
   t.equal(seen.length, 10)
 })
 
-t.test('whoever has a network of addresses is one caller', async t => {
+t.test('outgoing calls: a network of addresses is one caller', async t => {
   const registry = await build(t, {}, { server: { trustProxy: true } })
   const { seen, endpoint } = await recorder(t)
   await registry.agent('agent-one', { endpoint })
@@ -420,7 +422,7 @@ async function buildOpen (t: Test, options: AgentRegistryOptions = {}): Promise<
   return new Harness(app)
 }
 
-t.test('a registry that others can reach calls nobody on its own machine', async t => {
+t.test('outgoing calls: a publicly reachable registry does not call its own machine', async t => {
   const registry = await buildOpen(t)
   const { seen, endpoint } = await recorder(t)
   const { port } = new URL(endpoint)
@@ -438,7 +440,7 @@ t.test('a registry that others can reach calls nobody on its own machine', async
   t.same(seen, [])
 })
 
-t.test('shutting down ends the calls that are under way', async t => {
+t.test('outgoing calls: a shutdown ends running calls', async t => {
   const registry = await build(t)
   let called = false
   await registry.agent('silent-one', { endpoint: await serve(t, () => { called = true }) })
@@ -448,4 +450,4 @@ t.test('shutting down ends the calls that are under way', async t => {
   t.ok(await answer)
 })
 
-t.test('every answer was what its schema promises', async t => { t.same(answers.findings, []) })
+t.test('every response matched its schema', async t => { t.same(answers.findings, []) })
