@@ -48,9 +48,9 @@ export interface CheckOptions {
 }
 
 /** `expires_in` is in seconds. */
-export interface LoginAnswer { access_token: string, token_type: 'bearer', expires_in: number, agent_id: string }
-export interface TempTokenAnswer { temp_token: string, token_type: 'bearer', expires_in: number, message: string }
-export interface TempTokenRequest { agentId?: string, agentType?: string, agentKey?: string, address: string }
+interface LoginAnswer { access_token: string, token_type: 'bearer', expires_in: number, agent_id: string }
+interface TempTokenAnswer { temp_token: string, token_type: 'bearer', expires_in: number, message: string }
+interface TempTokenRequest { agentId?: string, agentType?: string, agentKey?: string, address: string }
 
 const minKeyLength = 10
 

@@ -9,7 +9,7 @@ import type { PasswordHasher } from './passwords.js'
 import type { AuthEventListener, Principal } from '../protocol/principal.js'
 
 /** The session of an admin. `expiresAt` is in epoch milliseconds. */
-export interface Session {
+interface Session {
   readonly id: string
   readonly username: string
   readonly fingerprint: string

@@ -4,9 +4,9 @@ import type { Clock } from '../lib/clock.js'
 import type { Principal } from '../protocol/principal.js'
 import type { KeyValueStore } from '../storage/kv-store.js'
 
-export type TicketTier = 'public' | 'agents' | 'dashboard'
+type TicketTier = 'public' | 'agents' | 'dashboard'
 /** `expires_in` is in seconds. */
-export interface Ticket { ticket: string, expires_in: number }
+interface Ticket { ticket: string, expires_in: number }
 
 interface IssuedTicket { tier: TicketTier, principal: Principal }
 

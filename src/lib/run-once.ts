@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Clock } from './clock.js'
 
 /** The part of a key-value store that `RunOnce` needs. Both methods are atomic. Entries end at `until` (epoch ms). */
-export interface RunOnceStore<Kind extends string> {
+interface RunOnceStore<Kind extends string> {
   get (kind: Kind, key: string): Promise<string | undefined>
   /** @param onlyIf the current value that the write requires, null for none. @returns whether it was met */
   put (entry: { kind: Kind, key: string, value: string, until: number }, onlyIf?: string | null): Promise<boolean>

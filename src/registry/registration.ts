@@ -202,7 +202,7 @@ const normalizers: Record<string, (value: unknown) => unknown> = {
  * drops unknown members. Values that cannot be normalized stay, so that the schema refuses them.
  * @returns the members of `AgentRegistration` in their order
  */
-export function normalizeRegistration (input: Record<string, unknown>): Record<string, unknown> {
+function normalizeRegistration (input: Record<string, unknown>): Record<string, unknown> {
   const result: Record<string, unknown> = {}
   for (const field of Object.keys(AgentRegistration.properties)) {
     const value = (normalizers[field] ?? trim)(Object.hasOwn(input, field) ? input[field] : undefined)

@@ -12,16 +12,16 @@ export interface FeedScope {
 type DeltaOp = 'put' | 'state' | 'remove'
 
 /** A change as the subscribers of a scope receive it. */
-export interface Delta { readonly revision: string, readonly op: DeltaOp, readonly json: string }
+interface Delta { readonly revision: string, readonly op: DeltaOp, readonly json: string }
 
 /** Deltas, and the number of the last change that they cover. */
-export interface DeltaBatch { readonly deltas: Delta[], readonly to: number }
+interface DeltaBatch { readonly deltas: Delta[], readonly to: number }
 
 /** A page of the agents at `revision`. `agents` are JSON texts. */
-export interface SnapshotPage { readonly revision: string, readonly agents: readonly string[], readonly last: boolean }
+interface SnapshotPage { readonly revision: string, readonly agents: readonly string[], readonly last: boolean }
 
 /** The revision that a subscriber has reached, the number of agents it should have and, for the whole feed, their digest. */
-export interface Bookmark { readonly revision: string, readonly count: number, readonly digest?: string }
+interface Bookmark { readonly revision: string, readonly count: number, readonly digest?: string }
 
 /** Encodes the feed for one transport. Subscribers with the same encoding share the encoded output. */
 export interface FeedEncoding<T> {
