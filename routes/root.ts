@@ -5,7 +5,7 @@ import { implementation, protocol } from '../src/protocol/identity.js'
 
 const Root = Type.Object({
   service: Type.String(),
-  version: Type.String({ description: 'Of the protocol' }),
+  version: Type.String({ description: 'Version of the protocol' }),
   status: Type.String(),
   dashboard: Type.String(),
   docs: Type.String(),

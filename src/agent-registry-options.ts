@@ -57,7 +57,7 @@ export interface AgentRegistryOptions {
    */
   peerKeys?: Array<{
     key: string
-    /** Names of channels; one that ends in `*` stands for all that go on within the segment, in `**` for all that go on at all */
+    /** Channel names. A trailing `*` matches any rest within the segment, a trailing `**` any rest */
     channels: string[]
     permissions: Array<'publish' | 'subscribe' | 'presence' | 'send'>
     origins?: string[]

@@ -1,7 +1,7 @@
 import createError, { type FastifyErrorConstructor } from '@fastify/error'
 
 /**
- * Every problem type that this package answers with (RFC 9457): suffix of the type URI → title and HTTP status.
+ * All problem types of this package (RFC 9457): suffix of the type URI → title and HTTP status.
  * The same table is served at `/problems/<suffix>`.
  */
 export const problemTypes = {
@@ -74,32 +74,38 @@ export interface ProblemError extends Error, ProblemExtras {
 }
 
 const constructors = new Map<ProblemType, FastifyErrorConstructor>()
-for (const [type, [, status]] of Object.entries(problemTypes)) {
-  const code = `AGENT_REGISTRY_${type.toUpperCase().replaceAll('-', '_')}`
-  constructors.set(type as ProblemType, createError(code, '%s', status))
+
+/** The error constructor of a problem type; created on first use. */
+function constructorOf (type: ProblemType): FastifyErrorConstructor {
+  const known = constructors.get(type)
+  if (known) return known
+  const [, status] = problemTypes[type]
+  const constructor = createError(`AGENT_REGISTRY_${type.toUpperCase().replaceAll('-', '_')}`, '%s', status)
+  constructors.set(type, constructor)
+  return constructor
 }
 
-/** An error that is answered as a problem document of `type`, with `detail` as the text for people. */
+/** Creates an error that is sent as a problem document of `type`. `detail` is its human-readable text. */
 export function problem (type: ProblemType, detail: string, extras: ProblemExtras = {}): ProblemError {
-  const Constructor = constructors.get(type)!
-  return Object.assign(new Constructor(detail), { type, ...extras }) as ProblemError
+  const Constructor = constructorOf(type)
+  return Object.assign(new Constructor(detail), { statusCode: problemTypes[type][1], type, ...extras })
 }
 
 export function isProblem (error: unknown): error is ProblemError {
-  return error instanceof Error && 'type' in error && 'statusCode' in error && (error as ProblemError).type in problemTypes
+  return error instanceof Error && 'type' in error && 'statusCode' in error && Object.hasOwn(problemTypes, String(error.type))
 }
 
-/** The store cannot be reached: whoever asked may ask again. */
+/** Whether the store is unavailable; the operation may be retried. */
 export const isAway = (error: unknown): boolean => isProblem(error) && error.type === 'storage-unavailable'
 
 export function validationFailed (errors: FieldError[]): ProblemError {
   const first = errors[0]
-  const detail = first ? `${first.path || '/'}: ${first.message}` : 'The request is not valid'
+  const detail = first ? `${first.path || '/'}: ${first.message}` : 'The request is invalid'
   return problem('validation-failed', detail, { members: { errors } })
 }
 
 /**
- * Extras of a problem that name the time after which to try again: the header `Retry-After` and the member `retry_after`.
+ * Extras of a problem that contain the time after which to retry: the header `Retry-After` and the member `retry_after`.
  * Seconds are rounded up, so that a client that obeys them is never early.
  */
 export function retryAfter (ms: number): Required<ProblemExtras> {
@@ -107,15 +113,19 @@ export function retryAfter (ms: number): Required<ProblemExtras> {
   return { members: { retry_after: seconds }, headers: { 'retry-after': String(seconds) } }
 }
 
-/** A rate or quota is used up for `retryAfterMs`. */
+/** A rate limit or quota is exhausted for `retryAfterMs`. */
 export function tooMany (type: 'rate-limit-exceeded' | 'quota-exceeded', detail: string, retryAfterMs: number): ProblemError {
   return problem(type, detail, retryAfter(retryAfterMs))
 }
 
-/** Wrong plugin options or environment variables: the start is refused with every finding in the message. */
+/** Invalid plugin options or environment variables. The message lists all errors. */
 export const OptionsError = createError('AGENT_REGISTRY_INVALID_OPTIONS', 'Invalid options: %s', 500)
-export const AlreadyRegisteredError = createError('AGENT_REGISTRY_ALREADY_REGISTERED', "The decorator '%s' is taken: give this registry another 'decorateAs'", 500)
-/** No vector could be made of a text; search goes on without it. */
+export const AlreadyRegisteredError = createError(
+  'AGENT_REGISTRY_ALREADY_REGISTERED',
+  "The decorator '%s' already exists: set 'decorateAs' to another name",
+  500
+)
+/** The embedding of a text failed. Search continues without it. */
 export const EmbeddingError = createError('AGENT_REGISTRY_EMBEDDING_FAILED', 'No embedding: %s', 503)
-/** A store that cannot be used as it is, and was left as it is. */
+/** A store in an unusable state, which was not opened and not changed. */
 export const StoreRefusedError = createError('AGENT_REGISTRY_STORE_REFUSED', 'The store in %s was not opened: %s. %s', 500)

@@ -144,7 +144,7 @@ async function findPrincipal (tier: Tier, services: UpgradeServices, request: Fa
   const token = bearerOf(request) ?? subprotocol
   const ticket = queryOf(request, 'ticket')
   if (token === undefined && ticket !== undefined) return await redeemTicket(tier, services, ticket)
-  const given = token ?? (tier.takesQueryToken ? queryOf(request, 'token') : undefined)
+  const given = token ?? (tier.acceptsQueryToken ? queryOf(request, 'token') : undefined)
   if (!given) return null
   return await services.authority.authenticate(given, { fingerprint: fingerprintOf(tier, services, request) })
 }

@@ -25,7 +25,7 @@ interface ClaimRequest {
   key: string
   /** Identifies the request: a key may be claimed again for the same one. */
   request: string
-  /** Whose records are counted together. */
+  /** The records of an owner are limited together. */
   owner: string
   /** How long the request may run (ms). After that another process may claim the key. */
   runMs: number

@@ -1,4 +1,4 @@
-/** Sums of milliseconds are not exact: without this tolerance a client that waited as told could be refused. */
+/** Sums of milliseconds are not exact. Without this tolerance a client that waited long enough could be refused. */
 const roundingMs = 1e-6
 
 /**

@@ -12,32 +12,32 @@ import { implementation } from './identity.js'
 export type Json = null | boolean | number | string | Json[] | { [member: string]: Json }
 export type JsonObject = { [member: string]: Json }
 
-/** What may be referred to is what these export, under the same name. */
-const modules: readonly object[] = [commonSchemas, agent, dashboard, messaging, commonFrames]
+/** Schemas that these modules export become components of the document, under their exported names. */
+const modules: ReadonlyArray<Readonly<Record<string, unknown>>> = [commonSchemas, agent, dashboard, messaging, commonFrames]
 
 export const refTo = (...path: string[]): { $ref: string } => ({ $ref: `#/${path.join('/')}` })
 
-const plain = (schema: TSchema) => JSON.parse(JSON.stringify(schema)) as JsonObject
+const plain = (schema: TSchema): JsonObject => JSON.parse(JSON.stringify(schema))
 
 function namesByText (): Map<string, string> {
   const names = new Map<string, string>()
-  for (const [name, schema] of modules.flatMap(module => Object.entries(module) as Array<[string, unknown]>)) {
+  for (const [name, schema] of modules.flatMap(module => Object.entries(module))) {
     if (!KindGuard.IsSchema(schema)) continue
     const text = JSON.stringify(schema)
-    // A reference is to save something.
+    // A reference must be shorter than the schema.
     const isWorthIt = text.length > JSON.stringify(refTo('components', 'schemas', name)).length
     if (isWorthIt && !names.has(text)) names.set(text, name)
   }
   return names
 }
 
-/** Schemas of a document: what several frames share stands once in `components`, and is referred to. */
+/** Schemas of a document. Shared schemas are placed in `components` and referenced. */
 export class SchemaComponents {
   readonly #names = namesByText()
-  /** Those that are referred to, by name. */
+  /** Schemas that are referenced, by name. */
   readonly schemas: { [name: string]: Json } = {}
 
-  /** A schema as JSON, its parts referred to where they have a name. */
+  /** A schema as JSON. Named parts of it are replaced by references. */
   whole (schema: TSchema): JsonObject {
     return this.#members(plain(schema))
   }
@@ -56,24 +56,29 @@ export class SchemaComponents {
   }
 }
 
-const described = (code: Json, { meaning, advice }: Meaning): JsonObject => ({ const: code, description: meaning, ...(advice && { 'x-advice': advice }) })
+function described (code: Json, { meaning, advice }: Meaning): JsonObject {
+  return { const: code, description: meaning, ...(advice && { 'x-advice': advice }) }
+}
 
-/** Codes of `error` frames; `description` is what the member says of itself. */
+/** The schema of the codes of `error` frames. */
 export function errorCodeSchema (description: string): JsonObject {
   return { type: 'string', description, oneOf: errorCodes.map(code => described(code, errorMeanings[code])) }
 }
 
-/** Codes with which connections are closed. */
+/** The schema of the close codes. */
 export function closeCodeSchema (): JsonObject {
-  const codes = Object.entries(closeCodes) as Array<[keyof typeof closeCodes, number]>
-  return { type: 'integer', description: 'Code of a close frame', oneOf: codes.map(([name, code]) => described(code, closeMeanings[name])) }
+  const names = Object.keys(closeCodes) as Array<keyof typeof closeCodes>
+  const oneOf = names.map(name => described(closeCodes[name], closeMeanings[name]))
+  return { type: 'integer', description: 'Close code', oneOf }
 }
 
-type Example = (schema: TSchema) => unknown
+const summaryOf = (description: Json | undefined): JsonObject => description ? { summary: description } : {}
 
-/** Members that have to be there, and those that have an example of their own. */
-function objectExample ({ properties = {}, required = [] }: TSchema): object {
-  const members = Object.entries<TSchema>(properties).filter(([name, { examples }]) => (required as string[]).includes(name) || examples)
+type Example = (schema: TSchema) => Json
+
+/** Required members, and those that have an example. */
+function objectExample ({ properties = {}, required = [] }: TSchema): JsonObject {
+  const members = Object.entries<TSchema>(properties).filter(([name, { examples }]) => required.includes(name) || examples)
   return Object.fromEntries(members.map(([name, member]) => [name, exampleOf(member)]))
 }
 
@@ -86,21 +91,21 @@ const byType: Readonly<Record<string, Example>> = {
   boolean: () => true
 }
 
-/** A value that a schema allows, the shortest that says something: examples of the schema come first. */
-export function exampleOf (schema: TSchema): unknown {
+/** A short valid value of a schema. Examples of the schema are preferred. */
+export function exampleOf (schema: TSchema): Json {
   if (schema.examples) return schema.examples[0]
   if ('const' in schema) return schema.const
   if (schema.anyOf) return exampleOf(schema.anyOf[0])
   return byType[schema.type]?.(schema) ?? null
 }
 
-/** Who sends: the other end receives. */
+/** The side that sends a message. */
 export type Sender = 'client' | 'server'
 export interface NamedMessage { readonly name: string, readonly schema: TSchema }
 
-/** All that one end may send, under the names that programs know. */
+/** All messages that one side may send. */
 export function messagesOf (messages: Messages, sender: Sender): NamedMessage[] {
-  const typed = Object.values<TSchema>(messages[sender]).map(schema => ({ name: schema.properties.type.const as string, schema }))
+  const typed: NamedMessage[] = Object.values<TSchema>(messages[sender]).map(schema => ({ name: schema.properties.type.const, schema }))
   const untyped = Object.entries(messages.untyped[sender]).map(([name, schema]) => ({ name, schema }))
   return [...typed, ...untyped]
 }
@@ -111,7 +116,7 @@ const owners: ReadonlyArray<readonly [prefix: string, Messages]> = [
   ...Object.entries(catalogues).map(([tier, catalogue]) => [`${tier}.`, catalogue] as const)
 ]
 
-/** A key for each message, the same whichever tiers are served: `client.watch` is shared, `agents.client.auth` of one tier. */
+/** A key per message, independent of the served tiers: `client.watch` is shared by all, `agents.client.auth` belongs to one. */
 function keysOfMessages (sender: Sender): Map<TSchema, string> {
   const keys = new Map<TSchema, string>()
   const taken = new Map<string, number>()
@@ -127,7 +132,7 @@ function keysOfMessages (sender: Sender): Map<TSchema, string> {
   return keys
 }
 
-/** Message objects of a document, made when they are first referred to. */
+/** Message objects of a document, created when they are first referenced. */
 export class MessageComponents {
   readonly #keys = { client: keysOfMessages('client'), server: keysOfMessages('server') }
   readonly #components: SchemaComponents
@@ -137,7 +142,7 @@ export class MessageComponents {
     this.#components = components
   }
 
-  /** The messages of a tier for `channels`, by their keys. */
+  /** The `messages` of the channel of a tier. */
   ofTier (tier: Messages): JsonObject {
     return Object.fromEntries(senders.flatMap(sender => messagesOf(tier, sender).map(message => {
       const key = this.keyOf(sender, message)
@@ -146,69 +151,76 @@ export class MessageComponents {
     })))
   }
 
-  keyOf (sender: Sender, { schema }: NamedMessage): string {
-    return this.#keys[sender].get(schema)!
+  keyOf (sender: Sender, { name, schema }: NamedMessage): string {
+    const key = this.#keys[sender].get(schema)
+    if (key === undefined) throw new Error(`No tier has the message ${name}`)
+    return key
   }
 
   #messageObject ({ name, schema }: NamedMessage): JsonObject {
     const { description, examples, answers, unasked, ...payload } = this.#components.whole(schema)
     return {
       name,
-      ...(description !== undefined && { summary: description }),
+      ...summaryOf(description),
       ...(schema.type === 'string' && { contentType: 'text/plain' }),
       payload,
-      examples: [{ payload: exampleOf(schema) as Json }]
+      examples: [{ payload: exampleOf(schema) }]
     }
   }
 }
 
 interface Credential {
   readonly name: string
-  readonly scheme: { readonly [member: string]: string }
-  readonly isTakenBy: (tier: DescribedTier) => boolean
+  readonly scheme: { readonly type: string, readonly description: string, readonly [member: string]: string }
+  readonly isAcceptedBy: (tier: DescribedTier) => boolean
 }
 
 const always = () => true
 
-/** How an upgrade says who comes, in the order in which it is looked at. */
+/** The credentials of an upgrade request, in order of precedence. */
 const allCredentials: readonly Credential[] = [
   {
     name: 'bearer',
-    scheme: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'The header `Authorization` of the upgrade' },
-    isTakenBy: always
+    scheme: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'The `Authorization` header of the upgrade request' },
+    isAcceptedBy: always
   },
   {
     name: 'subprotocol',
-    scheme: { type: 'httpApiKey', in: 'header', name: 'Sec-WebSocket-Protocol', description: '`bearer.<token>`, offered beside a subprotocol that can be chosen' },
-    isTakenBy: always
+    scheme: {
+      type: 'httpApiKey',
+      in: 'header',
+      name: 'Sec-WebSocket-Protocol',
+      description: '`bearer.<token>`, offered together with a subprotocol of the server'
+    },
+    isAcceptedBy: always
   },
   {
     name: 'ticket',
-    scheme: { type: 'httpApiKey', in: 'query', name: 'ticket', description: 'From `POST /ws-tickets`, good for one socket' },
-    isTakenBy: ({ name }) => name !== 'v1'
+    scheme: { type: 'httpApiKey', in: 'query', name: 'ticket', description: 'From `POST /ws-tickets`, valid for one connection' },
+    isAcceptedBy: ({ name }) => name !== 'v1'
   },
   {
     name: 'token',
-    scheme: { type: 'httpApiKey', in: 'query', name: 'token', description: 'An access token; URLs end up in logs, so prefer another way' },
-    isTakenBy: tier => tier.takesQueryToken
+    scheme: { type: 'httpApiKey', in: 'query', name: 'token', description: 'An access token. Servers log URLs, so prefer another credential' },
+    isAcceptedBy: tier => tier.acceptsQueryToken
   },
   {
     name: 'key',
-    scheme: { type: 'httpApiKey', in: 'query', name: 'key', description: 'A publishable key, for pages without a token' },
-    isTakenBy: ({ name }) => name === 'v1'
+    scheme: { type: 'httpApiKey', in: 'query', name: 'key', description: 'A publishable key, for web pages without a token' },
+    isAcceptedBy: ({ name }) => name === 'v1'
   }
 ]
 
-/** What the upgrade of a tier may bring; nothing where anybody may come. */
+/** The credentials that a tier accepts; none for a public tier. */
 export function credentials (tier: DescribedTier): readonly Credential[] {
-  return !tier.requiresAuthentication ? [] : allCredentials.filter(({ isTakenBy }) => isTakenBy(tier))
+  return !tier.requiresAuthentication ? [] : allCredentials.filter(({ isAcceptedBy }) => isAcceptedBy(tier))
 }
 
 export function security (tier: DescribedTier): Json[] {
   return credentials(tier).map(({ name }) => refTo('components', 'securitySchemes', name))
 }
 
-/** What the credentials of these tiers are, and the trait by which operations of a tier ask for one of them. */
+/** The credentials of these tiers, and a trait per tier whose operations require one of them. */
 export function securityComponents (tiers: readonly DescribedTier[]): { securitySchemes: JsonObject, operationTraits: JsonObject } {
   const guarded = tiers.filter(tier => security(tier).length > 0)
   const schemes = guarded.flatMap(tier => credentials(tier).map(({ name, scheme }) => [name, scheme] as const))
@@ -223,16 +235,16 @@ export interface DescribedTier {
   readonly name: TierName
   readonly requiresAuthentication: boolean
   /** Whether the query of the upgrade may contain a token. */
-  readonly takesQueryToken: boolean
+  readonly acceptsQueryToken: boolean
   readonly options: { readonly path: string }
 }
 
-/** Content types of frames, by the subprotocol that chooses them. */
+/** Content types of frames by subprotocol. */
 export type ContentTypes = Readonly<Record<string, string>>
 
 function binding (tier: DescribedTier, contentTypes: ContentTypes): JsonObject {
   const inQuery = credentials(tier).filter(({ scheme }) => scheme.in === 'query')
-  const query = Object.fromEntries(inQuery.map(({ scheme: { name, description } }) => [name as string, { type: 'string', description: description! }]))
+  const query = Object.fromEntries(inQuery.map(({ name, scheme: { description } }) => [name, { type: 'string', description }]))
   const protocols = Object.entries(contentTypes).map(([name, type]) => ({ const: name, description: `Frames are ${type}` }))
   return {
     ws: {
@@ -244,7 +256,7 @@ function binding (tier: DescribedTier, contentTypes: ContentTypes): JsonObject {
   }
 }
 
-/** A tier as a channel. */
+/** The channel object of a tier. */
 export function channelOf (tier: DescribedTier, base: string, contentTypes: ContentTypes, messages: MessageComponents): JsonObject {
   const catalogue = catalogues[tier.name]
   return {
@@ -258,7 +270,7 @@ export function channelOf (tier: DescribedTier, base: string, contentTypes: Cont
   }
 }
 
-/** What the server does on one tier: a `receive` for each frame of a client with its answers, a `send` for what comes by itself. */
+/** The operations of a tier: `receive` for each frame of a client, with its replies, and `send` for all other server frames. */
 export function operationsOf (tier: DescribedTier, messages: MessageComponents): JsonObject {
   const catalogue = catalogues[tier.name]
   const channel = refTo('channels', tier.name)
@@ -272,11 +284,13 @@ export function operationsOf (tier: DescribedTier, messages: MessageComponents):
   function receive (message: NamedMessage): JsonObject {
     const { answers = [], description } = message.schema
     const answering = fromServer.filter(({ name }) => name === 'error' || answers.includes(name))
-    return { action: 'receive', channel, ...(description && { summary: description }), messages: refs('client', [message]), reply: { channel, messages: refs('server', answering) }, ...traits }
+    const reply = { channel, messages: refs('server', answering) }
+    return { action: 'receive', channel, ...summaryOf(description), messages: refs('client', [message]), reply, ...traits }
   }
 
   function send ({ name, schema: { description } }: NamedMessage): JsonObject {
-    return { action: 'send', channel, ...(description && { summary: description }), messages: refs('server', fromServer.filter(same => same.name === name)), ...traits }
+    const sameName = fromServer.filter(other => other.name === name)
+    return { action: 'send', channel, ...summaryOf(description), messages: refs('server', sameName), ...traits }
   }
 
   const received = messagesOf(catalogue, 'client').map(message => [`${tier.name}.receive.${message.name}`, receive(message)])
@@ -284,21 +298,21 @@ export function operationsOf (tier: DescribedTier, messages: MessageComponents):
   return Object.fromEntries([...received, ...sent])
 }
 
-/** Messages of the server that are not only answers. */
+/** Messages of the server that are not only replies. */
 function unasked (catalogue: Catalogue): NamedMessage[] {
-  const answers = new Set(messagesOf(catalogue, 'client').flatMap(({ schema }) => schema.answers as string[]))
+  const answers = new Set(messagesOf(catalogue, 'client').flatMap(({ schema }): string[] => schema.answers))
   return messagesOf(catalogue, 'server').filter(({ name, schema }) => schema.unasked || !answers.has(name))
 }
 
 const description = `The WebSocket tiers of a live registry of AI agents.
 
-A frame is one JSON object per message, with a \`type\`. A \`requestId\` comes back in the one answer.
-What a tier shows and when is in docs/protocol/websocket.md, the REST endpoints are in the OpenAPI document.`
+Each message is one frame: a JSON object with a \`type\`. The reply to a frame contains its \`requestId\`.
+docs/protocol/websocket.md describes each tier. The OpenAPI document describes the REST endpoints.`
 
 export interface AsyncapiOptions {
-  /** Tiers that are served. */
+  /** The enabled tiers. */
   tiers: readonly DescribedTier[]
-  /** Where the registry is, its prefix included. */
+  /** The URL of the registry, including its prefix. */
   url: string
   contentTypes: ContentTypes
 }
@@ -307,7 +321,7 @@ function serverOf ({ protocol, host }: URL): JsonObject {
   return { host, protocol: protocol === 'https:' ? 'wss' : 'ws', protocolVersion: '13' }
 }
 
-/** The AsyncAPI 3.0 document of tiers, made of the schemas of their frames. */
+/** Generates the AsyncAPI 3.0 document of tiers from the schemas of their frames. */
 export function asyncapiDocument ({ tiers, url, contentTypes }: AsyncapiOptions): JsonObject {
   const parsed = new URL(url)
   const base = parsed.pathname.replace(/\/+$/, '')
@@ -323,7 +337,7 @@ export function asyncapiDocument ({ tiers, url, contentTypes }: AsyncapiOptions)
     operations: Object.assign({}, ...tiers.map(tier => operationsOf(tier, messages))),
     components: {
       messages: messages.messages,
-      schemas: { ...schemas.schemas, ErrorCode: errorCodeSchema(ErrorCode.description!), CloseCode: closeCodeSchema() },
+      schemas: { ...schemas.schemas, ErrorCode: errorCodeSchema(ErrorCode.description ?? ''), CloseCode: closeCodeSchema() },
       ...securityComponents(tiers)
     }
   }

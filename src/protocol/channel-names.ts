@@ -1,7 +1,7 @@
 import { problem } from '../errors.js'
 import { isPoisonousKey } from '../lib/json.js'
 
-/** The protocol of a connection. Names of channels and a few frames differ. */
+/** The protocol of a connection. Channel names and a few frames differ. */
 export type Dialect = 'agents' | 'v1'
 
 /** The reserved channel with the presence of all connected peers, and the name of its presence set. */

@@ -1,6 +1,6 @@
 import { pack } from './message-pack.js'
 
-/** Opcodes of RFC 6455 §5.2, as far as a server sends them here. */
+/** The opcodes of RFC 6455 §5.2 that the server sends. */
 export const opcodes = { text: 1, binary: 2, ping: 9 } as const
 export type Opcode = typeof opcodes[keyof typeof opcodes]
 
@@ -8,12 +8,12 @@ const isLast = 0x80
 const largestShort = 125
 const largestMedium = 0xffff
 
-/** Bytes of the header of a frame that is not masked. */
+/** Size of the header of an unmasked frame, in bytes. */
 export function headerSize (payloadSize: number): number {
   return payloadSize <= largestShort ? 2 : payloadSize <= largestMedium ? 4 : 10
 }
 
-/** Writes the header of a whole message that is not masked (RFC 6455 §5.2). @returns where its payload begins */
+/** Writes the header of an unmasked, unfragmented message (RFC 6455 §5.2). @returns the offset of its payload */
 export function writeHeader (target: Buffer, at: number, opcode: Opcode, payloadSize: number): number {
   target[at] = isLast | opcode
   if (payloadSize <= largestShort) {
@@ -29,12 +29,12 @@ export function writeHeader (target: Buffer, at: number, opcode: Opcode, payload
   return target.writeUInt32BE(payloadSize, at + 6)
 }
 
-/** How the frames of a connection are written: as JSON text or, where that was negotiated, as MessagePack. */
+/** The encoding of the frames of a connection: JSON text, or MessagePack if it was negotiated. */
 export type Encoding = 'json' | 'msgpack'
 
 const isObject = (text: string) => text.charCodeAt(0) === 0x7b || text.charCodeAt(0) === 0x5b
 
-/** A message for one socket or for many; what is made of it is made once. */
+/** A message for one or many sockets. Each encoded form is created once, on first use. */
 export class EncodedMessage {
   readonly text: string
   readonly opcode: Opcode
@@ -53,18 +53,18 @@ export class EncodedMessage {
     return encoding === 'msgpack' && isObject(this.text)
   }
 
-  /** MessagePack of the same. */
+  /** The message as MessagePack. */
   get packed (): Uint8Array {
     return (this.#packed ??= pack(this.text))
   }
 
-  /** Bytes on the wire, header included. */
+  /** Size of the frame in bytes, header included. */
   size (encoding: Encoding): number {
     const payload = this.#payloadSize(encoding)
     return headerSize(payload) + payload
   }
 
-  /** The whole frame, which is the same for every socket: a server does not mask (RFC 6455 §5.1). */
+  /** The whole frame. It is the same for every socket, because a server does not mask (RFC 6455 §5.1). */
   frame (encoding: Encoding): Buffer {
     if (this.isPacked(encoding)) return (this.#packedFrame ??= this.#make(encoding))
     return (this.#frame ??= this.#make(encoding))
@@ -96,9 +96,9 @@ export class EncodedMessage {
   }
 }
 
-/** Messages that are the same every time. */
+/** Messages with constant content. */
 export const textPing = new EncodedMessage('ping')
 export const textPong = new EncodedMessage('pong')
 export const protocolPing = new EncodedMessage('', opcodes.ping)
-/** Told from the other by what its answer carries. */
+/** A protocol ping whose payload distinguishes its pong from others. */
 export const fencePing = new EncodedMessage('fence', opcodes.ping)

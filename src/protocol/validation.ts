@@ -39,7 +39,7 @@ function * precise (errors: Iterable<ValueError>): Generator<{ path: string, mes
   }
 }
 
-/** One error for each wrong field; none if `value` matches the schema. */
+/** @returns one entry per invalid field, an empty array for a valid value */
 export function fieldErrors (schema: TSchema, value: unknown): FieldError[] {
   const checker = checkerOf(schema)
   if (checker.Check(value)) return []
@@ -51,12 +51,12 @@ export function fieldErrors (schema: TSchema, value: unknown): FieldError[] {
   return [...byPath].map(([path, message]) => ({ path, message }))
 }
 
-/** Whether `value` matches a schema. */
+/** Whether a value matches a schema. */
 export function matches<T extends TSchema> (schema: T, value: unknown): value is Static<T> {
   return checkerOf(schema).Check(value)
 }
 
-/** @throws validation-failed with one entry per wrong field */
+/** @throws validation-failed with one entry per invalid field */
 export function assertValid<T extends TSchema> (schema: T, value: unknown): asserts value is Static<T> {
   const errors = fieldErrors(schema, value)
   if (errors.length > 0) throw validationFailed(errors)

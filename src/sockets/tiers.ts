@@ -32,7 +32,7 @@ export interface Tier extends ConnectionTier {
   /** The close code for a client that does not authenticate in time. */
   readonly timeoutCode: number
   /** Whether the query of the upgrade may contain a token. */
-  readonly takesQueryToken: boolean
+  readonly acceptsQueryToken: boolean
   /** Silence after which the server sends a protocol ping (ms). */
   readonly protocolPingMs: number
 }
@@ -69,7 +69,7 @@ export function createTiers (services: TierServices): Tiers {
       requiresAuthentication: false,
       handshake: null,
       timeoutCode: closeCodes.policyViolation,
-      takesQueryToken: false,
+      acceptsQueryToken: false,
       protocolPingMs: publicWs.pingIntervalMs
     },
     agents: {
@@ -80,7 +80,7 @@ export function createTiers (services: TierServices): Tiers {
       requiresAuthentication: true,
       handshake: new Handshake(agentsPolicy(services), services),
       timeoutCode: closeCodes.policyViolation,
-      takesQueryToken: true,
+      acceptsQueryToken: true,
       // An agent whose only heartbeats are pongs must be heard within its lease.
       protocolPingMs: Math.min(agentsWs.pingIntervalMs, leaseMs / 3)
     },
@@ -93,7 +93,7 @@ export function createTiers (services: TierServices): Tiers {
       handshake: new Handshake(dashboardPolicy(services), services),
       timeoutCode: closeCodes.tokenInvalid,
       // Existing pages send the token in the query too, but without the fingerprint: their first frame decides.
-      takesQueryToken: false,
+      acceptsQueryToken: false,
       protocolPingMs: dashboardWs.pingIntervalMs
     },
     v1: {
@@ -105,7 +105,7 @@ export function createTiers (services: TierServices): Tiers {
       requiresAuthentication: true,
       handshake: new Handshake(v1Policy(services), services),
       timeoutCode: closeCodes.tokenInvalid,
-      takesQueryToken: true,
+      acceptsQueryToken: true,
       protocolPingMs: Math.min(v1Ws.pingIntervalMs, leaseMs / 3)
     }
   }

@@ -1,7 +1,7 @@
 import { isObject } from './snapshot.js'
 
 /** Texts for people, which may be rewritten. */
-const texts = new Set(['description', 'summary', 'title'])
+const texts = new Set(['description', 'summary', 'title', 'x-advice'])
 /** Members whose order says nothing. */
 const sets = new Set(['required', 'tags'])
 

@@ -3,7 +3,7 @@ import { AgentInfo } from '../schemas/agent.js'
 import { Nullable, Revision } from '../schemas/common.js'
 import { ClientFrame, commonClientFrames, commonServerFrames, EpochSeconds, RequestId, ServerFrame } from './common.js'
 
-/** A number, or a string that holds one: existing clients send both. */
+/** A number, or a string that contains one: existing clients send both. */
 const NumberLike = Type.Union([Type.Number(), Type.String({ pattern: '^\\s*[-+]?\\d{1,15}\\s*$' })])
 
 export const GetDiscoveryFrame = ClientFrame('get_discovery', {
@@ -11,7 +11,7 @@ export const GetDiscoveryFrame = ClientFrame('get_discovery', {
   page_size: Type.Optional(NumberLike),
   agent_type: Type.Optional(Nullable(Type.String({ maxLength: 100 })))
 }, {
-  description: 'A page of the agents that are shown; what is out of range is brought into it',
+  description: 'Requests a page of the visible agents. Values out of range are clamped',
   answers: ['discovery_data'],
   examples: [{ type: 'get_discovery', requestId: 'r1', page: 1, page_size: 30, agent_type: 'testing' }]
 })
@@ -21,7 +21,9 @@ export const Welcome = ServerFrame('welcome', {
   message: Type.String(),
   features: Type.Array(Type.String()),
   commands: Type.Object({ ping: Type.String(), get_discovery: Type.String() }),
-  pagination: Type.Object({ default_page_size: Type.Integer({ examples: [30] }), max_page_size: Type.Integer({ examples: [100] }), usage: Type.String() }),
+  pagination: Type.Object({
+    default_page_size: Type.Integer({ examples: [30] }), max_page_size: Type.Integer({ examples: [100] }), usage: Type.String()
+  }),
   revision: Revision
 }, { description: 'The first frame of a connection' })
 export const StatsUpdate = ServerFrame('stats_update', {
@@ -34,16 +36,16 @@ export const StatsUpdate = ServerFrame('stats_update', {
     available_types: Type.Array(Type.String()),
     system_status: Type.Literal('operational')
   })
-}, { description: 'Numbers of agents, on an interval' })
+}, { description: 'Agent counts, sent periodically' })
 export const AgentsUpdate = ServerFrame('agents_update', {
   timestamp: EpochSeconds,
   data: Type.Object({
     agents: Type.Array(AgentInfo),
-    total_count: Type.Integer({ description: 'The true number, also when the list is cut' }),
+    total_count: Type.Integer({ description: 'The full number of agents, also if the list is truncated' }),
     revision: Revision,
     truncated: Type.Optional(Type.Literal(true))
   })
-}, { description: 'The agents that are shown, after changes, unless the connection watches' })
+}, { description: 'The visible agents. Sent after changes, unless the connection has a `watch`' })
 export const DiscoveryData = ServerFrame('discovery_data', {
   timestamp: EpochSeconds,
   requestId: Type.Optional(RequestId),
@@ -60,9 +62,9 @@ export const DiscoveryData = ServerFrame('discovery_data', {
       previous_page: Nullable(Type.Integer(), { examples: [null] })
     }),
     filters: Type.Object({ agent_type: Nullable(Type.String(), { examples: ['testing'] }) }),
-    omitted: Type.Optional(Type.Array(Type.String(), { description: 'agent_ids of this page that did not fit into the frame' }))
+    omitted: Type.Optional(Type.Array(Type.String(), { description: 'agent_ids of this page that exceed the frame size limit' }))
   })
-}, { description: 'A page of the agents that are shown' })
+}, { description: 'A page of the visible agents' })
 
 export const publicClientFrames = { ...commonClientFrames, get_discovery: GetDiscoveryFrame }
 export const publicServerFrames = [...commonServerFrames, Welcome, StatsUpdate, AgentsUpdate, DiscoveryData]

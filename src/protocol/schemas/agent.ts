@@ -26,28 +26,35 @@ export const AgentRequirements = Type.Object({
   requires_internet: Type.Boolean(),
   network_ports: Type.Array(Text({ pattern: '^\\d+(-\\d+)?$' }), { maxItems: 20 }),
   required_fields: Type.Array(Type.Object(configField), { maxItems: 50 }),
-  optional_fields: Type.Array(Type.Object({ ...configField, category: Type.Optional(Nullable(Text({ maxLength: 100 }))) }), { maxItems: 100 }),
+  optional_fields: Type.Array(Type.Object({ ...configField, category: Type.Optional(Nullable(Text({ maxLength: 100 }))) }), {
+    maxItems: 100
+  }),
   user_configuration: Type.Record(Type.String(), Type.Unknown(), { maxProperties: 100 }),
   schema_version: Text({ pattern: '^\\d+\\.\\d+$' })
-}, { description: 'What an agent needs to run' })
+}, { description: 'Requirements for running the agent' })
 
-/** One code point, whether or not the pattern is read with the flag `u`: strict alternatives, so that it never backtracks. */
+/** Matches one code point, with or without the flag `u`. The alternatives exclude each other, so that it never backtracks. */
 const character = '(?:[\\ud800-\\udbff][\\udc00-\\udfff]|[^\\ud800-\\udbff]|[\\ud800-\\udbff](?![\\udc00-\\udfff]))'
 
 const MetadataValue = Type.Union([Text({ maxLength: 1000 }), Type.Number(), Type.Boolean(), Type.Array(Type.Unknown())])
 
-/** A registration as it is stored: trimmed, completed and without unknown members (see `normalizeRegistration`). */
+/** A registration as stored: trimmed, complete and without unknown members (see `normalizeRegistration`). */
 export const AgentRegistration = Type.Object({
   agent_id: AgentId,
   name: Text({ minLength: 2, maxLength: 32 }),
   agent_type: AgentType,
   endpoint: Endpoint,
   capabilities: Type.Array(Capability, { minItems: 1, maxItems: 50 }),
-  context_brief: Text({ minLength: 10, maxLength: 1000, description: 'What the agent does, for people and models' }),
+  context_brief: Text({ minLength: 10, maxLength: 1000, description: 'Description of the agent, for people and models' }),
   version: Text({ pattern: '^\\d+\\.\\d+\\.\\d+(-[a-zA-Z0-9]+)?$', examples: ['1.0.0'] }),
   owner: Text({ minLength: 2, maxLength: 50 }),
   public_key: Text({ minLength: 32, maxLength: 1024, pattern: '^[a-zA-Z0-9+/=\\-_\\s\\n\\r]+$' }),
-  metadata: Type.Record(Type.String({ pattern: `^${character}{1,100}$` }), MetadataValue, { minProperties: 1, maxProperties: 50, additionalProperties: false, description: 'Free-form facts: strings, numbers, booleans or arrays' }),
+  metadata: Type.Record(Type.String({ pattern: `^${character}{1,100}$` }), MetadataValue, {
+    minProperties: 1,
+    maxProperties: 50,
+    additionalProperties: false,
+    description: 'Free-form metadata: strings, numbers, booleans or arrays'
+  }),
   communication_mode: Type.Union([Type.Literal('remote'), Type.Literal('local'), Type.Literal('hybrid')]),
   features: Type.Array(Text({ minLength: 1, maxLength: 100 }), { maxItems: 100, default: [] }),
   max_tokens: Nullable(Type.Integer({ minimum: 1, maximum: 1_000_000 }), optional),
@@ -59,7 +66,7 @@ export const AgentRegistration = Type.Object({
 })
 export type AgentRegistration = Static<typeof AgentRegistration>
 
-/** What a registration may look like on the way in; `normalizeRegistration` completes it. */
+/** The body of a registration request. `normalizeRegistration` adds the members that are missing. */
 export const RegistrationBody = Type.Composite([
   Type.Omit(AgentRegistration, ['features', 'policy_tags', 'max_tokens', 'language_support', 'rate_limit', 'requirements', 'ai_context']),
   Type.Object({
@@ -74,10 +81,12 @@ export const RegistrationBody = Type.Composite([
 ])
 export type RegistrationBody = Static<typeof RegistrationBody>
 
-/** Fields of a registration that may be left out of a request body. */
-export const optionalFields = ['features', 'max_tokens', 'language_support', 'rate_limit', 'requirements', 'policy_tags', 'ai_context'] as const
+/** Fields that a registration request may omit. */
+export const optionalFields = [
+  'features', 'max_tokens', 'language_support', 'rate_limit', 'requirements', 'policy_tags', 'ai_context'
+] as const
 
-/** Fields of a record that the public tier may be told to hide: existing clients do not require them. */
+/** Fields that the public tier may hide (option `publicFields`). Existing clients do not require them. */
 export const hideableFields = [...optionalFields, 'metrics'] as const
 
 export const AgentMetrics = Type.Object({
@@ -93,12 +102,12 @@ export const AgentMetrics = Type.Object({
 })
 export type AgentMetrics = Static<typeof AgentMetrics>
 
-/** An agent as every answer and frame shows it. */
+/** An agent in responses and frames. */
 export const AgentInfo = Type.Object({
   ...AgentRegistration.properties,
   registered_at: Timestamp,
   revision: Revision,
-  incarnation: Type.Integer({ description: 'Grows with every registration of the same agent_id' }),
+  incarnation: Type.Integer({ description: 'Increases with every registration of the same agent_id' }),
   status: Status,
   state: State,
   last_seen: Timestamp,
@@ -112,15 +121,15 @@ export const RegistrationResponse = Type.Object({
   message: Type.String(),
   agent_id: AgentId,
   access_token: Type.String(),
-  created: Type.Boolean({ description: 'False when the id was registered before' }),
+  created: Type.Boolean({ description: 'False if the id was registered before' }),
   revision: Revision,
   incarnation: Type.Integer(),
-  lease_ms: Type.Integer({ description: 'Time without a sign of life after which the agent is dead' }),
-  heartbeat_every_ms: Type.Integer({ description: 'How often to send a heartbeat' })
+  lease_ms: Type.Integer({ description: 'Time without a heartbeat after which the agent is dead, in milliseconds' }),
+  heartbeat_every_ms: Type.Integer({ description: 'Recommended interval between heartbeats, in milliseconds' })
 })
 export type RegistrationResponse = Static<typeof RegistrationResponse>
 
-/** The two values that existing clients know, of the six that there are. */
+/** The `status` of an agent: existing clients know only two of the six states. */
 export const statusOf = (state: AgentState): 'alive' | 'dead' => state === 'dead' ? 'dead' : 'alive'
 
 /** Whether discovery and the public tier show an agent in this state. */

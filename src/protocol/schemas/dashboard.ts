@@ -14,7 +14,10 @@ export const alertMetrics = [
 ] as const
 export type AlertMetric = typeof alertMetrics[number]
 
-const AlertComparison = Type.Union([Type.Literal('>'), Type.Literal('>='), Type.Literal('<'), Type.Literal('<='), Type.Literal('=')], { default: '>' })
+const AlertComparison = Type.Union(
+  [Type.Literal('>'), Type.Literal('>='), Type.Literal('<'), Type.Literal('<='), Type.Literal('=')],
+  { default: '>' }
+)
 export type AlertComparison = Static<typeof AlertComparison>
 
 /** An alert rule as an option. */
@@ -26,31 +29,35 @@ export const AlertRuleInput = Type.Object({
   threshold: Type.Union([Type.Number(), Type.String({ maxLength: 64 })], {
     description: 'Response times in seconds, rates from 0 to 1, resources in percent; text with `=` only'
   }),
-  forMs: Type.Optional(Type.Integer({ minimum: 0, default: 0, description: 'Time for which the condition must hold without interruption (ms)' })),
+  forMs: Type.Optional(Type.Integer({
+    minimum: 0, default: 0, description: 'Time for which the condition must hold without interruption (ms)'
+  })),
   severity: Type.Optional(AlertSeverity),
   cooldownMs: Type.Optional(Type.Integer({
     minimum: 0,
     description: 'Minimum time between two alerts of this rule; default by severity: 5, 15 and 60 minutes (ms)'
   })),
   title: Type.Optional(Type.String({ maxLength: 200 })),
-  message: Type.String({ minLength: 1, maxLength: 500, description: 'Placeholders: `{value}`, `{percent}`, `{threshold}` and the names of details' })
+  message: Type.String({
+    minLength: 1, maxLength: 500, description: 'Placeholders: `{value}`, `{percent}`, `{threshold}` and the names of details'
+  })
 }, { additionalProperties: false })
 export type AlertRuleInput = Static<typeof AlertRuleInput>
 
-/** Settings of the page; members that the server does not know are kept for it. */
+/** Settings of the dashboard page. The server stores unknown members unchanged. */
 export const UiSettings = Type.Object({
   maxLogEntries: Type.Optional(Type.Integer({ minimum: 10, description: 'At most `log_buffer_maxlen`' }))
 }, { additionalProperties: true })
 
-export const ConfigQuery = Type.Object({ tz: Type.Optional(Type.String({ maxLength: 64, description: 'Comes back as `timezone`' })) })
-/** Anything: what has no object `ui` is answered with `ConfigRefused`. */
-export const ConfigBody = Type.Unknown({ description: '`{"ui": {…}}`, of 16 KiB at most' })
+export const ConfigQuery = Type.Object({ tz: Type.Optional(Type.String({ maxLength: 64, description: 'Returned as `timezone`' })) })
+/** Any value: a body without an object `ui` is answered with `ConfigRefused`. */
+export const ConfigBody = Type.Unknown({ description: '`{"ui": {…}}`, at most 16 KiB' })
 
 export const DashboardConfig = Type.Object({
   timezone: Type.String(),
   ws_ping_interval_ms: Type.Integer(),
-  log_buffer_maxlen: Type.Integer({ description: 'Log entries that are kept' }),
-  log_message_maxlen: Type.Integer({ description: 'Length after which a message is cut' }),
+  log_buffer_maxlen: Type.Integer({ description: 'Maximum number of retained log entries' }),
+  log_message_maxlen: Type.Integer({ description: 'Maximum length of a log message; longer messages are truncated' }),
   ui: UiSettings
 })
 export type DashboardConfig = Static<typeof DashboardConfig>
@@ -61,13 +68,15 @@ export const ConfigAnswer = Type.Union([ConfigStored, ConfigRefused])
 export type ConfigAnswer = Static<typeof ConfigAnswer>
 
 const Percent = Type.Number({ minimum: 0, maximum: 100 })
-export const ResourceUtilization = Type.Object({ cpu: Percent, memory: Percent, network: Percent, storage: Percent }, { description: 'Percent of this host' })
+export const ResourceUtilization = Type.Object({ cpu: Percent, memory: Percent, network: Percent, storage: Percent }, {
+  description: 'Resource usage of this host, in percent'
+})
 
 export const ProcessUse = Type.Object({
-  cpu: Type.Number({ minimum: 0, description: 'Percent of one core since the frame before' }),
+  cpu: Type.Number({ minimum: 0, description: 'Percent of one core since the previous frame' }),
   memory_bytes: Type.Integer({ minimum: 0, description: 'Resident memory' }),
   uptime_seconds: Type.Integer({ minimum: 0 })
-}, { description: 'What this process uses' })
+}, { description: 'Resource usage of this process' })
 
 export const RequestSummary = Type.Object({
   total_requests: Type.Integer({ minimum: 0 }),

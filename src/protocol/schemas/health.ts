@@ -4,7 +4,7 @@ import { Timestamp } from './common.js'
 const oneOf = <T extends string>(...names: T[]) => Type.Union(names.map(name => Type.Literal(name)))
 const Status = oneOf('healthy', 'degraded')
 const Redis = oneOf('connected', 'disconnected')
-const Reason = Type.Optional(Type.String({ description: 'While the store cannot be reached, since when' }))
+const Reason = Type.Optional(Type.String({ description: 'Present while the store is unavailable; contains the time since when' }))
 const Count = Type.Integer({ minimum: 0 })
 
 const Agents = Type.Object({
@@ -16,7 +16,7 @@ const Agents = Type.Object({
 })
 const Performance = Type.Object({ redis_connected: Type.Boolean(), ai_client_available: Type.Boolean() })
 const described = <T extends Record<string, TSchema>>(properties: T) =>
-  Type.Object({ ...properties, timestamp: Timestamp, version: Type.String({ description: 'Of the protocol' }) })
+  Type.Object({ ...properties, timestamp: Timestamp, version: Type.String({ description: 'Version of the protocol' }) })
 
 export const Health = described({
   status: Status,
@@ -44,7 +44,10 @@ export const DetailedHealth = described({
     ai_services: Type.Object({ status: Type.String(), azure_openai: Type.String() })
   }),
   detailed: Type.Object({
-    database: Type.Object({ status: Type.String(), type: Type.String({ description: 'Kind of store: `memory`, `level`, `redis`, or `custom` for one of the host' }) }),
+    database: Type.Object({
+      status: Type.String(),
+      type: Type.String({ description: 'Kind of store: `memory`, `level`, `redis`, or `custom` for a store of the host application' })
+    }),
     storage: Type.Object({ redis: Redis, backup_storage: Type.String() }),
     ai_services: Type.Object({ azure_openai: Type.String(), embeddings: Type.Boolean(), vector_search: Type.Boolean() }),
     features: Type.Record(Type.String(), Type.Boolean()),
@@ -54,7 +57,7 @@ export const DetailedHealth = described({
 })
 export type DetailedHealth = Static<typeof DetailedHealth>
 
-const Names = Type.Array(Type.String(), { description: 'Paths of options whose value is not the default; never the values' })
+const Names = Type.Array(Type.String(), { description: 'Paths of the options that differ from their defaults, without the values' })
 export const ConfigHealth = described({
   status: Type.Literal('ok'),
   required_config: Names,

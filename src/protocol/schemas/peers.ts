@@ -6,25 +6,50 @@ import { Epoch, MsgId, Offset, PeerMetadata } from './messaging.js'
 const noControls = '^[^\\u0000-\\u001f\\u007f-\\u009f]+$'
 
 /** The name of a peer on `/v1`, in UTF-16 units. */
-export const PeerId = Type.String({ minLength: 1, maxLength: 128, pattern: noControls, description: 'Without control characters', examples: ['alice'], ...verbatim })
+export const PeerId = Type.String({
+  minLength: 1,
+  maxLength: 128,
+  pattern: noControls,
+  description: 'Without control characters',
+  examples: ['alice'],
+  ...verbatim
+})
 /** The name of a channel on `/v1`, in UTF-16 units. */
-export const ChannelName = Type.String({ minLength: 1, maxLength: 256, pattern: noControls, description: 'Any text without control characters', examples: ['room-1'], ...verbatim })
+export const ChannelName = Type.String({
+  minLength: 1,
+  maxLength: 256,
+  pattern: noControls,
+  description: 'Any text without control characters',
+  examples: ['room-1'],
+  ...verbatim
+})
 
-export const PeerPermission = Type.Union([Type.Literal('publish'), Type.Literal('subscribe'), Type.Literal('presence'), Type.Literal('send')])
+export const PeerPermission = Type.Union([
+  Type.Literal('publish'),
+  Type.Literal('subscribe'),
+  Type.Literal('presence'),
+  Type.Literal('send')
+])
 export const PeerPermissions = Type.Array(PeerPermission, { maxItems: 16 })
-export const PeerChannels = Type.Array(Type.String({ minLength: 1, maxLength: 256, ...verbatim }), { maxItems: 100, description: 'Names of channels; one that ends in `*` stands for all that go on within the segment, in `**` for all that go on at all' })
-const WelcomeMetadata = Type.Record(Type.String({ maxLength: 100 }), Type.Unknown(), { maxProperties: 100, description: 'What only the peer itself is told: 8 KiB of JSON at most' })
+export const PeerChannels = Type.Array(Type.String({ minLength: 1, maxLength: 256, ...verbatim }), {
+  maxItems: 100,
+  description: 'Channel names. A trailing `*` matches any rest within the segment, a trailing `**` any rest'
+})
+const WelcomeMetadata = Type.Record(Type.String({ maxLength: 100 }), Type.Unknown(), {
+  maxProperties: 100,
+  description: 'Metadata that only the peer itself receives: at most 8 KiB of JSON'
+})
 
-/** How errors below `/v1` are told. */
+/** The body of an error response below `/v1`. */
 export const V1Error = Type.Object({
-  error: Type.String({ description: 'For programs' }),
-  message: Type.String({ description: 'For people' }),
-  reason: Type.Optional(Type.String({ description: 'Of `request_rejected`: the code that the other side gave' }))
+  error: Type.String({ description: 'Machine-readable code' }),
+  message: Type.String({ description: 'Human-readable text' }),
+  reason: Type.Optional(Type.String({ description: 'For `request_rejected`: the code that the responder gave' }))
 })
 export const v1Answers = <T extends TSchema>(success: T) => ({ 200: success, '4xx': V1Error, '5xx': V1Error })
 
 export const IdempotencyHeaders = Type.Object({
-  'idempotency-key': Type.Optional(Type.String({ description: 'The same request under the same key is done once within an hour' }))
+  'idempotency-key': Type.Optional(Type.String({ description: 'A request with the same key runs only once within an hour' }))
 })
 
 export const PeerTokenBody = Type.Object({
@@ -34,23 +59,36 @@ export const PeerTokenBody = Type.Object({
   expiresInSec: Type.Integer({ minimum: 1, maximum: 86_400, default: 3600 }),
   metadata: Type.Optional(WelcomeMetadata),
   peerMetadata: Type.Optional(PeerMetadata)
-}, { examples: [{ peerId: 'alice', channels: ['room-1'], permissions: ['publish', 'subscribe', 'presence', 'send'], expiresInSec: 3600, peerMetadata: { username: 'Alice' } }] })
+}, {
+  examples: [
+    {
+      peerId: 'alice',
+      channels: ['room-1'],
+      permissions: ['publish', 'subscribe', 'presence', 'send'],
+      expiresInSec: 3600,
+      peerMetadata: { username: 'Alice' }
+    }
+  ]
+})
 export type PeerTokenBody = Static<typeof PeerTokenBody>
-export const PeerTokenAnswer = Type.Object({ token: Type.String({ description: 'A JSON Web Token, good for `/v1`' }), expiresAt: Type.Integer({ description: 'Epoch seconds' }) })
+export const PeerTokenAnswer = Type.Object({
+  token: Type.String({ description: 'A JSON Web Token for `/v1`' }),
+  expiresAt: Type.Integer({ description: 'Epoch seconds' })
+})
 
 export const ChannelParams = Type.Object({ channel: ChannelName })
 export const PeerParams = Type.Object({ peerId: PeerId })
 
-const From = Type.Optional(Type.String({ ...PeerId, description: 'In whose name, for back ends and admins; default: their own' }))
-const Data = Type.Unknown({ description: 'Whatever JSON can say' })
+const From = Type.Optional(Type.String({ ...PeerId, description: 'The sender to act as, for back ends and admins; default: the caller' }))
+const Data = Type.Unknown({ description: 'Any JSON value' })
 
 export const V1PublishBody = Type.Object({ data: Data, from: From, msgId: Type.Optional(MsgId) })
 export const V1Published = Type.Object({
   channel: ChannelName,
   epoch: Epoch,
   offset: Offset,
-  subscribers: Type.Integer({ description: 'Peers that were subscribed by name, just before' }),
-  duplicate: Type.Optional(Type.Literal(true, { description: 'It had been published before' }))
+  subscribers: Type.Integer({ description: 'Number of peers that were subscribed to the channel by name just before' }),
+  duplicate: Type.Optional(Type.Literal(true, { description: 'The message was published before' }))
 })
 
 export const V1Peers = Type.Object({
@@ -59,7 +97,12 @@ export const V1Peers = Type.Object({
 })
 
 export const V1HistoryQuery = Type.Object({
-  limit: Type.Integer({ minimum: 1, maximum: 1000, default: 100, description: 'Messages, the oldest of those after the position, without one the newest' }),
+  limit: Type.Integer({
+    minimum: 1,
+    maximum: 1000,
+    default: 100,
+    description: 'Maximum number of messages: the oldest ones after the position or, without one, the newest ones'
+  }),
   epoch: Type.Optional(Epoch),
   offset: Type.Optional(Offset)
 })
@@ -67,8 +110,8 @@ export const V1History = Type.Object({
   channel: ChannelName,
   epoch: Epoch,
   offset: Offset,
-  recovered: Type.Boolean({ description: 'False when some of what came after the position cannot be had any more' }),
-  truncated: Type.Optional(Type.Literal(true, { description: 'Not all of it had room' })),
+  recovered: Type.Boolean({ description: 'False if some messages after the position are no longer available' }),
+  truncated: Type.Optional(Type.Literal(true, { description: 'More messages are available' })),
   messages: Type.Array(Type.Object({
     from: Type.String(),
     data: Data,
@@ -87,18 +130,23 @@ export const V1SendBody = Type.Object({
 })
 export const V1Sent = Type.Object({ offset: Offset, delivered: Type.Boolean(), duplicate: Type.Optional(Type.Literal(true)) })
 
-const timeoutMs = Type.Integer({ minimum: 1, maximum: 300_000, default: 30_000, description: 'Time for the reply' })
-const idempotent = Type.Optional(Type.Boolean({ description: 'Another agent may be asked when the first does not accept within a second: true unless said otherwise' }))
+const timeoutMs = Type.Integer({ minimum: 1, maximum: 300_000, default: 30_000, description: 'Timeout for the reply, in milliseconds' })
+const idempotent = Type.Optional(Type.Boolean({
+  description: 'Whether another agent may receive the request if the first one does not accept it within a second; default true'
+}))
 export const V1RequestBody = Type.Object({ data: Data, from: From, timeoutMs, idempotent })
 export const V1CapabilityBody = Type.Object({ capability: Capability, data: Data, from: From, timeoutMs, idempotent })
-export const V1Reply = Type.Object({ from: Type.String({ description: 'Who replied' }), data: Data })
+export const V1Reply = Type.Object({ from: Type.String({ description: 'The peer that replied' }), data: Data })
 
-export const V1Disconnected = Type.Object({ peerId: Type.String(), closed: Type.Integer({ description: 'Connections that were closed, in all processes' }) })
+export const V1Disconnected = Type.Object({
+  peerId: Type.String(),
+  closed: Type.Integer({ description: 'Number of closed connections, in all processes' })
+})
 export const V1Usage = Type.Object({
   appId: Type.String({ description: 'The namespace of the registry' }),
-  periodStartUnix: Type.Integer({ description: 'Epoch seconds: since when this process counts' }),
+  periodStartUnix: Type.Integer({ description: 'When this process started to count, in epoch seconds' }),
   periodEndUnix: Type.Null(),
-  concurrentNow: Type.Integer({ description: 'Sockets of `/v1`; in all processes where a limit for them is set' }),
-  messagesUsed: Type.Integer({ description: 'Frames that came in on `/v1` in this process' }),
+  concurrentNow: Type.Integer({ description: 'Connections to `/v1`: of all processes if a limit is set, otherwise of this process' }),
+  messagesUsed: Type.Integer({ description: 'Frames that this process received on `/v1`' }),
   plan: Type.Object({ name: Type.Null(), maxConcurrentConnections: Type.Integer() })
 })

@@ -15,23 +15,28 @@ export const Problem = Type.Object({
   instance: Type.String(),
   timestamp: Timestamp,
   request_id: Type.String(),
-  errors: Type.Optional(Type.Array(Type.Object({ path: Type.String(), message: Type.String() }), { description: 'One entry per wrong field, with its JSON Pointer' }))
-}, { description: 'RFC 9457', additionalProperties: true })
+  errors: Type.Optional(Type.Array(Type.Object({ path: Type.String(), message: Type.String() }), {
+    description: 'One entry per invalid field, with its JSON Pointer'
+  }))
+}, { description: 'Problem document (RFC 9457)', additionalProperties: true })
 
-/** The success schema of an endpoint, with the problem documents that every endpoint may answer. */
+/** The response schemas of an endpoint: `success`, and the problem documents that every endpoint may return. */
 export const answers = <T extends TSchema>(success: T) => ({ 200: success, '4xx': Problem, '5xx': Problem })
 
 export const IdParams = Type.Object({ id: Type.String() })
 
-export const Capabilities = Type.Array(Capability, { maxItems: 20, description: 'All of them; repeat the parameter' })
+export const Capabilities = Type.Array(Capability, {
+  maxItems: 20,
+  description: 'The agent must have all of them. Repeat the parameter for each'
+})
 
 export const ListQuery = Type.Object({
   agent_type: Type.Optional(Type.String({ maxLength: 100 })),
   status: Type.Optional(Status),
   capabilities: Type.Optional(Capabilities),
   include_metrics: Type.Boolean({ default: false }),
-  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: 'Asks for a page' })),
-  cursor: Type.Optional(Type.String({ maxLength: 64, pattern: '^\\d+$', description: 'From the `next` link of the page before' }))
+  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: 'Page size; without it the list is not paginated' })),
+  cursor: Type.Optional(Type.String({ maxLength: 64, pattern: '^\\d+$', description: 'From the `next` link of the previous page' }))
 })
 export const RecordQuery = Type.Object({ include_metrics: Type.Boolean({ default: true }) })
 export const DiscoverQuery = Type.Object({
@@ -71,8 +76,18 @@ export const LoginBody = Type.Object({
   agent_type: Type.Optional(Nullable(Type.String({ minLength: 1, maxLength: 50, pattern: '^[a-zA-Z0-9_-]+$' }))),
   agent_key: Type.Optional(Nullable(Type.String({ maxLength: 200, ...verbatim })))
 })
-export const LoginAnswer = Type.Object({ access_token: Token, token_type: Type.Literal('bearer'), expires_in: Type.Integer({ description: 'Seconds' }), agent_id: Type.String() })
-export const TempTokenAnswer = Type.Object({ temp_token: Token, token_type: Type.Literal('bearer'), expires_in: Type.Integer({ description: 'Seconds' }), message: Type.String() })
+export const LoginAnswer = Type.Object({
+  access_token: Token,
+  token_type: Type.Literal('bearer'),
+  expires_in: Type.Integer({ description: 'Seconds' }),
+  agent_id: Type.String()
+})
+export const TempTokenAnswer = Type.Object({
+  temp_token: Token,
+  token_type: Type.Literal('bearer'),
+  expires_in: Type.Integer({ description: 'Seconds' }),
+  message: Type.String()
+})
 export const PinBody = Type.Object({ pin: Type.String({ ...verbatim }) })
 export const PinStatus = Type.Object({ pin_set: Type.Boolean() })
 export const SessionStatus = Type.Object({
@@ -95,7 +110,11 @@ export const MintBody = Type.Object({
   grants: Type.Optional(Grants),
   metadata: Type.Optional(PeerMetadata)
 })
-export const TokenAnswer = Type.Object({ access_token: Token, token_type: Type.Literal('bearer'), expires_in: Type.Integer({ description: 'Seconds' }) })
+export const TokenAnswer = Type.Object({
+  access_token: Token,
+  token_type: Type.Literal('bearer'),
+  expires_in: Type.Integer({ description: 'Seconds' })
+})
 export const ValidateQuery = Type.Object({ token: Type.String({ minLength: 1, ...verbatim }) })
 export const TokenVerdict = Type.Object({
   valid: Type.Boolean(),
@@ -107,13 +126,15 @@ export const RevokeBody = Type.Object({
   token: Type.Optional(Type.String({ minLength: 1, ...verbatim })),
   agent_id: Type.Optional(AgentId)
 }, { description: 'A token (RFC 7009), or all tokens of an agent' })
-export const TicketBody = Type.Object({ tier: Type.Union([Type.Literal('public'), Type.Literal('agents'), Type.Literal('dashboard')], { default: 'agents' }) })
+export const TicketBody = Type.Object({
+  tier: Type.Union([Type.Literal('public'), Type.Literal('agents'), Type.Literal('dashboard')], { default: 'agents' })
+})
 export const TicketAnswer = Type.Object({ ticket: Type.String(), expires_in: Type.Integer({ description: 'Seconds' }) })
 
 export const PublicStats = Type.Object({
   alive_agents: Type.Integer(),
   total_agents: Type.Integer(),
-  agent_types: Type.Integer({ description: 'How many types there are' }),
+  agent_types: Type.Integer({ description: 'Number of agent types' }),
   system_status: Type.Literal('operational'),
   last_updated: Timestamp,
   features: Type.Record(Type.String(), Type.Boolean()),
@@ -121,7 +142,9 @@ export const PublicStats = Type.Object({
 })
 export const AgentTypes = Type.Object({ allowed_agent_types: Type.Array(Type.String()) })
 
-export const MetricsBody = Type.Unknown({ description: 'Fields of AgentMetrics, or `{response_time, success}` of one request; others are left out' })
+export const MetricsBody = Type.Unknown({
+  description: 'Fields of AgentMetrics, or `{response_time, success}` of one request. Other members are ignored'
+})
 export const MetricsAnswer = Type.Object({ status: Type.Literal('success'), message: Type.String(), metrics: AgentMetrics })
 export const ReportQuery = Type.Object({
   response_time: Type.Number({ minimum: 0, maximum: 3600, description: 'Seconds' }),
@@ -138,11 +161,16 @@ export const ReportAnswer = Type.Object({
     last_active: Timestamp
   })
 })
-export const NotifyAnswer = Type.Object({ status: Type.Literal('notified'), message: Type.String(), agent_endpoint: Type.String(), next_step: Type.String() })
+export const NotifyAnswer = Type.Object({
+  status: Type.Literal('notified'),
+  message: Type.String(),
+  agent_endpoint: Type.String(),
+  next_step: Type.String()
+})
 
 const since = Type.String({ minLength: 1, maxLength: 64, description: 'The last revision that the client has seen' })
 const filter = {
-  agent_type: Type.Optional(Type.String({ maxLength: 100, description: 'In any case' })),
+  agent_type: Type.Optional(Type.String({ maxLength: 100, description: 'Case-insensitive' })),
   capabilities: Type.Optional(Capabilities),
   status: Type.Optional(Status)
 }
@@ -150,23 +178,23 @@ const filter = {
 export const ChangesQuery = Type.Object({
   since: Type.Optional(since),
   ...filter,
-  wait: Type.Number({ minimum: 0, maximum: 30, default: 0, description: 'Seconds to wait for a change, about' }),
-  limit: Type.Integer({ minimum: 1, maximum: 500, default: 500, description: 'Changes in one answer' })
+  wait: Type.Number({ minimum: 0, maximum: 30, default: 0, description: 'Approximate time to wait for a change, in seconds' }),
+  limit: Type.Integer({ minimum: 1, maximum: 500, default: 500, description: 'Maximum number of changes' })
 })
 
 export const ChangesAnswer = Type.Object({
-  changes: Type.Array(AgentChange, { description: 'In order' }),
-  revision: Type.String({ ...Revision, description: 'The `since` of the next request' }),
-  resync: Type.Optional(Type.Literal(true, { description: 'What came after `since` cannot be told: list the agents anew' }))
+  changes: Type.Array(AgentChange, { description: 'Changes in order' }),
+  revision: Type.String({ ...Revision, description: 'Value of `since` for the next request' }),
+  resync: Type.Optional(Type.Literal(true, { description: 'The changes after `since` are not available: list the agents again' }))
 })
 
 export const EventsQuery = Type.Object({
   since: Type.Optional(since),
-  snapshot: Type.Boolean({ default: false, description: 'All agents first' }),
+  snapshot: Type.Boolean({ default: false, description: 'Send all agents first' }),
   ...filter
 })
 
-/** Not JSON: a stream that goes on for as long as the client reads it. */
+/** A stream, which continues until the client disconnects. */
 export const EventsAnswer = {
   description: 'Server-Sent Events: `put`, `state`, `remove`, `snapshot`, `resync`, `bookmark`, `going_away`, `end`',
   content: { 'text/event-stream': { schema: Type.Unsafe<Readable>({ type: 'string' }) } }
