@@ -15,7 +15,7 @@ const logs: BrokerCase[] = [
     assert.ok(Math.abs(at - before) < 10_000)
     assert.deepEqual((await broker.read(log, { limit: 1 })).entries, [{ at, offset, ...given }])
   }],
-  ['append: an entry without metadata and origin has neither', async ({ process, broker }) => {
+  ['an entry without metadata and origin has neither', async ({ process, broker }) => {
     await broker.follow(log)
     await broker.append({ log, from: '', data: '' })
     await process.waitUntil(() => process.received.length === 1)
@@ -261,7 +261,7 @@ const patterns: BrokerCase[] = [
     await process.say('c:a/1', '5')
     assert.deepEqual([await process.receives('c:a/1', 3), process.gaps], [['1', '4', '5'], []])
   }],
-  ['patterns: they match as a naive matcher does', async ({ process, broker }) => {
+  ['patterns match as a naive matcher does', async ({ process, broker }) => {
     for (let seed = 1; seed <= 60; seed++) {
       const next = generator(seed)
       const wanted = randomPaths(next, 4, () => randomPath(next, 4, [...segments, '*'], ['a', '*', '**']))

@@ -5,7 +5,7 @@ const exact = { exact: true }
 
 /** Leases, death, retention and revival. */
 export const liveness: AgentCase[] = [
-  ['lease: it expires at its deadline, and not before', async scene => {
+  ['a lease expires at its deadline, and not before', async scene => {
     await scene.agent('one')
     await scene.pass(scene.settings.leaseMs - 1)
     assert.equal(await scene.store.expire({ cleanup: true }), 0)
