@@ -15,7 +15,7 @@ import type { Registry } from '../registry/registry.js'
 import type { KeyValueReplica } from '../storage/kv-replica.js'
 import { Broadcasts } from './broadcasts.js'
 import { Connection, type ConnectionOptions, type ConnectionPorts } from './connection.js'
-import { Dispatcher, type HandlerServices } from './handlers/define.js'
+import { Dispatcher } from './handlers/define.js'
 import type { UpgradeCredentials } from './handshake.js'
 import { Hub, PeerDisconnects } from './hub.js'
 import { Throttle } from './inbound.js'
@@ -59,7 +59,7 @@ export interface Sockets {
 }
 
 export function createSockets (services: SocketsOptions): Sockets {
-  const { options, registry, messaging, dashboard, state, now, onError } = services
+  const { options, registry, enrollment, messaging, dashboard, state, now, onError } = services
   const traffic = { public: new Traffic(), agents: new Traffic(), dashboard: new Traffic(), v1: new Traffic() }
   const hub = new Hub()
   const slots = new ConnectionSlots({ limits: options.sockets, state, now, onError })
@@ -86,17 +86,14 @@ export function createSockets (services: SocketsOptions): Sockets {
   }
 
   function portsOf (name: TierName): ConnectionPorts {
-    return { ...shared, traffic: traffic[name], dispatcher: createDispatcher(tiers[name], { ...services, watches }) }
+    const { handlers, handshake, view } = tiers[name]
+    const context = { registry, enrollment, messaging, dashboard, watches, now, view, handshake }
+    const dispatcher = new Dispatcher({ handlers, context, audit: auditFrame, onError })
+    return { ...shared, traffic: traffic[name], dispatcher }
   }
 
-  function createDispatcher ({ handlers, handshake, view }: Tier, context: HandlerServices): Dispatcher {
-    const { registry, enrollment, messaging, dashboard, watches, now } = context
-    return new Dispatcher({
-      handlers,
-      context: { registry, enrollment, messaging, dashboard, watches, now, view, handshake },
-      audit: (connection, text) => { audit(connection, connection.principal, text) },
-      onError
-    })
+  function auditFrame (connection: Connection, error: string) {
+    audit(connection, connection.principal, error)
   }
 
   function audit ({ tier, address }: Connection, principal: Principal | null, error: string) {

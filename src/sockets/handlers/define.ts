@@ -13,20 +13,16 @@ import type { Connection, FrameDispatcher } from '../connection.js'
 import type { Handshake } from '../handshake.js'
 import type { Watches } from '../watches.js'
 
-/** The services that handlers call. */
-export interface HandlerServices {
+/** The services and the part of the tier that handlers use. */
+interface HandlerContext {
   readonly registry: Registry
   readonly enrollment: Enrollment
   readonly messaging: Messaging
   readonly dashboard: Dashboard
   readonly watches: Watches
-  readonly now: Clock
-}
-
-/** The services and the part of the tier that handlers use. */
-interface HandlerContext extends HandlerServices {
   readonly view: View
   readonly handshake: Handshake | null
+  readonly now: Clock
 }
 
 interface HandlerOptions {
