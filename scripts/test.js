@@ -1,8 +1,12 @@
 // Runs the tests: `node scripts/test.js fast` (needs only Node), `all` (with the coverage floor), `rest` (what `fast` leaves out,
 // then the coverage of both) or `long` (the long forms of tests that kill, fuzz or soak). Arguments after the part go to tap.
-import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, readFileSync, rmSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { ensureTools, isOnPath } from './ensure-tools.js'
 import { root } from './support.js'
 
 const folders = {
@@ -13,17 +17,33 @@ const folders = {
 const kept = join(root, '.tap/coverage-fast')
 const coverage = join(root, '.tap/coverage')
 const outputOf = part => join(root, `.tap/${part}.tap`)
+const outputTo = part => `--output-file=${outputOf(part)}`
 
-function run (program, args) {
-  return spawnSync(process.execPath, [program, ...args], { cwd: root, stdio: 'inherit' }).status === 0
+/** What runs now; a signal that ends this process ends it first. */
+const running = new Set()
+
+async function run (program, args) {
+  const child = spawn(process.execPath, [program, ...args], { cwd: root, stdio: 'inherit' })
+  running.add(child)
+  const [code] = await once(child, 'exit')
+  running.delete(child)
+  return code === 0
+}
+
+let isEnding = false
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.on(signal, () => {
+    isEnding = true
+    for (const child of running) child.kill(signal)
+  })
 }
 
 const tap = (...args) => run('node_modules/tap/dist/esm/run.mjs', args)
 
 /** tap removes its coverage folder at the start of a run: that of the fast part is kept beside it. */
-function runFast (args) {
+async function runFast (args) {
   rmSync(kept, { recursive: true, force: true })
-  const passed = tap('run', ...partial, `--output-file=${outputOf('fast')}`, ...folders.fast, ...args)
+  const passed = await tap('run', ...partial, outputTo('fast'), ...folders.fast, ...args)
   if (existsSync(coverage)) cpSync(coverage, kept, { recursive: true })
   return passed
 }
@@ -31,16 +51,36 @@ function runFast (args) {
 /** A part cannot reach the floor of the whole, which `report` checks. */
 const partial = ['--allow-incomplete-coverage', '--allow-empty-coverage', '--coverage-report=none']
 
-function runRest (args) {
+/** Runs `work` while a redis-server runs whose folder the tests find in TEST_REDIS_FOLDER. */
+async function withRedis (work) {
+  if (!isOnPath('redis-server')) return work()
+  const folder = mkdtempSync(join(tmpdir(), 'redis-'))
+  const socket = join(folder, 'redis.sock')
+  const args = ['--port', '0', '--unixsocket', socket, '--dir', folder, '--save', '', '--appendonly', 'no']
+  const server = spawn('redis-server', args, { stdio: 'ignore' })
+  const ended = once(server, 'exit')
+  try {
+    while (!existsSync(socket) && server.exitCode === null) await sleep(10)
+    if (server.exitCode !== null) throw new Error(`redis-server ended with ${server.exitCode}`)
+    process.env.TEST_REDIS_FOLDER = folder
+    return await work()
+  } finally {
+    server.kill('SIGKILL')
+    await ended
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+async function runRest (args) {
   if (!existsSync(kept)) throw new Error('Run `npm test` first: its coverage is part of the whole')
-  const passed = tap('run', ...partial, `--output-file=${outputOf('rest')}`, ...folders.rest, ...args)
+  const passed = await withRedis(() => tap('run', ...partial, outputTo('rest'), ...folders.rest, ...args))
   cpSync(kept, coverage, { recursive: true })
   return passed
 }
 
 function runLong (args) {
   process.env.TEST_LONG = '1'
-  return tap('run', '--disable-coverage', `--output-file=${outputOf('long')}`, ...folders.long, ...args)
+  return withRedis(() => tap('run', '--disable-coverage', outputTo('long'), ...folders.long, ...args))
 }
 
 /** Counts of assertions from the last line of a TAP file: `# { total: 9, pass: 7, fail: 1, skip: 1 }`. */
@@ -53,25 +93,34 @@ function countsOf (part) {
   return { pass: count('pass'), fail: count('fail'), skip: count('skip') + count('todo') }
 }
 
-function printCounts (parts) {
+/** A run can also fail without a failed assertion, as by its coverage: that is one failure. */
+function printCounts (parts, passed) {
   const counts = parts.map(countsOf)
   const sum = name => counts.reduce((total, count) => total + count[name], 0)
-  console.log(`${sum('pass')} passed, ${sum('fail')} failed, ${sum('skip')} skipped`)
+  console.log(`${sum('pass')} passed, ${sum('fail') || Number(!passed)} failed, ${sum('skip')} skipped`)
 }
 
 const report = () => tap('report', 'text', '--no-show-full-coverage')
-const ensureTools = () => run('scripts/ensure-tools.js', [])
 
-function runParts (part, args) {
+/** Runs the steps one after the other, also after a failure, until a signal ends the run. */
+async function inOrder (...steps) {
+  let passed = true
+  for (const step of steps) passed = !isEnding && await step() && passed
+  return passed
+}
+
+async function runPart (part, args) {
   if (part === 'fast') return runFast(args)
   if (!ensureTools()) return false
-  if (part === 'all') return [runFast(args), runRest(args), report()].every(Boolean)
-  if (part === 'rest') return [runRest(args), report()].every(Boolean)
+  if (part === 'all') return inOrder(() => runFast(args), () => runRest(args), report)
+  if (part === 'rest') return inOrder(() => runRest(args), report)
   if (part === 'long') return runLong(args)
   throw new Error(`Unknown part ${part}: fast, rest, all or long`)
 }
 
 const [part = 'fast', ...args] = process.argv.slice(2)
-const passed = runParts(part, args)
-printCounts(part === 'fast' || part === 'long' ? [part] : ['fast', 'rest'])
+// The rest follows on the fast part, whose counts remain.
+for (const stale of part === 'all' ? ['fast', 'rest'] : [part]) rmSync(outputOf(stale), { force: true })
+const passed = await runPart(part, args)
+printCounts(part === 'fast' || part === 'long' ? [part] : ['fast', 'rest'], passed)
 process.exitCode = passed ? 0 : 1

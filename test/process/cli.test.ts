@@ -7,7 +7,6 @@ import { WebSocket } from 'ws'
 import { describeFailure, withPassword } from '../../src/server/cli.js'
 import { optionsFromEnv, type Environment } from '../../src/server/env.js'
 import { password, secret } from '../support/harness.js'
-import { RedisServer } from '../support/redis-server.js'
 import { builtServer, call, sourceArgs, start as startProcess, urlOf } from '../support/server-process.js'
 
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string }
@@ -94,14 +93,6 @@ t.test('cli: a port in use ends the start', async t => {
     t.same([code, out], [1, ''])
     t.equal(err, `fastify-agent-registry: port ${port} on 127.0.0.1 is in use: set ARCP_PORT (or PORT) to another port\n`)
   }
-})
-
-t.test('cli: the log shows the location of Redis without its credentials', async t => {
-  const redis = await RedisServer.start()
-  t.teardown(() => redis.stop())
-  const started = start(t, t.testdir(), { program: source, env: { PORT: '0', LOG_LEVEL: 'silent', REDIS_URL: redis.path, ARCP_NAMESPACE: 'named' } })
-  await urlOf(started)
-  t.match(started.output(), `data: Redis at ${redis.path}, namespace 'named'`)
 })
 
 t.test('cli: an address of another machine ends the start', async t => {

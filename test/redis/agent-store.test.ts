@@ -1,13 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
-import { RedisStorage } from '../../src/storage/redis/storage.js'
+import { RedisStorage, type RedisStorageOptions } from '../../src/storage/redis/storage.js'
 import type { AgentRecord, Change } from '../../src/storage/agent-store.js'
+import {
+  brokerContract, type ContractFlags, type ContractSettings, stateContract, type StateContractSettings, storeContract
+} from '../../src/storage/contract/index.js'
 import { newNamespace, Peer, registration } from '../support/redis.js'
-import { eventually, RedisServer } from '../support/redis-server.js'
+import { eventually, sharedRedis } from '../support/redis-server.js'
 
-const server = await RedisServer.start()
-t.teardown(() => server.stop())
+const server = await sharedRedis(t)
 
 async function peers (t: Test, count: number, options: Partial<ConstructorParameters<typeof RedisStorage>[0]> = {}): Promise<Peer[]> {
   const namespace = newNamespace()
@@ -241,4 +243,69 @@ t.test('redis agents: agents written while another process loads are not missed'
   await eventually('all processes have the same state', () => others.every(({ n }) => n === a.n))
   for (const other of others) t.equal(other.digest, a.digest)
   await Promise.all(others.map(peer => peer.close()))
+})
+
+/** Makes storages that share a namespace of their own. */
+function family (options: Partial<RedisStorageOptions>) {
+  const namespace = newNamespace()
+  return () => new RedisStorage({ connection: { path: server.path }, namespace, leaseMs: 1000, retentionMs: 1000, commandTimeoutMs: 10_000, onError: error => { throw error }, ...options })
+}
+
+async function build (settings: ContractSettings) {
+  const make = family(settings)
+  return { store: make().agents, reopen: async () => make().agents }
+}
+
+async function buildWithItsClock ({ leaseMs, retentionMs, preservation }: ContractSettings) {
+  const make = family({ leaseMs, retentionMs, preservation })
+  return { store: make().agents, reopen: async () => make().agents }
+}
+
+function contract (name: string, builder: typeof build, flags: ContractFlags) {
+  t.test(name, async t => {
+    let count = 0
+    storeContract({
+      test: (name, run) => {
+        count++
+        t.test(name, async t => { await t.resolves(run()) })
+      },
+      build: builder,
+      flags
+    })
+    t.ok(count > 70)
+  })
+}
+
+contract('redis agent store: passes the agent store contract', build, { persistent: true })
+contract('redis agent store: passes the agent store contract on the clock of Redis', buildWithItsClock, { injectedClock: false, persistent: true })
+
+async function buildState ({ clock }: StateContractSettings) {
+  const make = family({ clock })
+  return { store: make().kv, reopen: async () => make().kv, another: async () => make().kv }
+}
+
+t.test('redis kv store: passes the key-value contract', async t => {
+  let count = 0
+  stateContract({
+    test: (name, run) => {
+      count++
+      t.test(name, async t => { await t.resolves(run()) })
+    },
+    build: buildState,
+    flags: { persistent: true, shared: true }
+  })
+  t.ok(count > 10)
+})
+
+const connection = { path: server.path }
+const fixed = { connection, leaseMs: 1000, retentionMs: 1000, commandTimeoutMs: 10_000, onError: (error: unknown) => { throw error } }
+
+brokerContract({
+  test: (name, run) => t.test(name, async t => { await t.resolves(run()) }),
+  async build ({ limits }) {
+    const namespace = newNamespace()
+    const create = () => new RedisStorage({ ...fixed, namespace, messaging: { limits } }).broker
+    return { broker: create(), another: async () => create() }
+  },
+  flags: { injectedClock: false, shared: true }
 })

@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { RedisConnection } from '../../src/storage/redis/connections.js'
 import { freePort } from '../support/harness.js'
 import { Peer, registration } from '../support/redis.js'
-import { eventually, RedisServer } from '../support/redis-server.js'
+import { eventually, RedisServer, sharedRedis } from '../support/redis-server.js'
+import { sourceArgs, start as startProcess, urlOf } from '../support/server-process.js'
 
 const quick = { namespace: 'n', probeIntervalMs: 300, commandTimeoutMs: 1000 }
 
@@ -115,4 +116,11 @@ t.test('redis topologies: the new master is found through Sentinels', async t =>
   })
   await knowTheSame(a, b)
   t.same([...a.agents.keys()].sort(), ['one', 'three', 'two'])
+})
+
+t.test('cli: the log shows the location of Redis without its credentials', async t => {
+  const redis = await sharedRedis(t)
+  const started = startProcess(t, t.testdir(), { args: [...sourceArgs, resolve('src/server/main.ts')], env: { PORT: '0', LOG_LEVEL: 'silent', REDIS_URL: redis.path, ARCP_NAMESPACE: 'named' } })
+  await urlOf(started)
+  t.match(started.output(), `data: Redis at ${redis.path}, namespace 'named'`)
 })

@@ -1,10 +1,15 @@
+import { WebSocket } from 'ws'
 import t, { type Test } from 'tap'
-import { keys, problemOf, registration, until, type Answer, type Client, type Json, type Remote } from '../support/harness.js'
+import { type Answer, type Client, type Json, keys, problemOf, registration, type Remote, sleep, until } from '../support/harness.js'
 import { builtServer } from '../support/server-process.js'
-import { startFleet, startRedis, type Member } from '../support/fleet.js'
+import { type Member, startFleet, startRedis } from '../support/fleet.js'
+import { channel, Nomad } from '../unit/messaging/nomad.js'
+import { ask } from '../unit/sockets/channels-helper.js'
+import { nextWhere } from '../unit/sockets/helper.js'
+
+t.setTimeout(300_000)
 
 const program = builtServer(t)
-t.setTimeout(300_000)
 const scrapeToken = 'a token for scraping'.replaceAll(' ', '-')
 
 /** Two processes behind one Redis, an admin of the first, and an agent that does nothing but watch at the second. */
@@ -204,4 +209,187 @@ t.test('fleet: a process that ends logs it, and a restarted one has the complete
   t.match([status, body.revision], [200, revision])
   const lists = await Promise.all([a, b].map(remote => remote.get('/agents', admin)))
   t.same(lists[0]!.body.map((agent: Json) => [agent.agent_id, agent.revision, agent.state]), lists[1]!.body.map((agent: Json) => [agent.agent_id, agent.revision, agent.state]))
+})
+
+const rates = { AGENT_WS_MESSAGES_PER_SECOND: '1000000', AGENT_WS_BURST: '1000000' }
+const numbers = (count: number) => Array.from({ length: count }, (_, n) => n)
+
+/** Publishes in order, and again what was not acknowledged when its process was killed. */
+class Publisher {
+  readonly #member: Member
+  readonly #token: string
+  readonly #owed = new Map<string, object>()
+  #client: Client | undefined
+  #isOver = false
+
+  constructor (member: Member, token: string) {
+    this.#member = member
+    this.#token = token
+  }
+
+  get owed () { return this.#owed.size }
+
+  async open (): Promise<void> {
+    this.#client = undefined
+    if (this.#isOver) return
+    const client = await this.#member.agentSocket(this.#token).catch(() => undefined)
+    if (client?.ws.readyState === WebSocket.OPEN) this.#take(client)
+    else setTimeout(() => { this.open() }, 50)
+  }
+
+  #take (client: Client) {
+    client.ws.on('message', data => {
+      const text = data.toString()
+      if (text.startsWith('{"type":"ack"')) this.#owed.delete(JSON.parse(text).requestId)
+    })
+    client.ws.on('close', () => { this.open() })
+    for (const frame of this.#owed.values()) client.send(frame)
+    this.#client = client
+  }
+
+  close (): void {
+    this.#isOver = true
+    this.#client?.ws.terminate()
+  }
+
+  publish (data: number): void {
+    const frame = { type: 'publish', channel, data, msgId: `m${data}`, requestId: `m${data}` }
+    this.#owed.set(frame.requestId, frame)
+    this.#client?.send(frame)
+  }
+}
+
+t.test('messages: a subscriber with fifty disconnects and killed processes receives ten thousand messages once in order', async t => {
+  const { redisUrl } = await startRedis(t)
+  const members = await startFleet(t, { program, size: 2, redisUrl, env: { ...rates, MESSAGING_HISTORY_ENTRIES: '5000' } })
+  const nomad = new Nomad(members, await members[0]!.agent('agent-nomad'))
+  const publishers = await Promise.all(members.map(async (member, n) => new Publisher(member, await member.agent(`agent-${n}-publisher`))))
+  for (const publisher of publishers) {
+    await publisher.open()
+    t.teardown(() => publisher.close())
+  }
+  await nomad.move()
+  const total = 10_000
+  let sent = 0
+
+  async function publishAll () {
+    while (sent < total) {
+      await until(() => sent - nomad.heard.length < 3000, 60_000)
+      for (let n = 0; n < 50; n++, sent++) publishers[sent % 2]!.publish(sent)
+      await sleep(5)
+    }
+  }
+  async function cutAndMove () {
+    for (let cuts = 0; cuts < 50; cuts++) {
+      const target = Math.min(sent + 100, total)
+      await until(() => sent >= target, 60_000)
+      if (cuts % 15 === 10) {
+        const victim = members[cuts % 2]!
+        await victim.kill()
+        await victim.restart()
+      }
+      await nomad.move()
+    }
+  }
+  await Promise.all([publishAll(), cutAndMove()])
+  await until(() => nomad.heard.length >= total && publishers.every(({ owed }) => owed === 0), 60_000)
+  t.same(nomad.heard.map(({ offset }) => offset), numbers(total).map(n => n + 1))
+  for (const parity of [0, 1]) {
+    const own = nomad.heard.map(({ data }) => data).filter(data => data % 2 === parity)
+    t.same(own, numbers(total / 2).map(n => 2 * n + parity), 'in the order in which one publisher sent them')
+  }
+  t.equal(nomad.recovered.length, 51)
+  t.ok(nomad.recovered.every(Boolean))
+  t.same(nomad.gaps, [])
+})
+
+/** Registers an agent however often that is turned away, and connects it. */
+async function joinChannel (member: Member, id: string): Promise<void> {
+  let token: string | undefined
+  while (!token) {
+    token = await member.agent(id)
+    if (!token) await sleep(100)
+  }
+  await ask(await member.agentSocket(token), { type: 'subscribe', channel })
+}
+
+t.test('presence: five hundred peers of a killed process leave once each within the presence TTL', async t => {
+  const presenceTtlMs = 9000
+  const { redisUrl } = await startRedis(t)
+  const [here, there] = await startFleet(t, { program, size: 2, redisUrl, env: { ...rates, MESSAGING_PRESENCE_TTL: String(presenceTtlMs / 1000) } }) as [Member, Member]
+  const watcher = await here.agentSocket(await here.agent('agent-watcher'))
+  await ask(watcher, { type: 'subscribe', channel, presence: true })
+  const moved = (key: 'joined' | 'left') => watcher.all.filter(({ type, snapshot }) => type === 'presence' && !snapshot).flatMap((frame: Json) => frame[key].map(({ peerId }: Json) => peerId)).sort()
+  const ids = numbers(500).map(n => `agent-${String(n).padStart(3, '0')}`)
+  for (let n = 0; n < ids.length; n += 20) await Promise.all(ids.slice(n, n + 20).map(id => joinChannel(there, id)))
+  await until(() => moved('joined').length === ids.length, 20_000)
+  await there.kill()
+  const begun = performance.now()
+  await until(() => moved('left').length >= ids.length, 5 * presenceTtlMs)
+  const took = performance.now() - begun
+  t.ok(took < presenceTtlMs, `it took ${took.toFixed(0)} ms`)
+  await there.restart()
+  await sleep(1000)
+  t.same([moved('joined'), moved('left')], [ids, ids])
+  t.same((await ask(watcher, { type: 'presence', channel })).joined.map(({ peerId }: Json) => peerId), ['agent-watcher'])
+})
+
+const presenceTtlMs = 2000
+const env = { MESSAGING_PRESENCE_TTL: String(presenceTtlMs / 1000) }
+const capability = 'summarise'
+const of = (client: Client, id: string) => client.all.find(({ type, requestId }: Json) => requestId === id && type !== 'request')
+
+async function answerOf (client: Client, id: string, within: number): Promise<Json> {
+  await until(() => of(client, id), within)
+  return of(client, id)
+}
+
+t.test('requests: agents of a killed process leave within the presence TTL, and their requests end', async t => {
+  const { redisUrl } = await startRedis(t)
+  const [here, there] = await startFleet(t, { program, size: 2, redisUrl, env })
+  const one = await here!.agentSocket(await here!.agent('agent-one'))
+  const able = { capabilities: [capability] }
+  const token = await there!.agent('agent-two', able)
+  const two = await there!.agentSocket(token)
+  const ask = (requestId: string, more: object = {}) => { one.send({ type: 'request', requestId, capability, data: requestId, timeoutMs: 60_000, ...more }) }
+  await until(async () => {
+    const requestId = `probe-${Math.random()}`
+    one.send({ type: 'send', to: 'agent-two', data: null, requestId })
+    return (await answerOf(one, requestId, 5000)).delivered
+  })
+  for (const [requestId, more] of Object.entries({ accepted: {}, once: { idempotent: false }, named: { capability: undefined, to: 'agent-two' } })) {
+    ask(requestId, more)
+    const { rid } = await nextWhere(two, 'request', ({ data }) => data === requestId)
+    if (requestId !== 'accepted') continue
+    two.send({ type: 'accept', rid, requestId: rid })
+    t.match(await answerOf(two, rid, 5000), { type: 'ack' })
+  }
+  const three = await here!.agentSocket(await here!.agent('agent-three', able))
+  await there!.kill()
+  ask('moved')
+  const moved = await nextWhere(three, 'request', ({ data }) => data === 'moved')
+  three.send({ type: 'reply', rid: moved.rid, data: 'done' })
+  for (const requestId of ['accepted', 'once', 'named']) t.match(await answerOf(one, requestId, 5 * presenceTtlMs), { code: 'agent_offline', requestId })
+  t.match(await answerOf(one, 'moved', 1000), { type: 'response', from: 'agent-three', data: 'done' })
+  one.send({ type: 'request', requestId: 'gone', to: 'agent-two', data: null, timeoutMs: 60_000 })
+  t.match(await answerOf(one, 'gone', 1000), { code: 'agent_offline' })
+  one.send({ type: 'send', requestId: 'kept', to: 'agent-two', data: 'kept' })
+  t.match(await answerOf(one, 'kept', 1000), { type: 'ack', delivered: false })
+  await there!.restart()
+  const back = await there!.agentSocket(token)
+  back.send({ type: 'inbox', requestId: 'inbox' })
+  await nextWhere(back, 'direct', ({ data }) => data === 'kept')
+})
+
+t.test('requests: an agent whose requester\'s process was killed learns on reply that the request is gone', async t => {
+  const { redisUrl } = await startRedis(t)
+  const [here, there] = await startFleet(t, { program, size: 2, redisUrl, env })
+  const two = await there!.agentSocket(await there!.agent('agent-two'))
+  const one = await here!.agentSocket(await here!.agent('agent-one'))
+  await sleep(200)
+  one.send({ type: 'request', requestId: 'r', to: 'agent-two', data: null, timeoutMs: 60_000 })
+  const { rid } = await two.next('request')
+  await here!.kill()
+  two.send({ type: 'reply', rid, data: 'for nobody', requestId: 'p' })
+  t.match(await answerOf(two, 'p', 25_000), { code: 'unknown_request' })
 })

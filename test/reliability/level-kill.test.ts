@@ -1,11 +1,17 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import type { AgentInfo } from '../../src/index.js'
-import { password, registration, Remote, secret } from '../support/harness.js'
-import { lengthOf } from '../support/lengths.js'
-import { builtServer, start, urlOf, type Started } from '../support/server-process.js'
+import { type Json, password, registration, Remote, secret, until } from '../support/harness.js'
+import { lengthOf, seedOf } from '../support/lengths.js'
+import { builtServer, start, type Started, urlOf } from '../support/server-process.js'
+import { startFleet, startRedis } from '../support/fleet.js'
+import { kindsOfOperation, ModelAgent, type Operation } from '../support/agent-model.js'
+import { Watcher } from '../support/watchers.js'
+
+t.setTimeout(600_000)
 
 /** How often a server is killed in each of the lanes, which run at once. */
 const kills = lengthOf('LEVEL_KILLS', { short: 10, long: 50 })
@@ -128,11 +134,53 @@ async function lane (t: Test, program: string, folder: string, name: string): Pr
   t.ok(acknowledged > kills, `${acknowledged} calls were acknowledged`)
 }
 
-t.setTimeout(600_000)
-
 t.test('level storage: a repeatedly killed server keeps every acknowledged write, and no partial one', { timeout: 600_000 }, async t => {
   const program = builtServer(t)
   const folder = mkdtempSync(join(tmpdir(), 'level-kill-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
   await Promise.all(Array.from({ length: lanes }, (_, n) => lane(t, program, folder, `lane${n}`)))
+})
+
+const program = builtServer(t)
+const seed = seedOf('RELIABILITY_SEED', 20_261_120)
+const agents = 50
+const operationsEach = lengthOf('RELIABILITY_OPERATIONS', { short: 100, long: 400 })
+
+const place = fc.nat({ max: 2 })
+const operation: fc.Arbitrary<Operation> = fc.record({ does: fc.constantFrom(...kindsOfOperation), at: place, lookAt: place })
+const script = fc.array(operation, { minLength: operationsEach, maxLength: operationsEach, size: 'max' })
+
+t.test(`${agents * operationsEach} random operations on three processes end in the state of a single model (seed ${seed})`, async t => {
+  const { redisUrl } = await startRedis(t)
+  const fleet = await startFleet(t, { program, size: 3, redisUrl, env: { AGENT_HEARTBEAT_TIMEOUT: '600' } })
+  const admin = await fleet[0]!.admin()
+  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => admin.token, place: () => member }))
+  t.teardown(() => { for (const watcher of watchers) watcher.end() })
+  const models = await Promise.all(Array.from({ length: agents }, async (_, i) => {
+    const { body } = await fleet[i % 3]!.register(`agent-${i}`)
+    return new ModelAgent(fleet, admin, body)
+  }))
+  const scripts = fc.sample(script, { numRuns: agents, seed })
+  await Promise.all(models.map(async (model, i) => {
+    for (const step of scripts[i]!) await model.run(step)
+  }))
+  t.strictSame(models.flatMap(({ faults }) => faults).slice(0, 20), [], 'every response matches the model')
+
+  const revisions = await Promise.all(fleet.map(async member => (await member.get('/agents', admin)).headers.get('x-registry-revision')!))
+  const newest = revisions.sort((a, b) => Number(a.split(':')[1]) - Number(b.split(':')[1])).at(-1)!
+  for (const [index, member] of fleet.entries()) {
+    let differences: string[] = []
+    // What was reported comes beside the changes, which the revision counts.
+    await until(async () => {
+      const { body } = await member.get('/agents?include_metrics=true', { ...admin, headers: { ...admin.headers, 'x-min-revision': newest } })
+      const byId = new Map<string, Json>(body.map((record: Json) => [record.agent_id, record]))
+      differences = models.flatMap(model => model.difference(byId.get(model.id) ?? null) ?? [])
+      return differences.length === 0
+    }).catch(() => {})
+    t.strictSame(differences, [], `process ${index} matches the model`)
+  }
+  await Promise.all(watchers.map(watcher => watcher.reach(newest)))
+  await Promise.all(watchers.map(watcher => watcher.bookmarked()))
+  t.strictSame(watchers.map(({ view }) => view.faults), [[], [], []], 'every watcher received every change once, and the digests match')
+  t.equal(new Set(watchers.map(({ view }) => `${view.revision} ${view.digest}`)).size, 1)
 })

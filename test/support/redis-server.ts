@@ -5,11 +5,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
+import type { Test } from 'tap'
 import { find } from './tools.js'
 
 const program = find('redis-server')
 
-/** A redis-server of its own on a socket in a temporary folder. It keeps nothing unless `save` is called. */
+/** A redis-server on a socket in a temporary folder. It keeps nothing unless `save` is called. */
 export class RedisServer {
   readonly folder: string
   readonly #args: readonly string[]
@@ -19,6 +20,11 @@ export class RedisServer {
   private constructor (folder: string, args: readonly string[]) {
     this.folder = folder
     this.#args = args
+  }
+
+  /** The server in `folder`, which another process started and stops. */
+  static attach (folder: string): RedisServer {
+    return new RedisServer(folder, [])
   }
 
   /** @param args more settings, as on the command line */
@@ -65,9 +71,21 @@ export class RedisServer {
 
   async stop (): Promise<void> {
     this.#client?.disconnect()
-    if (this.#process!.exitCode === null && this.#process!.signalCode === null) await this.kill()
+    if (this.#process === undefined) return
+    if (this.#process.exitCode === null && this.#process.signalCode === null) await this.kill()
     await rm(this.folder, { recursive: true, force: true })
   }
+}
+
+/**
+ * The server of this run, which scripts/test.js started, or one for this file. Tests that freeze or kill a server start
+ * their own; all others use a namespace each.
+ */
+export async function sharedRedis (t: Test): Promise<RedisServer> {
+  const folder = process.env.TEST_REDIS_FOLDER
+  const server = folder === undefined ? await RedisServer.start() : RedisServer.attach(folder)
+  t.teardown(() => server.stop())
+  return server
 }
 
 /** Waits until something holds, for at most 30 s. @param state says, where that was in vain, what was there instead */

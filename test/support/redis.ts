@@ -1,12 +1,26 @@
+import { randomBytes } from 'node:crypto'
 import { recordDigest } from '../../src/registry/replica.js'
 import { RedisStorage, type RedisStorageOptions } from '../../src/storage/redis/storage.js'
 import type { AgentRecord, Change, RegisterCommand, StoreListener, StoreSnapshot } from '../../src/storage/agent-store.js'
+import type { AgentRegistryOptions } from '../../src/index.js'
+import { build } from './harness.js'
+import type { Pair } from './messaging.js'
 import type { RedisServer } from './redis-server.js'
 
+const file = randomBytes(6).toString('hex')
 let namespaces = 0
 
-/** A name that no other test uses. */
-export const newNamespace = () => `test-${process.pid}-${namespaces++}`
+/** A namespace that no other test of this run uses. */
+export const newNamespace = () => `test-${file}-${namespaces++}`
+
+/** Two registries that share a namespace, as those of two processes do. */
+export function inTwoProcesses (server: RedisServer): Pair {
+  return async (t, options = {}) => {
+    const redis = { url: server.path, commandTimeoutMs: 10_000 }
+    const shared: AgentRegistryOptions = { storage: 'redis', namespace: newNamespace(), redis, ...options }
+    return [await build(t, shared), await build(t, shared)]
+  }
+}
 
 /** What a process that opened a storage holds, kept up to date by what it is told alone. */
 export class Peer implements StoreListener {

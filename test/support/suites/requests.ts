@@ -1,26 +1,26 @@
-import t from 'tap'
-import { build, sleep, until, type Client, type Harness, type Json } from '../support/harness.js'
-import { assertAlive, refusalOf, strangeFrames } from '../unit/sockets/helper.js'
-import { ackOf, connect, granted, openPairs } from '../support/messaging.js'
+import type { Test } from 'tap'
+import { sleep, until, type Client, type Harness, type Json } from '../harness.js'
+import { assertAlive, refusalOf, strangeFrames } from '../../unit/sockets/helper.js'
+import { ackOf, connect, granted, type Pair } from '../messaging.js'
 
 /** Nobody but those who are to be asked can do this. */
-const capability = 'summarise'
-const able = { capabilities: [capability] }
-const worker = (registry: Harness, id: string) => connect(registry, id, able)
+export const capability = 'summarise'
+export const able = { capabilities: [capability] }
+export const worker = (registry: Harness, id: string) => connect(registry, id, able)
 
 /** The answer to a frame, whichever it is. */
-async function answerTo (client: Client, frame: Json): Promise<Json> {
+export async function answerTo (client: Client, frame: Json): Promise<Json> {
   client.send(frame)
   return answerOf(client, frame.requestId)
 }
 
-async function answerOf (client: Client, id: string): Promise<Json> {
+export async function answerOf (client: Client, id: string): Promise<Json> {
   const find = () => client.all.find(({ type, requestId }) => requestId === id && ['response', 'error', 'ack'].includes(type))
   await until(find, 20_000)
   return find()
 }
 
-const ask = (more: object = {}) => ({ type: 'request', requestId: 'r1', capability, data: { n: 1 }, timeoutMs: 20_000, ...more })
+export const ask = (more: object = {}) => ({ type: 'request', requestId: 'r1', capability, data: { n: 1 }, timeoutMs: 20_000, ...more })
 
 /** Waits until one process knows that these are there and what they can do. */
 async function known (registry: Harness, asker: Client, workers: Client[]): Promise<void> {
@@ -32,14 +32,15 @@ async function known (registry: Harness, asker: Client, workers: Client[]): Prom
 }
 
 /** Replies to all requests, with who it is. */
-function replies (worker: Client, name: string): void {
+export function replies (worker: Client, name: string): void {
   worker.ws.on('message', text => {
     const { type, rid } = JSON.parse(String(text))
     if (type === 'request') worker.send({ type: 'reply', rid, data: name })
   })
 }
 
-for (const [name, open] of await openPairs(t)) {
+/** Requests between agents that are connected to two servers. */
+export function requestTests (t: Test, name: string, open: Pair): void {
   t.test(`requests in ${name}: the examples of a request`, async t => {
     const [here, there] = await open(t)
     const [one, two] = [await connect(here, 'agent-one'), await worker(there, 'agent-two')]
@@ -202,130 +203,3 @@ for (const [name, open] of await openPairs(t)) {
     t.strictSame(workers.map(({ all }) => all.filter(({ type }) => type === 'request').length), [2, 4, 2])
   })
 }
-
-t.test('requests: an invalid request is refused and does not count against the limit', async t => {
-  const registry = await build(t, { agentsWs: { maxMessageSize: 1000 }, messaging: { maxRequests: 3 } })
-  const [one, two] = [await connect(registry, 'agent-one'), await worker(registry, 'agent-two')]
-  const refused: Array<[string, object, string]> = [
-    ['to nobody', { capability: undefined }, 'invalid_frame'],
-    ['to two', { to: 'agent-two' }, 'invalid_frame'],
-    ['without data', { data: undefined }, 'missing_data'],
-    ['with too large a payload', { data: 'x'.repeat(1000) }, 'message_too_large'],
-    ['without time', { timeoutMs: 0 }, 'invalid_frame'],
-    ['with too long a timeout', { timeoutMs: 300_001 }, 'invalid_frame'],
-    ['of an unknown capability', { capability: 'fly' }, 'no_responders']
-  ]
-  for (const [name, more, code] of refused) t.match(await refusalOf(one, ask(more)), { code, requestId: 'r1' }, name)
-  t.match(await refusalOf(one, ask({ requestId: undefined })), { code: 'invalid_frame' })
-  for (const requestId of ['r1', 'r2', 'r3']) one.send(ask({ requestId }))
-  const { code, retryAfterMs } = await refusalOf(one, ask({ requestId: 'r4' }))
-  t.strictSame([code, retryAfterMs], ['rate_limited', 1000], 'three at a time')
-  const { rid } = await two.next('request')
-  for (const [more, expected] of [[{}, 'missing_data'], [{ data: 'x'.repeat(1000) }, 'message_too_large']] as const) {
-    t.match(await refusalOf(two, { type: 'reply', rid, requestId: 'p', ...more }), { code: expected, requestId: 'p' })
-  }
-  for (const bad of ['x', `${rid}x`, `nobody.${'x'.repeat(37)}`]) t.match(await refusalOf(two, { type: 'accept', rid: bad, requestId: 'a' }), { code: 'unknown_request', requestId: 'a' })
-  await ackOf(two, { type: 'reply', rid, data: 1, requestId: 'p' })
-  one.send(ask({ requestId: 'r4' }))
-  await until(() => two.all.filter(({ type }) => type === 'request').length === 4)
-  const mute = await granted(registry, 'agent-mute', 'subscribe')
-  t.match(await refusalOf(mute, ask()), { code: 'action_not_permitted', requestId: 'r1' })
-})
-
-t.test('requests: a process accepts only its maximum of open requests', async t => {
-  const registry = await build(t, { messaging: { maxRequestsPerProcess: 2 } })
-  const [one, two] = [await connect(registry, 'agent-one'), await worker(registry, 'agent-two')]
-  const three = await connect(registry, 'agent-three')
-  one.send(ask({ requestId: 'r1' }))
-  three.send(ask({ requestId: 'r2' }))
-  await two.next('request')
-  t.match(await refusalOf(one, ask({ requestId: 'r3' })), { code: 'rate_limited' })
-})
-
-t.test('requests: an agent gets a request on its newest connection, answers on any, and all learn of a cancellation', async t => {
-  const registry = await build(t)
-  const one = await connect(registry, 'agent-one')
-  const token = await registry.join('agent-two', able)
-  const [older, newer] = [await registry.agentSocket(token), await registry.agentSocket(token)]
-  one.send(ask())
-  const { rid } = await newer.next('request')
-  await ackOf(older, { type: 'reply', rid, data: 'from the other', requestId: 'p' })
-  t.match(await answerOf(one, 'r1'), { data: 'from the other' })
-  one.send(ask({ requestId: 'r2' }))
-  await newer.next('request')
-  one.send({ type: 'cancel_request', requestId: 'r2' })
-  for (const client of [older, newer]) await client.next('request_cancelled')
-  t.notOk(older.all.some(({ type }) => type === 'request'))
-})
-
-t.test('requests: users and admins receive requests when their token lets them serve', async t => {
-  const registry = await build(t)
-  const one = await connect(registry, 'agent-one')
-  const admin = await registry.agentSocket((await registry.admin()).token)
-  one.send(ask({ capability: undefined, to: 'user-admin' }))
-  const { rid } = await admin.next('request')
-  admin.send({ type: 'reply', rid, data: 'yes' })
-  t.match(await answerOf(one, 'r1'), { from: 'user-admin', data: 'yes' })
-})
-
-t.test('requests: an agent gains a capability and loses it again', async t => {
-  const registry = await build(t)
-  const [one, two] = [await connect(registry, 'agent-one'), await connect(registry, 'agent-two')]
-  replies(two, 'two')
-  const refused = async (requestId: string) => t.match(await answerTo(one, ask({ requestId })), { code: 'no_responders' })
-  await refused('r1')
-  const token = await registry.join('agent-three', able)
-  await refused('r2')
-  const three = await registry.agentSocket(token)
-  replies(three, 'three')
-  t.match(await answerTo(one, ask({ requestId: 'r3' })), { from: 'agent-three' })
-  await registry.patch('/agents/agent-three', { token, body: { capabilities: ['other'] } })
-  await refused('r4')
-  three.send({ type: 'goodbye' })
-  await three.closed
-  await refused('r5')
-})
-
-t.test('requests: a registry that shuts down answers every open request', async t => {
-  const registry = await build(t)
-  const [one, two] = [await connect(registry, 'agent-one'), await worker(registry, 'agent-two')]
-  one.send(ask())
-  await two.next('request')
-  await registry.app.close()
-  t.match(await one.closed, { code: 1001 })
-})
-
-t.test('requests: the host sends and requests without an identity or as a given principal', async t => {
-  const registry = await build(t)
-  const { agentRegistry } = registry.app
-  const two = await worker(registry, 'agent-two')
-  t.same(await agentRegistry.send('agent-two', { a: 1 }), { offset: 1, delivered: true, duplicate: false })
-  t.match(await two.next('direct'), { from: '$host', data: { a: 1 }, fromMetadata: undefined })
-  t.same(await agentRegistry.send('agent-two', 2, { from: 'user-ann', msgId: 'm', level: 'delivered' }), { offset: 2, delivered: true, duplicate: false })
-  t.match(await two.next('direct'), { from: 'user-ann', data: 2 })
-  t.match(await agentRegistry.send('agent-two', 2, { from: 'user-ann', msgId: 'm' }), { offset: 2, duplicate: true })
-  await t.rejects(agentRegistry.send('agent-none', 1), { code: 'AGENT_REGISTRY_PEER_NOT_FOUND', statusCode: 404 })
-  await t.rejects(agentRegistry.send('agent-two', undefined), { code: 'AGENT_REGISTRY_MISSING_DATA' })
-  const asking = agentRegistry.request({ capability, data: { n: 1 }, timeoutMs: 5000 })
-  const { rid, from, data } = await two.next('request')
-  t.same([from, data], ['$host', { n: 1 }])
-  two.send({ type: 'reply', rid, data: [1, null] })
-  t.same(await asking, { from: 'agent-two', data: [1, null] })
-  const refused = agentRegistry.request({ to: 'agent-two', data: null, timeoutMs: 5000, from: 'user-ann' })
-  const second = await two.next('request')
-  t.equal(second.from, 'user-ann')
-  two.send({ type: 'reject', rid: second.rid, code: 'busy', message: 'Later' })
-  await t.rejects(refused, { code: 'AGENT_REGISTRY_REQUEST_REJECTED', message: 'Later', members: { reason: 'busy' } })
-  await t.rejects(agentRegistry.request({ capability: 'fly', data: 1, timeoutMs: 100 }), { code: 'AGENT_REGISTRY_NO_RESPONDERS', statusCode: 503 })
-  await t.rejects(agentRegistry.request({ to: 'agent-two', data: 1, timeoutMs: 50 }), { code: 'AGENT_REGISTRY_DEADLINE_EXCEEDED', statusCode: 504 })
-  const controller = new AbortController()
-  const aborted = agentRegistry.request({ to: 'agent-two', data: 1, timeoutMs: 5000, signal: controller.signal })
-  await until(() => two.all.filter(({ type }) => type === 'request').length === 4)
-  controller.abort()
-  await t.rejects(aborted, { name: 'AbortError' })
-  await two.next('request_cancelled')
-  const left = agentRegistry.request({ to: 'agent-two', data: 1, timeoutMs: 5000 })
-  const ended = t.rejects(left, { code: /AGENT_REGISTRY_(SHUTTING_DOWN|AGENT_OFFLINE)/ })
-  await registry.app.close()
-  await ended
-})

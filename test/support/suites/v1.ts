@@ -1,15 +1,13 @@
-import t from 'tap'
-import { Idempotency } from '../../src/http/idempotency.js'
-import { MemoryKeyValueStore } from '../../src/storage/memory/kv-store.js'
-import { manualClock, refusal } from '../unit/auth/helper.js'
-import { until, type Answer, type Harness } from '../support/harness.js'
-import { openPairs } from '../support/messaging.js'
-import { peer, peerSocket, peerToken, secretKey, v1Options } from '../unit/sockets/v1-helper.js'
+import type { Test } from 'tap'
+import { until, type Answer, type Harness } from '../harness.js'
+import { peer, peerSocket, peerToken, secretKey, v1Options } from '../../unit/sockets/v1-helper.js'
+import type { Pair } from '../messaging.js'
 
 const token = secretKey
 const seen = ({ status, body }: Answer) => status === 200 ? body : [status, body.error]
 
-for (const [name, open] of await openPairs(t)) {
+/** Idempotency keys and peers of /v1, over two servers. */
+export function v1Tests (t: Test, name: string, open: Pair): void {
   t.test(`idempotency keys over HTTP in ${name}`, async t => {
     const [here, there] = await open(t, v1Options)
     const post = (registry: Harness, path: string, body: object, key?: string, by = token) => registry.post(`/v1/${path}`, { token: by, body, ...(key && { headers: { 'idempotency-key': key } }) })
@@ -114,40 +112,3 @@ for (const [name, open] of await openPairs(t)) {
     })
   })
 }
-
-t.test('idempotency keys: the key of a killed process is released after its timeout', async t => {
-  const now = manualClock()
-  const idempotency = new Idempotency({ state: new MemoryKeyValueStore({ clock: now }), now })
-  const order = { caller: 'a', key: 'k', request: 'r', withinMs: 10_000 }
-  const abandoned = idempotency.once(order, () => new Promise<string>(() => {}))
-  t.match(await refusal(() => idempotency.once(order, async () => 'second')), { type: 'request-in-progress' })
-  now.advance(70_001)
-  t.equal(await idempotency.once(order, async () => 'second'), 'second')
-  t.equal(await idempotency.once(order, async () => 'third'), 'second')
-  now.advance(3_600_000)
-  t.equal(await idempotency.once(order, async () => 'third'), 'third')
-  t.type(abandoned, Promise)
-})
-
-t.test('idempotency keys: the response is sent also when it cannot be stored', async t => {
-  class Forgetful extends MemoryKeyValueStore {
-    isAway = false
-
-    override async put (...[entry, onlyIf]: Parameters<MemoryKeyValueStore['put']>): Promise<boolean> {
-      if (this.isAway) throw new Error('away')
-      return super.put(entry, onlyIf)
-    }
-  }
-  const state = new Forgetful()
-  const idempotency = new Idempotency({ state, now: Date.now })
-  const answer = await idempotency.once({ caller: 'a', key: 'k', request: 'r', withinMs: 1000 }, async () => {
-    state.isAway = true
-    return 'done'
-  })
-  t.equal(answer, 'done')
-  state.isAway = false
-  await t.rejects(idempotency.once({ caller: 'a', key: 'other', request: 'r', withinMs: 1000 }, async () => {
-    state.isAway = true
-    throw new Error('failed')
-  }), /failed/)
-})
