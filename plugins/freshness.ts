@@ -1,79 +1,84 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { problem, validationFailed, type ProblemError, retryAfter } from '../src/errors.js'
+import fp from 'fastify-plugin'
+import { problem, retryAfter, validationFailed, type ProblemError } from '../src/errors.js'
+import { headerOf } from '../src/http/requests.js'
 import { jittered } from '../src/lib/jitter.js'
 import type { Registry } from '../src/registry/registry.js'
-import { headerOf } from '../src/http/guard.js'
 
 const header = 'x-min-revision'
-/** How long a request waits for changes that were made elsewhere. */
+/** Time that a request waits for changes made in other processes. */
 const waitMs = 1_000
 
-interface Wanted { readonly epoch: string, readonly n: number }
+interface Revision { readonly epoch: string, readonly n: number }
 
-/** @throws validation-failed for what is no revision */
-function wantedBy (text: string): Wanted {
+/** @throws validation-failed for a malformed revision */
+function parseRevision (text: string): Revision {
   const [, epoch, n] = /^([\w-]{1,40}):(\d{1,15})$/.exec(text) ?? []
-  if (epoch === undefined) throw validationFailed([{ path: '/headers/x-min-revision', message: 'Expected a revision' }])
+  if (epoch === undefined) throw validationFailed([{ path: `/headers/${header}`, message: 'Expected a revision' }])
   return { epoch, n: Number(n) }
 }
 
-/** Lets requests wait until the replica has what they have heard of. */
-class Waiting {
+/** Requests that wait until the replica has reached a revision. */
+class RevisionWaiters {
   readonly #registry: Registry
   readonly #checks = new Set<() => void>()
 
   constructor (registry: Registry) {
     this.#registry = registry
-    registry.on('difference', () => this.#look())
+    registry.on('difference', () => this.#checkAll())
   }
 
-  has ({ epoch, n }: Wanted): boolean {
+  hasReached ({ epoch, n }: Revision): boolean {
     const { replica } = this.#registry
     return replica.epoch === epoch && replica.revision >= n
   }
 
-  /** Calls `done` as soon as the revision is there, or with why it is not. */
-  until (wanted: Wanted, done: (error?: ProblemError) => void): void {
+  /** Calls `done` when the replica has reached the revision, or with an error after `waitMs`. */
+  wait (revision: Revision, done: (error?: ProblemError) => void): void {
     const finish = (error?: ProblemError) => {
       clearTimeout(timer)
       this.#checks.delete(check)
       done(error)
     }
-    const check = () => { if (this.has(wanted)) finish() }
-    const timer = setTimeout(() => finish(this.has(wanted) ? undefined : this.#objection(wanted)), waitMs).unref()
+    const check = () => { if (this.hasReached(revision)) finish() }
+    const timer = setTimeout(() => finish(this.hasReached(revision) ? undefined : this.#objection(revision)), waitMs).unref()
     this.#checks.add(check)
   }
 
-  #objection ({ epoch }: Wanted): ProblemError {
-    if (epoch !== this.#registry.replica.epoch) return problem('precondition-failed', 'The revision in X-Min-Revision is of another life of this registry: start anew')
-    return problem('storage-unavailable', 'The revision in X-Min-Revision has not arrived here yet', retryAfter(jittered(waitMs, 0.5)))
+  #objection ({ epoch }: Revision): ProblemError {
+    if (epoch !== this.#registry.replica.epoch) {
+      return problem('precondition-failed', 'The revision in X-Min-Revision belongs to another epoch of this registry')
+    }
+    return problem('storage-unavailable', 'The revision in X-Min-Revision has not arrived at this process yet', retryAfter(jittered(waitMs, 0.5)))
   }
 
-  #look () {
+  #checkAll () {
     for (const check of this.#checks) check()
   }
 }
 
 /**
- * Says of the answers of `scope` how new they are: which revision a read shows (`X-Registry-Revision`) and, while the
- * store is away, since when nothing new has come (`X-Registry-Stale`). A request with `X-Min-Revision` waits for it.
+ * Adds the revision that a read shows (`X-Registry-Revision`) and, while the store is unreachable, the time of the last
+ * known state (`X-Registry-Stale`). A request with `X-Min-Revision` waits until the replica has reached that revision.
  */
-export function addFreshness (scope: FastifyInstance, registry: Registry): void {
-  const waiting = new Waiting(registry)
+async function freshness (scope: FastifyInstance, { registry }: { registry: Registry }) {
+  const waiters = new RevisionWaiters(registry)
 
-  function describe ({ method }: FastifyRequest, reply: FastifyReply) {
+  function addHeaders ({ method }: FastifyRequest, reply: FastifyReply) {
     if (method === 'GET' || method === 'HEAD') reply.header('x-registry-revision', registry.revision)
     if (registry.outage) reply.header('x-registry-stale', new Date(registry.outage.since).toISOString())
   }
 
-  scope.addHook('preHandler', function awaitRevision (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
+  scope.addHook('preHandler', function awaitRevision (request, reply, done) {
     const text = headerOf(request, header)
-    const wanted = text === undefined ? undefined : wantedBy(text)
+    const revision = text === undefined ? undefined : parseRevision(text)
     function proceed (error?: ProblemError) {
-      describe(request, reply)
+      addHeaders(request, reply)
       done(error)
     }
-    if (!wanted || waiting.has(wanted)) proceed()
-    else waiting.until(wanted, proceed)
+    if (!revision || waiters.hasReached(revision)) proceed()
+    else waiters.wait(revision, proceed)
   })
 }
+
+export default fp(freshness, { name: 'agent-registry-freshness', fastify: '5.x' })

@@ -1,46 +1,64 @@
 import { hkdfSync } from 'node:crypto'
 import fastifyJwt, { type JWT } from '@fastify/jwt'
 import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
 import type { Signer } from '../src/auth/tokens.js'
 import type { ResolvedOptions } from '../src/options.js'
 
-/** Names a secret without telling anything of it. */
-export function keyId (secret: string): string {
+declare module 'fastify' {
+  interface FastifyInstance {
+    agentRegistrySigner: Signer
+  }
+}
+
+export interface JwtOptions {
+  /** The first secret signs, all verify. */
+  secrets: readonly string[]
+  algorithm: ResolvedOptions['jwt']['algorithm']
+}
+
+const namespace = 'agentRegistry'
+
+/** Identifies a secret without revealing it. */
+function keyId (secret: string): string {
   return Buffer.from(hkdfSync('sha256', secret, '', 'agent-registry:kid', 6)).toString('base64url')
 }
 
 function kidOf (token: string): unknown {
+  const [header = ''] = token.split('.', 1)
   try {
-    return (JSON.parse(Buffer.from(token.split('.', 1)[0]!, 'base64url').toString()) as { kid?: unknown }).kid
+    return JSON.parse(Buffer.from(header, 'base64url').toString()).kid
   } catch {
     return undefined
   }
 }
 
 /**
- * @fastify/jwt once per secret, each in a namespace of its own: the first signs, all verify, found by `kid`. A token
- * without one, as other implementations make them with the same secret, is tried with the first.
+ * Registers @fastify/jwt and decorates the scope with `agentRegistrySigner`. The secret that verifies a token is selected
+ * by its `kid`. A token without one, as other implementations sign them with the same secret, is verified with the first.
  */
-export async function registerJwt (scope: FastifyInstance, name: string, secrets: readonly string[], { algorithm }: ResolvedOptions['jwt']): Promise<Signer> {
-  const verifiers = new Map<unknown, JWT>()
-  // Of this scope alone: @fastify/jwt adds namespaces to the object that a host may have here already.
-  const own: Record<string, JWT> = Object.create(null)
-  scope.decorate('jwt', own as unknown as JWT)
-  for (const [index, secret] of secrets.entries()) {
-    const namespace = `${name}Jwt${index}`
-    const kid = keyId(secret)
-    await scope.register(fastifyJwt, {
-      secret,
-      namespace,
-      sign: { algorithm, kid },
-      // When a token ends is checked by who issues it, against its own clock and without leeway.
-      verify: { algorithms: [algorithm], ignoreExpiration: true }
-    })
-    verifiers.set(kid, own[namespace]!)
-  }
-  const first = verifiers.get(keyId(secrets[0]!))!
-  return {
-    sign: claims => first.sign(claims),
-    verify: token => (verifiers.size === 1 ? first : verifiers.get(kidOf(token)) ?? first).verify(token)
-  }
+async function jwt (scope: FastifyInstance, { secrets: [first = '', ...others], algorithm }: JwtOptions) {
+  const otherSecrets = new Map<unknown, string>(others.map(secret => [keyId(secret), secret]))
+  // Without a decorator in this scope, @fastify/jwt would add its namespace to the decorator of the host.
+  const namespaces: Record<string, JWT | undefined> = {}
+  scope.decorate('jwt', Object.setPrototypeOf(namespaces, null))
+  await scope.register(fastifyJwt, {
+    secret: first,
+    namespace,
+    sign: { algorithm, kid: keyId(first) },
+    // The issuer checks the expiry by its own clock and without leeway.
+    verify: { algorithms: [algorithm], ignoreExpiration: true }
+  })
+  const { [namespace]: registered } = namespaces
+  if (registered === undefined) throw new Error('@fastify/jwt has not registered its namespace')
+  const { sign, verify } = registered
+  scope.decorate('agentRegistrySigner', {
+    sign: claims => sign(claims),
+    verify (token) {
+      const key = otherSecrets.size === 0 ? undefined : otherSecrets.get(kidOf(token))
+      return key === undefined ? verify(token) : verify(token, { key })
+    }
+  })
 }
+
+export default fp(jwt, { name: 'agent-registry-jwt', fastify: '5.x' })

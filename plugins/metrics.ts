@@ -1,57 +1,110 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import prom from '@platformatic/prom-client'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { BoundedLabels } from '../src/lib/bounded-labels.js'
-import { implementation, protocol } from '../src/protocol/identity.js'
-import type { Core } from '../src/core.js'
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Dashboard } from '../src/dashboard/dashboard.js'
 import type { RequestMonitor } from '../src/dashboard/request-stats.js'
-import { ResponseTimes } from '../src/dashboard/response-times.js'
-import { counter, gauge } from '../src/http/series.js'
-import { countSockets } from '../src/http/socket-metrics.js'
+import { BoundedLabels } from '../src/lib/bounded-labels.js'
+import type { ResolvedOptions } from '../src/options.js'
+import { tierNames } from '../src/protocol/frames/catalogues.js'
+import { implementation, protocol } from '../src/protocol/identity.js'
+import type { Enrollment } from '../src/registry/enrollment.js'
+import type { Registry } from '../src/registry/registry.js'
+import type { Search } from '../src/search/search.js'
 import type { Sockets } from '../src/sockets/sockets.js'
+import type { Traffic } from '../src/sockets/outbound.js'
 
-const durationBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
-const nsPerSecond = 1e9
-/** Time between two looks at the event loop. */
-const resolutionMs = 20
+declare module 'fastify' {
+  interface FastifyInstance {
+    agentRegistryMetrics: Metrics
+  }
+}
 
+/** The Prometheus exposition of a registry. */
 export interface Metrics {
   readonly contentType: string
   text (): Promise<string>
 }
 
-export interface MetricsSources { core: Core, sockets: Sockets }
+export interface MetricsOptions {
+  options: ResolvedOptions
+  registry: Registry
+  enrollment: Enrollment
+  search: Search
+  dashboard: Dashboard
+  sockets: Sockets
+}
 
-/** Tells of every answered request of `scope` by its route, never by its path: paths are anybody's choice. */
-export function reportAnswers (scope: FastifyInstance, requests: RequestMonitor): void {
-  scope.addHook('onResponse', function reportAnswer ({ method, routeOptions: { url }, ip, id }: FastifyRequest, reply: FastifyReply, done) {
-    requests.record({ method, endpoint: url, statusCode: reply.statusCode, elapsedMs: reply.elapsedTime, address: ip, requestId: id })
-    done()
+const durationBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+const nsPerSecond = 1e9
+/** Time between two samples of the event loop. */
+const resolutionMs = 20
+
+type Labels = Record<string, string>
+type SetValue = (value: number, labels?: Labels) => void
+type Collect = (set: SetValue) => void
+
+interface Series { name: string, help: string, labelNames?: string[] }
+
+/** A gauge whose values are read when it is scraped. */
+function gauge (register: prom.Registry, { name, help, labelNames = [] }: Series, collect: Collect): void {
+  const series = new prom.Gauge({
+    name,
+    help,
+    labelNames,
+    registers: [register],
+    collect () {
+      series.reset()
+      collect((value, labels = {}) => { series.inc(labels, value) })
+    }
   })
 }
 
-function countRequests (requests: RequestMonitor, register: prom.Registry): void {
-  const times = new ResponseTimes(durationBuckets)
-  requests.events.on('request', request => { times.record(request) })
-  counter(register, 'arcp_requests_total', 'Requests answered', ['method', 'endpoint', 'status_code'], set => {
-    for (const { labels, count } of times.series()) set(count, labels)
+/** A counter that another component counts; its values are read when it is scraped. */
+function counter (register: prom.Registry, { name, help, labelNames = [] }: Series, collect: Collect): void {
+  const series = new prom.Counter({
+    name,
+    help,
+    labelNames,
+    registers: [register],
+    collect () {
+      series.reset()
+      collect((value, labels = {}) => { series.inc(labels, value) })
+    }
   })
-  register.registerMetric(histogramOf('arcp_request_duration_seconds', 'Time to answer', times))
 }
 
-/** A histogram that somebody else keeps: those of the library look up their labels anew with every request. */
-function histogramOf (name: string, help: string, times: ResponseTimes): prom.Metric {
-  const values = () => [...times.series()].flatMap(({ labels, count, sum, upTo }) => [
-    ...[...upTo, ['+Inf', count] as const].map(([le, value]) => ({ metricName: `${name}_bucket`, labels: { le, ...labels }, value })),
-    { metricName: `${name}_sum`, labels, value: sum },
-    { metricName: `${name}_count`, labels, value: count }
-  ])
-  const histogram = { name, help, type: 'histogram', aggregator: 'sum', get: async () => ({ name, help, type: 'histogram', values: values(), aggregator: 'sum' }) }
-  return histogram as unknown as prom.Metric
+/** Counts requests. The labelled children are cached, because the library looks up labels on every use. */
+function addRequests (requests: RequestMonitor, register: prom.Registry): void {
+  const config = { labelNames: ['method', 'endpoint', 'status_code'], registers: [register] }
+  const total = new prom.Counter({ ...config, name: 'arcp_requests_total', help: 'Number of HTTP requests answered.' })
+  const duration = new prom.Histogram({
+    ...config,
+    name: 'arcp_request_duration_seconds',
+    help: 'Time to answer an HTTP request.',
+    buckets: durationBuckets
+  })
+  const children = new Map<string, { total: prom.Counter.Internal, duration: prom.Histogram.Internal<string> }>()
+
+  function childOf (method: string, endpoint: string, statusCode: number) {
+    const key = `${method} ${endpoint} ${statusCode}`
+    const known = children.get(key)
+    if (known) return known
+    const labels = { method, endpoint, status_code: String(statusCode) }
+    const child = { total: total.labels(labels), duration: duration.labels(labels) }
+    children.set(key, child)
+    return child
+  }
+
+  requests.events.on('request', ({ method, endpoint, statusCode, elapsedMs }) => {
+    const child = childOf(method, endpoint, statusCode)
+    child.total.inc()
+    child.duration.observe(elapsedMs / 1000)
+  })
 }
 
-/** Alive agents by type, as far as types are told apart. */
-function aliveByType ({ registry }: Core): Map<string, number> {
+/** Alive agents by type, with a bounded number of types. */
+function aliveByType (registry: Registry): Map<string, number> {
   const labels = new BoundedLabels()
   const counts = new Map<string, number>()
   for (const [type, count] of registry.replica.aliveTypes()) {
@@ -61,87 +114,160 @@ function aliveByType ({ registry }: Core): Map<string, number> {
   return counts
 }
 
-function countRegistrations ({ registry, enrollment, options }: Core, register: prom.Registry): void {
-  const registrations = new prom.Counter({ name: 'arcp_agent_registrations_total', help: 'Registrations', labelNames: ['status', 'agent_type'], registers: [register] })
+function addRegistrations ({ registry, enrollment, options }: MetricsOptions, register: prom.Registry): void {
   const labels = new BoundedLabels(options.allowedAgentTypes.filter(type => type !== '*'))
-  registry.on('change', ({ event, after }) => {
-    if (event === 'registered') registrations.inc({ status: 'success', agent_type: labels.of(after!.type) })
+  const registrations = new prom.Counter({
+    name: 'arcp_agent_registrations_total',
+    help: 'Number of registrations.',
+    labelNames: ['status', 'agent_type'],
+    registers: [register]
+  })
+  const unregistrations = new prom.Counter({
+    name: 'arcp_agent_unregistrations_total',
+    help: 'Number of agents that were unregistered or removed.',
+    labelNames: ['status', 'reason'],
+    registers: [register]
+  })
+  const changes = new prom.Counter({
+    name: 'agent_registry_changes_total',
+    help: 'Number of changes of the registry, by event.',
+    labelNames: ['event'],
+    registers: [register]
+  })
+  registry.on('change', ({ event, reason, after }) => {
+    changes.inc({ event })
+    if (event === 'registered' && after) registrations.inc({ status: 'success', agent_type: labels.of(after.type) })
+    if (event === 'unregistered') unregistrations.inc({ status: 'success', reason })
   })
   enrollment.on('failed', type => { registrations.inc({ status: 'failed', agent_type: labels.known(type) }) })
 }
 
-function countRegistry (core: Core, register: prom.Registry): void {
-  const registers = [register]
-  const { counters } = core.registry
-  countRegistrations(core, register)
-  const unregistrations = new prom.Counter({ name: 'arcp_agent_unregistrations_total', help: 'Agents that went', labelNames: ['status', 'reason'], registers })
-  const transitions = new prom.Counter({ name: 'agent_registry_transitions_total', help: 'Changes of the registry', labelNames: ['event'], registers })
-  core.registry.on('change', ({ event, reason }) => {
-    transitions.inc({ event })
-    if (event === 'unregistered') unregistrations.inc({ status: 'success', reason })
+function addRegistry ({ registry, search, dashboard }: MetricsOptions, register: prom.Registry): void {
+  gauge(register, { name: 'arcp_active_agents', help: 'Number of alive agents, by type.', labelNames: ['agent_type'] }, set => {
+    for (const [type, count] of aliveByType(registry)) set(count, { agent_type: type })
   })
-  gauge(register, 'arcp_active_agents', 'Agents that are alive, by type', ['agent_type'], set => {
-    for (const [type, count] of aliveByType(core)) set(count, { agent_type: type })
+  counter(register, { name: 'arcp_agent_heartbeats_total', help: 'Number of heartbeats.', labelNames: ['status'] }, set => {
+    const { renewed, refused } = registry.counters
+    set(renewed, { status: 'success' })
+    set(refused, { status: 'refused' })
   })
-  counter(register, 'arcp_agent_heartbeats_total', 'Signs of life', ['status'], set => {
-    set(counters.renewed, { status: 'success' })
-    set(counters.refused, { status: 'refused' })
-  })
-  counter(register, 'arcp_auth_attempts_total', 'Logins and uses of agent keys', ['status', 'auth_type'], set => {
-    for (const [type, { success, failure }] of Object.entries(core.dashboard.audit.attempts)) {
+  counter(register, { name: 'arcp_auth_attempts_total', help: 'Number of logins and uses of agent keys.', labelNames: ['status', 'auth_type'] }, set => {
+    for (const [type, { success, failure }] of Object.entries(dashboard.audit.attempts)) {
       set(success, { status: 'success', auth_type: type })
       set(failure, { status: 'failed', auth_type: type })
     }
   })
-  counter(register, 'arcp_vector_search_operations_total', 'Searches', ['status'], set => {
-    set(core.search.counters.succeeded, { status: 'success' })
-    set(core.search.counters.failed, { status: 'error' })
+  counter(register, { name: 'arcp_vector_search_operations_total', help: 'Number of searches.', labelNames: ['status'] }, set => {
+    set(search.counters.succeeded, { status: 'success' })
+    set(search.counters.failed, { status: 'error' })
   })
-  gauge(register, 'agent_registry_agents', 'Agents by status', ['status'], set => {
-    const { alive_agents: alive, dead_agents: dead } = core.registry.stats()
+  gauge(register, { name: 'agent_registry_agents', help: 'Number of agents, by status.', labelNames: ['status'] }, set => {
+    const { alive_agents: alive, dead_agents: dead } = registry.stats()
     set(alive, { status: 'alive' })
     set(dead, { status: 'dead' })
   })
-  gauge(register, 'agent_registry_store_up', 'Whether the store can be reached', [], set => { set(core.registry.outage ? 0 : 1) })
-  gauge(register, 'agent_registry_sweep_lag_seconds', 'How late the last sweep was', [], set => { set(core.registry.sweepLagMs / 1000) })
+  gauge(register, { name: 'agent_registry_store_up', help: 'Whether the store is reachable.' }, set => { set(registry.outage ? 0 : 1) })
+  gauge(register, { name: 'agent_registry_sweep_lag_seconds', help: 'Delay of the last sweep of expired leases.' }, set => {
+    set(registry.sweepLagMs / 1000)
+  })
 }
 
-function describeService (core: Core, register: prom.Registry): void {
-  const info = new prom.Gauge({ name: 'arcp_service_info', help: 'What serves here', labelNames: ['version', 'name', 'implementation'], registers: [register] })
-  info.set({ version: protocol.version, name: protocol.name, implementation: `${implementation.name}/${implementation.version}` }, 1)
-  gauge(register, 'arcp_service_health_status', 'Whether the registry is healthy', ['arcp_service_health_status'], set => {
-    const { status } = core.dashboard.health()
-    for (const name of ['healthy', 'degraded', 'unhealthy']) set(name === status ? 1 : 0, { arcp_service_health_status: name })
+/** Counters of the traffic of a tier. */
+const trafficCounters: ReadonlyArray<readonly [name: string, help: string, valueOf: (traffic: Traffic) => number]> = [
+  ['writes_total', 'Number of socket writes, each with one or more frames, by tier.', ({ writes }) => writes],
+  ['superseded_frames_total', 'Number of queued frames replaced by newer ones, by tier.', ({ superseded }) => superseded],
+  ['rate_limited_frames_total', 'Number of frames refused by the rate limit, by tier.', ({ limited }) => limited],
+  ['slow_closes_total', 'Number of connections closed because they read too slowly, by tier.', ({ slowCloses }) => slowCloses]
+]
+
+function addTraffic ({ sockets: { traffic } }: MetricsOptions, register: prom.Registry): void {
+  const labelNames = ['tier', 'direction']
+  counter(register, { name: 'agent_registry_websocket_frames_total', help: 'Number of frames, by tier and direction.', labelNames }, set => {
+    for (const tier of tierNames) set(traffic[tier].framesIn, { tier, direction: 'in' })
+    for (const tier of tierNames) set(traffic[tier].framesOut, { tier, direction: 'out' })
   })
-  const names = { cpu: 'cpu', memory: 'memory', disk: 'storage', network: 'network' } as const
-  for (const [name, key] of Object.entries(names)) {
-    gauge(register, `arcp_system_${name}_utilization_percent`, `Use of the host's ${name}`, [], set => { set(core.dashboard.resources.sample()[key]) })
+  const help = 'Bytes of frames before compression, by tier and direction.'
+  counter(register, { name: 'agent_registry_websocket_bytes_total', help, labelNames }, set => {
+    for (const tier of tierNames) set(traffic[tier].bytesIn, { tier, direction: 'in' })
+    for (const tier of tierNames) set(traffic[tier].bytesOut, { tier, direction: 'out' })
+  })
+  for (const [name, help, valueOf] of trafficCounters) {
+    counter(register, { name: `agent_registry_websocket_${name}`, help, labelNames: ['tier'] }, set => {
+      for (const tier of tierNames) set(valueOf(traffic[tier]), { tier })
+    })
   }
 }
 
-/** How late the event loop was since the last scrape. */
-function watchEventLoop (scope: FastifyInstance, register: prom.Registry): void {
+/** The queues are measured when they are scraped, so that sending keeps no counts. */
+function addConnections ({ sockets: { hub, slots } }: MetricsOptions, register: prom.Registry): void {
+  const labelNames = ['tier']
+  gauge(register, { name: 'arcp_websocket_connections', help: 'Number of open WebSocket connections, by tier.', labelNames }, set => {
+    for (const tier of tierNames) set(slots.countOf(tier), { tier })
+  })
+  gauge(register, {
+    name: 'agent_registry_websocket_backpressured_connections',
+    help: 'Number of connections with unsent frames, by tier.',
+    labelNames
+  }, set => {
+    for (const tier of tierNames) set([...hub.connections(tier)].filter(({ isBehind }) => isBehind).length, { tier })
+  })
+  gauge(register, { name: 'agent_registry_websocket_buffered_bytes', help: 'Bytes queued for sending, by tier.', labelNames }, set => {
+    for (const tier of tierNames) set([...hub.connections(tier)].reduce((sum, { depth }) => sum + depth, 0), { tier })
+  })
+}
+
+function addService ({ dashboard }: MetricsOptions, register: prom.Registry): void {
+  const labels = { version: protocol.version, name: protocol.name, implementation: `${implementation.name}/${implementation.version}` }
+  gauge(register, { name: 'arcp_service_info', help: 'Information about the service.', labelNames: Object.keys(labels) }, set => { set(1, labels) })
+  const healthName = 'arcp_service_health_status'
+  gauge(register, { name: healthName, help: 'Health of the registry.', labelNames: [healthName] }, set => {
+    const { status } = dashboard.health()
+    for (const name of ['healthy', 'degraded', 'unhealthy']) set(name === status ? 1 : 0, { [healthName]: name })
+  })
+  const resources = { cpu: 'cpu', memory: 'memory', disk: 'storage', network: 'network' } as const
+  for (const [name, key] of Object.entries(resources)) {
+    gauge(register, { name: `arcp_system_${name}_utilization_percent`, help: `Utilization of the host's ${name}.` }, set => {
+      set(dashboard.resources.sample()[key])
+    })
+  }
+}
+
+/** Measures the lag of the event loop since the last scrape. */
+function addEventLoop (scope: FastifyInstance, register: prom.Registry): void {
   const delay = monitorEventLoopDelay({ resolution: resolutionMs })
-  // What is measured is the time between two samples, on time or not.
-  const late = (ns: number) => Math.max(0, ns / nsPerSecond - resolutionMs / 1000)
+  // The histogram holds the time between two samples, which includes the resolution.
+  const lag = (ns: number) => Math.max(0, ns / nsPerSecond - resolutionMs / 1000)
   delay.enable()
   scope.addHook('onClose', async function stopMonitoring () { delay.disable() })
-  gauge(register, 'agent_registry_event_loop_lag_seconds', 'Lateness of the event loop since the last scrape', ['quantile'], set => {
-    set(late(delay.percentile(50)), { quantile: '0.5' })
-    set(late(delay.percentile(99)), { quantile: '0.99' })
-    set(late(delay.max), { quantile: '1' })
+  const help = 'Lag of the event loop since the last scrape.'
+  gauge(register, { name: 'agent_registry_event_loop_lag_seconds', help, labelNames: ['quantile'] }, set => {
+    set(lag(delay.percentile(50)), { quantile: '0.5' })
+    set(lag(delay.percentile(99)), { quantile: '0.99' })
+    set(lag(delay.max), { quantile: '1' })
     delay.reset()
   })
 }
 
-/** Prometheus series of one registry, in a register of its own, with label sets that are bounded. */
-export function createMetrics (scope: FastifyInstance, sources: MetricsSources): Metrics {
+/**
+ * Records every response of the scope, labelled by its route and never by its path, which the client chooses, and
+ * decorates the scope with `agentRegistryMetrics`: series of this registry in a register of its own, with bounded labels.
+ */
+async function metrics (scope: FastifyInstance, sources: MetricsOptions) {
+  const { requests } = sources.dashboard
   const register = new prom.Registry()
-  countRequests(sources.core.dashboard.requests, register)
-  countRegistry(sources.core, register)
-  countSockets(sources.sockets, register)
-  describeService(sources.core, register)
-  watchEventLoop(scope, register)
+  addRequests(requests, register)
+  addRegistrations(sources, register)
+  addRegistry(sources, register)
+  addConnections(sources, register)
+  addTraffic(sources, register)
+  addService(sources, register)
+  addEventLoop(scope, register)
   prom.collectDefaultMetrics({ register })
-  return { contentType: register.contentType, text: () => register.metrics() }
+  scope.decorate('agentRegistryMetrics', { contentType: register.contentType, text: () => register.metrics() })
+  scope.addHook('onResponse', function recordRequest ({ method, routeOptions: { url }, ip, id }, reply, done) {
+    requests.record({ method, endpoint: url, statusCode: reply.statusCode, elapsedMs: reply.elapsedTime, address: ip, requestId: id })
+    done()
+  })
 }
+
+export default fp(metrics, { name: 'agent-registry-metrics', fastify: '5.x' })

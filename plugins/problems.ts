@@ -1,6 +1,8 @@
-import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
-import { isAway, isProblem, problem, problemTypes, type ProblemError, type ProblemType, retryAfter } from '../src/errors.js'
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { isAway, isProblem, problem, problemTypes, retryAfter, type ProblemError, type ProblemType } from '../src/errors.js'
 import { jittered } from '../src/lib/jitter.js'
+import type { ResolvedOptions } from '../src/options.js'
 
 const storageRetryMs = 2_000
 
@@ -16,19 +18,21 @@ export interface ProblemDocument {
   [member: string]: unknown
 }
 
+export type ForbiddenListener = (error: ProblemError, request: FastifyRequest) => void
+
 export interface ProblemHandlers {
   errorHandler: (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => FastifyReply
   notFoundHandler: (request: FastifyRequest, reply: FastifyReply) => FastifyReply
 }
 
-/** Errors of Fastify that are the client's, by code; anything else below 500 is a `request-error`. */
+/** Client errors of Fastify by their code; all others below 500 are a `request-error`. */
 const fastifyErrors: Record<string, [type: ProblemType, detail: string]> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: ['unsupported-media-type', 'Expected application/json'],
   FST_ERR_CTP_INVALID_JSON_BODY: ['validation-failed', 'The body is not valid JSON'],
   FST_ERR_CTP_EMPTY_JSON_BODY: ['validation-failed', 'The body is empty']
 }
 
-/** Types of what the host refuses with a status of its own. */
+/** The problem types of errors that the host throws, by their status. */
 const typesByStatus: Record<number, ProblemType> = {
   401: 'authentication-failed',
   403: 'insufficient-permissions',
@@ -36,46 +40,57 @@ const typesByStatus: Record<number, ProblemType> = {
   429: 'rate-limit-exceeded'
 }
 
-const pathOf = (url: string) => url.split('?', 1)[0]!
-
 function tooLarge ({ headers, routeOptions }: FastifyRequest): ProblemError {
   const length = headers['content-length']
   const members = { max_size: routeOptions.bodyLimit, ...(length !== undefined && { content_length: Number(length) }) }
   return problem('request-too-large', 'The body is too large', { members })
 }
 
-/** What an error that is not a problem yet is told as. Errors of ours are logged whole and told without a detail. */
+/** Converts an error to a problem. Server errors are logged in full and returned without details. */
 export function toProblem (error: FastifyError, request: FastifyRequest): ProblemError {
   if (isProblem(error)) return error
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') return tooLarge(request)
   const known = fastifyErrors[error.code]
-  if (known) return problem(known[0], known[1], known[0] === 'validation-failed' ? { members: { errors: [{ path: '', message: known[1] }] } } : {})
+  if (known) {
+    const [type, detail] = known
+    return problem(type, detail, type === 'validation-failed' ? { members: { errors: [{ path: '', message: detail }] } } : {})
+  }
   const status = error.statusCode ?? 500
-  if (status >= 400 && status < 500) return Object.assign(problem(typesByStatus[status] ?? 'request-error', error.message), { statusCode: status })
+  if (status >= 400 && status < 500) {
+    return Object.assign(problem(typesByStatus[status] ?? 'request-error', error.message), { statusCode: status })
+  }
   request.log.error(error)
-  // A host under pressure refuses with 503, and clients and proxies come again.
-  return Object.assign(problem('internal-error', 'An unexpected error occurred. Try again later.'), { statusCode: status === 503 ? 503 : 500 })
+  // A host under pressure refuses requests with 503, which clients and proxies retry.
+  const serverError = problem('internal-error', 'An unexpected error occurred. Try again later.')
+  return Object.assign(serverError, { statusCode: status === 503 ? 503 : 500 })
 }
 
-/** A store that is away may not know when it will be back: everybody tries again, not all in one instant. */
+/** The headers and members of a problem. While the store is unreachable, `Retry-After` spreads the retries of clients. */
 export function extrasOf (error: ProblemError): Pick<ProblemError, 'members' | 'headers'> {
   return isAway(error) ? retryAfter(jittered(storageRetryMs, 0.5)) : error
 }
 
+/** The base of the problem type URIs. */
+export function problemBaseOf ({ problemBase, prefix }: Pick<ResolvedOptions, 'problemBase' | 'prefix'>): string {
+  return problemBase ?? `${prefix}/problems/`
+}
+
 /**
- * Handlers that answer every error as a problem document whose type is below `base`.
- * @param onForbidden hears of what is answered 403
+ * Creates handlers that respond to errors with problem documents.
+ * @param base base of the problem type URIs
+ * @param onForbidden is called for errors with status 403
  */
-export function createProblemHandlers (base: string, onForbidden?: (error: ProblemError, request: FastifyRequest) => void): ProblemHandlers {
+export function createProblemHandlers (base: string, onForbidden?: ForbiddenListener): ProblemHandlers {
   function send (error: ProblemError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
     const { members, headers = {} } = extrasOf(error)
+    const [instance = ''] = request.url.split('?', 1)
     const document: ProblemDocument = {
       ...members,
       type: `${base}${error.type}`,
       title: problemTypes[error.type][0],
       status: error.statusCode,
       detail: error.message,
-      instance: pathOf(request.url),
+      instance,
       timestamp: new Date().toISOString(),
       request_id: request.id
     }
@@ -85,15 +100,32 @@ export function createProblemHandlers (base: string, onForbidden?: (error: Probl
   }
   return {
     errorHandler: function problemErrorHandler (error, request, reply) {
-      const told = toProblem(error, request)
-      if (told.statusCode === 403) onForbidden?.(told, request)
-      return send(told, request, reply)
+      const converted = toProblem(error, request)
+      if (converted.statusCode === 403) onForbidden?.(converted, request)
+      return send(converted, request, reply)
     },
     notFoundHandler: function problemNotFoundHandler (request, reply) {
-      return send(problem('not-found', 'There is nothing here'), request, reply)
+      return send(problem('not-found', 'Route not found'), request, reply)
     }
   }
 }
 
-/** Handlers for the stand-alone server, whose problem types are served at its own root. */
-export const { errorHandler, notFoundHandler } = createProblemHandlers('/problems/')
+export interface ProblemsOptions {
+  base: string
+  onForbidden?: ForbiddenListener
+  /** Whether the plugin responds to unknown paths too; otherwise the host does. */
+  handlesNotFound: boolean
+}
+
+/** Responds to all errors of the scope with problem documents (RFC 9457), and adds `X-Request-Id` to all responses. */
+async function problems (scope: FastifyInstance, { base, onForbidden, handlesNotFound }: ProblemsOptions) {
+  const { errorHandler, notFoundHandler } = createProblemHandlers(base, onForbidden)
+  scope.setErrorHandler(errorHandler)
+  if (handlesNotFound) scope.setNotFoundHandler(notFoundHandler)
+  scope.addHook('onRequest', function addRequestId (request, reply, done) {
+    reply.header('x-request-id', request.id)
+    done()
+  })
+}
+
+export default fp(problems, { name: 'agent-registry-problems', fastify: '5.x' })

@@ -1,13 +1,15 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { Type } from '@sinclair/typebox'
+import fp from 'fastify-plugin'
+import { assertSelf, heartbeatOf } from '../plugins/auth.js'
 import { parseBody } from '../plugins/validation.js'
-import type { Core } from '../src/core.js'
 import { problem, validationFailed, type FieldError } from '../src/errors.js'
-import { assertSelf, guard, signOf } from '../src/http/guard.js'
 import { coerce } from '../src/lib/coerce.js'
 import { isObject } from '../src/lib/json.js'
 import { AgentMetrics } from '../src/protocol/schemas/agent.js'
 import { answers, IdParams, MetricsAnswer, MetricsBody, ReportAnswer, ReportQuery } from '../src/protocol/schemas/rest.js'
 import { fieldErrors } from '../src/protocol/validation.js'
+import type { Registry } from '../src/registry/registry.js'
 import { showMetrics } from '../src/registry/render.js'
 import type { MetricsUpdate, MetricValues, RequestReport } from '../src/storage/agent-metrics.js'
 import type { AgentRecord } from '../src/storage/agent-store.js'
@@ -15,48 +17,7 @@ import type { AgentRecord } from '../src/storage/agent-store.js'
 const tags = ['agents']
 const message = 'Metrics updated successfully'
 
-/** `/agents/:id/metrics` and the paths of existing clients: metrics that agents report. A report counts as a heartbeat. */
-const agentMetricsRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function agentMetricsRoutes (scope, { core: { registry, authority } }) {
-  const agent = guard(authority, { takes: ['agent', 'admin'], level: 'agent' })
-
-  scope.post('/:id/metrics', {
-    schema: { tags, summary: 'Stores metrics that an agent reports', params: IdParams, body: MetricsBody, response: answers(MetricsAnswer) },
-    preValidation: agent,
-    validatorCompiler: parseBody(parseMetrics)
-  }, async function reportMetrics ({ agentRegistryPrincipal, params: { id }, body }) {
-    assertSelf(agentRegistryPrincipal!, id)
-    const record = await registry.report({ ...signOf(id, agentRegistryPrincipal!), update: body as MetricsUpdate })
-    return { status: 'success' as const, message, metrics: showMetrics(record) }
-  })
-
-  scope.get('/:id/metrics', {
-    schema: { tags, summary: 'The metrics of an agent', params: IdParams, response: answers(AgentMetrics) }, preValidation: agent
-  }, async function getMetrics ({ agentRegistryPrincipal, params: { id } }) {
-    assertSelf(agentRegistryPrincipal!, id)
-    const entry = registry.replica.get(id)
-    if (!entry) throw problem('agent-not-found', `Agent ${id} not found`)
-    return showMetrics(entry.record)
-  })
-
-  for (const url of ['/report-metrics/:id', '/:id/metrics/compat']) {
-    scope.post(url, {
-      schema: { tags, summary: 'Counts one request of an agent', params: IdParams, querystring: ReportQuery, response: answers(ReportAnswer) },
-      preValidation: agent
-    }, async function countRequest ({ agentRegistryPrincipal, params: { id }, query }) {
-      assertSelf(agentRegistryPrincipal!, id)
-      const request = { responseTime: query.response_time, success: query.success }
-      const record = await registry.report({ ...signOf(id, agentRegistryPrincipal!), update: { request } })
-      return { status: 'success' as const, message, current_metrics: currentMetrics(record) }
-    })
-  }
-}
-
-/** Rates and times with three decimals, as existing clients expect them. */
-function currentMetrics (record: AgentRecord) {
-  const { success_rate: rate, avg_response_time: time, total_requests: total, reputation_score: reputation, last_active: active } = showMetrics(record)
-  const rounded = (value: number) => Math.round(value * 1000) / 1000
-  return { success_rate: rounded(rate), avg_response_time: rounded(time), total_requests: total, reputation_score: rounded(reputation), last_active: active }
-}
+const Update = Type.Unsafe<MetricsUpdate>(MetricsBody)
 
 const settable = [
   'success_rate', 'avg_response_time', 'total_requests', 'reputation_score', 'requests_processed', 'average_response_time', 'error_rate'
@@ -98,4 +59,54 @@ function parseValues (body: Record<string, unknown>): MetricValues {
   return values
 }
 
-export default agentMetricsRoutes
+/** The reported metrics with rates and times of three decimals, which ARCP clients expect. */
+function currentMetrics (record: AgentRecord) {
+  const metrics = showMetrics(record)
+  const rounded = (value: number) => Math.round(value * 1000) / 1000
+  return {
+    success_rate: rounded(metrics.success_rate),
+    avg_response_time: rounded(metrics.avg_response_time),
+    total_requests: metrics.total_requests,
+    reputation_score: rounded(metrics.reputation_score),
+    last_active: metrics.last_active
+  }
+}
+
+/** `/agents/:id/metrics` and `/agents/report-metrics/:id`: the metrics that agents report. A report renews the lease. */
+const agentMetricsRoutes: FastifyPluginAsyncTypebox<{ registry: Registry }> = async function agentMetricsRoutes (scope, { registry }) {
+  const requireAgent = scope.agentRegistryGuard({ takes: ['agent', 'admin'], level: 'agent' })
+
+  scope.post('/:id/metrics', {
+    schema: { tags, summary: 'Report the metrics of an agent', params: IdParams, body: Update, response: answers(MetricsAnswer) },
+    preValidation: requireAgent,
+    validatorCompiler: parseBody(parseMetrics)
+  }, async function reportMetrics (request) {
+    const { params: { id }, body } = request
+    const record = await registry.report({ ...heartbeatOf(id, assertSelf(request, id)), update: body })
+    return { status: 'success' as const, message, metrics: showMetrics(record) }
+  })
+
+  scope.get('/:id/metrics', {
+    schema: { tags, summary: 'Get the metrics of an agent', params: IdParams, response: answers(AgentMetrics) }, preValidation: requireAgent
+  }, async function getMetrics (request) {
+    const { id } = request.params
+    assertSelf(request, id)
+    const entry = registry.replica.get(id)
+    if (!entry) throw problem('agent-not-found', `Agent ${id} not found`)
+    return showMetrics(entry.record)
+  })
+
+  for (const url of ['/report-metrics/:id', '/:id/metrics/compat']) {
+    scope.post(url, {
+      schema: { tags, summary: 'Count one request of an agent', params: IdParams, querystring: ReportQuery, response: answers(ReportAnswer) },
+      preValidation: requireAgent
+    }, async function countRequest (request) {
+      const { params: { id }, query } = request
+      const update = { request: { responseTime: query.response_time, success: query.success } }
+      const record = await registry.report({ ...heartbeatOf(id, assertSelf(request, id)), update })
+      return { status: 'success' as const, message, current_metrics: currentMetrics(record) }
+    })
+  }
+}
+
+export default fp(agentMetricsRoutes, { name: 'agent-registry-agent-metrics-routes', encapsulate: true, dependencies: ['agent-registry-auth'] })

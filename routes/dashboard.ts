@@ -1,29 +1,34 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { guard, headerOf } from '../src/http/guard.js'
-import type { Core } from '../src/core.js'
+import fp from 'fastify-plugin'
+import { principalOf } from '../plugins/auth.js'
+import type { Authority } from '../src/auth/authority.js'
+import type { Dashboard } from '../src/dashboard/dashboard.js'
+import { headerOf } from '../src/http/requests.js'
 import { ConfigAnswer, ConfigBody, ConfigQuery, DashboardConfig } from '../src/protocol/schemas/dashboard.js'
 import { answers } from '../src/protocol/schemas/rest.js'
 
+export interface DashboardRoutesOptions { authority: Authority, dashboard: Dashboard }
+
 const tags = ['dashboard']
 
-/** `/dashboard/config`: settings that the pages of all admins share. */
-const dashboardRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function dashboardRoutes (scope, { core: { authority, dashboard } }) {
-  const admin = guard(authority, { takes: ['admin'], level: 'admin' })
+/** `/dashboard/config`: the settings that the dashboards of all admins share. */
+const dashboardRoutes: FastifyPluginAsyncTypebox<DashboardRoutesOptions> = async function dashboardRoutes (scope, { authority, dashboard }) {
+  const requireAdmin = scope.agentRegistryGuard({ takes: ['admin'], level: 'admin' })
 
   scope.get('/config', {
-    schema: { tags, summary: 'Settings of the dashboard', querystring: ConfigQuery, response: answers(DashboardConfig) },
-    preValidation: admin
+    schema: { tags, summary: 'Get the settings of the dashboard', querystring: ConfigQuery, response: answers(DashboardConfig) },
+    preValidation: requireAdmin
   }, async function getConfig ({ query }) {
     return dashboard.settings.config(query.tz)
   })
 
   scope.post('/config', {
-    schema: { tags, summary: 'Changes settings of the dashboard', body: ConfigBody, response: answers(ConfigAnswer) },
-    preValidation: admin
+    schema: { tags, summary: 'Change settings of the dashboard', body: ConfigBody, response: answers(ConfigAnswer) },
+    preValidation: requireAdmin
   }, async function setConfig (request) {
-    await authority.pins.require(request.agentRegistryPrincipal!, headerOf(request, 'x-session-pin'), request.ip)
+    await authority.pins.require(principalOf(request), headerOf(request, 'x-session-pin'), request.ip)
     return dashboard.settings.update(request.body)
   })
 }
 
-export default dashboardRoutes
+export default fp(dashboardRoutes, { name: 'agent-registry-dashboard-routes', encapsulate: true, dependencies: ['agent-registry-auth'] })

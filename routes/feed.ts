@@ -1,10 +1,13 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply } from 'fastify'
+import fp from 'fastify-plugin'
+import { principalOf } from '../plugins/auth.js'
 import type { Principal } from '../src/protocol/principal.js'
-import type { Core } from '../src/core.js'
+import type { ResolvedOptions } from '../src/options.js'
+import type { Registry } from '../src/registry/registry.js'
 import { sendJson } from '../src/http/entity-tags.js'
 import { EventStream, eventsEncoding } from '../src/http/event-stream.js'
-import { guard, headerOf } from '../src/http/guard.js'
+import { headerOf } from '../src/http/requests.js'
 import { changesEncoding, LongPoll, readChanges } from '../src/http/long-poll.js'
 import type { Admission } from '../src/limits/admission.js'
 import type { LongRequests } from '../src/limits/long-requests.js'
@@ -20,7 +23,8 @@ const view = 'full'
 const waitJitter = 0.1
 
 export interface FeedRoutesOptions {
-  core: Core
+  options: ResolvedOptions
+  registry: Registry
   feed: Feed
   subscribers: Subscribers
   longRequests: LongRequests
@@ -28,16 +32,17 @@ export interface FeedRoutesOptions {
 }
 
 /** `/agents/changes` and `/agents/events`: the feed over HTTP, by long polling and as Server-Sent Events. */
-const feedRoutes: FastifyPluginAsyncTypebox<FeedRoutesOptions> = async function feedRoutes (scope, { core, feed, subscribers, longRequests, admission }) {
-  const { registry, options } = core
-  const requireReader = guard(core.authority, { takes: ['agent', 'user', 'admin'], level: 'user' })
+const feedRoutes: FastifyPluginAsyncTypebox<FeedRoutesOptions> = async function feedRoutes (scope, services) {
+  const { options, registry, feed, subscribers, longRequests, admission } = services
+  const requireReader = scope.agentRegistryGuard({ takes: ['agent', 'user', 'admin'], level: 'user' })
 
   scope.get('/changes', {
-    schema: { tags, summary: 'Changes since a revision; waits for one when asked to', querystring: ChangesQuery, response: answers(ChangesAnswer) },
+    schema: { tags, summary: 'Get the changes since a revision, or wait for one', querystring: ChangesQuery, response: answers(ChangesAnswer) },
     exposeHeadRoute: false,
     preValidation: requireReader
-  }, async function getChanges ({ query, agentRegistryPrincipal: principal, ip: address }, reply) {
-    const { since, wait, limit, ...filter } = query
+  }, async function getChanges (request, reply) {
+    const { query: { since, wait, limit, ...filter }, ip: address } = request
+    const principal = principalOf(request)
     reply.header('cache-control', 'no-store')
     if (since === undefined) return sendJson(reply, changesEncoding.changes([], registry.revision))
     const n = registry.positionOf(since)
@@ -46,7 +51,7 @@ const feedRoutes: FastifyPluginAsyncTypebox<FeedRoutesOptions> = async function 
     const available = readChanges(position)
     if (available !== null) return sendJson(reply, available)
     if (wait === 0) return sendJson(reply, changesEncoding.changes([], position.revision))
-    return sendJson(reply, await waitForChanges({ position, principal: principal!, address, waitMs: jittered(wait * 1000, waitJitter) }, reply))
+    return sendJson(reply, await waitForChanges({ position, principal, address, waitMs: jittered(wait * 1000, waitJitter) }, reply))
   })
 
   function waitForChanges (request: { position: FeedPosition, principal: Principal, address: string, waitMs: number }, { raw }: FastifyReply): Promise<string> {
@@ -58,16 +63,22 @@ const feedRoutes: FastifyPluginAsyncTypebox<FeedRoutesOptions> = async function 
   }
 
   scope.get('/events', {
-    schema: { tags, summary: 'Changes as Server-Sent Events', querystring: EventsQuery, response: { 200: EventsAnswer, '4xx': Problem, '5xx': Problem } },
+    schema: {
+      tags,
+      summary: 'Stream the changes as Server-Sent Events',
+      querystring: EventsQuery,
+      response: { 200: EventsAnswer, '4xx': Problem, '5xx': Problem }
+    },
     exposeHeadRoute: false,
     onRequest: function admitStream (_request, _reply, done) {
-      done(admission.rejection('too-many-connections', 'Many streams are opened at this moment'))
+      done(admission.rejection('too-many-connections', 'Stream rate limit reached'))
     },
     preValidation: requireReader
   }, async function getEvents (request, reply) {
     const { since: from, snapshot, ...filter } = request.query
-    const { agentRegistryPrincipal: principal, ip: address } = request
-    longRequests.assertRoom(principal!, address)
+    const { ip: address } = request
+    const principal = principalOf(request)
+    longRequests.assertRoom(principal, address)
     const since = headerOf(request, 'last-event-id') || from
     const position = since === undefined ? registry.replica.revision : registry.positionOf(since)
     const startsWithSnapshot = position === undefined || (snapshot && since === undefined)
@@ -77,8 +88,8 @@ const feedRoutes: FastifyPluginAsyncTypebox<FeedRoutesOptions> = async function 
     else if (startsWithSnapshot) cursor.snapshot()
     reply.headers({ 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache, no-transform', 'x-accel-buffering': 'no' })
     const { keepAliveMs } = options.feed
-    return reply.send(new EventStream({ cursor, revision, subscribers, longRequests, principal: principal!, address, keepAliveMs }))
+    return reply.send(new EventStream({ cursor, revision, subscribers, longRequests, principal, address, keepAliveMs }))
   })
 }
 
-export default feedRoutes
+export default fp(feedRoutes, { name: 'agent-registry-feed-routes', encapsulate: true, dependencies: ['agent-registry-auth'] })

@@ -1,53 +1,63 @@
-import fastJson, { type AnySchema } from 'fast-json-stringify'
-import type { TSchema } from '@sinclair/typebox'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { TSchema } from '@sinclair/typebox'
+import fastJson from 'fast-json-stringify'
+import fp from 'fastify-plugin'
 import { sendJson } from '../src/http/entity-tags.js'
-import { guard } from '../src/http/guard.js'
-import { perMillisecondCache } from '../src/registry/query.js'
-import type { Core } from '../src/core.js'
+import { azureHealth, configHealth, detailedHealth, health, redisHealth, type HealthServices } from '../src/http/health-report.js'
 import { AzureHealth, ConfigHealth, DetailedHealth, Health, Probe, RedisHealth } from '../src/protocol/schemas/health.js'
 import { answers } from '../src/protocol/schemas/rest.js'
-import { azureHealth, configHealth, detailedHealth, health, redisHealth } from '../src/http/health-report.js'
+import { perMillisecondCache } from '../src/registry/query.js'
 import type { Hub } from '../src/sockets/hub.js'
 
-const schema = <T extends object>(summary: string, response: T) => ({ tags: ['service'], summary, response })
+export interface HealthRoutesOptions extends HealthServices { hub: Hub }
 
-/** `/health` for people and existing clients, `/health/live` and `/health/ready` for orchestrators, the rest for admins. */
-const healthRoutes: FastifyPluginAsyncTypebox<{ core: Core, hub: Hub }> = async function healthRoutes (scope, { core, hub }) {
-  const admin = guard(core.authority, { takes: ['admin'], level: 'admin' })
-  const forAdmins = <T extends TSchema>(summary: string, answer: T) => ({ schema: schema(summary, answers(answer)), preValidation: admin })
+const tags = ['service']
 
-  const stringify = fastJson(Health as AnySchema)
-  const healthText = perMillisecondCache(core.registry.replica, () => stringify(health(core)))
+/** `/health` for ARCP clients, `/health/live` and `/health/ready` for orchestrators, all others for admins. */
+const healthRoutes: FastifyPluginAsyncTypebox<HealthRoutesOptions> = async function healthRoutes (scope, { hub, ...services }) {
+  const { registry } = services
+  const requireAdmin = scope.agentRegistryGuard({ takes: ['admin'], level: 'admin' })
+  const forAdmins = <T extends TSchema>(summary: string, answer: T) =>
+    ({ schema: { tags, summary, response: answers(answer) }, preValidation: requireAdmin })
 
-  scope.get('/health', { schema: schema('How the registry is', { 200: Health }) }, async function getHealth (_request, reply) {
+  const stringify = fastJson({ ...Health })
+  const healthText = perMillisecondCache(registry.replica, () => stringify(health(services)))
+
+  function unreadyReason (): string | undefined {
+    if (hub.isDraining) return 'draining'
+    return registry.outage ? 'storage-unavailable' : undefined
+  }
+
+  scope.get('/health', { schema: { tags, summary: 'Get the health of the registry', response: { 200: Health } } }, async function getHealth (_request, reply) {
     return sendJson(reply, healthText())
   })
 
-  scope.get('/health/live', { schema: schema('Whether the process answers', { 200: Probe }) }, async function getLive () {
+  scope.get('/health/live', { schema: { tags, summary: 'Check that the process responds', response: { 200: Probe } } }, async function getLive () {
     return { status: 'live' }
   })
 
-  scope.get('/health/ready', { schema: schema('Whether to send traffic here', { 200: Probe, 503: Probe }) }, async function getReady (_request, reply) {
-    const objection = hub.isDraining ? 'draining' : core.registry.outage ? 'storage-unavailable' : undefined
-    return objection === undefined ? { status: 'ready' } : reply.code(503).send({ status: objection })
+  scope.get('/health/ready', {
+    schema: { tags, summary: 'Check whether the process accepts traffic', response: { 200: Probe, 503: Probe } }
+  }, async function getReady (_request, reply) {
+    const reason = unreadyReason()
+    return reason === undefined ? { status: 'ready' } : reply.code(503).send({ status: reason })
   })
 
-  scope.get('/health/detailed', forAdmins('How the registry and its parts are', DetailedHealth), async function getDetailed () {
-    return detailedHealth(core)
+  scope.get('/health/detailed', forAdmins('Get the health of the registry and its components', DetailedHealth), async function getDetailed () {
+    return detailedHealth(services)
   })
 
-  scope.get('/health/config', forAdmins('Which settings are set', ConfigHealth), async function getConfig () {
-    return configHealth(core)
+  scope.get('/health/config', forAdmins('List the settings that differ from their defaults', ConfigHealth), async function getConfig () {
+    return configHealth(services)
   })
 
-  scope.get('/health/redis', forAdmins('How Redis is', RedisHealth), async function getRedis () {
-    return redisHealth(core)
+  scope.get('/health/redis', forAdmins('Get the health of Redis', RedisHealth), async function getRedis () {
+    return redisHealth(services)
   })
 
-  scope.get('/health/azure', forAdmins('How that is which makes vectors', AzureHealth), async function getAzure () {
-    return azureHealth(core)
+  scope.get('/health/azure', forAdmins('Get the health of the embedding service', AzureHealth), async function getAzure () {
+    return azureHealth(services)
   })
 }
 
-export default healthRoutes
+export default fp(healthRoutes, { name: 'agent-registry-health-routes', encapsulate: true, dependencies: ['agent-registry-auth'] })

@@ -1,25 +1,27 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
-import { bearerOf, guard } from '../src/http/guard.js'
-import type { Metrics } from '../plugins/metrics.js'
+import fp from 'fastify-plugin'
 import { problem } from '../src/errors.js'
-import type { Core } from '../src/core.js'
+import { bearerOf } from '../src/http/requests.js'
+import type { ResolvedOptions } from '../src/options.js'
+
+const tags = ['service']
 
 const digest = (text: string) => createHash('sha256').update(text).digest()
 
-/** `/metrics` for admins, `/metrics/scrape` for Prometheus with a token of its own. */
-export default async function metricsRoutes (scope: FastifyInstance, { core, metrics }: { core: Core, metrics: Metrics }) {
-  const { options: { metricsScrapeToken: scrapeToken }, authority } = core
-  const schema = (summary: string) => ({ tags: ['service'], summary })
+/** `/metrics` for admins, `/metrics/scrape` for Prometheus with the scrape token. */
+async function metricsRoutes (scope: FastifyInstance, { options: { metricsScrapeToken: scrapeToken } }: { options: ResolvedOptions }) {
+  const metrics = scope.agentRegistryMetrics
 
   scope.get('/metrics', {
-    schema: schema('Prometheus series'), preValidation: guard(authority, { takes: ['admin'], level: 'admin' })
+    schema: { tags, summary: 'Get the Prometheus series' },
+    preValidation: scope.agentRegistryGuard({ takes: ['admin'], level: 'admin' })
   }, async function getMetrics (_request, reply) {
     return reply.type(metrics.contentType).send(await metrics.text())
   })
 
   scope.get('/metrics/scrape', {
-    schema: schema('Prometheus series, for the scrape token'),
+    schema: { tags, summary: 'Get the Prometheus series with the scrape token' },
     preValidation: async function checkScrapeToken (request) {
       if (scrapeToken === undefined) throw problem('insufficient-permissions', 'Metrics scraping not enabled')
       const token = bearerOf(request)
@@ -30,3 +32,9 @@ export default async function metricsRoutes (scope: FastifyInstance, { core, met
     return reply.type(metrics.contentType).send(await metrics.text())
   })
 }
+
+export default fp(metricsRoutes, {
+  name: 'agent-registry-metrics-routes',
+  encapsulate: true,
+  dependencies: ['agent-registry-auth', 'agent-registry-metrics']
+})

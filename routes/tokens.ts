@@ -1,28 +1,37 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { bearerOf, guard, headerOf } from '../src/http/guard.js'
+import fp from 'fastify-plugin'
+import { principalOf } from '../plugins/auth.js'
+import type { Authority } from '../src/auth/authority.js'
+import type { Tickets } from '../src/auth/tickets.js'
+import type { Tokens } from '../src/auth/tokens.js'
 import { isProblem, problem } from '../src/errors.js'
-import type { Core } from '../src/core.js'
-import { answers, Done, MintBody, RevokeBody, TokenAnswer, TokenVerdict, ValidateQuery } from '../src/protocol/schemas/rest.js'
+import { bearerOf, headerOf } from '../src/http/requests.js'
+import {
+  answers, Done, MintBody, RevokeBody, TicketAnswer, TicketBody, TokenAnswer, TokenVerdict, ValidateQuery
+} from '../src/protocol/schemas/rest.js'
+import type { Registry } from '../src/registry/registry.js'
+
+export interface TokenRoutesOptions { authority: Authority, registry: Registry, tickets: Tickets, tokens: Tokens }
 
 const tags = ['tokens']
 
-/** `/tokens/*`: made by admins, looked at, renewed and revoked. */
-const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function tokenRoutes (scope, { core }) {
-  const { authority, tokens, registry } = core
-  const admin = guard(authority, { takes: ['admin'], level: 'admin' })
+/** `/tokens/*` and `/ws-tickets`: issue, validate, refresh and revoke tokens. */
+const tokenRoutes: FastifyPluginAsyncTypebox<TokenRoutesOptions> = async function tokenRoutes (scope, { authority, registry, tickets, tokens }) {
+  const requireAdmin = scope.agentRegistryGuard({ takes: ['admin'], level: 'admin' })
 
-  /** The claims of a token that would be let in now. */
+  /** The claims of a token. @throws token-invalid, session-invalid */
   async function claimsOf (token: string) {
     const claims = tokens.claims(token)
     await authority.check(tokens.verify(token))
     return claims
   }
 
-  scope.post('/mint', {
-    schema: { tags, summary: 'A token for a user, an agent or an admin; it ends with the session', body: MintBody, response: answers(TokenAnswer) },
-    preValidation: admin
-  }, async function mintToken ({ agentRegistryPrincipal, body }) {
-    const { token, expiresIn } = await authority.mint(agentRegistryPrincipal!, {
+  scope.post('/tokens/mint', {
+    schema: { tags, summary: 'Issue a token for a user, an agent or an admin; it ends with the session', body: MintBody, response: answers(TokenAnswer) },
+    preValidation: requireAdmin
+  }, async function mintToken (request) {
+    const { body } = request
+    const { token, expiresIn } = await authority.mint(principalOf(request), {
       subject: body.user_id,
       agentId: body.agent_id,
       role: body.role,
@@ -35,8 +44,8 @@ const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function to
     return { access_token: token, token_type: 'bearer' as const, expires_in: expiresIn }
   })
 
-  scope.post('/validate', {
-    schema: { tags, summary: 'Whether a token is valid', querystring: ValidateQuery, response: answers(TokenVerdict) }
+  scope.post('/tokens/validate', {
+    schema: { tags, summary: 'Validate a token', querystring: ValidateQuery, response: answers(TokenVerdict) }
   }, async function validateQueryToken ({ query }) {
     try {
       return { valid: true, payload: { ...await claimsOf(query.token) } }
@@ -46,8 +55,8 @@ const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function to
     }
   })
 
-  scope.get('/validate', {
-    schema: { tags, summary: 'Whether the token of this request is valid', response: answers(TokenVerdict) }
+  scope.get('/tokens/validate', {
+    schema: { tags, summary: 'Validate the token of this request', response: answers(TokenVerdict) }
   }, async function validateBearer (request) {
     const token = bearerOf(request)
     if (!token) throw problem('authentication-failed', 'No token provided', { members: { valid: false, error: 'No token provided' } })
@@ -60,8 +69,8 @@ const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function to
     }
   })
 
-  scope.post('/refresh', {
-    schema: { tags, summary: 'The same claims with a fresh life', response: answers(TokenAnswer) }
+  scope.post('/tokens/refresh', {
+    schema: { tags, summary: 'Issue a token with the same claims and a new lifetime', response: answers(TokenAnswer) }
   }, async function refreshToken (request) {
     const token = bearerOf(request)
     if (!token) throw problem('authentication-failed', 'No token provided')
@@ -69,18 +78,28 @@ const tokenRoutes: FastifyPluginAsyncTypebox<{ core: Core }> = async function to
     return { access_token: issued.token, token_type: 'bearer' as const, expires_in: issued.expiresIn }
   })
 
-  scope.post('/revoke', {
-    schema: { tags, summary: 'Ends a token, or all tokens of an agent, and their sockets', body: RevokeBody, response: answers(Done) },
-    preValidation: admin
+  scope.post('/tokens/revoke', {
+    schema: { tags, summary: 'Revoke a token or all tokens of an agent, and close their sockets', body: RevokeBody, response: answers(Done) },
+    preValidation: requireAdmin
   }, async function revokeToken (request) {
     const { token, agent_id: agentId } = request.body
-    const principal = request.agentRegistryPrincipal!
+    const principal = principalOf(request)
     await authority.pins.require(principal, headerOf(request, 'x-session-pin'), request.ip)
     if ((token === undefined) === (agentId === undefined)) throw problem('invalid-input', 'Give either token or agent_id')
     if (agentId !== undefined) await authority.revokeAgent(principal, agentId, request.ip)
-    else await authority.revokeToken(principal, token!, request.ip)
+    if (token !== undefined) await authority.revokeToken(principal, token, request.ip)
     return { status: 'success' as const, message: 'Revoked' }
+  })
+
+  scope.post('/ws-tickets', {
+    schema: { tags, summary: 'Issue a ticket that opens one socket within 30 s, for clients that cannot set headers', body: TicketBody, response: answers(TicketAnswer) },
+    preValidation: [
+      scope.agentRegistryGuard({ takes: ['agent', 'user', 'admin'], level: 'user' }),
+      async function defaultBody (request) { request.body ??= { tier: 'agents' } }
+    ]
+  }, async function issueTicket (request) {
+    return tickets.issue({ tier: request.body.tier, principal: principalOf(request) })
   })
 }
 
-export default tokenRoutes
+export default fp(tokenRoutes, { name: 'agent-registry-token-routes', encapsulate: true, dependencies: ['agent-registry-auth'] })

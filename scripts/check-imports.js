@@ -38,8 +38,6 @@ const composers = new Set(['plugin.ts', 'server'])
  * soon as its imports are in order.
  */
 const pending = new Set([
-  'core.ts',
-  'foundation.ts',
   'agent-registry-options.ts → storage',
   'options.ts → storage'
 ])

@@ -2,12 +2,16 @@ import type { AgentInfo, RegistrationBody, RegistrationResponse } from './protoc
 import type { WantedState } from './protocol/schemas/common.js'
 import type { Static } from '@sinclair/typebox'
 import { problem } from './errors.js'
-import type { Core } from './core.js'
+import type { Dashboard } from './dashboard/dashboard.js'
 import type { CompletedRequest } from './dashboard/request-stats.js'
 import { createLogSink, type LogSink } from './dashboard/logs.js'
 import type { HostChannels, HostDirect } from './messaging/host-api.js'
 import type { SearchRequest, SearchResult } from './protocol/schemas/search.js'
-import type { RegistryEmitter } from './registry/registry.js'
+import type { Enrollment } from './registry/enrollment.js'
+import type { Registry, RegistryEmitter } from './registry/registry.js'
+import type { Search } from './search/search.js'
+import type { Messaging } from './messaging/messaging.js'
+import type { ResolvedOptions } from './options.js'
 import { select, type AgentFilter } from './registry/query.js'
 
 export interface RegistryStatistics {
@@ -17,7 +21,7 @@ export interface RegistryStatistics {
   agent_types: Record<string, number>
 }
 
-/** The registry as the host application uses it, without HTTP to itself. Methods throw the problems of the REST API. */
+/** The registry as the host application uses it. Methods throw the problems of the REST API. */
 export interface AgentRegistry extends HostChannels, HostDirect {
   /** The newest revision, `<epoch>:<n>`. */
   readonly revision: string
@@ -45,8 +49,21 @@ export interface AgentRegistry extends HostChannels, HostDirect {
   releaseHeld (): Promise<void>
 }
 
-export function createApi ({ registry, enrollment, search, dashboard, messaging, options }: Core): AgentRegistry {
-  const infoOf = (id: string) => registry.get(id)!
+interface ApiServices {
+  registry: Registry
+  enrollment: Enrollment
+  search: Search
+  dashboard: Dashboard
+  messaging: Messaging
+  options: ResolvedOptions
+}
+
+export function createApi ({ registry, enrollment, search, dashboard, messaging, options }: ApiServices): AgentRegistry {
+  function infoOf (id: string): AgentInfo {
+    const info = registry.get(id)
+    if (info === undefined) throw problem('agent-not-found', `Agent ${id} not found`)
+    return info
+  }
 
   async function register (registration: RegistrationBody): Promise<RegistrationResponse> {
     try {
@@ -69,8 +86,8 @@ export function createApi ({ registry, enrollment, search, dashboard, messaging,
     list: (filter = {}) => Array.from(select(registry.replica, 'full', filter), ({ rendering }) => rendering.info()),
     stats: () => registry.stats(),
     search: async request => {
-      if (!options.search.enabled) throw problem('not-found', 'Search is off')
-      return search.search({ top_k: options.search.topK, min_similarity: options.search.minSimilarity, weighted: false, ...request })
+      if (!options.search.enabled) throw problem('not-found', 'Search is disabled')
+      return search.search(request)
     },
     logSink: createLogSink(dashboard.logs),
     countUnmatched: request => dashboard.requests.record({ ...request, endpoint: undefined }),

@@ -91,6 +91,10 @@ export function problem (type: ProblemType, detail: string, extras: ProblemExtra
   return Object.assign(new Constructor(detail), { statusCode: problemTypes[type][1], type, ...extras })
 }
 
+export function isProblemType (text: string): text is ProblemType {
+  return Object.hasOwn(problemTypes, text)
+}
+
 export function isProblem (error: unknown): error is ProblemError {
   return error instanceof Error && 'type' in error && 'statusCode' in error && Object.hasOwn(problemTypes, String(error.type))
 }

@@ -1,22 +1,84 @@
-import { configured } from './config-report.js'
-import type { Core } from '../core.js'
+import { isDeepStrictEqual } from 'node:util'
+import type { TSchema } from '@sinclair/typebox'
+import type { Dashboard } from '../dashboard/dashboard.js'
+import { isObject } from '../lib/json.js'
+import { OptionsSchema, type ResolvedOptions } from '../options.js'
 import { protocol } from '../protocol/identity.js'
-import { outageText } from '../registry/registry.js'
 import type { AzureHealth, ConfigHealth, DetailedHealth, Health, RedisHealth } from '../protocol/schemas/health.js'
+import { outageText, type Registry } from '../registry/registry.js'
+import type { Search } from '../search/search.js'
+import type { StorageKind } from '../storage/storage.js'
+
+/** The services whose health is reported. */
+export interface HealthServices {
+  options: ResolvedOptions
+  registry: Registry
+  dashboard: Dashboard
+  search: Search
+  storageKind: StorageKind
+}
+
+/** Names of options that differ from their defaults, by topic. */
+interface ChangedOptions {
+  /** Options without which no client can authenticate. */
+  required: string[]
+  azure: string[]
+  redis: string[]
+  security: string[]
+  agent: string[]
+  service: string[]
+}
+
+const required = new Set(['jwt.secret', 'admin.password', 'agentKeys'])
+const groups: Record<string, Exclude<keyof ChangedOptions, 'required'>> = {
+  embed: 'azure',
+  redis: 'redis',
+  jwt: 'security',
+  admin: 'security',
+  attempts: 'security',
+  addresses: 'security',
+  authenticate: 'security',
+  publicView: 'security',
+  publicFields: 'security',
+  metricsScrapeToken: 'security',
+  allowedAgentTypes: 'agent',
+  lease: 'agent',
+  onRegister: 'agent'
+}
+
+/** Paths of the changed settings below `schema`. Groups are searched; all other values are single settings. */
+function changedBelow (schema: TSchema, value: unknown, path: string[] = []): string[] {
+  if (value === undefined) return []
+  const isGroup = schema.properties !== undefined && schema.default !== undefined
+  if (!isGroup && path.length > 0) return isDeepStrictEqual(value, schema.default) ? [] : [path.join('.')]
+  if (!isObject(value)) return []
+  return Object.entries<TSchema>(schema.properties).flatMap(([name, child]) => changedBelow(child, value[name], [...path, name]))
+}
+
+/** The names of the options that differ from their defaults, without their values. */
+function changedOptions (options: ResolvedOptions): ChangedOptions {
+  const found: ChangedOptions = { required: [], azure: [], redis: [], security: [], agent: [], service: [] }
+  for (const name of changedBelow(OptionsSchema, options)) {
+    const [head = ''] = name.split('.', 1)
+    const group = required.has(name) ? 'required' : groups[head] ?? 'service'
+    found[group].push(name)
+  }
+  return found
+}
 
 const service = 'ARCP Registry'
 
 const described = () => ({ timestamp: new Date().toISOString(), version: protocol.version })
 
-/** What is known of the parts that the registry works with. */
-function componentsOf ({ dashboard, registry, search, options }: Core) {
+/** The known state of the components. */
+function componentsOf ({ dashboard, registry, search, options }: HealthServices) {
   const { storage, ai_services: ai } = dashboard.health().components
   const { total_agents: total, ...counts } = registry.stats()
   const isFine = [storage, ai].every(({ status }) => status === 'healthy' || status === 'not_configured')
   return {
     status: isFine ? 'healthy' as const : 'degraded' as const,
-    // Anybody may read this: where the store is, and what is wrong with it, is for admins.
-    reason: registry.outage && { reason: `${outageText(registry.outage)}; what is read is as of then` },
+    // This endpoint is public; the address of the store and its fault are for admins.
+    reason: registry.outage && { reason: `${outageText(registry.outage)}; responses show the last known state` },
     storage,
     ai,
     isRedisConnected: storage.redis === 'connected',
@@ -25,13 +87,14 @@ function componentsOf ({ dashboard, registry, search, options }: Core) {
   }
 }
 
-/** What both answers begin with. */
-const headOf = ({ status, reason }: Pick<ReturnType<typeof componentsOf>, 'status' | 'reason'>) =>
-  ({ ...described(), status, ...reason, uptime: 'operational' as const, service })
+/** The first members of both responses. */
+function headOf ({ status, reason }: Pick<ReturnType<typeof componentsOf>, 'status' | 'reason'>) {
+  return { ...described(), status, ...reason, uptime: 'operational' as const, service }
+}
 
-/** The answer to `GET /health`. */
-export function health (core: Core): Health {
-  const { storage, ai, isRedisConnected, embeds, agents, ...overall } = componentsOf(core)
+/** The response of `GET /health`. */
+export function health (services: HealthServices): Health {
+  const { storage, ai, isRedisConnected, embeds, agents, ...overall } = componentsOf(services)
   return {
     ...headOf(overall),
     features: { vector_search: embeds, redis_storage: isRedisConnected, metrics_tracking: true, jwt_authentication: true, websocket_broadcasts: true },
@@ -42,9 +105,9 @@ export function health (core: Core): Health {
   }
 }
 
-/** The answer to `GET /health/detailed`. */
-export function detailedHealth (core: Core): DetailedHealth {
-  const { storage, ai, isRedisConnected, embeds, agents, ...overall } = componentsOf(core)
+/** The response of `GET /health/detailed`. */
+export function detailedHealth (services: HealthServices): DetailedHealth {
+  const { storage, ai, isRedisConnected, embeds, agents, ...overall } = componentsOf(services)
   const redis = isRedisConnected ? 'connected' : 'disconnected'
   return {
     ...headOf(overall),
@@ -54,7 +117,7 @@ export function detailedHealth (core: Core): DetailedHealth {
       ai_services: { status: ai.status, azure_openai: ai.azure_openai }
     },
     detailed: {
-      database: { status: storage.status, type: core.storage.kind },
+      database: { status: storage.status, type: services.storageKind },
       storage: { redis, backup_storage: 'available' },
       ai_services: { azure_openai: ai.azure_openai, embeddings: embeds, vector_search: embeds },
       features: { agent_registration: true, heartbeat_monitoring: true, metrics_collection: true, websocket_broadcasts: true, jwt_authentication: true },
@@ -64,9 +127,9 @@ export function detailedHealth (core: Core): DetailedHealth {
   }
 }
 
-/** The answer to `GET /health/config`: names of what is set, never values. */
-export function configHealth ({ options }: Core): ConfigHealth {
-  const { required, ...optional } = configured(options)
+/** The response of `GET /health/config`: names of changed settings, without values. */
+export function configHealth ({ options }: HealthServices): ConfigHealth {
+  const { required, ...optional } = changedOptions(options)
   return { ...described(), status: 'ok', required_config: required, optional_config: optional }
 }
 
@@ -77,14 +140,14 @@ const redisStates = {
   error: { status: 'error', redis: 'unknown' }
 } as const
 
-/** The answer to `GET /health/redis`. */
-export function redisHealth ({ dashboard }: Core): RedisHealth {
+/** The response of `GET /health/redis`. */
+export function redisHealth ({ dashboard }: HealthServices): RedisHealth {
   return { ...described(), ...redisStates[dashboard.health().components.storage.redis] }
 }
 
-/** The answer to `GET /health/azure`, which stands for whatever makes vectors. */
-export function azureHealth ({ options }: Core): AzureHealth {
+/** The response of `GET /health/azure`, for any embedding service. */
+export function azureHealth ({ options }: HealthServices): AzureHealth {
   const status = options.embed ? 'available' : 'not_configured'
-  const reason = options.embed ? 'The host makes vectors' : 'Nothing that makes vectors is configured'
+  const reason = options.embed ? 'The host embeds texts' : 'No embedding hook is configured'
   return { ...described(), status, details: { status, reason } }
 }

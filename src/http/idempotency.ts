@@ -4,7 +4,7 @@ import { problem } from '../errors.js'
 import type { Clock } from '../lib/clock.js'
 import { RunOnce } from '../lib/run-once.js'
 import type { KeyValueKind, KeyValueStore } from '../storage/kv-store.js'
-import { headerOf } from './guard.js'
+import { headerOf } from './requests.js'
 
 const keptMs = 3_600_000
 /** Added to the time that a request may take: after that its process must have ended. */

@@ -13,7 +13,7 @@ import type { Encoding } from '../protocol/encoded-message.js'
 import type { UpgradeCredentials } from '../sockets/handshake.js'
 import type { Hub } from '../sockets/hub.js'
 import type { Tier } from '../sockets/tiers.js'
-import { bearerOf, headerOf } from './guard.js'
+import { bearerOf, headerOf } from './requests.js'
 
 declare module 'fastify' {
   interface FastifyRequest {

@@ -17,6 +17,8 @@ export interface SearchOptions {
   embed?: EmbedHook
   /** Timeout of the host for the vector of a query, and for one batch of documents (ms). */
   hookTimeoutMs: number
+  /** Values for requests that omit `top_k` and `min_similarity`. */
+  defaults?: { topK: number, minSimilarity: number }
   /** Returns the metrics by which a weighted search ranks; null for an agent without a reputation. */
   metricsOf?: (record: AgentRecord) => Pick<AgentMetrics, 'reputation_score'> | null
   onError: (error: unknown) => void
@@ -26,6 +28,7 @@ interface Candidate { id: string, similarity: number }
 type Accept = (id: string) => boolean
 
 const documentQueue = 1_000
+const fallbacks = { topK: 10, minSimilarity: 0.5 }
 const queriesAtOnce = 4
 
 const round = (similarity: number) => Math.round(Math.min(1, Math.max(0, similarity)) * 10_000) / 10_000
@@ -86,9 +89,15 @@ export class Search {
    * Finds at most `top_k` agents, best first, ties by id: by cosine similarity if there are vectors, otherwise by words.
    * A search by words gives the best hit a similarity of 1, and all others at least 0.5.
    */
-  async search (request: SearchRequest): Promise<SearchResult[]> {
+  async search (request: Pick<SearchRequest, 'query'> & Partial<SearchRequest>): Promise<SearchResult[]> {
+    const { topK, minSimilarity } = this.#options.defaults ?? fallbacks
     try {
-      const results = await this.#find(request)
+      const results = await this.#find({
+        ...request,
+        top_k: request.top_k ?? topK,
+        min_similarity: request.min_similarity ?? minSimilarity,
+        weighted: request.weighted ?? false
+      })
       this.counters.succeeded++
       return results
     } catch (error) {

@@ -1,19 +1,15 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import fastify from 'fastify'
+import fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import agentRegistry, {
   type AgentRegistryOptions, type AgentStore, MemoryAgentStore, MemoryKeyValueStore, type OnRegisterHook, type Principal,
   problemTypes, type RegistryEvent
 } from '../../../src/index.js'
-import { createCore } from '../../../src/core.js'
 import { isProblem } from '../../../src/errors.js'
-import { openFoundation } from '../../../src/foundation.js'
-import { resolveOptions } from '../../../src/options.js'
 import type { RegistrationBody } from '../../../src/protocol/schemas/agent.js'
 import {
   answerChecker, build, defaults, fingerprint, type Harness, keys, problemOf, registration, secret, until, withDefaults
 } from '../../support/harness.js'
-import { hmacSigner } from '../auth/helper.js'
 
 const alive = ['starting', 'alive']
 const host: Principal = { type: 'admin', role: 'admin', subject: 'host-user', agentId: null, incarnation: null, tokenId: 'host-1', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
@@ -371,35 +367,48 @@ t.test('storage failure: it is logged, and no response discloses it', async t =>
   t.ok(lines.some(line => line.includes('the disk at')))
 })
 
-t.test('secret: without one a secret is generated and kept in storage', async t => {
-  const log = { info () {}, warn () {}, error () {} }
-  async function secretsOf (options: AgentRegistryOptions) {
-    const foundation = await openFoundation(resolveOptions(options), log)
-    await foundation.close()
-    return foundation.tokenSecrets
-  }
-  const [one, two] = [await secretsOf({}), await secretsOf({})]
-  t.equal(one.length, 1)
-  t.ok(one[0]!.length >= 32)
-  t.not(one[0], two[0], 'in memory it does not persist')
-  const kept = { store: new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 }), state: new MemoryKeyValueStore() }
-  t.same(await secretsOf(kept), await secretsOf(kept))
-  t.same(await secretsOf({ jwt: { secret: 'x'.repeat(32) } }), ['x'.repeat(32)])
-  t.same(await secretsOf({ jwt: { secret: ['x'.repeat(32), 'y'.repeat(32)] } }), ['x'.repeat(32), 'y'.repeat(32)])
+/** An app whose options are not merged with those of tests. */
+async function rawApp (t: Test, options: AgentRegistryOptions) {
+  const app = fastify()
+  t.teardown(() => app.close())
+  await app.register(agentRegistry, options)
+  await app.ready()
+  return app
+}
+
+async function temporaryToken (app: FastifyInstance): Promise<string> {
+  const payload = { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain }
+  return (await app.inject({ method: 'POST', url: '/auth/agent/request_temp_token', payload })).json().temp_token
+}
+
+const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
+
+async function accepts (app: FastifyInstance, token: string): Promise<boolean> {
+  return (await app.inject({ method: 'GET', url: '/tokens/validate', headers: bearer(token) })).json().valid
+}
+
+t.test('secret: without one a secret is generated and kept in storage; all configured secrets verify', async t => {
+  const agentKeys = [keys.plain]
+  const [one, two] = [await rawApp(t, { agentKeys }), await rawApp(t, { agentKeys })]
+  t.same([await accepts(one, await temporaryToken(one)), await accepts(two, await temporaryToken(one))], [true, false], 'a store in memory is not shared')
+  const kept = { agentKeys, store: new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 }), state: new MemoryKeyValueStore() }
+  const before = await rawApp(t, kept)
+  const token = await temporaryToken(before)
+  await before.close()
+  t.equal(await accepts(await rawApp(t, kept), token), true)
+  const [x, y] = ['x'.repeat(32), 'y'.repeat(32)]
+  const [onlyX, onlyY, both] = [await rawApp(t, { agentKeys, jwt: { secret: x } }), await rawApp(t, { agentKeys, jwt: { secret: y } }), await rawApp(t, { agentKeys, jwt: { secret: [x, y] } })]
+  t.same([await accepts(both, await temporaryToken(onlyX)), await accepts(both, await temporaryToken(onlyY))], [true, true])
+  t.same([await accepts(onlyX, await temporaryToken(both)), await accepts(onlyY, await temporaryToken(both))], [true, false], 'the first secret signs')
 })
 
 t.test('temporary tokens: one whose key is no longer configured registers nothing', async t => {
-  const log = { info () {}, warn () {}, error () {} }
-  async function make (agentKeys: string[]) {
-    const foundation = await openFoundation(resolveOptions({ agentKeys, jwt: { secret } }), log)
-    t.teardown(() => foundation.close())
-    return createCore(foundation, hmacSigner(secret))
-  }
-  const [before, after] = [await make([keys.plain]), await make([keys.other])]
-  const { temp_token: token } = await before.authority.requestTempToken({ agentId: 'agent-one', agentType: 'testing', agentKey: keys.plain, address: '192.0.2.1' })
-  const principal = await after.authority.authenticate(token)
-  t.equal(await refusal(after.enrollment.register(after.registry.parse(agent()), principal)), 'token-invalid')
-  t.equal(await refusal(after.enrollment.evictByKey('agent-one', principal)), 'token-invalid')
+  const [before, after] = [await rawApp(t, { agentKeys: [keys.plain], jwt: { secret } }), await rawApp(t, { agentKeys: [keys.other], jwt: { secret } })]
+  const headers = bearer(await temporaryToken(before))
+  const registered = await after.inject({ method: 'POST', url: '/agents/register', headers, payload: agent() })
+  t.match(registered.json(), { type: /token-invalid$/ })
+  const unregistered = await after.inject({ method: 'DELETE', url: '/agents/agent-one', headers })
+  t.match(unregistered.json(), { type: /token-invalid$/ })
 })
 
 function hostPrincipal (more: Partial<Principal>): Principal {

@@ -1,10 +1,9 @@
 import t, { type Test } from 'tap'
 import { embeddedStorage, storageHealth } from '../../../src/dashboard/health.js'
 import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
-import { type Core, createCore } from '../../../src/core.js'
-import { openFoundation } from '../../../src/foundation.js'
+import { Dashboard } from '../../../src/dashboard/dashboard.js'
 import { resolveOptions } from '../../../src/options.js'
-import { detailedHealth, health, redisHealth } from '../../../src/http/health-report.js'
+import { detailedHealth, health, redisHealth, type HealthServices } from '../../../src/http/health-report.js'
 import { problem } from '../../../src/errors.js'
 import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
 import type { StoreListener, StoreSnapshot } from '../../../src/storage/agent-store.js'
@@ -12,7 +11,8 @@ import { Admission } from '../../../src/limits/admission.js'
 import {
   type Answer, answerChecker, build, type Harness, keys, password, problemOf, registration, secret, sleep, until
 } from '../../support/harness.js'
-import { hmacSigner } from '../auth/helper.js'
+import { Search } from '../../../src/search/search.js'
+import { openRegistry } from '../search/helper.js'
 import { forge, nextWhere } from '../sockets/helper.js'
 import { answerOf, events, textOf } from './feed-helper.js'
 
@@ -93,13 +93,15 @@ t.test('health: settings are reported by name, never by value', async t => {
 
 t.test('health: a reachable Redis is connected, and a lost one degrades the service', async t => {
   const log = { info () {}, warn () {}, error () {} }
-  const foundation = await openFoundation(resolveOptions({}), log)
-  t.teardown(() => foundation.close())
-  const core = createCore(foundation, hmacSigner())
-  /** The same registry on top of storage that says this of itself. */
-  const on = (storage: object): Core => {
-    const dashboard = Object.create(core.dashboard, { health: { value: () => ({ components: { ...core.dashboard.health().components, storage } }) } })
-    return { ...core, dashboard }
+  const options = resolveOptions({})
+  const { registry } = await openRegistry()
+  t.teardown(() => registry.close())
+  const known = new Dashboard({ options, registry, storageKind: 'memory', now: Date.now, log })
+  const search = new Search({ replica: registry.replica, onDifference: () => () => {}, hookTimeoutMs: 1_000, onError: error => { throw error } })
+  /** The same services with storage of this health. */
+  const on = (storage: object): HealthServices => {
+    const dashboard = Object.create(known, { health: { value: () => ({ components: { ...known.health().components, storage } }) } })
+    return { options, registry, search, dashboard, storageKind: 'memory' }
   }
   t.match(redisHealth(on({ redis: 'connected', status: 'healthy' })), { status: 'healthy', redis: 'connected' })
   t.match(redisHealth(on({ redis: 'error', status: 'degraded' })), { status: 'error', redis: 'unknown' })

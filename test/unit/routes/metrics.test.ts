@@ -296,7 +296,7 @@ t.test('socket metrics: lagging sockets and queued bytes are measured on scrape'
   const [slow, neighbour] = [await registry.agentSocket(token), await registry.agentSocket(token)]
   const queue = async () => {
     const series = await scrape(registry)
-    return { behind: series.get(`connections_behind${of('agents')}`)!, bytes: series.get(`waiting_bytes${of('agents')}`)!, superseded: series.get(`superseded_frames_total${of('agents')}`)! }
+    return { behind: series.get(`backpressured_connections${of('agents')}`)!, bytes: series.get(`buffered_bytes${of('agents')}`)!, superseded: series.get(`superseded_frames_total${of('agents')}`)! }
   }
   t.strictSame(await queue(), { behind: 0, bytes: 0, superseded: 0 })
   rawOf(slow.ws).pause()
@@ -329,7 +329,7 @@ t.test('socket metrics: a closed slow reader counts once', async t => {
 t.test('socket metrics: the number of series depends only on the tiers', async t => {
   const registry = await build(t, options)
   const before = [...(await scrape(registry)).keys()]
-  const names = ['connections', 'frames_total', 'bytes_total', 'writes_total', 'superseded_frames_total', 'rate_limited_frames_total', 'slow_closes_total', 'connections_behind', 'waiting_bytes']
+  const names = ['connections', 'frames_total', 'bytes_total', 'writes_total', 'superseded_frames_total', 'rate_limited_frames_total', 'slow_closes_total', 'backpressured_connections', 'buffered_bytes']
   t.strictSame([...new Set(before.map(name => name.slice(0, name.indexOf('{'))))].sort(), names.sort())
   for (const tier of ['public', 'agents', 'dashboard']) t.equal(before.filter(name => name.includes(`"${tier}"`)).length, names.length + 2, tier)
   for (let n = 0; n < 20; n++) {

@@ -102,8 +102,8 @@ t.test('compatible series', async t => {
     const after = await scrape(registry)
     t.equal(after.get('arcp_active_agents{agent_type="cooks"}'), 1)
     t.equal(after.get('arcp_agent_unregistrations_total{status="success",reason="left"}'), 1)
-    t.equal(after.get('agent_registry_transitions_total{event="registered"}'), 3)
-    t.equal(after.get('agent_registry_transitions_total{event="unregistered"}'), 1)
+    t.equal(after.get('agent_registry_changes_total{event="registered"}'), 3)
+    t.equal(after.get('agent_registry_changes_total{event="unregistered"}'), 1)
   })
 
   await t.test('compatible series: searches, logins and key uses are counted', async t => {
