@@ -18,7 +18,7 @@ async function peers (t: Test, count: number, options: Partial<ConstructorParame
   return opened
 }
 
-const told = ({ n, event, id, reason, before, after }: Change) => ({ n, event, id, reason, before: before && still(before), after: after && still(after) })
+const comparable = ({ n, event, id, reason, before, after }: Change) => ({ n, event, id, reason, before: before && still(before), after: after && still(after) })
 /** Without what signs of life change, which is told later. */
 const still = ({ lastSeen, metrics, ...rest }: AgentRecord) => rest
 
@@ -31,7 +31,7 @@ t.test('redis agents: another process receives every write, in order and once', 
   }
   await b.store.remove({ id: 'agent-3', reason: 'left' })
   await eventually('both processes have the same state', () => a.n === b.n && a.n === 61)
-  t.same(a.changes.map(told), b.changes.map(told))
+  t.same(a.changes.map(comparable), b.changes.map(comparable))
   t.equal(a.digest, b.digest)
 })
 
@@ -53,7 +53,7 @@ t.test('redis agents: after concurrent random writes three processes hold the sa
     await eventually('all processes have the same state', () => processes.every(({ n }) => n === last))
     const fresh = await Peer.open(server, { namespace: processes[0]!.namespace })
     t.same(new Set([...processes, fresh].map(({ digest }) => digest)).size, 1)
-    for (const { changes } of processes) t.same(changes.map(told), processes[0]!.changes.map(told))
+    for (const { changes } of processes) t.same(changes.map(comparable), processes[0]!.changes.map(comparable))
     await Promise.all([fresh, ...processes].map(peer => peer.close()))
   }), { numRuns: 15 })
 })

@@ -95,10 +95,10 @@ async function checkAnew (t: Tap, a: Process, b: Process, epoch: string) {
   }
   t.match(await a.broker.read(log, { since: { epoch, offset: 2 }, limit: 10 }), { epoch: first.epoch, recovered: false, entries: [{ offset: 1 }] })
   await eventually('all peers are present again', async () => (await a.membersOf(place)).join() === 'p a,q b')
-  const told = Math.max(...[a, b].flatMap(({ changes }) => changes.map(({ revision }) => revision)))
+  const newest = Math.max(...[a, b].flatMap(({ changes }) => changes.map(({ revision }) => revision)))
   await a.broker.enter(place, 'r', '{}')
   await b.waitUntil(() => b.changesOf(place).includes('+r'))
-  t.ok(b.changes.at(-1)!.revision > told)
+  t.ok(b.changes.at(-1)!.revision > newest)
   t.match(b.changes.at(-1), { peerId: 'r', op: 'enter' })
 }
 

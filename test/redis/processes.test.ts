@@ -10,7 +10,7 @@ import {
 } from '../support/harness.js'
 import { RedisProxy } from '../support/redis-proxy.js'
 import { ask } from '../unit/sockets/channels-helper.js'
-import { channel, Nomad } from '../unit/messaging/nomad.js'
+import { channel, RoamingSubscriber } from '../support/roaming-subscriber.js'
 
 const server = await sharedRedis(t)
 const pair = inTwoProcesses(server)
@@ -159,21 +159,21 @@ async function tokenFor (registries: Harness[], id: string): Promise<string> {
 
 t.test('channels across processes: messages beyond the history are reported as a gap', async t => {
   const registries = await fleet(t, { messaging: { historyEntries: 40 } })
-  const nomad = new Nomad(registries, await tokenFor(registries, 'agent-nomad'))
+  const roaming = new RoamingSubscriber(registries, await tokenFor(registries, 'agent-roaming'))
   const publisher = await registries[0]!.agentSocket(await tokenFor(registries, 'agent-publisher'))
-  await nomad.move()
+  await roaming.move()
   for (let round = 0; round < 10; round++) {
     for (let n = 0; n < (round % 2 ? 20 : 100); n++) publisher.send({ type: 'publish', channel, data: n })
     if (round % 3 === 0) await ask(publisher, { type: 'publish', channel, data: 'last' })
-    await nomad.move()
+    await roaming.move()
   }
   const { offset: end } = await ask(publisher, { type: 'publish', channel, data: 'end' })
-  await until(() => nomad.heard.at(-1)?.offset === end, 20_000)
-  const offsets = nomad.heard.map(({ offset }) => offset)
+  await until(() => roaming.received.at(-1)?.offset === end, 20_000)
+  const offsets = roaming.received.map(({ offset }) => offset)
   const jumps = offsets.filter((offset, index) => offset !== (offsets[index - 1] ?? 0) + 1).length
-  const told = nomad.recovered.filter(recovered => !recovered).length + nomad.gaps.length
+  const reported = roaming.recovered.filter(recovered => !recovered).length + roaming.gaps.length
   t.ok(offsets.every((offset, index) => offset > (offsets[index - 1] ?? 0)), 'each once, in order')
-  t.ok(jumps > 0 && jumps <= told, `${jumps} jumps, ${told} reported`)
+  t.ok(jumps > 0 && jumps <= reported, `${jumps} jumps, ${reported} reported`)
 })
 
 t.test('channels across processes: a process disconnected during heavy traffic reports the gap to its subscribers', async t => {
@@ -187,8 +187,8 @@ t.test('channels across processes: a process disconnected during heavy traffic r
   await ask(pattern, { type: 'subscribe', channel: 'workflows/**' })
   await here.app.agentRegistry.publish(channel, 'before')
   for (const client of [one, pattern]) await client.next('message')
-  const told: Json[] = []
-  await there.app.agentRegistry.onMessage(channel, message => { told.push(message) })
+  const reported: Json[] = []
+  await there.app.agentRegistry.onMessage(channel, message => { reported.push(message) })
   proxy.close()
   for (let n = 1; n <= 100; n++) await here.app.agentRegistry.publish(channel, n)
   t.match(await ask(one, { type: 'publish', channel, data: 'lost' }), { type: 'error', code: 'storage_unavailable', retryAfterMs: Number })
@@ -201,7 +201,7 @@ t.test('channels across processes: a process disconnected during heavy traffic r
     await until(() => client.all.filter(({ type }) => type === 'message').length === 21)
     t.same(client.all.filter(({ type }) => type === 'message').map(({ offset }) => offset), [1, ...Array.from({ length: 20 }, (_, n) => 82 + n)])
   }
-  t.same(told.map(({ offset }) => offset), Array.from({ length: 20 }, (_, n) => 82 + n))
+  t.same(reported.map(({ offset }) => offset), Array.from({ length: 20 }, (_, n) => 82 + n))
   await until(async () => (await ask(one, { type: 'subscribe', channel: 'agents/new' })).type === 'ack', 20_000)
 })
 

@@ -235,13 +235,13 @@ t.test('redis outage: key-value entries are reloaded when messages may have been
   const server = await start(t)
   const [a, b] = [await open(t, server), await open(t, server)]
   const reloads: unknown[] = []
-  const told: unknown[] = []
+  const received: unknown[] = []
   await a.storage.kv.open({ changed () {}, reloaded () {} })
-  await b.storage.kv.open({ changed: entry => { told.push(entry) }, reloaded: entries => { reloads.push(entries) } })
+  await b.storage.kv.open({ changed: entry => { received.push(entry) }, reloaded: entries => { reloads.push(entries) } })
   const entry = { kind: 'session', key: 's', value: 'v', until: Date.now() + 60_000 } as const
   await server.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
   await b.storage.kv.put(entry)
-  t.match(told, [entry])
+  t.match(received, [entry])
   await eventually('it is reloaded', () => reloads.length > 0)
   t.match(reloads.at(-1), [entry])
 })

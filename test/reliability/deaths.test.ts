@@ -3,14 +3,14 @@ import t from 'tap'
 import { build, sleep, until, type Harness, type Json } from '../support/harness.js'
 import { builtServer } from '../support/server-process.js'
 import { startFleet, startRedis } from '../support/fleet.js'
-import { Herd } from '../support/heartbeat-loop.js'
+import { HeartbeatLoop } from '../support/heartbeat-loop.js'
 import { View } from '../support/watched-view.js'
 import { Watcher } from '../support/watchers.js'
 
 const program = builtServer(t)
 t.setTimeout(300_000)
 const idsOf = (count: number) => Array.from({ length: count }, (_, i) => `agent-${i}`)
-const dead = (told: readonly string[]) => told.filter(text => text.endsWith(' dead')).map(text => text.split(' ')[0]!)
+const dead = (received: readonly string[]) => received.filter(text => text.endsWith(' dead')).map(text => text.split(' ')[0]!)
 
 /** Registers them without HTTP, many at a time. */
 async function populate (registry: Harness, ids: readonly string[]): Promise<string> {
@@ -26,26 +26,26 @@ t.test('deaths: 10,000 leases, of which 1,000 expire within a second, expire onc
   const registry = await build(t, { storage: 'redis', redis: { url: redisUrl }, lease: { durationMs: leaseSeconds * 1000 } })
   const ids = idsOf(10_000)
   const { agentRegistry } = registry.app
-  const herd = new Herd(t, { ids, everyMs: 3000, beat: id => agentRegistry.heartbeat(id) })
+  const heartbeats = new HeartbeatLoop(t, { ids, everyMs: 3000, beat: id => agentRegistry.heartbeat(id) })
   const token = await populate(registry, ids)
-  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsTold: true }) }))
+  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsReceived: true }) }))
   t.teardown(() => { for (const watcher of watchers) watcher.end() })
   await Promise.all(watchers.map(watcher => watcher.reach(agentRegistry.revision)))
 
   const silent = ids.filter((_, i) => i % 10 === 0)
-  herd.silence(silent)
+  heartbeats.silence(silent)
   for (let i = 0; i < silent.length; i += 100) {
     await Promise.all(silent.slice(i, i + 100).map(id => agentRegistry.heartbeat(id)))
     await sleep(80)
   }
-  await until(() => watchers.every(({ view }) => dead(view.told).length >= silent.length), 60_000)
+  await until(() => watchers.every(({ view }) => dead(view.received).length >= silent.length), 60_000)
   // Time for whoever would do it again.
   await sleep(2000)
   for (const { view } of watchers) {
     t.same(view.faults, [])
-    t.strictSame(dead(view.told).sort(), [...silent].sort())
+    t.strictSame(dead(view.received).sort(), [...silent].sort())
   }
-  t.same(new Set(watchers.map(({ view }) => dead(view.told).join())).size, 1, 'in the same order everywhere')
+  t.same(new Set(watchers.map(({ view }) => dead(view.received).join())).size, 1, 'in the same order everywhere')
   t.match(agentRegistry.stats(), { total_agents: 10_000, dead_agents: 1000 })
 })
 
@@ -75,11 +75,11 @@ t.test('deaths: in processes with other time zones or clocks off by an hour, lea
   const tokens = new Map<string, string>()
   for (const [i, id] of ids.entries()) tokens.set(id, await fleet[i % 4]!.agent(id))
   const token = tokens.get('agent-0')!
-  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsTold: true }) }))
+  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsReceived: true }) }))
   t.teardown(() => { for (const watcher of watchers) watcher.end() })
   let turn = 0
   const lastBeat = new Map<string, number>()
-  const herd = new Herd(t, {
+  const heartbeats = new HeartbeatLoop(t, {
     ids,
     everyMs: 500,
     beat: async id => {
@@ -89,19 +89,19 @@ t.test('deaths: in processes with other time zones or clocks off by an hour, lea
   })
   const silent = ['agent-10', 'agent-11']
   await sleep(9000)
-  t.strictSame(watchers.map(({ view }) => dead(view.told)), [[], [], [], []], 'agents that send heartbeats stay alive for two leases')
+  t.strictSame(watchers.map(({ view }) => dead(view.received)), [[], [], [], []], 'agents that send heartbeats stay alive for two leases')
   for (const member of fleet) {
     const { body } = await member.get('/agents', { token })
     t.ok(body.every(({ last_seen: seen }: Json) => Math.abs(Date.parse(seen) - Date.now()) < 60_000), 'the displayed time is right')
   }
-  herd.silence(silent)
-  await until(() => watchers.every(({ view }) => dead(view.told).length === 2), 30_000)
+  heartbeats.silence(silent)
+  await until(() => watchers.every(({ view }) => dead(view.received).length === 2), 30_000)
   const diedAfter = Math.min(...silent.map(id => performance.now() - lastBeat.get(id)!))
   t.ok(diedAfter >= 3900, `after ${Math.round(diedAfter)} ms of 4000`)
-  await until(() => watchers.every(({ view }) => view.told.filter(text => text.endsWith('remove gone')).length === 2), 30_000)
+  await until(() => watchers.every(({ view }) => view.received.filter(text => text.endsWith('remove gone')).length === 2), 30_000)
   for (const { view } of watchers) {
     t.same(view.faults, [])
-    t.strictSame(dead(view.told).sort(), silent)
+    t.strictSame(dead(view.received).sort(), silent)
   }
 })
 

@@ -147,8 +147,8 @@ t.test(`drain: ${clientCount} clients that pipeline frames disconnect in turn, a
   t.strictSame(clients.filter(({ acknowledged, sentBefore }) => acknowledged < sentBefore).map(({ id, acknowledged, sentBefore }) => `${id} ${acknowledged} of ${sentBefore}`), [],
     'every frame sent before is answered')
 
-  const told = clients.map(({ slot }) => slot!)
-  const counts = slices(told, 0, drainMs)
+  const announced = clients.map(({ slot }) => slot!)
+  const counts = slices(announced, 0, drainMs)
   const times = clients.map(({ back }) => back!)
   const backs = slices(times, Math.min(...times), drainMs)
   t.comment(`${clients.reduce((sum, { acknowledged }) => sum + acknowledged, 0)} frames acknowledged; gone after ${Math.round(took)} ms; told to come back, in slices of ${drainMs / sliceCount} ms: ${counts.join(' ')}; came back: ${backs.join(' ')}`)

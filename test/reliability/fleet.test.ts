@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import { type Answer, type Client, type Json, keys, problemOf, registration, type Remote, sleep, until } from '../support/harness.js'
 import { builtServer } from '../support/server-process.js'
 import { type Member, startFleet, startRedis } from '../support/fleet.js'
-import { channel, Nomad } from '../unit/messaging/nomad.js'
+import { channel, RoamingSubscriber } from '../support/roaming-subscriber.js'
 import { ask } from '../unit/sockets/channels-helper.js'
 import { nextWhere } from '../unit/sockets/helper.js'
 
@@ -218,7 +218,7 @@ const numbers = (count: number) => Array.from({ length: count }, (_, n) => n)
 class Publisher {
   readonly #member: Member
   readonly #token: string
-  readonly #owed = new Map<string, object>()
+  readonly #pending = new Map<string, object>()
   #client: Client | undefined
   #isOver = false
 
@@ -227,7 +227,7 @@ class Publisher {
     this.#token = token
   }
 
-  get owed () { return this.#owed.size }
+  get pending () { return this.#pending.size }
 
   async open (): Promise<void> {
     this.#client = undefined
@@ -240,10 +240,10 @@ class Publisher {
   #take (client: Client) {
     client.ws.on('message', data => {
       const text = data.toString()
-      if (text.startsWith('{"type":"ack"')) this.#owed.delete(JSON.parse(text).requestId)
+      if (text.startsWith('{"type":"ack"')) this.#pending.delete(JSON.parse(text).requestId)
     })
     client.ws.on('close', () => { this.open() })
-    for (const frame of this.#owed.values()) client.send(frame)
+    for (const frame of this.#pending.values()) client.send(frame)
     this.#client = client
   }
 
@@ -254,7 +254,7 @@ class Publisher {
 
   publish (data: number): void {
     const frame = { type: 'publish', channel, data, msgId: `m${data}`, requestId: `m${data}` }
-    this.#owed.set(frame.requestId, frame)
+    this.#pending.set(frame.requestId, frame)
     this.#client?.send(frame)
   }
 }
@@ -262,19 +262,19 @@ class Publisher {
 t.test('messages: a subscriber with fifty disconnects and killed processes receives ten thousand messages once in order', async t => {
   const { redisUrl } = await startRedis(t)
   const members = await startFleet(t, { program, size: 2, redisUrl, env: { ...rates, MESSAGING_HISTORY_ENTRIES: '5000' } })
-  const nomad = new Nomad(members, await members[0]!.agent('agent-nomad'))
+  const roaming = new RoamingSubscriber(members, await members[0]!.agent('agent-roaming'))
   const publishers = await Promise.all(members.map(async (member, n) => new Publisher(member, await member.agent(`agent-${n}-publisher`))))
   for (const publisher of publishers) {
     await publisher.open()
     t.teardown(() => publisher.close())
   }
-  await nomad.move()
+  await roaming.move()
   const total = 10_000
   let sent = 0
 
   async function publishAll () {
     while (sent < total) {
-      await until(() => sent - nomad.heard.length < 3000, 60_000)
+      await until(() => sent - roaming.received.length < 3000, 60_000)
       for (let n = 0; n < 50; n++, sent++) publishers[sent % 2]!.publish(sent)
       await sleep(5)
     }
@@ -288,19 +288,19 @@ t.test('messages: a subscriber with fifty disconnects and killed processes recei
         await victim.kill()
         await victim.restart()
       }
-      await nomad.move()
+      await roaming.move()
     }
   }
   await Promise.all([publishAll(), cutAndMove()])
-  await until(() => nomad.heard.length >= total && publishers.every(({ owed }) => owed === 0), 60_000)
-  t.same(nomad.heard.map(({ offset }) => offset), numbers(total).map(n => n + 1))
+  await until(() => roaming.received.length >= total && publishers.every(({ pending }) => pending === 0), 60_000)
+  t.same(roaming.received.map(({ offset }) => offset), numbers(total).map(n => n + 1))
   for (const parity of [0, 1]) {
-    const own = nomad.heard.map(({ data }) => data).filter(data => data % 2 === parity)
+    const own = roaming.received.map(({ data }) => data).filter(data => data % 2 === parity)
     t.same(own, numbers(total / 2).map(n => 2 * n + parity), 'in the order in which one publisher sent them')
   }
-  t.equal(nomad.recovered.length, 51)
-  t.ok(nomad.recovered.every(Boolean))
-  t.same(nomad.gaps, [])
+  t.equal(roaming.recovered.length, 51)
+  t.ok(roaming.recovered.every(Boolean))
+  t.same(roaming.gaps, [])
 })
 
 /** Registers an agent however often that is turned away, and connects it. */

@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import { sleep, until } from '../support/harness.js'
 import { builtServer } from '../support/server-process.js'
 import { startFleet, startRedis, type Member } from '../support/fleet.js'
-import { Herd } from '../support/heartbeat-loop.js'
+import { HeartbeatLoop } from '../support/heartbeat-loop.js'
 import { View } from '../support/watched-view.js'
 import { Watcher } from '../support/watchers.js'
 
@@ -18,7 +18,7 @@ interface Colony {
   tokens: ReadonlyMap<string, string>
   silence: (ids: readonly string[]) => void
   /** `<agent_id> <op> <state>` of every change that a watcher at the first process was told. */
-  told: string[]
+  received: string[]
   watchers: Watcher[]
 }
 
@@ -31,73 +31,73 @@ async function colony (t: Test, size: number): Promise<Colony> {
   const tokens = new Map(await Promise.all(ids.map(async id => [id, await homes.get(id)!.agent(id)] as const)))
   const beat = (id: string) => homes.get(id)!.post(`/agents/${id}/heartbeat`, { token: tokens.get(id)! })
   // One herd for each process: those at one that stands still do not keep the others waiting.
-  const herds = fleet.map(member => new Herd(t, { ids: ids.filter(id => homes.get(id) === member), everyMs: leaseMs / 8, beat }))
-  const silence = (silent: readonly string[]) => { for (const herd of herds) herd.silence(silent) }
+  const loops = fleet.map(member => new HeartbeatLoop(t, { ids: ids.filter(id => homes.get(id) === member), everyMs: leaseMs / 8, beat }))
+  const silence = (silent: readonly string[]) => { for (const heartbeats of loops) heartbeats.silence(silent) }
   const { token, headers } = await fleet[1]!.admin()
-  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, headers, place: () => member, view: new View({ keepsTold: true }) }))
+  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, headers, place: () => member, view: new View({ keepsReceived: true }) }))
   t.teardown(() => { for (const watcher of watchers) watcher.end() })
   await until(() => watchers.every(({ view }) => view.agents.size === size && [...view.agents.values()].every(({ state }) => state === 'alive')), 15_000)
-  return { fleet, ids, tokens, silence, watchers, told: watchers[1]!.view.told }
+  return { fleet, ids, tokens, silence, watchers, received: watchers[1]!.view.received }
 }
 
-const count = (told: readonly string[], state: string) => told.filter(text => text.endsWith(` ${state}`)).length
+const count = (received: readonly string[], state: string) => received.filter(text => text.endsWith(` ${state}`)).length
 
 t.test('self-preservation: after all processes are stopped no agent expires and none is held', async t => {
-  const { fleet, told, watchers } = await colony(t, 40)
-  const before = told.length
+  const { fleet, received, watchers } = await colony(t, 40)
+  const before = received.length
   for (const member of fleet) member.signal('SIGSTOP')
   await sleep(3 * leaseMs)
   for (const member of fleet) member.signal('SIGCONT')
   await sleep(3 * leaseMs)
-  t.strictSame(told.slice(before), [])
+  t.strictSame(received.slice(before), [])
   t.strictSame(watchers.map(({ view }) => view.faults), [[], []])
 })
 
 t.test('self-preservation: agents of a stopped process are held and recover when it resumes', async t => {
-  const { fleet, told, watchers } = await colony(t, 40)
+  const { fleet, received, watchers } = await colony(t, 40)
   fleet[0]!.signal('SIGSTOP')
-  await until(() => count(told, 'suspect') === 20, 30_000)
+  await until(() => count(received, 'suspect') === 20, 30_000)
   fleet[0]!.signal('SIGCONT')
   await until(() => watchers.every(({ view }) => [...view.agents.values()].every(({ state }) => state === 'alive')), 30_000)
   await sleep(2 * leaseMs)
-  t.equal(count(told, 'dead'), 0)
+  t.equal(count(received, 'dead'), 0)
 })
 
 t.test('self-preservation: half of the fleet falls silent, is held for three leases, and then expires gradually', async t => {
-  const { silence, ids, told, watchers } = await colony(t, 40)
+  const { silence, ids, received, watchers } = await colony(t, 40)
   const gone = ids.filter((_, i) => i % 4 < 2)
   const silentSince = performance.now()
   silence(gone)
-  await until(() => count(told, 'suspect') === 20, 30_000)
-  t.equal(count(told, 'dead'), 0)
-  await until(() => count(told, 'dead') > 0, 60_000)
+  await until(() => count(received, 'suspect') === 20, 30_000)
+  t.equal(count(received, 'dead'), 0)
+  await until(() => count(received, 'dead') > 0, 60_000)
   const firstDeath = performance.now()
   t.ok(firstDeath - silentSince >= 3.9 * leaseMs, 'after at least one lease and at most three')
-  await until(() => count(told, 'dead') === 20, 60_000)
+  await until(() => count(received, 'dead') === 20, 60_000)
   // 15 % of 40 a second: 20 take longer than 3 s.
   t.ok(performance.now() - firstDeath > 2000)
   await sleep(2 * leaseMs)
   for (const { view } of watchers) {
     t.same(view.faults, [])
-    t.strictSame(view.told.filter(text => / (suspect|dead)$/.test(text)).map(text => text.replace(' state', '')).sort(), gone.flatMap(id => [`${id} dead`, `${id} suspect`]).sort())
+    t.strictSame(view.received.filter(text => / (suspect|dead)$/.test(text)).map(text => text.replace(' state', '')).sort(), gone.flatMap(id => [`${id} dead`, `${id} suspect`]).sort())
   }
 })
 
 t.test('self-preservation: one silent agent of three expires and is not held', async t => {
-  const { silence, told } = await colony(t, 3)
+  const { silence, received } = await colony(t, 3)
   silence(['agent-1'])
-  await until(() => count(told, 'dead') === 1, 30_000)
-  t.strictSame(told.filter(text => / (suspect|dead)$/.test(text)), ['agent-1 state dead'])
+  await until(() => count(received, 'dead') === 1, 30_000)
+  t.strictSame(received.filter(text => / (suspect|dead)$/.test(text)), ['agent-1 state dead'])
 })
 
 t.test('self-preservation: agents that unregister are not counted, and silent agents expire afterwards', async t => {
-  const { fleet, silence, ids, tokens, told } = await colony(t, 40)
+  const { fleet, silence, ids, tokens, received } = await colony(t, 40)
   const leaving = ids.slice(0, 8)
   silence([...leaving, 'agent-20'])
   const answers = await Promise.all(leaving.map((id, i) => fleet[i % 2]!.delete(`/agents/${id}`, { token: tokens.get(id)! })))
   t.same(answers.filter(({ status }) => status !== 200), [])
-  await until(() => count(told, 'dead') === 1, 30_000)
+  await until(() => count(received, 'dead') === 1, 30_000)
   await sleep(leaseMs)
-  t.strictSame(told.filter(text => / (suspect|dead)$/.test(text)), ['agent-20 state dead'])
-  t.equal(count(told, 'gone'), 8)
+  t.strictSame(received.filter(text => / (suspect|dead)$/.test(text)), ['agent-20 state dead'])
+  t.equal(count(received, 'gone'), 8)
 })

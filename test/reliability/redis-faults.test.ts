@@ -3,7 +3,7 @@ import { build, problemOf, registration, sleep, until, type Harness } from '../s
 import { builtServer } from '../support/server-process.js'
 import type { RedisServer } from '../support/redis-server.js'
 import { startFleet, startRedis, type Member } from '../support/fleet.js'
-import { Herd } from '../support/heartbeat-loop.js'
+import { HeartbeatLoop } from '../support/heartbeat-loop.js'
 import { View } from '../support/watched-view.js'
 import { Watcher } from '../support/watchers.js'
 
@@ -28,7 +28,7 @@ async function scene (t: Test, { leaseSeconds = 600, redisArgs = [] as string[] 
   const env = { AGENT_HEARTBEAT_TIMEOUT: String(leaseSeconds), REDIS_COMMAND_TIMEOUT_MS: '1000', REDIS_PROBE_INTERVAL_MS: '1000' }
   const fleet = await startFleet(t, { program, size: 2, redisUrl, env })
   const token = await fleet[0]!.agent('agent-reader')
-  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsTold: true }) }))
+  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsReceived: true }) }))
   t.teardown(() => { for (const watcher of watchers) watcher.end() })
   await until(() => watchers.every(({ view }) => view.revision !== undefined))
   return { redis, redisUrl, fleet, a: fleet[0]!, b: fleet[1]!, token, watchers }
@@ -83,7 +83,7 @@ t.test('redis faults: 1,000 agents survive a Redis pause of 20 s; writes are ref
   const { agentRegistry } = registry.app
   const ids = Array.from({ length: 1000 }, (_, i) => `agent-${i}`)
   await populate(registry, ids)
-  const herd = new Herd(t, { ids: ['agent-reader', ...ids], everyMs: 1500, beat: id => agentRegistry.heartbeat(id) })
+  const heartbeats = new HeartbeatLoop(t, { ids: ['agent-reader', ...ids], everyMs: 1500, beat: id => agentRegistry.heartbeat(id) })
   const socket = await a.watcher()
   await Promise.all(watchers.map(watcher => watcher.reach(agentRegistry.revision)))
 
@@ -98,11 +98,11 @@ t.test('redis faults: 1,000 agents survive a Redis pause of 20 s; writes are ref
   // More than a whole lease: who was not given time would be dead by then.
   await sleep(10_000)
   await checkHealed(t, all, 'agent-after')
-  const told = watchers.flatMap(({ view }) => view.told)
-  t.strictSame(told.filter(text => / (dead|suspect|gone)$/.test(text)), [], 'no agent expired, was held or was removed')
+  const received = watchers.flatMap(({ view }) => view.received)
+  t.strictSame(received.filter(text => / (dead|suspect|gone)$/.test(text)), [], 'no agent expired, was held or was removed')
   t.strictSame(watchers.map(({ view }) => view.tally.resyncs), [0, 0])
   t.ok(await socket.next('stats_update', 40_000).then(() => true), 'one socket stayed open throughout')
-  await herd.stop()
+  await heartbeats.stop()
 })
 
 t.test('redis faults: connections of every kind that Redis closes are replaced without loss', async t => {

@@ -1,23 +1,23 @@
 import type { Test } from 'tap'
 import { sleep } from './harness.js'
 
-export interface HerdOptions {
+export interface HeartbeatLoopOptions {
   ids: readonly string[]
   everyMs: number
-  /** One sign of life; when it fails the agent tries again with the next. */
+  /** Sends one heartbeat; a failed one is repeated at the next interval. */
   beat: (id: string) => Promise<unknown>
-  /** How many show life at once. */
+  /** Number of concurrent heartbeats. */
   width?: number
 }
 
-/** Agents that show life until they fall silent, or the test ends. */
-export class Herd {
+/** Sends heartbeats of agents until they are silenced or the test ends. */
+export class HeartbeatLoop {
   readonly #ids: Set<string>
-  readonly #options: HerdOptions
+  readonly #options: HeartbeatLoopOptions
   readonly #running: Promise<void>
   #isOver = false
 
-  constructor (t: Test, options: HerdOptions) {
+  constructor (t: Test, options: HeartbeatLoopOptions) {
     this.#ids = new Set(options.ids)
     this.#options = options
     this.#running = this.#run()

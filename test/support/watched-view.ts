@@ -13,15 +13,15 @@ export class View {
   readonly agents = new Map<string, Known>()
   readonly faults: string[] = []
   /** Every change that was told: `<agent_id> <op> <state>`. */
-  readonly told: string[] = []
+  readonly received: string[] = []
   readonly tally = { changes: 0, snapshots: 0, resyncs: 0, bookmarks: 0 }
   #epoch = ''
   #n = -1
   #isWhole = false
-  readonly #keepsTold: boolean
+  readonly #keepsReceived: boolean
 
-  constructor ({ keepsTold = false } = {}) {
-    this.#keepsTold = keepsTold
+  constructor ({ keepsReceived = false } = {}) {
+    this.#keepsReceived = keepsReceived
   }
 
   /** Where to continue from; undefined when a snapshot is needed. */
@@ -72,7 +72,7 @@ export class View {
     if (op === 'remove' && !this.agents.has(id)) this.faults.push(`${revision}: '${id}' is removed, which is not known`)
     if (op === 'remove') this.agents.delete(id)
     else this.agents.set(id, { state, revision: n })
-    if (this.#keepsTold) this.told.push(`${id} ${op} ${state ?? 'gone'}`)
+    if (this.#keepsReceived) this.received.push(`${id} ${op} ${state ?? 'gone'}`)
     ;[this.#epoch, this.#n] = [epoch, n]
   }
 

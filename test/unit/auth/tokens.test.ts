@@ -238,13 +238,13 @@ t.test('revocations: an entry is kept no longer than a token can live', async t 
 
 t.test('revocations: listeners are called until they unsubscribe', async t => {
   const { revocations } = buildRevocations()
-  const told: Revoked[] = []
-  const stop = revocations.on('revoked', revoked => told.push(revoked))
+  const received: Revoked[] = []
+  const stop = revocations.on('revoked', revoked => received.push(revoked))
   await revocations.revokeToken('token-1', null)
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: true })
   stop()
   await revocations.revokeToken('token-2', null)
-  t.same(told, [{ jti: 'token-1' }, { agentId: 'agent-one', incarnation: 5, mayRegister: true }])
+  t.same(received, [{ jti: 'token-1' }, { agentId: 'agent-one', incarnation: 5, mayRegister: true }])
 })
 
 t.test('expiring map: expired entries are dropped without a timer', async t => {

@@ -245,13 +245,13 @@ for (const [type, steps] of Object.entries(worse)) {
   t.test(`${type}: thresholds use the unit of the report, and a value at the threshold raises nothing`, async t => {
     const { registry, client } = await watched(t)
     const token = await registry.agent()
-    const told: Json[] = []
+    const received: Json[] = []
     for (const [values, raises] of steps) {
       t.match(await registry.post('/agents/agent-one/metrics', { token, body: values }), { status: 200 }, 'reported')
       await nextWhere(client, 'monitoring', ({ data }) => Object.entries(values).every(([name, value]) => data[name] === value))
-      if (raises) told.unshift(raises)
+      if (raises) received.unshift(raises)
       const alerts = await raised(client, type)
-      t.strictSame(alerts.map(({ severity, message, details: { threshold } }) => [severity, message, threshold]), told, JSON.stringify(values))
+      t.strictSame(alerts.map(({ severity, message, details: { threshold } }) => [severity, message, threshold]), received, JSON.stringify(values))
     }
   })
 }

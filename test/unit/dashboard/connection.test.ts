@@ -338,7 +338,7 @@ t.test('dashboard: a refused socket logs no disconnect, and sockets are counted 
   }
   await registry.post('/agents/register', { token: await registry.tempToken('agent-last', keys.other), body: registration('agent-last') })
   await entryOf(client, "Agent 'agent-last' registered")
-  const told = client.all.findLast(({ type }) => type === 'logs').data.logs.filter(({ source }: Json) => source === 'dashboard')
-  t.strictSame(told.map(({ message }: Json) => message), ['New connection (1 total)'])
+  const received = client.all.findLast(({ type }) => type === 'logs').data.logs.filter(({ source }: Json) => source === 'dashboard')
+  t.strictSame(received.map(({ message }: Json) => message), ['New connection (1 total)'])
   t.match((await registry.get('/metrics', admin)).text, /^arcp_websocket_connections\{[^}]*tier="dashboard"[^}]*\} 1$/m)
 })

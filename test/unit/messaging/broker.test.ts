@@ -23,41 +23,41 @@ const entries = (from: number, to: number) => numbers(to - from + 1, from).map(n
 
 /** A follower, what it tells, and the pages that it is given one after the other. */
 function followerOf () {
-  const told: string[] = []
+  const events: string[] = []
   const reads: Array<LogPosition & { give: (page: LogPage) => Promise<void>, fail: () => Promise<void> }> = []
   const settled = () => new Promise<void>(resolve => { setImmediate(resolve) })
   const follower = new LogFollower('c:x', {
     read: (_log, since) => new Promise((resolve, reject) => {
       reads.push({ ...since, give: page => { resolve(page); return settled() }, fail: () => { reject(new Error('away')); return settled() } })
     }),
-    appended: (_log, epoch, { offset }) => { told.push(`${epoch}${offset}`) },
-    gap: (_log, { epoch, offset }) => { told.push(`lost ${epoch}${offset}`) },
-    readFailed: () => { told.push('behind') }
+    appended: (_log, epoch, { offset }) => { events.push(`${epoch}${offset}`) },
+    gap: (_log, { epoch, offset }) => { events.push(`lost ${epoch}${offset}`) },
+    readFailed: () => { events.push('behind') }
   })
-  return { follower, told, reads }
+  return { follower, events, reads }
 }
 
 const page = (from: number, to: number, more: Partial<LogPage> = {}): LogPage => ({ epoch: 'e', offset: to, entries: entries(from, to), recovered: true, ...more })
 
 t.test('log reader: entries that arrive before the position is known are delivered once in order', async t => {
-  const { follower, told } = followerOf()
+  const { follower, events } = followerOf()
   for (const offset of [4, 5, 6]) follower.offer(live(offset))
   await follower.locate({ epoch: 'e', offset: 5 })
   follower.offer(live(6))
   follower.offer(live(7))
   await follower.locate({ epoch: 'e', offset: 7 })
-  t.same(told, ['e4', 'e5', 'e6', 'e7'])
+  t.same(events, ['e4', 'e5', 'e6', 'e7'])
 })
 
 t.test('log reader: an empty log starts at its position', async t => {
-  const { follower, told } = followerOf()
+  const { follower, events } = followerOf()
   follower.offer(live(9, 'former'))
   await follower.locate({ epoch: 'e', offset: 5 })
-  t.same([follower.epoch, follower.offset, told], ['e', 5, []])
+  t.same([follower.epoch, follower.offset, events], ['e', 5, []])
 })
 
 t.test('log reader: entries that arrive while a gap is filled wait, and may leave another gap', async t => {
-  const { follower, told, reads } = followerOf()
+  const { follower, events, reads } = followerOf()
   follower.begin(live(1))
   for (const offset of [1, 3, 4, 7]) follower.offer(live(offset))
   t.match(reads, [{ epoch: 'e', offset: 1 }])
@@ -66,21 +66,21 @@ t.test('log reader: entries that arrive while a gap is filled wait, and may leav
   t.match(reads[1], { offset: 4 })
   await reads[1]!.give(page(5, 7))
   follower.offer(live(8))
-  t.same(told, ['e1', 'e2', 'e3', 'e4', 'e5', 'e6', 'e7', 'e8'])
+  t.same(events, ['e1', 'e2', 'e3', 'e4', 'e5', 'e6', 'e7', 'e8'])
 })
 
 t.test('log reader: a long gap is read in pages', async t => {
-  const { follower, told, reads } = followerOf()
+  const { follower, events, reads } = followerOf()
   follower.begin(live(1))
   follower.offer(live(1000))
   await reads[0]!.give(page(1, 500))
   await reads[1]!.give(page(501, 1000))
   await reads[2]!.give(page(1001, 1000))
-  t.same(told, numbers(1000, 1).map(n => `e${n}`))
+  t.same(events, numbers(1000, 1).map(n => `e${n}`))
 })
 
 t.test('log reader: lost entries are reported as a gap before the next entry', async t => {
-  const { follower, told, reads } = followerOf()
+  const { follower, events, reads } = followerOf()
   follower.begin(live(1))
   follower.offer(live(1))
   follower.offer(live(10))
@@ -90,40 +90,40 @@ t.test('log reader: lost entries are reported as a gap before the next entry', a
   follower.offer(live(5, 'f'))
   follower.offer(live(11, 'e'))
   await reads[2]!.give(page(6, 5, { epoch: 'f', offset: 5 }))
-  t.same(told, ['e1', 'lost e7', 'e8', 'e9', 'e10', 'lost f4', 'f5'])
+  t.same(events, ['e1', 'lost e7', 'e8', 'e9', 'e10', 'lost f4', 'f5'])
 })
 
 t.test('log reader: a gap that could not be read is read later', async t => {
-  const { follower, told, reads } = followerOf()
+  const { follower, events, reads } = followerOf()
   follower.begin(live(1))
   follower.offer(live(3))
   follower.offer(live(5))
   await reads[0]!.fail()
-  t.same(told, ['behind'])
+  t.same(events, ['behind'])
   const located = follower.locate({ epoch: 'e', offset: 5 })
   await reads[1]!.give(page(1, 5))
   await located
-  t.same(told, ['behind', 'e1', 'e2', 'e3', 'e4', 'e5'])
+  t.same(events, ['behind', 'e1', 'e2', 'e3', 'e4', 'e5'])
 })
 
 t.test('log reader: entries beyond the queue limit are read from the log', async t => {
-  const { follower, told, reads } = followerOf()
+  const { follower, events, reads } = followerOf()
   follower.begin(live(1))
   follower.offer(live(2))
   for (const n of numbers(6000, 3)) follower.offer(live(Number(n)))
   await reads[0]!.give(page(1, 2))
   t.equal(reads[1]!.offset, 2)
   await reads[1]!.give(page(3, 400))
-  t.same(told, numbers(400, 1).map(n => `e${n}`))
+  t.same(events, numbers(400, 1).map(n => `e${n}`))
 })
 
 t.test('log reader: a reader that has ended delivers nothing, and returns undelivered entries', async t => {
-  const { follower, told, reads } = followerOf()
+  const { follower, events, reads } = followerOf()
   follower.begin(live(1))
   follower.offer(live(3))
   t.same(follower.end(), [])
   await reads[0]!.give(page(5, 504, { recovered: false }))
-  t.same([told, reads.length], [[], 1])
+  t.same([events, reads.length], [[], 1])
   const other = followerOf()
   other.follower.offer(live(3))
   t.same(other.follower.end(), [live(3)])

@@ -79,9 +79,9 @@ function subscribe (since?: LogPosition, pages: LogPage[] = []) {
 t.test('subscription: live messages received during a replay follow the replay, each once', async t => {
   const { peer, subscription } = subscribe({ epoch, offset: 2 })
   for (const offset of [4, 5, 6]) subscription.deliver(delivery(offset))
-  const told: Json[] = []
-  subscription.open({ epoch, offset: 4 }, page(3, 5, 5), (position, recovered) => told.push(position, recovered, peer.heard.length))
-  t.same(told, [{ epoch, offset: 5 }, true, 0])
+  const received: Json[] = []
+  subscription.open({ epoch, offset: 4 }, page(3, 5, 5), (position, recovered) => received.push(position, recovered, peer.heard.length))
+  t.same(received, [{ epoch, offset: 5 }, true, 0])
   subscription.deliver(delivery(7))
   t.same(peer.heard, [3, 4, 5, 6, 7])
   t.same(subscription.position, { epoch, offset: 7 })

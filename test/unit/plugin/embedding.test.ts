@@ -116,12 +116,12 @@ t.test('onRegister: it allows, refuses, or times out', async t => {
 })
 
 t.test('onRegister: it receives the registration and the caller', async t => {
-  const told: Array<Parameters<OnRegisterHook>[0]> = []
-  const registry = await build(t, { onRegister: context => { told.push(context) } })
+  const contexts: Array<Parameters<OnRegisterHook>[0]> = []
+  const registry = await build(t, { onRegister: context => { contexts.push(context) } })
   await registry.register()
   await registry.app.agentRegistry.register(registration('agent-two'))
-  t.match(told[0], { registration: { agent_id: 'agent-one' }, principal: { type: 'temp', agentId: 'agent-one' } })
-  t.match(told[1], { registration: { agent_id: 'agent-two' }, principal: null })
+  t.match(contexts[0], { registration: { agent_id: 'agent-one' }, principal: { type: 'temp', agentId: 'agent-one' } })
+  t.match(contexts[1], { registration: { agent_id: 'agent-two' }, principal: null })
 })
 
 t.test('authenticate: it accepts a token of the host on routes and sockets', async t => {

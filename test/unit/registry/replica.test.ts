@@ -223,13 +223,13 @@ t.test('feed: a change is classified by its effect for the subscriber', async t 
   ]
   for (const [name, scope, event, before, after, op] of rows) {
     const change = { n: 9, event, id: 'agent-a', before, after, reason: 'why' }
-    const told = feedOf(alive).render(scope, change)
+    const received = feedOf(alive).render(scope, change)
     if (op === null) {
-      t.equal(told, null, name)
+      t.equal(received, null, name)
       continue
     }
-    t.equal(told!.op, op, name)
-    const { agent, ...rest } = JSON.parse(told!.json) as FeedChange
+    t.equal(received!.op, op, name)
+    const { agent, ...rest } = JSON.parse(received!.json) as FeedChange
     t.strictSame(rest, { revision: 'e:9', op, agent_id: 'agent-a', ...(op !== 'remove' && { state: after!.state }), ...(before && { previous: before.state }), reason: 'why' }, name)
     t.equal(agent?.agent_id, op === 'put' ? 'agent-a' : undefined, name)
   }
@@ -325,8 +325,8 @@ t.test('replica reload: it is logged, as an error where writes were lost', async
   const [epoch] = registry.app.agentRegistry.revision.split(':') as [string]
   store.listener.reloaded({ epoch, revision: 3, agents: [record('agent-one', { revision: 3 })] })
   store.listener.reloaded({ epoch: 'other', revision: 1, agents: [] })
-  const told = lines.map(line => JSON.parse(line)).filter(({ source }) => source === 'storage')
-  t.match(told, [
+  const received = lines.map(line => JSON.parse(line)).filter(({ source }) => source === 'storage')
+  t.match(received, [
     { level: 40, msg: /^The store was reloaded/, epoch, agents: 1, differences: 1 },
     { level: 50, msg: /^The store has lost writes: a new epoch begins/, previousEpoch: epoch, epoch: 'other', agents: 0, differences: 1 }
   ])

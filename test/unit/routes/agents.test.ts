@@ -15,7 +15,7 @@ const fleet: Array<[id: string, more: object]> = [
 ]
 
 /** Registers the fleet, one after the other; the token of each. */
-async function muster (registry: Harness): Promise<Record<string, string>> {
+async function registerAgents (registry: Harness): Promise<Record<string, string>> {
   const tokens: Record<string, string> = {}
   for (const [id, more] of fleet) tokens[id] = (await registry.register(id, more)).body.access_token
   return tokens
@@ -35,7 +35,7 @@ const filters: Array<[query: string, ids: string[]]> = [
 
 t.test('lists', async t => {
   const registry = await build(t, {}, answers)
-  const tokens = await muster(registry)
+  const tokens = await registerAgents(registry)
   const token = tokens['agent-a']
   const list = (query: string) => registry.get(`/agents${query}`, { token })
 

@@ -218,7 +218,7 @@ const fleet: Array<[id: string, more: object]> = [
 ]
 
 /** A registry with the fleet in it, and the token of an agent. */
-async function muster (registry: Harness): Promise<string> {
+async function registerAgents (registry: Harness): Promise<string> {
   for (const [id, more] of fleet) await registry.join(id, more)
   return registry.agent('seeker-one', { name: 'Zzyzx', context_brief: 'Xylophone quartz vortex', capabilities: ['seek'], agent_type: 'security' })
 }
@@ -241,7 +241,7 @@ function waysOf (registry: Harness, call: Call): Array<[name: string, find: Find
 
 t.test('text search', async t => {
   const registry = await build(t, {}, answers)
-  const token = await muster(registry)
+  const token = await registerAgents(registry)
   const ways = waysOf(registry, { token })
 
   for (const [name, find] of ways) {
@@ -393,7 +393,7 @@ t.test('vector search', async t => {
       return texts.map(vectorOf)
     }
   }, answers)
-  const token = await muster(registry)
+  const token = await registerAgents(registry)
   const admin = await registry.admin()
   await until(async () => (await registry.get('/health')).body.agents.embeddings_stored === 5)
   const ways = waysOf(registry, { token })

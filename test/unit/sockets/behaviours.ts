@@ -9,7 +9,7 @@ import { rawOf } from './pairs.js'
 
 /** Options that make what is below come to pass quickly. */
 const scrapeToken = 'a-token-for-prometheus'
-export const lively = { metricsScrapeToken: scrapeToken, sockets: { agentsUpdateIntervalMs: 50, drainMs: 200, maxBufferedBytes: 1_000_000 }, publicWs: { pingIntervalMs: 500 }, agentsWs: { intervalMs: 50 } }
+export const fastSettings = { metricsScrapeToken: scrapeToken, sockets: { agentsUpdateIntervalMs: 50, drainMs: 200, maxBufferedBytes: 1_000_000 }, publicWs: { pingIntervalMs: 500 }, agentsWs: { intervalMs: 50 } }
 
 /** A registry and how its sockets are opened. */
 export interface Scene { registry: Harness, options?: ClientOptions }

@@ -13,9 +13,9 @@ import { MemoryAgentStore } from '../../../src/index.js'
 import { hardPayloadLimit } from '../../../src/sockets/transport/ws.js'
 import { optionsFromEnv } from '../../../src/server/env.js'
 import { build, type Client, type Harness, until, withDefaults } from '../../support/harness.js'
-import { rawOf, receives, street } from './pairs.js'
+import { rawOf, receives, socketPairs } from './pairs.js'
 import { assertAlive, openers, refusalOf, strangeFrames } from './helper.js'
-import { behave, lively } from './behaviours.js'
+import { behave, fastSettings } from './behaviours.js'
 
 const encodings: Encoding[] = ['json', 'msgpack']
 /** Sizes of payloads around which the header of a frame changes, and one beyond them all. */
@@ -27,7 +27,7 @@ const textOf = (size: number) => size < 5 ? '[]' : JSON.stringify([`é${'x'.repe
 const batchOf = (messages: readonly EncodedMessage[]): FrameBatch => messages.slice(1).reduce((batch, message) => batch.and(message), new FrameBatch(messages[0]!, null))
 
 t.test('frame writer: clients read frames with every header length, single and joined', async t => {
-  const { open } = await street(t)
+  const { open } = await socketPairs(t)
   const pair = await open()
   const messages = sizes.map(size => new EncodedMessage(textOf(size)))
   t.strictSame(messages.map(message => message.size('json')), sizes.map(size => headerSize(size) + size))
@@ -305,7 +305,7 @@ t.test('requestId: a frame sent twice with one requestId is answered twice', asy
   t.equal(client.all.filter(({ type }) => type === 'ack').length, 2, 'the bare ack is sent on request')
 })
 
-const compressing = withDefaults({ ...lively, sockets: { ...lively.sockets, compression: true } })
+const compressing = withDefaults({ ...fastSettings, sockets: { ...fastSettings.sockets, compression: true } })
 const plain = { perMessageDeflate: false }
 /** What can be said in far fewer bytes, and is larger than the least that is compressed. */
 const wordy = { metadata: { text: ['the same again and again '.repeat(2000)] } }
@@ -322,7 +322,7 @@ const bytesRead = ({ ws }: Client) => rawOf(ws).bytesRead
 const changesOf = ({ all }: Client) => all.filter(({ type }) => type === 'agents_delta').flatMap(({ changes }) => changes)
 
 t.test('compression: frames are compressed only if the operator enables it', async t => {
-  const registry = await build(t, lively)
+  const registry = await build(t, fastSettings)
   const client = await watcher(registry)
   t.equal(client.ws.extensions, '')
   t.equal(optionsFromEnv({ WEBSOCKET_COMPRESSION: 'true' }).options.sockets?.compression, true)
@@ -377,7 +377,7 @@ t.test('compression: a host with @fastify/websocket decides, and inflated sizes 
   }
   const off = await build(t, compressing, { before: app => host(app, false) })
   t.equal((await watcher(off)).ws.extensions, '')
-  const on = await build(t, lively, { before: app => host(app, true) })
+  const on = await build(t, fastSettings, { before: app => host(app, true) })
   const client = await watcher(on)
   t.match(client.ws.extensions, /^permessage-deflate/)
   const { _extensions: extensions } = servers.at(-1) as unknown as { _extensions: Record<string, { _maxPayload: number }> }

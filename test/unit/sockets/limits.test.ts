@@ -115,14 +115,14 @@ t.test('rate limit: a sender that ignores it for ten seconds is closed, and its 
     return client
   }
   const [flood, neighbour] = [await open('agent-flood'), await open('agent-calm')]
-  const told = []
+  const codes = []
   for (let elapsed = 0; elapsed <= 10_000; elapsed += 250) {
     for (let i = 0; i < 3; i++) await answerTo(flood)
-    if (elapsed % 2000 === 0) told.push((await answerTo(neighbour)).code)
+    if (elapsed % 2000 === 0) codes.push((await answerTo(neighbour)).code)
     clock.advance(250)
   }
   t.equal(flood.ws.readyState, flood.ws.OPEN)
-  t.ok(told.includes('rate_limited'))
+  t.ok(codes.includes('rate_limited'))
   for (let i = 0; i < 2; i++) flood.send({ type: 'ping' })
   t.strictSame(await flood.closed, { code: 4029, reason: 'Too many messages' })
   clock.advance(10_000)
@@ -232,7 +232,7 @@ t.test('backpressure: queued frames are bounded by their inflated size', async t
 const agent = principal({ agentId: 'agent-one', subject: 'agent-one' })
 
 /** Rates as configured, by a clock that stands still. */
-function world (sockets: object) {
+function createRates (sockets: object) {
   const now = manualClock()
   const rates = createFrameRates(resolveOptions({ sockets }), now)
   const connection = (addressKey = '192.0.2.1', perSecond = 1000) => new FrameRate(rates, { perSecond, burst: perSecond }, { addressKey, now: now() })
@@ -266,7 +266,7 @@ t.test('rate buckets: a bucket is shared while in use, kept until full, and drop
 })
 
 t.test('rate buckets: a refused frame takes tokens from no bucket, and its wait is the longest', async t => {
-  const { now, rates, connection } = world({ messagesPerSecondPerPrincipal: 10, burstPerPrincipal: 2, messagesPerSecondPerAddress: 4, burstPerAddress: 3 })
+  const { now, rates, connection } = createRates({ messagesPerSecondPerPrincipal: 10, burstPerPrincipal: 2, messagesPerSecondPerAddress: 4, burstPerAddress: 3 })
   const [one, other] = [connection(), connection()]
   one.setPrincipal(agent)
   t.strictSame([one.take(now()), one.take(now())], [0, 0])
@@ -289,7 +289,7 @@ t.test('rate buckets: an agent is one sender with any token, and others are keye
   const others = [principal({ type: 'user', role: 'user', agentId: null, subject: 'agent-one' }), principal({ type: 'admin', role: 'admin', agentId: null, subject: 'agent-one' }), principal({ agentId: 'agent-two' })]
   t.equal(new Set(same.map(rateLimitKey)).size, 1)
   t.equal(new Set([...same, ...others].map(rateLimitKey)).size, 4)
-  const { now, connection } = world({ messagesPerSecondPerPrincipal: 1, burstPerPrincipal: 1 })
+  const { now, connection } = createRates({ messagesPerSecondPerPrincipal: 1, burstPerPrincipal: 1 })
   const moved = connection()
   moved.setPrincipal(agent)
   moved.setPrincipal(same[1]!)
@@ -316,7 +316,7 @@ t.test('rate buckets: default rates derive from the rate of a connection and the
 })
 
 t.test('abuse: it needs ten seconds without a second of pause, and a client that obeys is not blamed', async t => {
-  const { now, connection } = world({ messagesPerSecondPerAddress: 10, burstPerAddress: 10 })
+  const { now, connection } = createRates({ messagesPerSecondPerAddress: 10, burstPerAddress: 10 })
   const [flood, pausing] = [connection('a', 2), connection('b', 2)]
   let [elapsed, abuseAt] = [0, 0]
   for (; elapsed <= 12_000; elapsed += 100) {
@@ -340,7 +340,7 @@ t.test('abuse: it needs ten seconds without a second of pause, and a client that
 })
 
 t.test('flood: refusals faster than any use are a flood while they last', async t => {
-  const { now, connection } = world({})
+  const { now, connection } = createRates({})
   const sender = connection('a', 1)
   for (let i = 0; i <= 100; i++) sender.take(now())
   t.notOk(sender.isFlood)

@@ -44,8 +44,8 @@ export class Noise {
     const requestId = this.#random() < 0.9 ? `n${this.#count++}` : this.#value(1)
     const members = Array.from({ length: this.#below(5) }, () => [this.#pick(names.filter(name => name !== 'type')), this.#value(3)] as const)
     const frame = JSON.stringify({ type, requestId, ...Object.fromEntries(members) })
-    const isOwed = typeof requestId === 'string' && /^n\d+$/.test(requestId) && type !== 'pong' && frame.length <= 4096
-    return { frame, ...(isOwed && { requestId }) }
+    const expectsAnswer = typeof requestId === 'string' && /^n\d+$/.test(requestId) && type !== 'pong' && frame.length <= 4096
+    return { frame, ...(expectsAnswer && { requestId }) }
   }
 
   #value (depth: number): unknown {

@@ -10,8 +10,8 @@ import { EncodedMessage, type Encoding, protocolPing, textPing } from '../../../
 import agentRegistry, { type AgentRegistryOptions } from '../../../src/index.js'
 import { build, type Client, Harness, type Json, sleep, until, withDefaults } from '../../support/harness.js'
 import { View } from '../../support/watched-view.js'
-import { type Message, type Pair, rawOf, receives, street, tlsClient, tlsServer } from './pairs.js'
-import { behave, lively } from './behaviours.js'
+import { type Message, type Pair, rawOf, receives, socketPairs, tlsClient, tlsServer } from './pairs.js'
+import { behave, fastSettings } from './behaviours.js'
 import { dashboard } from './dashboard-helper.js'
 import { assertAlive, nextWhere } from './helper.js'
 import { Tunnel } from './tunnel.js'
@@ -31,7 +31,7 @@ const tick = () => new Promise(resolve => setImmediate(() => setImmediate(resolv
 for (const tls of [false, true]) {
   for (const encoding of encodings) {
     t.test(`flush: all messages of a tick leave in one write, in order, as ${encoding}${tls ? ' over TLS' : ''}`, async t => {
-      const { open, traffic } = await street(t, { tls })
+      const { open, traffic } = await socketPairs(t, { tls })
       const pair = await open({ encoding })
       const messages = [protocolPing, textPing, ...texts.map(text => new EncodedMessage(text))]
       for (const message of messages) pair.outbound.push(message)
@@ -48,7 +48,7 @@ for (const tls of [false, true]) {
 }
 
 t.test('flush: a single message leaves at the end of its tick, and ticks are written in order', async t => {
-  const { open, traffic } = await street(t)
+  const { open, traffic } = await socketPairs(t)
   const pair = await open()
   for (const n of count(5)) {
     pair.outbound.push(small(n))
@@ -61,7 +61,7 @@ t.test('flush: a single message leaves at the end of its tick, and ticks are wri
 
 t.test('flush: with the ws transport each message is one write, in the same order', async t => {
   for (const encoding of encodings) {
-    const { open, traffic } = await street(t, { Transport: WebSocketTransport })
+    const { open, traffic } = await socketPairs(t, { Transport: WebSocketTransport })
     const pair = await open({ encoding })
     for (const n of count(50)) pair.outbound.push(n % 10 === 9 ? protocolPing : small(n))
     await receives(pair, 45)
@@ -72,7 +72,7 @@ t.test('flush: with the ws transport each message is one write, in the same orde
 })
 
 t.test('flush: sockets with the same messages share buffers, and others do not', async t => {
-  const { open } = await street(t)
+  const { open } = await socketPairs(t)
   const pairs = await Promise.all([open(), open(), open(), open({ encoding: 'msgpack' }), open({ encoding: 'msgpack' })])
   const [one, two, other, packed, alsoPacked] = pairs as [Pair, Pair, Pair, Pair, Pair]
   const [first, second] = [small(1), small(2)]
@@ -86,7 +86,7 @@ t.test('flush: sockets with the same messages share buffers, and others do not',
 })
 
 t.test('flush: a part of an oversized buffer leaves before the end of the tick', async t => {
-  const { open } = await street(t)
+  const { open } = await socketPairs(t)
   const pair = await open({ limit: 67_108_864 })
   for (const n of count(4)) pair.outbound.push(large(n))
   t.ok(pair.writes.length >= 1)
@@ -97,7 +97,7 @@ t.test('flush: a part of an oversized buffer leaves before the end of the tick',
 
 for (const Transport of [RawTransport, WebSocketTransport]) {
   t.test(`close: it follows the messages sent before it, and nothing follows it (${Transport.name})`, async t => {
-    const { open } = await street(t, { Transport })
+    const { open } = await socketPairs(t, { Transport })
     for (const encoding of encodings) {
       const pair = await open({ encoding })
       for (const n of count(20)) pair.outbound.push(small(n))
@@ -109,7 +109,7 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
   })
 
   t.test(`slow reader: it delays only itself, and continues where it stopped (${Transport.name})`, async t => {
-    const { open } = await street(t, { Transport })
+    const { open } = await socketPairs(t, { Transport })
     const [slow, other] = [await open({ limit: 67_108_864 }), await open()]
     rawOf(slow.client).pause()
     for (const n of count(20)) {
@@ -129,7 +129,7 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
   })
 
   t.test(`slow reader: waiting items are sent after it has read, the newest of each kind once (${Transport.name})`, async t => {
-    const { open, traffic } = await street(t, { Transport })
+    const { open, traffic } = await socketPairs(t, { Transport })
     const pair = await open({ limit: 67_108_864 })
     rawOf(pair.client).pause()
     for (const n of count(15)) pair.outbound.push(large(n))
@@ -147,7 +147,7 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
   })
 
   t.test(`slow reader: one over the limit is reported once, and is closed without the rest (${Transport.name})`, async t => {
-    const { open, traffic } = await street(t, { Transport })
+    const { open, traffic } = await socketPairs(t, { Transport })
     const pair = await open({ limit: 2_000_000 })
     rawOf(pair.client).pause()
     for (let n = 0; n < 50 && pair.overflows === 0; n++) {
@@ -164,7 +164,7 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
   })
 
   t.test(`flush: sockets that end during it do not affect others (${Transport.name})`, async t => {
-    const { open, errors } = await street(t, { Transport })
+    const { open, errors } = await socketPairs(t, { Transport })
     const pairs = await Promise.all(count(6).map(() => open()))
     const [closer, closed, terminated, gone, destroyed, last] = pairs as [Pair, Pair, Pair, Pair, Pair, Pair]
     gone.client.terminate()
@@ -183,7 +183,7 @@ for (const Transport of [RawTransport, WebSocketTransport]) {
 }
 
 t.test('flush: a socket with a write error is ended without delaying the others', async t => {
-  const { open, errors } = await street(t)
+  const { open, errors } = await socketPairs(t)
   const [first, broken, last] = await Promise.all([open(), open(), open()]) as [Pair, Pair, Pair]
   rawOf(broken.server).write = () => { throw new Error('not this socket') }
   for (const { outbound } of [first, broken, last]) outbound.push(small(1))
@@ -197,7 +197,7 @@ t.test('flush: a socket with a write error is ended without delaying the others'
 })
 
 t.test('close: one that cannot be queued after the rest ends the socket too', async t => {
-  const { open, errors } = await street(t)
+  const { open, errors } = await socketPairs(t)
   const pair = await open()
   rawOf(pair.server).write = () => { throw new Error('not this socket') }
   pair.outbound.push(small(1))
@@ -207,7 +207,7 @@ t.test('close: one that cannot be queued after the rest ends the socket too', as
 })
 
 t.test('flush: a waiting item that throws is reported, and the next one is called', async t => {
-  const { open, errors } = await street(t)
+  const { open, errors } = await socketPairs(t)
   const pair = await open({ limit: 67_108_864 })
   const called: string[] = []
   for (const isSlow of [false, true]) {
@@ -225,7 +225,7 @@ t.test('flush: a waiting item that throws is reported, and the next one is calle
 const warning = 'frames are sent one by one'
 
 /** A listening registry, and what it warned of. */
-async function start (t: Test, { before, server = {}, options = lively }: { before?: (app: FastifyInstance) => unknown, server?: object, options?: AgentRegistryOptions } = {}) {
+async function start (t: Test, { before, server = {}, options = fastSettings }: { before?: (app: FastifyInstance) => unknown, server?: object, options?: AgentRegistryOptions } = {}) {
   const warnings: string[] = []
   const stream = new Writable({ write (chunk, _encoding, done) { warnings.push(String(chunk)); done() } })
   const app = fastify({ ...server, logger: { level: 'warn', stream } }) as unknown as FastifyInstance

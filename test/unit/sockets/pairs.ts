@@ -33,14 +33,14 @@ export interface Pair {
   overflows: number
 }
 
-export interface Street {
+export interface SocketPairs {
   flusher: Flusher
   traffic: Traffic
   errors: unknown[]
   open (more?: { encoding?: Encoding, limit?: number, client?: ClientOptions }): Promise<Pair>
 }
 
-interface StreetOptions { Transport?: TransportClass, tls?: boolean, server?: ServerOptions }
+interface SocketPairsOptions { Transport?: TransportClass, tls?: boolean, server?: ServerOptions }
 
 /** Counts what is written to a socket, by what is handed to it. */
 function watchWrites (socket: Socket): Buffer[] {
@@ -62,7 +62,7 @@ function listen (client: WebSocket): Pick<Pair, 'client' | 'received' | 'pings' 
 }
 
 /** Outboxes of one registry, each with a client at the other end of a real connection. */
-export async function street (t: Test, { Transport = RawTransport, tls = false, server: options = {} }: StreetOptions = {}): Promise<Street> {
+export async function socketPairs (t: Test, { Transport = RawTransport, tls = false, server: options = {} }: SocketPairsOptions = {}): Promise<SocketPairs> {
   const http: Server = tls ? createTlsServer(tlsServer as object) : createServer()
   const sockets = new WebSocketServer({ server: http, ...options })
   http.listen(0, '127.0.0.1')
@@ -87,7 +87,7 @@ export async function street (t: Test, { Transport = RawTransport, tls = false, 
     return { side, server }
   }
 
-  async function open ({ encoding = 'json', limit = 4_194_304, client }: Parameters<Street['open']>[0] = {}): Promise<Pair> {
+  async function open ({ encoding = 'json', limit = 4_194_304, client }: Parameters<SocketPairs['open']>[0] = {}): Promise<Pair> {
     const { side, server } = await connect(client)
     server.on('error', () => {})
     const outbound = new OutboundQueue({ transport: new Transport(server), encoding, traffic, limit, closeSlow: () => { pair.overflows++ } }, flusher)

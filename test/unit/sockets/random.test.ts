@@ -201,17 +201,17 @@ const noiseOptions = {
 
 /** Sends so many frames, and a ping that has to be answered after each few; requests that have not one answer. */
 async function shout (client: Client, noise: Noise, count: number): Promise<string[]> {
-  const owed = new Set<string>()
+  const openIds = new Set<string>()
   for (let sent = 1; sent <= count; sent++) {
     const { frame, requestId } = noise.next()
-    if (requestId !== undefined) owed.add(requestId)
+    if (requestId !== undefined) openIds.add(requestId)
     client.send(frame)
     if (sent % together === 0) await assertAlive(client)
   }
   await assertAlive(client)
   const answers = new Map<string, number>()
   for (const frame of client.all) if (isReply(frame)) answers.set(frame.requestId, (answers.get(frame.requestId) ?? 0) + 1)
-  return [...owed].filter(id => answers.get(id) !== 1).map(id => `${id}: ${answers.get(id) ?? 0} answers`)
+  return [...openIds].filter(id => answers.get(id) !== 1).map(id => `${id}: ${answers.get(id) ?? 0} answers`)
 }
 
 const isReply = (frame: Json) => typeof frame === 'object' && !Array.isArray(frame) && typeof frame.requestId === 'string'

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { LevelStorage, type LevelStorageOptions } from '../../../src/storage/level/storage.js'
 import type { AgentRecord, Change, RegisterOutcome, StoreListener, StoreSnapshot } from '../../../src/storage/agent-store.js'
 
-/** What a store tells, kept. */
-export class Ear implements StoreListener {
+/** Records the events of a store. */
+export class RecordingListener implements StoreListener {
   readonly changes: Change[] = []
   readonly faults: Array<string | null> = []
   changed (changes: readonly Change[]) { this.changes.push(...changes) }
@@ -16,13 +16,13 @@ export class Ear implements StoreListener {
 
 export const leases = { leaseMs: 60_000, retentionMs: 120_000 }
 
-export interface Opened { storage: LevelStorage, ear: Ear, snapshot: StoreSnapshot }
+export interface Opened { storage: LevelStorage, listener: RecordingListener, snapshot: StoreSnapshot }
 
 /** An open level store. */
 export async function open (path: string, more: Partial<LevelStorageOptions> = {}): Promise<Opened> {
   const storage = new LevelStorage({ path, ...leases, ...more })
-  const ear = new Ear()
-  return { storage, ear, snapshot: await storage.agents.open(ear) }
+  const listener = new RecordingListener()
+  return { storage, listener, snapshot: await storage.agents.open(listener) }
 }
 
 export function register ({ agents }: LevelStorage, id: string, text = 'x'): Promise<RegisterOutcome> {

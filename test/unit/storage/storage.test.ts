@@ -194,85 +194,85 @@ const head: RecordHead = { registeredAt: 1, created: 1, incarnation: 1, revision
 
 /** A sequencer at number 1 of an epoch, with one agent, and what it tells. */
 function sequencerOf (more: Partial<SequencerListener> = {}) {
-  const told = { changes: [] as Change[], touched: [] as AgentRecord[], broken: 0 }
+  const events = { changes: [] as Change[], touched: [] as AgentRecord[], broken: 0 }
   const sequencer: ChangeSequencer = new ChangeSequencer('me', {
-    changed: changes => { told.changes.push(...changes) },
-    touched: records => { told.touched.push(...records) },
-    broken: () => { told.broken++ },
+    changed: changes => { events.changes.push(...changes) },
+    touched: records => { events.touched.push(...records) },
+    broken: () => { events.broken++ },
     ...more
   })
   const records = () => new Map([['one', composeRecord('one', { content, head, seen: 10, metrics: null })]])
   sequencer.load({ epoch: 'e', revision: 1, mark: 'm1', records: records() })
-  return { sequencer, told, records }
+  return { sequencer, events, records }
 }
 
 function entryOf (n: number, more: Partial<ChangeEntry> = {}): ChangeEntry {
   return { n, epoch: 'e', mark: `m${n}`, after: `m${n - 1}`, by: 'other', event: 'alive', id: 'one', reason: 'r', was: head, wasSeen: 10, head: { ...head, state: 'alive', revision: n }, seen: 20, ...more }
 }
 
-const outcomeOf = (promise: Promise<unknown>) => promise.then(() => 'told', (error: Error) => error.message)
+const outcomeOf = (promise: Promise<unknown>) => promise.then(() => 'reached', (error: Error) => error.message)
 
 t.test('change stream: entries are delivered once and in order, from any source', async t => {
-  const { sequencer, told } = sequencerOf()
+  const { sequencer, events } = sequencerOf()
   sequencer.offer([entryOf(3)])
   const waiting = outcomeOf(sequencer.reached('e', 3))
-  t.same(told.changes, [])
+  t.same(events.changes, [])
   sequencer.offer([entryOf(2), entryOf(3)])
   sequencer.offer([entryOf(2), entryOf(3)])
-  t.same(told.changes.map(({ n }) => n), [2, 3])
-  t.equal(await waiting, 'told')
-  t.equal(await outcomeOf(sequencer.reached('e', 2)), 'told')
-  t.equal(told.broken, 0)
+  t.same(events.changes.map(({ n }) => n), [2, 3])
+  t.equal(await waiting, 'reached')
+  t.equal(await outcomeOf(sequencer.reached('e', 2)), 'reached')
+  t.equal(events.broken, 0)
 })
 
 t.test('change stream: an entry with another predecessor, epoch or agent breaks the sequence', async t => {
   for (const entry of [entryOf(2, { after: 'x' }), entryOf(2, { epoch: 'f' }), entryOf(2, { id: 'two' })]) {
-    const { sequencer, told } = sequencerOf()
+    const { sequencer, events } = sequencerOf()
     sequencer.offer([entry, entryOf(3)])
-    t.same([told.changes, told.broken, sequencer.n], [[], 1, 1])
+    t.same([events.changes, events.broken, sequencer.n], [[], 1, 1])
     sequencer.pause()
     sequencer.offer([entry])
-    t.equal(told.broken, 1)
+    t.equal(events.broken, 1)
   }
 })
 
 t.test('change stream: a waiter for an epoch is notified when it was read or replaced again', async t => {
-  const { sequencer, told, records } = sequencerOf()
+  const { sequencer, events, records } = sequencerOf()
   const waiting = [['f', 5], ['f', 7], ['g', 1]].map(([epoch, n]) => outcomeOf(sequencer.reached(epoch as string, n as number)))
-  t.equal(told.broken, 3)
+  t.equal(events.broken, 3)
   sequencer.load({ epoch: 'f', revision: 5, mark: '', records: records() })
   sequencer.resume()
-  t.same([await waiting[0], await waiting[2]], ['told', 'Redis has lost writes'])
+  t.same([await waiting[0], await waiting[2]], ['reached', 'Redis has lost writes'])
   sequencer.offer([entryOf(6, { epoch: 'f', after: '' })])
   sequencer.fail(new Error('away'))
   t.equal(await waiting[1], 'away')
 })
 
 t.test('change stream: heartbeats of entries that have not arrived wait for them', async t => {
-  const { sequencer, told, records } = sequencerOf()
+  const { sequencer, events, records } = sequencerOf()
   const touch: Touch = { id: 'one', seen: 30, n: 2, metrics: '25\n{"success_rate":1}' }
   sequencer.touch([touch, { id: 'none', seen: 30, n: 1 }])
-  t.same(told.touched, [])
+  t.same(events.touched, [])
   sequencer.offer([entryOf(2)])
-  t.match(told.touched, [{ lastSeen: 30, revision: 2, metrics: { lastActive: 25 } }])
+  t.match(events.touched, [{ lastSeen: 30, revision: 2, metrics: { lastActive: 25 } }])
   sequencer.pause()
   sequencer.touch([{ ...touch, seen: 40 }])
   sequencer.load({ epoch: 'e', revision: 2, mark: 'm2', records: records() })
   sequencer.resume()
-  t.match(told.touched[1], { lastSeen: 40 })
+  t.match(events.touched[1], { lastSeen: 40 })
 })
 
 t.test('change stream: older heartbeats and reports are ignored', async t => {
-  const { sequencer, told } = sequencerOf()
+  const { sequencer, events } = sequencerOf()
   sequencer.touch([{ id: 'one', seen: 30, n: 1, metrics: '25\n{"success_rate":1}' }])
   sequencer.touch([{ id: 'one', seen: 20, n: 1, metrics: '15\n{"success_rate":0}' }])
   sequencer.touch([{ id: 'one', seen: 30, n: 1, metrics: '25\n{"success_rate":1}' }])
-  t.equal(told.touched.length, 1)
+  t.equal(events.touched.length, 1)
   t.match(sequencer.get('one'), { lastSeen: 30, metrics: { success_rate: 1 } })
 })
 
 t.test('change stream: updates of a former incarnation are ignored', async t => {
-  const { sequencer, told } = sequencerOf()
+  const { sequencer, events } = sequencerOf()
   sequencer.offer([
     entryOf(2, { event: 'unregistered', head: undefined, formerly: packContent(content) }),
     entryOf(3, { event: 'registered', was: undefined, head: { ...head, created: 3, revision: 3 }, content: packContent(content), seen: 20 })
@@ -280,7 +280,7 @@ t.test('change stream: updates of a former incarnation are ignored', async t => 
   const late: Touch = { id: 'one', seen: 19, n: 1, metrics: '19\n{"success_rate":1}' }
   sequencer.touch([late])
   t.match(sequencer.note(late), { lastSeen: 20, metrics: null })
-  t.same(told.touched, [])
+  t.same(events.touched, [])
 })
 
 t.test('leases: a lease belongs to the process that last renewed it', async t => {

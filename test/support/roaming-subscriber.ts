@@ -1,11 +1,11 @@
-import type { Client, Json, Remote } from '../../support/harness.js'
-import { ask } from '../sockets/channels-helper.js'
+import type { Client, Json, Remote } from './harness.js'
+import { ask } from '../unit/sockets/channels-helper.js'
 
 export const channel = 'workflows/run-1/subtasks'
 
-/** A subscriber that is cut again and again, and comes back elsewhere with the position that it knows. */
-export class Nomad {
-  readonly heard: Json[] = []
+/** A subscriber that disconnects repeatedly, and resumes at another process after its last position. */
+export class RoamingSubscriber {
+  readonly received: Json[] = []
   readonly recovered: boolean[] = []
   readonly gaps: Json[] = []
   readonly #registries: readonly Remote[]
@@ -25,8 +25,8 @@ export class Nomad {
     this.#client = client
     client.ws.on('message', data => {
       const text = data.toString()
-      // What a dead connection still brings is not heard, and a ping says nothing.
-      if (this.#client === client && text.startsWith('{')) this.#hear(JSON.parse(text))
+      // Ignore pings, and frames of a terminated connection.
+      if (this.#client === client && text.startsWith('{')) this.#receive(JSON.parse(text))
     })
     await client.next('auth_required')
     client.send({ token: this.#token })
@@ -36,10 +36,10 @@ export class Nomad {
     this.recovered.push(recovered)
   }
 
-  #hear (frame: Json) {
+  #receive (frame: Json) {
     if (frame.type === 'channel_gap') this.gaps.push(frame)
     if (frame.type !== 'message' || frame.channel !== channel) return
-    this.heard.push(frame)
+    this.received.push(frame)
     this.#since = { epoch: frame.epoch, offset: frame.offset }
   }
 }
