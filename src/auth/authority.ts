@@ -4,7 +4,8 @@ import { Emitter } from '../lib/emitter.js'
 import { callHook, HookTimeoutError } from '../lib/hook-timeout.js'
 import type { AuthenticateHook } from '../hooks.js'
 import type { AuthEvent, Principal } from '../protocol/principal.js'
-import { isHostPrincipal } from '../protocol/schemas/claims.js'
+import { HostPrincipal } from '../protocol/schemas/claims.js'
+import { matches } from '../protocol/validation.js'
 import type { Attempts } from './attempts.js'
 import type { AgentKey, KeyRing } from './keys.js'
 import { AdminAccount, type Credentials, type PasswordHasher } from './passwords.js'
@@ -203,7 +204,7 @@ export class Authority extends Emitter<AuthorityEvents> {
     if (!authenticate) return undefined
     try {
       const answer = await callHook('authenticate', hookTimeoutMs, () => authenticate(token))
-      return isHostPrincipal(answer) ? Object.freeze({ ...answer, scopes: [...answer.scopes] }) : undefined
+      return matches(HostPrincipal, answer) ? Object.freeze({ ...answer, scopes: [...answer.scopes] }) : undefined
     } catch (error) {
       if (error instanceof HookTimeoutError) throw problem('hook-failed', 'The host application did not answer in time')
     }

@@ -3,9 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { problem, type ProblemError } from '../errors.js'
 import type { Clock } from '../lib/clock.js'
 import type { Principal, Role, TokenType } from '../protocol/principal.js'
-import { Claims, isClaims } from '../protocol/schemas/claims.js'
+import { Claims } from '../protocol/schemas/claims.js'
 import type { Grant } from '../protocol/schemas/messaging.js'
 import type { PeerTokenBody } from '../protocol/schemas/peers.js'
+import { matches } from '../protocol/validation.js'
 import { ExpiringMap } from '../lib/expiring-map.js'
 import { RunOnce } from '../lib/run-once.js'
 import type { KeyValueKind, KeyValueStore } from '../storage/kv-store.js'
@@ -185,7 +186,7 @@ export class Tokens {
   /** The claims of a token that is valid now. @throws token-invalid with a `reason` */
   claims (token: string): Claims {
     const claims = this.#verifySignature(token)
-    const isOwn = isClaims(claims) && claims.iss === this.#issuer && claims.aud === audienceOf[claims.typ] &&
+    const isOwn = matches(Claims, claims) && claims.iss === this.#issuer && claims.aud === audienceOf[claims.typ] &&
       claims.role === roleOf[claims.typ] && isComplete(claims)
     if (!isOwn) throw tokenInvalid('invalid')
     if (claims.exp * 1000 <= this.#now()) throw tokenInvalid('expired')

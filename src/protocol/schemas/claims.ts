@@ -1,5 +1,4 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { Nullable } from './common.js'
 import { Grants, PeerMetadata } from './messaging.js'
 import { PeerChannels, PeerPermissions } from './peers.js'
@@ -49,7 +48,7 @@ export const Claims = Type.Object({
 export type Claims = Static<typeof Claims>
 
 /** The result that the hook `authenticate` may return. */
-const HostPrincipal = Type.Object({
+export const HostPrincipal = Type.Object({
   type: TokenTypeName,
   role: RoleName,
   subject: Id,
@@ -65,9 +64,3 @@ const HostPrincipal = Type.Object({
   grants: Type.Optional(Nullable(Grants)),
   metadata: Type.Optional(Nullable(PeerMetadata))
 })
-
-const claims = TypeCompiler.Compile(Claims)
-const hostPrincipal = TypeCompiler.Compile(HostPrincipal)
-
-export const isClaims = (value: unknown) => claims.Check(value)
-export const isHostPrincipal = (value: unknown) => hostPrincipal.Check(value)

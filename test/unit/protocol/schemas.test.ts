@@ -5,13 +5,13 @@ import t from 'tap'
 import { coerce, lowercase, verbatim } from '../../../src/lib/coerce.js'
 import type { ProblemError } from '../../../src/errors.js'
 import { AgentInfo, AgentRegistration, hideableFields, RegistrationBody } from '../../../src/protocol/schemas/agent.js'
-import { isClaims, isHostPrincipal } from '../../../src/protocol/schemas/claims.js'
+import { Claims, HostPrincipal } from '../../../src/protocol/schemas/claims.js'
 import { isJson, isPoisonousKey, isShallow, mergePatch } from '../../../src/lib/json.js'
 import { isReservedAgentId, lengthOf, Nullable, Text, textFault } from '../../../src/protocol/schemas/common.js'
 import { agentsClientFrames, agentsServerFrames } from '../../../src/protocol/frames/agents.js'
 import { publicClientFrames, publicServerFrames } from '../../../src/protocol/frames/public.js'
 import { answers, ListQuery, LoginBody, MintBody, Problem, RecordQuery } from '../../../src/protocol/schemas/rest.js'
-import { assertValid, checkerOf, fieldErrors } from '../../../src/protocol/validation.js'
+import { assertValid, checkerOf, fieldErrors, matches } from '../../../src/protocol/validation.js'
 import { parseRegistration, poisonousMembers } from '../../../src/registry/registration.js'
 import { registration } from '../../support/harness.js'
 import { faults, parse, rules } from '../registry/helper.js'
@@ -160,11 +160,11 @@ t.test('schemas: a registration body may omit members that a stored registration
 
 t.test('schemas: claims of registry tokens are distinguished from other values', async t => {
   const claims = { iss: 'i', aud: 'a', sub: 's', jti: 'j', typ: 'agent', role: 'agent', iat: 1, exp: 2 }
-  t.equal(isClaims(claims), true)
-  for (const more of [{ typ: 'ticket' }, { role: 'root' }, { sub: '' }, { exp: '2' }, { exp: 1.5 }, { iat: -1 }, { inc: 'x' }, { scopes: [1] }, { typ: undefined }]) t.equal(isClaims({ ...claims, ...more }), false, JSON.stringify(more))
+  t.equal(matches(Claims, claims), true)
+  for (const more of [{ typ: 'ticket' }, { role: 'root' }, { sub: '' }, { exp: '2' }, { exp: 1.5 }, { iat: -1 }, { inc: 'x' }, { scopes: [1] }, { typ: undefined }]) t.equal(matches(Claims, { ...claims, ...more }), false, JSON.stringify(more))
   const principal = { type: 'user', role: 'user', subject: 's', agentId: null, incarnation: null, tokenId: 't', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
-  t.equal(isHostPrincipal(principal), true)
-  for (const more of [{ type: 'root' }, { subject: '' }, { scopes: null }, { expiresAt: NaN }, { agentId: 7 }]) t.equal(isHostPrincipal({ ...principal, ...more }), false, JSON.stringify(more))
+  t.equal(matches(HostPrincipal, principal), true)
+  for (const more of [{ type: 'root' }, { subject: '' }, { scopes: null }, { expiresAt: NaN }, { agentId: 7 }]) t.equal(matches(HostPrincipal, { ...principal, ...more }), false, JSON.stringify(more))
 })
 
 const texts = (schema: unknown): TSchema[] => {
