@@ -8,6 +8,7 @@ import {
 } from '../../src/storage/contract/index.js'
 import { newNamespace, Peer, registration } from '../support/redis.js'
 import { eventually, sharedRedis } from '../support/redis-server.js'
+import { seed } from '../support/lengths.js'
 
 const server = await sharedRedis(t)
 
@@ -35,7 +36,7 @@ t.test('redis agents: another process receives every write, in order and once', 
   t.equal(a.digest, b.digest)
 })
 
-t.test('redis agents: after concurrent random writes three processes hold the same agents and changes', async t => {
+t.test(`redis agents: after concurrent random writes three processes hold the same agents and changes (TEST_SEED=${seed})`, async t => {
   const id = fc.integer({ min: 0, max: 7 }).map(index => `agent-${index}`)
   const step = fc.tuple(fc.constantFrom('register', 'remove', 'renew', 'drain', 'suspect', 'update', 'report'), id, fc.nat({ max: 2 }))
   await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 120 }), async steps => {

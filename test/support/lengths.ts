@@ -1,3 +1,5 @@
+import fc from 'fast-check'
+
 /** `npm run test:long` runs the long forms of tests that kill, fuzz or soak; other runs take the short ones. */
 export const isLong = process.env.TEST_LONG === '1'
 
@@ -13,3 +15,8 @@ export function seedOf (name: string, otherwise: number): number {
   const given = Number(process.env[name])
   return Number.isInteger(given) && given > 0 ? given : otherwise
 }
+
+/** The seed of all tests that use fast-check in this process: TEST_SEED or another one for each run. */
+export const seed = seedOf('TEST_SEED', 100_000 + Math.floor(Math.random() * 2_000_000_000))
+
+fc.configureGlobal({ seed })

@@ -6,6 +6,7 @@ import { RunOnce } from '../../../src/lib/run-once.js'
 import { TokenBucket } from '../../../src/lib/token-bucket.js'
 import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
 import { manualClock } from '../auth/helper.js'
+import { seed } from '../../support/lengths.js'
 
 interface Events { opened: [name: string], closed: [name: string, code: number] }
 
@@ -84,7 +85,7 @@ t.test('token bucket: a clock set back neither adds nor removes tokens', async t
   t.equal(bucket.take(start - 3_600_000 + 100), 0)
 })
 
-t.test('token bucket: the wait is exact to the millisecond at any rate and history', async () => {
+t.test(`token bucket: the wait is exact to the millisecond at any rate and history (TEST_SEED=${seed})`, async () => {
   const pauses = fc.array(fc.integer({ min: 0, max: 500 }), { maxLength: 200 })
   fc.assert(fc.property(fc.integer({ min: 1, max: 2000 }), fc.integer({ min: 1, max: 50 }), pauses, (perSecond, burst, pauses) => {
     const bucket = new TokenBucket({ perSecond, burst, now: start })

@@ -9,6 +9,7 @@ import { LogFollower } from '../../../src/storage/redis/log-followers.js'
 import { isWithin, matchesPattern, PatternTrie } from '../../../src/lib/pattern-trie.js'
 import { brokerContract } from '../../../src/storage/contract/index.js'
 import { BrokerProcess, numbers } from '../../../src/storage/contract/broker-scene.js'
+import { seed } from '../../support/lengths.js'
 
 t.test('memory broker: passes the broker contract', async t => {
   brokerContract({
@@ -236,7 +237,7 @@ const pattern = fc.array(fc.oneof(segment, fc.constant('*')), { maxLength: 3 })
 const channel = fc.array(segment, { minLength: 1, maxLength: 4 }).map(segments => segments.join('/'))
 const step = fc.record({ isSet: fc.boolean(), pattern, value: fc.nat(3) })
 
-t.test('PatternTrie: finds what a naive matcher finds after any sequence of set and delete', async t => {
+t.test(`PatternTrie: finds what a naive matcher finds after any sequence of set and delete (TEST_SEED=${seed})`, async t => {
   t.doesNotThrow(() => fc.assert(fc.property(fc.array(step, { maxLength: 40 }), fc.array(channel, { minLength: 1, maxLength: 5 }), (steps, channels) => {
     const trie = new PatternTrie<number>()
     const model = new Map<string, number>()
@@ -255,13 +256,13 @@ t.test('PatternTrie: finds what a naive matcher finds after any sequence of set 
   }), { numRuns: 2000 }))
 })
 
-t.test('matchesPattern: agrees with a naive matcher', async t => {
+t.test(`matchesPattern: agrees with a naive matcher (TEST_SEED=${seed})`, async t => {
   t.doesNotThrow(() => fc.assert(fc.property(pattern, channel, (pattern, channel) => {
     return matchesPattern(pattern, channel) === naivelyMatches(pattern, channel)
   }), { numRuns: 2000 }))
 })
 
-t.test('isWithin: a granted pattern matches all channels of a pattern within it', async t => {
+t.test(`isWithin: a granted pattern matches all channels of a pattern within it (TEST_SEED=${seed})`, async t => {
   t.doesNotThrow(() => fc.assert(fc.property(pattern, pattern, channel, (granted, pattern, channel) => {
     return !isWithin(granted, pattern) || !matchesPattern(pattern, channel) || matchesPattern(granted, channel)
   }), { numRuns: 2000 }))

@@ -18,6 +18,7 @@ import type { Grant } from '../../../src/protocol/schemas/messaging.js'
 import { build, type Harness, type Json, until } from '../../support/harness.js'
 import { ask, nextMessage, peer, texts } from '../sockets/channels-helper.js'
 import { assertAlive, forge } from '../sockets/helper.js'
+import { seed } from '../../support/lengths.js'
 
 const bearer = { type: 'agent', role: 'agent', subject: 'one', agentId: 'one', incarnation: 1, tokenId: 't', sessionId: null, expiresAt: null, scopes: [], keyDigest: null } as const
 const channel = 'workflows/run-1'
@@ -253,7 +254,7 @@ t.test('channel names: reserved names are refused', async t => {
   t.equal(formatChannel('$agents', 'agents'), '$agents')
 })
 
-t.test('channel names: every name of /v1 has a unique agent spelling', async t => {
+t.test(`channel names: every name of /v1 has a unique agent spelling (TEST_SEED=${seed})`, async t => {
   const name = fc.string({ unit: fc.oneof(fc.constantFrom('a', '/', '%', '*', ' ', '$', '_', '\ud800', '\udc00', '🚀'), fc.string({ unit: 'binary', minLength: 1, maxLength: 1 })), minLength: 1, maxLength: 20 })
   t.doesNotThrow(() => fc.assert(fc.property(name, name => {
     try {

@@ -13,6 +13,7 @@ import { Replica } from '../../../src/registry/replica.js'
 import type { AgentRecord } from '../../../src/storage/agent-store.js'
 import { sleep, until } from '../../support/harness.js'
 import { Faulty, Listener } from './line-scene.js'
+import { seed } from '../../support/lengths.js'
 
 interface Scene {
   broker: Faulty
@@ -139,7 +140,7 @@ t.test('requests: only timeouts within the limits are accepted', async t => {
   for (const timeoutMs of [0, -1, NaN, 300_001]) await t.rejects(ask({ timeoutMs }), code('INVALID_INPUT'))
 })
 
-t.test('deadlines: they fire in order, once each, unless cancelled', async t => {
+t.test(`deadlines: they fire in order, once each, unless cancelled (TEST_SEED=${seed})`, async t => {
   await fc.assert(fc.asyncProperty(fc.array(fc.record({ ms: fc.integer({ min: 0, max: 30 }), isCancelled: fc.boolean() }), { maxLength: 60 }), async plan => {
     let now = 0
     const deadlines = new Deadlines(() => now)

@@ -15,10 +15,11 @@ import { assertValid, checkerOf, fieldErrors, matches } from '../../../src/proto
 import { parseRegistration, poisonousMembers } from '../../../src/registry/registration.js'
 import { registration } from '../../support/harness.js'
 import { faults, parse, rules } from '../registry/helper.js'
+import { seed } from '../../support/lengths.js'
 
 const smile = '😀'
 
-t.test('schemas: the length of a text counts Unicode code points', async t => {
+t.test(`schemas: the length of a text counts Unicode code points (TEST_SEED=${seed})`, async t => {
   t.equal(lengthOf(`a${smile}`), 2)
   t.doesNotThrow(() => fc.assert(fc.property(fc.string({ unit: 'binary' }), fc.nat(5), fc.nat(10), (text, minLength, maxLength) => {
     const length = Array.from(text).length
@@ -77,7 +78,7 @@ t.test('schemas: depth is counted without recursion', async t => {
   t.equal(isShallow(Array(200_000).fill([1]), 2), true)
 })
 
-t.test('schemas: JSON values survive a round trip unchanged', async t => {
+t.test(`schemas: JSON values survive a round trip unchanged (TEST_SEED=${seed})`, async t => {
   t.doesNotThrow(() => fc.assert(fc.property(fc.jsonValue(), value => isJson(value))))
   for (const value of [NaN, Infinity, 1n, Symbol('s'), () => 1]) {
     t.equal(isJson(value), false)
@@ -248,7 +249,7 @@ t.test('normalisation: inherited members are ignored', async t => {
   t.ok(faults(Object.create(registration())).includes('/name'))
 })
 
-t.test('normalisation: a normalised value is unchanged by a second pass', async t => {
+t.test(`normalisation: a normalised value is unchanged by a second pass (TEST_SEED=${seed})`, async t => {
   const text = fc.string({ unit: 'grapheme', minLength: 2, maxLength: 40 })
   const input = fc.record({
     name: text,
@@ -270,7 +271,7 @@ t.test('normalisation: a normalised value is unchanged by a second pass', async 
   t.ok(right > 0)
 })
 
-t.test('normalisation: random input yields a registration or a list of errors', async t => {
+t.test(`normalisation: random input yields a registration or a list of errors (TEST_SEED=${seed})`, async t => {
   const input = fc.record(Object.fromEntries(Object.keys(AgentRegistration.properties).map(name => [name, fc.anything({ withBigInt: true, withNullPrototype: true, withDate: true })])), { requiredKeys: [] })
   t.doesNotThrow(() => fc.assert(fc.property(input, more => Array.isArray(faults({ ...registration(), ...more }))), { numRuns: 500 }))
   t.doesNotThrow(() => fc.assert(fc.property(fc.anything(), value => faults(value).length > 0)))

@@ -8,6 +8,7 @@ import { monotonicClock } from '../../../src/lib/clock.js'
 import { LeaseQueue, SelfPreservation } from '../../../src/storage/memory/leases.js'
 import { registration, sleep, until } from '../../support/harness.js'
 import { rules } from './helper.js'
+import { seed } from '../../support/lengths.js'
 
 const leaseMs = 200
 
@@ -271,7 +272,7 @@ function step (queue: LeaseQueue, model: Model, [kind, id, ms]: [string, string,
   }
 }
 
-t.test('lease queue: it finds the same expired leases as a full scan', async t => {
+t.test(`lease queue: it finds the same expired leases as a full scan (TEST_SEED=${seed})`, async t => {
   const command = fc.tuple(fc.constantFrom('set', 'set', 'delete', 'pass', 'stall'), fc.constantFrom('a', 'b', 'c', 'd', 'e'), fc.nat(60))
   t.doesNotThrow(() => fc.assert(fc.property(fc.array(command, { maxLength: 60 }), steps => {
     const queue = new LeaseQueue()

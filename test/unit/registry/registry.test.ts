@@ -20,6 +20,7 @@ import { fieldErrors } from '../../../src/protocol/validation.js'
 import { registration } from '../../support/harness.js'
 import { hmacSigner } from '../auth/helper.js'
 import { principal, rules } from './helper.js'
+import { seed } from '../../support/lengths.js'
 
 const owner: Claim = { kind: 'owner' }
 const keyA: Claim = { kind: 'key', digest: 'key-a', exclusive: false }
@@ -453,7 +454,7 @@ const update: fc.Arbitrary<MetricsUpdate> = fc.oneof(
   })
 )
 
-t.test('metrics: any report yields metrics that clients accept and leaves the previous metrics unchanged', async t => {
+t.test(`metrics: any report yields metrics that clients accept and leaves the previous metrics unchanged (TEST_SEED=${seed})`, async t => {
   fc.assert(fc.property(fc.array(update, { maxLength: 30 }), updates => {
     let metrics: StoredMetrics | null = null
     for (const [index, each] of updates.entries()) {

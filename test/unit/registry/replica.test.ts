@@ -13,6 +13,7 @@ import type { AgentRecord, Change, StoreListener, StoreSnapshot } from '../../..
 import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import { build, type Harness, registration } from '../../support/harness.js'
 import { Model, parse, record, type Step, steps } from './helper.js'
+import { seed } from '../../support/lengths.js'
 
 const filters = fc.record<AgentFilter>({
   agent_type: fc.constantFrom(undefined, 'testing', 'Security', 'none'),
@@ -43,7 +44,7 @@ function naive (model: Model, view: View, { agent_type: type, capabilities = [],
 const idsOf = (entries: Iterable<{ record: AgentRecord }>) => Array.from(entries, ({ record }) => record.id)
 const same = (a: unknown, b: unknown) => JSON.stringify(a) === JSON.stringify(b)
 
-t.test('replica: its indexes find the same agents as a full scan', async t => {
+t.test(`replica: its indexes find the same agents as a full scan (TEST_SEED=${seed})`, async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, filters, views, fc.nat(4), fc.nat(4), (random, filter, view, offset, limit) => {
     const { model, replica } = follow(random)
     const expected = naive(model, view, filter)
@@ -53,7 +54,7 @@ t.test('replica: its indexes find the same agents as a full scan', async t => {
   }), { numRuns: 500 }))
 })
 
-t.test('replica: agents are ordered by first registration, and newest first in reverse', async t => {
+t.test(`replica: agents are ordered by first registration, and newest first in reverse (TEST_SEED=${seed})`, async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, random => {
     const { model, replica } = follow(random)
     const expected = naive(model, 'full', {})
@@ -61,7 +62,7 @@ t.test('replica: agents are ordered by first registration, and newest first in r
   })))
 })
 
-t.test('replica: counts and digest equal those computed from all records', async t => {
+t.test(`replica: counts and digest equal those computed from all records (TEST_SEED=${seed})`, async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, random => {
     const { model, replica } = follow(random)
     const agents = [...model.agents.values()]
@@ -73,7 +74,7 @@ t.test('replica: counts and digest equal those computed from all records', async
   })))
 })
 
-t.test('replica: a loaded replica equals one that applied every change', async t => {
+t.test(`replica: a loaded replica equals one that applied every change (TEST_SEED=${seed})`, async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, filters, (random, filter) => {
     const { model, replica } = follow(random)
     const loaded = new Replica()
@@ -149,7 +150,7 @@ t.test('replica: a filter applies all of its members', async t => {
   t.notOk(matches('full', agent, { status: 'dead' }))
 })
 
-t.test('change log: it holds the newest changes and knows its range', async t => {
+t.test(`change log: it holds the newest changes and knows its range (TEST_SEED=${seed})`, async t => {
   t.doesNotThrow(() => fc.assert(fc.property(fc.integer({ min: 1, max: 20 }), fc.nat(60), fc.nat(100), fc.integer({ min: 1, max: 10 }), (size, pushed, newest, limit) => {
     const log = new ChangeLog(size)
     log.reset(newest)
@@ -175,7 +176,7 @@ const scopes: FeedScope[] = [
 
 interface FeedChange { revision: string, op: string, agent_id: string, agent?: AgentInfo, state?: string, previous?: string, reason: string }
 
-t.test('feed: a subscriber of a scope ends with the agents that the scope finds', async t => {
+t.test(`feed: a subscriber of a scope ends with the agents that the scope finds (TEST_SEED=${seed})`, async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, fc.constantFrom(...scopes), (random, scope) => {
     const { model, replica, changes } = follow(random)
     const feed = new DeltaRenderer(replica)

@@ -8,6 +8,7 @@ import { AgentInfo } from '../../../src/protocol/schemas/agent.js'
 import { build, fingerprint, Harness, keys, password, registration, silentServer, until, withDefaults } from '../../support/harness.js'
 import { Mirror, play, shapes, steps } from '../../support/feed-script.js'
 import { type EventReader, events } from './feed-helper.js'
+import { seed } from '../../support/lengths.js'
 
 interface Shot { method: string, path: string, headers: Record<string, string>, body: Buffer | undefined }
 interface Hit { status: number, type: string, text: string }
@@ -84,7 +85,7 @@ function fault ({ status, type, text }: Hit, method: string): string | undefined
   return Object.hasOwn(problemTypes, suffix) && document.status === status ? undefined : `an unknown problem ${text}`
 }
 
-t.test('random requests: each has a catalogued response, and the server keeps working', { timeout: 120_000 }, async t => {
+t.test(`random requests: each has a catalogued response, and the server keeps working (TEST_SEED=${seed})`, { timeout: 120_000 }, async t => {
   const options = withDefaults({ routes: { root: true, health: true, wellKnown: true, docs: true }, attempts: { burst: 100_000 } })
   const app = await buildApp({ options, server: { ...silentServer, trustProxy: true } })
   t.teardown(async () => {
@@ -192,7 +193,7 @@ const followers = { 'a stream': StreamFollower, polls: PollFollower }
 
 for (const [name, Follower] of Object.entries(followers)) {
   for (const ringSize of [1000, 3]) {
-    t.test(`${name}: a client that reconnects ends with the registry's agents, with a ring of ${ringSize} changes`, async t => {
+    t.test(`${name}: a client that reconnects ends with the registry's agents, with a ring of ${ringSize} changes (TEST_SEED=${seed})`, async t => {
       const registry = await build(t, { feed: { ringSize, bookmarkIntervalMs: 50 } })
       const admin = await registry.admin()
       const token = await registry.join('the-reader')

@@ -15,6 +15,7 @@ import { optionsFromEnv } from '../../../src/server/env.js'
 import { build, type Client, type Harness, until, withDefaults } from '../../support/harness.js'
 import { rawOf, receives, socketPairs } from './pairs.js'
 import { assertAlive, openers, refusalOf, strangeFrames } from './helper.js'
+import { seed } from '../../support/lengths.js'
 import { behave, fastSettings } from './behaviours.js'
 
 const encodings: Encoding[] = ['json', 'msgpack']
@@ -62,7 +63,7 @@ t.test('frame writer: sockets with the same pending messages share one buffer', 
   t.strictSame([one.messages(), one.count], [[a, b, c], 3])
 })
 
-t.test('frame writer: a batch is the concatenation of its frames', async () => {
+t.test(`frame writer: a batch is the concatenation of its frames (TEST_SEED=${seed})`, async () => {
   const message = fc.oneof(fc.jsonValue().map(value => new EncodedMessage(JSON.stringify([value]))), fc.constantFrom(protocolPing, textPing))
   fc.assert(fc.property(fc.array(message, { minLength: 1, maxLength: 20 }), fc.constantFrom(...encodings), (messages, encoding) => {
     const joined = batchOf(messages).bytes(encoding)

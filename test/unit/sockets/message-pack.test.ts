@@ -6,6 +6,7 @@ import { pack, unpack } from '../../../src/protocol/message-pack.js'
 import { PoisonousFrame } from '../../../src/protocol/validation.js'
 import { build, fingerprint, type Client, type Harness, type Json } from '../../support/harness.js'
 import { assertAlive, nextWhere } from './helper.js'
+import { seed } from '../../support/lengths.js'
 
 const packed = 'agent-registry.msgpack'
 const generous = { messagesPerSecond: 1_000_000, burst: 1_000_000 }
@@ -253,7 +254,7 @@ t.test('MessagePack: oversized and excess frames are answered as in text', async
 
 const isPlain = (text: string) => !/__proto__|constructor/.test(text)
 
-t.test('MessagePack: any JSON survives a round trip', async () => {
+t.test(`MessagePack: any JSON survives a round trip (TEST_SEED=${seed})`, async () => {
   fc.assert(fc.property(fc.jsonValue({ maxDepth: 6 }).map(value => JSON.stringify(value)).filter(isPlain), text => {
     const value = JSON.parse(text)
     const data = pack(text)
@@ -273,7 +274,7 @@ t.test('MessagePack: a text is encoded at any depth and with any characters', as
   t.strictSame(decode(pack('"\\uD83D\\uDE00 \\uD83D"')), '😀 \ufffd')
 })
 
-t.test('MessagePack: random bytes are decoded as by a reference decoder, or refused', async t => {
+t.test(`MessagePack: random bytes are decoded as by a reference decoder, or refused (TEST_SEED=${seed})`, async t => {
   let read = 0
   fc.assert(fc.property(fc.uint8Array({ maxLength: 40 }), data => {
     let value: unknown
@@ -285,7 +286,7 @@ t.test('MessagePack: random bytes are decoded as by a reference decoder, or refu
   t.ok(read > 0)
 })
 
-t.test('MessagePack: a connection stays open whatever bytes it gets', async t => {
+t.test(`MessagePack: a connection stays open whatever bytes it gets (TEST_SEED=${seed})`, async t => {
   const registry = await build(t, options)
   const client = open(registry, '/public/ws', [packed])
   await client.next('welcome')

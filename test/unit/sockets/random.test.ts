@@ -5,7 +5,7 @@ import { closeCodes } from '../../../src/protocol/codes.js'
 import { pack, unpack } from '../../../src/protocol/message-pack.js'
 import { build, type Client, type Harness, type Json, until } from '../../support/harness.js'
 import { Mirror, play, shapes, steps } from '../../support/feed-script.js'
-import { lengthOf, seedOf } from '../../support/lengths.js'
+import { lengthOf, seedOf, seed } from '../../support/lengths.js'
 import { assertAlive, openers, strangeFrames } from './helper.js'
 import { dashboard, strange } from './dashboard-helper.js'
 import { Noise } from './noise.js'
@@ -62,7 +62,7 @@ async function playRandom (client: Client, script: Sent[]) {
 }
 
 for (const tier of ['public', 'agents'] as const) {
-  t.test(`${tier}: each random request has one catalogued answer, and the socket stays open`, async t => {
+  t.test(`${tier}: each random request has one catalogued answer, and the socket stays open (TEST_SEED=${seed})`, async t => {
     const registry: Harness = await build(t, options)
     await fc.assert(fc.asyncProperty(scripts, async script => {
       const client = await openers[tier](registry)
@@ -81,7 +81,7 @@ for (const tier of ['public', 'agents'] as const) {
   })
 }
 
-t.test('agents: random frames before a token leave the socket open or close it with a reason code', async t => {
+t.test(`agents: random frames before a token leave the socket open or close it with a reason code (TEST_SEED=${seed})`, async t => {
   const registry = await build(t, options)
   const token = await registry.join()
   await fc.assert(fc.asyncProperty(scripts, fc.nat({ max: 24 }), async (script, at) => {
@@ -165,7 +165,7 @@ const tiers: Record<string, { open: (registry: Harness, admin: Admin) => Promise
 
 for (const [tier, { open, shows }] of Object.entries(tiers)) {
   for (const ringSize of [1000, 3]) {
-    t.test(`${tier}: a watcher that reconnects ends with the registry's agents, with a ring of ${ringSize} changes`, async t => {
+    t.test(`${tier}: a watcher that reconnects ends with the registry's agents, with a ring of ${ringSize} changes (TEST_SEED=${seed})`, async t => {
       const registry = await build(t, { feed: { ringSize, bookmarkIntervalMs: 50 } })
       const admin = await registry.admin()
       await fc.assert(fc.asyncProperty(steps, async script => {
@@ -186,7 +186,7 @@ for (const [tier, { open, shows }] of Object.entries(tiers)) {
   }
 }
 
-const seed = seedOf('NOISE_SEED', 20_261)
+const noiseSeed = seedOf('NOISE_SEED', 20_261)
 const frameCount = lengthOf('NOISE_FRAMES', { short: 20_000, long: 100_000 })
 const together = 250
 
@@ -225,13 +225,13 @@ async function openAll (registry: Harness) {
   }
 }
 
-t.test(`noise: each of ${frameCount} random frames has its right answer, and every tier stays open (NOISE_SEED=${seed})`, async t => {
+t.test(`noise: each of ${frameCount} random frames has its right answer, and every tier stays open (NOISE_SEED=${noiseSeed})`, async t => {
   const registry = await build(t, noiseOptions)
   for (let i = 0; i < 5; i++) await registry.join(`agent-${i}`)
   const tiers = await openAll(registry)
   const clients = Object.values(tiers).flat()
   const count = Math.ceil(frameCount / clients.length)
-  const unanswered = await Promise.all(clients.map((client, i) => shout(client, new Noise(seed + i), count)))
+  const unanswered = await Promise.all(clients.map((client, i) => shout(client, new Noise(noiseSeed + i), count)))
   t.strictSame(unanswered.flat().slice(0, 10), [])
   t.strictSame([...tiers.public.flatMap(({ all }) => strangeFrames('public', all)), ...tiers.agents.flatMap(({ all }) => strangeFrames('agents', all)), ...tiers.dashboard.flatMap(strange)].slice(0, 5), [])
   t.notOk(clients.some(({ all }) => all.some((frame: Json) => frame.code === 'internal_error')), 'there was no internal error')
@@ -239,13 +239,13 @@ t.test(`noise: each of ${frameCount} random frames has its right answer, and eve
   t.equal(registry.app.agentRegistry.list().length, 6)
 })
 
-t.test(`noise: random bytes as MessagePack are decoded or refused, and the socket stays open (NOISE_SEED=${seed})`, async t => {
+t.test(`noise: random bytes as MessagePack are decoded or refused, and the socket stays open (NOISE_SEED=${noiseSeed})`, async t => {
   const registry = await build(t, noiseOptions)
   const ws = new WebSocket(`${registry.base.replace('http', 'ws')}/public/ws`, 'agent-registry.msgpack')
   const answers: Json[] = []
   ws.on('message', (data: Buffer, isBinary) => { answers.push(isBinary ? unpack(data) : String(data)) })
   await until(() => answers.length > 0)
-  const noise = new Noise(seed)
+  const noise = new Noise(noiseSeed)
   for (let i = 0; i < 10_000; i++) {
     const { frame } = noise.next()
     ws.send(Buffer.from(frame as string), { binary: true })
