@@ -19,9 +19,9 @@ export class DueHeap<T extends Due> {
   delete (item: T): boolean {
     const { index } = item
     if (this.#items[index] !== item) return false
-    const last = this.#items.pop()!
+    const last = this.#items.pop()
     item.index = -1
-    if (last === item) return true
+    if (last === undefined || last === item) return true
     this.#rise(last, index)
     this.#sink(last, last.index)
     return true
@@ -39,8 +39,8 @@ export class DueHeap<T extends Due> {
   #rise (item: T, from: number) {
     let index = from
     while (index > 0) {
-      const parent = this.#items[(index - 1) >> 1]!
-      if (parent.at <= item.at) break
+      const parent = this.#items[(index - 1) >> 1]
+      if (parent === undefined || parent.at <= item.at) break
       this.#put(parent, index)
       index = (index - 1) >> 1
     }
