@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { OptionsError, problem, type ProblemError } from '../src/errors.js'
 import type { ResolvedOptions } from '../src/options.js'
 
-/** @throws AGENT_REGISTRY_INVALID_OPTIONS for what is neither an address nor a CIDR range */
+/** @throws AGENT_REGISTRY_INVALID_OPTIONS for a text that is neither an address nor a CIDR range */
 function blockListOf (name: string, ranges: readonly string[]): BlockList {
   const list = new BlockList()
   for (const range of ranges) {
@@ -21,12 +21,12 @@ function blockListOf (name: string, ranges: readonly string[]): BlockList {
 }
 
 function addressCheck ({ blocked, allowed, defaultDeny }: ResolvedOptions['addresses']) {
-  const refused = blockListOf('blocked', blocked)
-  const welcome = blockListOf('allowed', allowed)
+  const blockList = blockListOf('blocked', blocked)
+  const allowList = blockListOf('allowed', allowed)
   if (blocked.length === 0 && !defaultDeny) return null
   return function isRefused (address: string): boolean {
     const family = isIPv6(address) ? 'ipv6' : 'ipv4'
-    return refused.check(address, family) || (defaultDeny && !welcome.check(address, family))
+    return blockList.check(address, family) || (defaultDeny && !allowList.check(address, family))
   }
 }
 
@@ -44,7 +44,7 @@ function queryParams (url: string): number {
   return count
 }
 
-/** Why a request is refused before anything else is looked at; undefined lets it pass. */
+/** The reason to refuse a request by its size, or undefined. */
 function objectionTo (request: FastifyRequest, { maxHeaderBytes, maxQueryParams }: ResolvedOptions['limits']): ProblemError | undefined {
   const size = headerBytes(request.raw.rawHeaders ?? [])
   if (size > maxHeaderBytes) return problem('headers-too-large', 'The headers are too large', { members: { header_size: size, max_header_size: maxHeaderBytes } })
@@ -52,7 +52,7 @@ function objectionTo (request: FastifyRequest, { maxHeaderBytes, maxQueryParams 
   if (params > maxQueryParams) return problem('request-error', 'Too many query parameters', { members: { query_param_count: params, max_query_params: maxQueryParams } })
 }
 
-/** Refuses, before anything else is done, whoever may not come and whatever is too large; upgrades too. */
+/** Refuses blocked addresses, large headers and long queries before any other work, including upgrades. */
 export default fp(async function limits (scope: FastifyInstance, { options }: { options: ResolvedOptions }) {
   const { maxBodyBytes } = options.limits
   const isRefused = addressCheck(options.addresses)

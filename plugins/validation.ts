@@ -7,8 +7,8 @@ import { validationFailed } from '../src/errors.js'
 import { coerce } from '../src/lib/coerce.js'
 import { fieldErrors } from '../src/protocol/validation.js'
 
-/** Checks a part of a request by its TypeBox schema, after reading numbers in strings and trimming texts. */
-export const validatorCompiler: FastifySchemaCompiler<TSchema> = function compileValidator ({ schema }) {
+/** Validates a part of a request by its TypeBox schema, after coercing strings to numbers and trimming texts. */
+const validatorCompiler: FastifySchemaCompiler<TSchema> = function compileValidator ({ schema }) {
   return function validate (input: unknown) {
     const value = coerce(schema, input)
     const errors = fieldErrors(schema, value)
@@ -16,7 +16,7 @@ export const validatorCompiler: FastifySchemaCompiler<TSchema> = function compil
   }
 }
 
-/** The compiler of a route whose body `parse` makes something of; what it throws is answered. */
+/** Creates the validator compiler of a route whose body is the result of `parse`; an exception is the response. */
 export function parseBody (parse: (body: unknown) => unknown) {
   return function compileParser (route: FastifyRouteSchemaDef<unknown>) {
     if (route.httpPart !== 'body') return validatorCompiler(route as FastifyRouteSchemaDef<TSchema>)
@@ -24,7 +24,7 @@ export function parseBody (parse: (body: unknown) => unknown) {
       try {
         return { value: parse(body) }
       } catch (error) {
-        return { error: error as Error }
+        return { error: error instanceof Error ? error : new Error(String(error)) }
       }
     }
   }
@@ -32,10 +32,10 @@ export function parseBody (parse: (body: unknown) => unknown) {
 
 const jsonTypes = ['application/json', 'application/merge-patch+json']
 
-/** JSON bodies, where an empty one counts as none: existing clients send it with DELETE and logout. */
+/** Parses JSON bodies. An empty body counts as no body, because ARCP clients send it with DELETE and logout. */
 function addJsonParser (scope: FastifyInstance) {
   const parse = scope.getDefaultJsonParser('error', 'error')
-  // Those of the host too: what it takes elsewhere is none of ours.
+  // Also removes the parsers of the host, whose content types the registry does not accept.
   scope.removeAllContentTypeParsers()
   scope.addContentTypeParser(jsonTypes, { parseAs: 'string' }, function parseJson (request: FastifyRequest, body: string, done) {
     if (body.trim() === '') done(null, undefined)
@@ -45,10 +45,10 @@ function addJsonParser (scope: FastifyInstance) {
 
 type Serializer = (value: unknown) => string
 
-/** Many routes answer with the same schema, and a host may have several registries: each is compiled once. */
+/** Compiled serializers by schema: routes share schemas, and a host may have several registries. */
 const serializers = new WeakMap<object, Serializer>()
 
-/** The form of every answer; a host's own compiler is made for schemas of another kind. */
+/** Replaces the serializer compiler of the host, which may expect other schemas than TypeBox. */
 const serializerCompiler: FastifySerializerCompiler<AnySchema & object> = function compileSerializer ({ schema }) {
   const serializer = serializers.get(schema) ?? fastJson(schema)
   serializers.set(schema, serializer)

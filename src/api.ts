@@ -25,27 +25,27 @@ export interface RegistryStatistics {
 export interface AgentRegistry extends HostChannels, HostDirect {
   /** The newest revision, `<epoch>:<n>`. */
   readonly revision: string
-  /** `registered updated alive dead unregistered state`, and `change` for all of them in order. */
+  /** Emits `registered`, `updated`, `alive`, `dead`, `unregistered` and `state`, and `change` for all of them in order. */
   readonly events: RegistryEmitter
-  /** Registers an agent, or a new instance of it. The answer holds its access token. */
+  /** Registers an agent, or a new instance of it. The result contains its access token. */
   register (registration: RegistrationBody): Promise<RegistrationResponse>
-  /** Unregisters an agent and ends its tokens. @throws agent-not-found */
+  /** Unregisters an agent and revokes its tokens. @throws agent-not-found */
   unregister (agentId: string): Promise<void>
-  /** A sign of life. @throws agent-not-found */
+  /** Renews the lease of an agent. @throws agent-not-found */
   heartbeat (agentId: string): Promise<AgentInfo>
-  /** Drains an agent, takes it into maintenance, or back. @throws agent-not-found */
+  /** Drains an agent, puts it into maintenance, or returns it to service. @throws agent-not-found */
   setStatus (agentId: string, status: Static<typeof WantedState>): Promise<AgentInfo>
   get (agentId: string): AgentInfo | undefined
-  /** In the order of registration. */
+  /** Lists agents in the order of their registration. */
   list (filter?: AgentFilter): AgentInfo[]
   stats (): RegistryStatistics
-  /** Agents that fit a query, best first: those that discovery shows. @throws not-found when search is off */
+  /** Finds the agents in discovery that match a query, best first. @throws not-found if search is disabled */
   search (request: { query: string } & Partial<SearchRequest>): Promise<SearchResult[]>
-  /** Warnings and errors that pino writes go into the log of the dashboards: for the `stream` of a logger. */
+  /** A `stream` for a pino logger that adds its warnings and errors to the log of the dashboards. */
   readonly logSink: LogSink
-  /** Counts a request that no route of the registry has answered, such as a 404 of the host, as `unmatched`. */
+  /** Counts a request that no route of the registry has handled, such as a 404 of the host, as `unmatched`. */
   countUnmatched (request: Omit<CompletedRequest, 'endpoint'>): void
-  /** Ends self-preservation: leases that are held go now, at the bounded rate. */
+  /** Ends self-preservation: held leases expire now, at the limited rate. */
   releaseHeld (): Promise<void>
 }
 

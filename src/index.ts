@@ -1,5 +1,5 @@
 export { default, default as agentRegistry, default as 'module.exports' } from './plugin.js'
-export { problemTypes, type ProblemType, type FieldError } from './errors.js'
+export { isProblem, problemTypes, type FieldError, type ProblemError, type ProblemType } from './errors.js'
 export { hideableFields } from './protocol/schemas/agent.js'
 export { MemoryAgentStore, type MemoryAgentStoreOptions } from './storage/memory/agent-store.js'
 export { MemoryKeyValueStore } from './storage/memory/kv-store.js'

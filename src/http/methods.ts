@@ -4,8 +4,9 @@ import { problem } from '../errors.js'
 const methods: HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']
 
 /**
- * Notes every path that is added to `scope` from now on. The function that is returned answers the methods that are
- * not served there with 405 and `Allow`; call it after the last route. OPTIONS stays free: it is the host's, for CORS.
+ * Collects the paths of all routes that `scope` registers from now on.
+ * @returns a function to call after the last route: it registers routes that respond to all other methods of these paths
+ *   with 405 and `Allow`. OPTIONS is left to the host, for CORS.
  */
 export function collectMethods (scope: FastifyInstance): () => void {
   const paths = new Set<string>()
@@ -14,19 +15,19 @@ export function collectMethods (scope: FastifyInstance): () => void {
 
   return function refuseOthers () {
     for (const url of [...paths]) {
-      // Asked of the router, which also has routes that were not announced: those of `/prefix/`, and the host's.
+      // The router also knows routes without an onRoute event: those of `/prefix/`, and those of the host.
       const served = methods.filter(method => scope.hasRoute({ method, url }))
       const allow = served.join(', ')
       async function refuseMethod () {
-        throw problem('method-not-allowed', `Allowed here: ${allow}`, { headers: { allow } })
+        throw problem('method-not-allowed', `Allowed methods: ${allow}`, { headers: { allow } })
       }
       scope.route({
         method: methods.filter(method => method !== 'HEAD' && !served.includes(method)),
         url: url.slice(scope.prefix.length),
-        // `/prefix` and `/prefix/` are two entries here.
+        // `/prefix` and `/prefix/` are separate paths here.
         prefixTrailingSlash: 'slash',
         schema: { hide: true },
-        // Before a body is read: it does not matter what is in it.
+        // Runs before the body is read.
         onRequest: refuseMethod,
         handler: refuseMethod
       })

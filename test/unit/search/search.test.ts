@@ -439,6 +439,6 @@ t.test('search: when disabled it has no routes and no index', async t => {
   const registry = await build(t, { search: { enabled: false } })
   const token = await registry.agent()
   for (const [name, find] of waysOf(registry, { token })) t.equal((await find({ query: 'agent' })).status, name === 'POST /agents/search' ? 405 : 404, name)
-  await t.rejects(registry.app.agentRegistry.search({ query: 'agent' }), { message: 'Search is off' })
+  await t.rejects(registry.app.agentRegistry.search({ query: 'agent' }), { message: 'Search is disabled' })
   t.equal((await registry.get('/public/stats')).body.features.search, false)
 })
