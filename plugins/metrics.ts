@@ -4,7 +4,6 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dashboard } from '../src/dashboard/dashboard.js'
 import type { RequestMonitor } from '../src/dashboard/request-stats.js'
-import { BoundedLabels } from '../src/lib/bounded-labels.js'
 import type { ResolvedOptions } from '../src/options.js'
 import { tierNames } from '../src/protocol/frames/catalogues.js'
 import { implementation, protocol } from '../src/protocol/identity.js'
@@ -39,6 +38,31 @@ const durationBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 const nsPerSecond = 1e9
 /** Time between two samples of the event loop. */
 const resolutionMs = 20
+
+/** Number of distinct labels. Further names share one label. */
+const maxLabels = 50
+
+/** Limits label values that clients can choose, such as types of agents: the first 50 names, then `other`. */
+export class BoundedLabels {
+  readonly #labels: Set<string>
+
+  /** @param reserved names that always have their own label */
+  constructor (reserved: readonly string[] = []) {
+    this.#labels = new Set(reserved.slice(0, maxLabels))
+  }
+
+  /** The label of a name. A new name gets its own label while there are fewer than 50. */
+  of (name: string): string {
+    if (this.#labels.size < maxLabels) this.#labels.add(name)
+    return this.known(name)
+  }
+
+  /** The label of a name, without adding one: refused requests must not use up labels. */
+  known (name: string | undefined): string {
+    if (name === undefined) return 'unknown'
+    return this.#labels.has(name) ? name : 'other'
+  }
+}
 
 type Labels = Record<string, string>
 type SetValue = (value: number, labels?: Labels) => void

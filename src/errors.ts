@@ -60,7 +60,7 @@ export type ProblemType = keyof typeof problemTypes
 /** One entry of the `errors` member of a `validation-failed` problem. `path` is a JSON Pointer (RFC 6901). */
 export interface FieldError { path: string, message: string }
 
-export interface ProblemExtras {
+interface ProblemExtras {
   /** Members added to the problem document; numbers stay numbers. */
   members?: Record<string, unknown>
   /** Response headers, such as `Retry-After`. */

@@ -1,10 +1,10 @@
 import type { Clock } from './clock.js'
 
 /** An item of a heap: its time, and its position in the heap. */
-export interface Due { readonly at: number, index: number }
+interface Due { readonly at: number, index: number }
 
 /** A binary heap ordered by time, from which any item can be removed. */
-export class DueHeap<T extends Due> {
+class DueHeap<T extends Due> {
   readonly #items: T[] = []
 
   get size () { return this.#items.length }

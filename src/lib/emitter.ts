@@ -1,5 +1,5 @@
 /** Events by name, each with the types of its arguments: `{ closed: [connection: Connection, wasClean: boolean] }`. */
-export type EventMap<Events> = { readonly [Name in keyof Events]: readonly unknown[] }
+type EventMap<Events> = { readonly [Name in keyof Events]: readonly unknown[] }
 
 type Listener<Arguments extends readonly unknown[]> = (...args: Arguments) => void
 

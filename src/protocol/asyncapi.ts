@@ -9,13 +9,13 @@ import { closeCodes, closeMeanings, errorCodes, errorMeanings, type Meaning } fr
 import { type Catalogue, catalogues, common, type Messages, type TierName } from './frames/catalogues.js'
 import { implementation } from './identity.js'
 
-export type Json = null | boolean | number | string | Json[] | { [member: string]: Json }
-export type JsonObject = { [member: string]: Json }
+type Json = null | boolean | number | string | Json[] | { [member: string]: Json }
+type JsonObject = { [member: string]: Json }
 
 /** Schemas that these modules export become components of the document, under their exported names. */
 const modules: ReadonlyArray<Readonly<Record<string, unknown>>> = [commonSchemas, agent, dashboard, messaging, commonFrames]
 
-export const refTo = (...path: string[]): { $ref: string } => ({ $ref: `#/${path.join('/')}` })
+const refTo = (...path: string[]): { $ref: string } => ({ $ref: `#/${path.join('/')}` })
 
 const plain = (schema: TSchema): JsonObject => JSON.parse(JSON.stringify(schema))
 
@@ -32,7 +32,7 @@ function namesByText (): Map<string, string> {
 }
 
 /** Schemas of a document. Shared schemas are placed in `components` and referenced. */
-export class SchemaComponents {
+class SchemaComponents {
   readonly #names = namesByText()
   /** Schemas that are referenced, by name. */
   readonly schemas: { [name: string]: Json } = {}
@@ -61,12 +61,12 @@ function described (code: Json, { meaning, advice }: Meaning): JsonObject {
 }
 
 /** The schema of the codes of `error` frames. */
-export function errorCodeSchema (description: string): JsonObject {
+function errorCodeSchema (description: string): JsonObject {
   return { type: 'string', description, oneOf: errorCodes.map(code => described(code, errorMeanings[code])) }
 }
 
 /** The schema of the close codes. */
-export function closeCodeSchema (): JsonObject {
+function closeCodeSchema (): JsonObject {
   const names = Object.keys(closeCodes) as Array<keyof typeof closeCodes>
   const oneOf = names.map(name => described(closeCodes[name], closeMeanings[name]))
   return { type: 'integer', description: 'Close code', oneOf }
@@ -100,11 +100,11 @@ export function exampleOf (schema: TSchema): Json {
 }
 
 /** The side that sends a message. */
-export type Sender = 'client' | 'server'
-export interface NamedMessage { readonly name: string, readonly schema: TSchema }
+type Sender = 'client' | 'server'
+interface NamedMessage { readonly name: string, readonly schema: TSchema }
 
 /** All messages that one side may send. */
-export function messagesOf (messages: Messages, sender: Sender): NamedMessage[] {
+function messagesOf (messages: Messages, sender: Sender): NamedMessage[] {
   const typed: NamedMessage[] = Object.values<TSchema>(messages[sender]).map(schema => ({ name: schema.properties.type.const, schema }))
   const untyped = Object.entries(messages.untyped[sender]).map(([name, schema]) => ({ name, schema }))
   return [...typed, ...untyped]
@@ -133,7 +133,7 @@ function keysOfMessages (sender: Sender): Map<TSchema, string> {
 }
 
 /** Message objects of a document, created when they are first referenced. */
-export class MessageComponents {
+class MessageComponents {
   readonly #keys = { client: keysOfMessages('client'), server: keysOfMessages('server') }
   readonly #components: SchemaComponents
   readonly messages: { [key: string]: Json } = {}
@@ -221,7 +221,7 @@ export function security (tier: DescribedTier): Json[] {
 }
 
 /** The credentials of these tiers, and a trait per tier whose operations require one of them. */
-export function securityComponents (tiers: readonly DescribedTier[]): { securitySchemes: JsonObject, operationTraits: JsonObject } {
+function securityComponents (tiers: readonly DescribedTier[]): { securitySchemes: JsonObject, operationTraits: JsonObject } {
   const guarded = tiers.filter(tier => security(tier).length > 0)
   const schemes = guarded.flatMap(tier => credentials(tier).map(({ name, scheme }) => [name, scheme] as const))
   return {
@@ -231,7 +231,7 @@ export function securityComponents (tiers: readonly DescribedTier[]): { security
 }
 
 /** The part of a tier that the document describes. */
-export interface DescribedTier {
+interface DescribedTier {
   readonly name: TierName
   readonly requiresAuthentication: boolean
   /** Whether the query of the upgrade may contain a token. */
@@ -240,7 +240,7 @@ export interface DescribedTier {
 }
 
 /** Content types of frames by subprotocol. */
-export type ContentTypes = Readonly<Record<string, string>>
+type ContentTypes = Readonly<Record<string, string>>
 
 function binding (tier: DescribedTier, contentTypes: ContentTypes): JsonObject {
   const inQuery = credentials(tier).filter(({ scheme }) => scheme.in === 'query')
@@ -257,7 +257,7 @@ function binding (tier: DescribedTier, contentTypes: ContentTypes): JsonObject {
 }
 
 /** The channel object of a tier. */
-export function channelOf (tier: DescribedTier, base: string, contentTypes: ContentTypes, messages: MessageComponents): JsonObject {
+function channelOf (tier: DescribedTier, base: string, contentTypes: ContentTypes, messages: MessageComponents): JsonObject {
   const catalogue = catalogues[tier.name]
   return {
     address: base + tier.options.path,
@@ -271,7 +271,7 @@ export function channelOf (tier: DescribedTier, base: string, contentTypes: Cont
 }
 
 /** The operations of a tier: `receive` for each frame of a client, with its replies, and `send` for all other server frames. */
-export function operationsOf (tier: DescribedTier, messages: MessageComponents): JsonObject {
+function operationsOf (tier: DescribedTier, messages: MessageComponents): JsonObject {
   const catalogue = catalogues[tier.name]
   const channel = refTo('channels', tier.name)
   const fromServer = messagesOf(catalogue, 'server')
@@ -309,7 +309,7 @@ const description = `The WebSocket tiers of a live registry of AI agents.
 Each message is one frame: a JSON object with a \`type\`. The reply to a frame contains its \`requestId\`.
 docs/protocol/websocket.md describes each tier. The OpenAPI document describes the REST endpoints.`
 
-export interface AsyncapiOptions {
+interface AsyncapiOptions {
   /** The enabled tiers. */
   tiers: readonly DescribedTier[]
   /** The URL of the registry, including its prefix. */

@@ -2,7 +2,7 @@ import { pack } from './message-pack.js'
 
 /** The opcodes of RFC 6455 §5.2 that the server sends. */
 export const opcodes = { text: 1, binary: 2, ping: 9 } as const
-export type Opcode = typeof opcodes[keyof typeof opcodes]
+type Opcode = typeof opcodes[keyof typeof opcodes]
 
 const isLast = 0x80
 const largestShort = 125
@@ -14,7 +14,7 @@ export function headerSize (payloadSize: number): number {
 }
 
 /** Writes the header of an unmasked, unfragmented message (RFC 6455 §5.2). @returns the offset of its payload */
-export function writeHeader (target: Buffer, at: number, opcode: Opcode, payloadSize: number): number {
+function writeHeader (target: Buffer, at: number, opcode: Opcode, payloadSize: number): number {
   target[at] = isLast | opcode
   if (payloadSize <= largestShort) {
     target[at + 1] = payloadSize

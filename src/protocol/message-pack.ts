@@ -74,7 +74,7 @@ export function refuse (): never {
  * Checks a frame before it is decoded, because a decoder allocates the space that a header announces.
  * @throws RangeError if the frame is incomplete or contains types that JSON does not have
  */
-export function assertWhole (data: Buffer): void {
+function assertWhole (data: Buffer): void {
   const cursor = { data, at: 0 }
   for (let pending = 1; pending > 0; pending--) {
     pending += skipHead(cursor)
@@ -83,7 +83,7 @@ export function assertWhole (data: Buffer): void {
 }
 
 /** The packed string under a key of a complete map. */
-export function memberOf (data: Buffer, packedKey: Buffer): Buffer | undefined {
+function memberOf (data: Buffer, packedKey: Buffer): Buffer | undefined {
   const cursor = { data, at: 0 }
   let found: Buffer | undefined
   for (let pairs = isMap(data[0]) ? skipHead(cursor) / 2 : 0; pairs > 0; pairs--) {

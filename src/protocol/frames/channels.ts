@@ -76,7 +76,7 @@ const message = {
   timestamp: EpochSeconds
 }
 
-export const SubscribedAck = ServerFrame('ack', {
+const SubscribedAck = ServerFrame('ack', {
   requestId: Type.Optional(RequestId),
   channel: ChannelOrPattern,
   epoch: Type.Optional(Epoch),
@@ -87,7 +87,7 @@ export const SubscribedAck = ServerFrame('ack', {
     'have no position',
   examples: [{ type: 'ack', requestId: 'r1', channel, epoch: 'f3Zk1q2a0', offset: 19, recovered: true }]
 })
-export const PublishedAck = ServerFrame('ack', {
+const PublishedAck = ServerFrame('ack', {
   requestId: RequestId,
   channel: ChannelName,
   ...place,
@@ -96,13 +96,13 @@ export const PublishedAck = ServerFrame('ack', {
   description: 'The message was published at this position. Sent only if the frame has a requestId',
   examples: [{ type: 'ack', requestId: 'r1', channel, epoch: 'f3Zk1q2a0', offset: 20 }]
 })
-export const ChannelMessage = ServerFrame('message', { channel: ChannelName, ...message }, {
+const ChannelMessage = ServerFrame('message', { channel: ChannelName, ...message }, {
   description: 'A message that was published to a channel'
 })
-export const ChannelGap = ServerFrame('channel_gap', { channel: ChannelName, ...place, recovered: Type.Literal(false) }, {
+const ChannelGap = ServerFrame('channel_gap', { channel: ChannelName, ...place, recovered: Type.Literal(false) }, {
   description: 'Messages up to this position are no longer available. The subscription continues after it'
 })
-export const HistoryReply = ServerFrame('history', {
+const HistoryReply = ServerFrame('history', {
   requestId: Type.Optional(RequestId),
   channel: ChannelName,
   ...place,
@@ -115,7 +115,7 @@ const member = {
   peerId: Type.String({ examples: ['agent-one'] }),
   agent_id: Type.Optional(Type.String({ description: 'Only in `$agents`, and only for an agent' }))
 }
-export const PresenceReply = ServerFrame('presence', {
+const PresenceReply = ServerFrame('presence', {
   requestId: Type.Optional(RequestId),
   channel: ChannelOrPattern,
   revision: Type.Integer({ description: 'Increases monotonically', examples: [42] }),

@@ -100,13 +100,13 @@ const AckFrame = <T extends string, S extends string>(type: T, status: S) => Ser
   data: Type.Object({ status: Type.Union([Type.Literal(status), Type.Literal('error')]), message: Type.Optional(Type.String()) })
 }, { description: 'Sent after the requested data frames, or with status `error` if the request failed' })
 
-export const PauseAck = AckFrame('pause_ack', 'paused')
-export const ResumeAck = AckFrame('resume_ack', 'resumed')
-export const RefreshAck = AckFrame('refresh_ack', 'completed')
-export const AgentsAck = AckFrame('agents_ack', 'completed')
-export const ClearLogsAck = AckFrame('clear_logs_ack', 'completed')
-export const ClearAlertsAck = AckFrame('clear_alerts_ack', 'completed')
-export const DashboardTokenExpiring = ServerFrame('token_expiring', { expiresAt: EpochSeconds }, {
+const PauseAck = AckFrame('pause_ack', 'paused')
+const ResumeAck = AckFrame('resume_ack', 'resumed')
+const RefreshAck = AckFrame('refresh_ack', 'completed')
+const AgentsAck = AckFrame('agents_ack', 'completed')
+const ClearLogsAck = AckFrame('clear_logs_ack', 'completed')
+const ClearAlertsAck = AckFrame('clear_alerts_ack', 'completed')
+const DashboardTokenExpiring = ServerFrame('token_expiring', { expiresAt: EpochSeconds }, {
   description: 'The token expires in 30 s. Replace it with `auth`'
 })
 

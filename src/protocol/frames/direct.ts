@@ -94,7 +94,7 @@ export type CancelRequestFrame = Static<typeof CancelRequestFrame>
 
 const place = { epoch: Epoch, offset: Offset }
 
-export const SentAck = ServerFrame('ack', {
+const SentAck = ServerFrame('ack', {
   requestId: RequestId,
   offset: Offset,
   delivered: Type.Boolean({
@@ -102,7 +102,7 @@ export const SentAck = ServerFrame('ack', {
   }),
   duplicate: Type.Optional(Type.Literal(true, { description: 'The message was sent before; the offset is that of the first one' }))
 }, { description: 'The message was stored in the inbox of the receiver' })
-export const InboxAck = ServerFrame('ack', {
+const InboxAck = ServerFrame('ack', {
   requestId: Type.Optional(RequestId),
   ...place,
   recovered: Type.Boolean({ description: 'False if some of the missed messages are no longer available' })
@@ -117,19 +117,19 @@ export const Direct = ServerFrame('direct', {
   ...place,
   timestamp: EpochSeconds
 }, { description: 'A direct message from a peer' })
-export const SmallMessage = ServerFrame('message', {
+const SmallMessage = ServerFrame('message', {
   from: From,
   to: Nullable(Type.String({ examples: ['agent-two'] }), { description: 'Null for a broadcast' }),
   content: Data('The content as it was sent'),
   timestamp: EpochSeconds
 }, { description: 'A message that a peer sent with `message`' })
-export const RequestGiven = ServerFrame('request', {
+const RequestGiven = ServerFrame('request', {
   rid: Rid,
   from: From,
   data: Data(),
   deadline: Type.Integer({ description: 'Epoch milliseconds after which the requester no longer waits', examples: [1795444127777] })
 }, { description: 'A request to this agent. The agent accepts within a second, then replies or rejects' })
-export const RequestCancelled = ServerFrame('request_cancelled', { rid: Rid }, {
+const RequestCancelled = ServerFrame('request_cancelled', { rid: Rid }, {
   description: 'The requester no longer waits for the reply of this agent'
 })
 export const Response = ServerFrame('response', { requestId: RequestId, from: From, data: Data() }, {

@@ -42,7 +42,7 @@ export const Welcome = ServerFrame('welcome', {
     description: 'Metadata from the token that only this peer receives'
   }))
 }, { description: 'The first frame: the identity of this peer and its limits' })
-export const V1Ack = ServerFrame('ack', {
+const V1Ack = ServerFrame('ack', {
   requestId: RequestId,
   channel: Type.Optional(ChannelName),
   epoch: Type.Optional(place.epoch),
@@ -52,7 +52,7 @@ export const V1Ack = ServerFrame('ack', {
     'the last message',
   examples: [{ type: 'ack', requestId: 'r1', channel: 'room-1', epoch: 'f3Zk1q2a0', offset: 17 }]
 })
-export const V1Message = ServerFrame('message', {
+const V1Message = ServerFrame('message', {
   channel: ChannelName,
   from: Type.String({ examples: ['bob'] }),
   data: Data,
@@ -60,10 +60,10 @@ export const V1Message = ServerFrame('message', {
   ...place,
   timestamp: EpochSeconds
 }, { description: 'A message that another peer published to a channel' })
-export const V1Gap = ServerFrame('channel_gap', { channel: ChannelName, ...place, recovered: Type.Literal(false) }, {
+const V1Gap = ServerFrame('channel_gap', { channel: ChannelName, ...place, recovered: Type.Literal(false) }, {
   description: 'Messages up to this position are no longer available. The subscription continues after it'
 })
-export const V1Presence = ServerFrame('presence', {
+const V1Presence = ServerFrame('presence', {
   channel: ChannelName,
   revision: Type.Integer({ description: 'Increases monotonically', examples: [42] }),
   snapshot: Type.Optional(Type.Literal(true, { description: '`joined` lists all peers that are present' })),

@@ -24,7 +24,7 @@ export const ChannelName = Type.String({
   ...verbatim
 })
 
-export const PeerPermission = Type.Union([
+const PeerPermission = Type.Union([
   Type.Literal('publish'),
   Type.Literal('subscribe'),
   Type.Literal('presence'),

@@ -25,7 +25,7 @@ export const answers = <T extends TSchema>(success: T) => ({ 200: success, '4xx'
 
 export const IdParams = Type.Object({ id: Type.String() })
 
-export const Capabilities = Type.Array(Capability, {
+const Capabilities = Type.Array(Capability, {
   maxItems: 20,
   description: 'The agent must have all of them. Repeat the parameter for each'
 })

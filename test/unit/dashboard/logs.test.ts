@@ -5,7 +5,7 @@ import {
 } from '../../../src/dashboard/logs.js'
 import { LogsFrame } from '../../../src/protocol/frames/dashboard.js'
 import { fieldErrors } from '../../../src/protocol/validation.js'
-import { BoundedLabels } from '../../../src/lib/bounded-labels.js'
+import { BoundedLabels } from '../../../plugins/metrics.js'
 import { RequestMonitor } from '../../../src/dashboard/request-stats.js'
 import { AuditLog } from '../../../src/dashboard/audit.js'
 import { manualClock, start } from './helper.js'
