@@ -8,16 +8,16 @@ import { launch } from '../support/chromium.js'
 
 t.setTimeout(120_000)
 
-/** The SDK as a page loads it. */
+/** The browser build of the SDK. */
 const sdk = await readFile('node_modules/@metered-ca/realtime/dist/index.umd.js')
 
-/** Pages of a host, beside the registry. */
+/** Pages of a host application, served next to the registry. */
 function addPages (app: FastifyInstance) {
   app.get('/page', async (_request, reply) => reply.type('text/html').send('<!doctype html><title>peer</title><script src="/sdk.js"></script>'))
   app.get('/sdk.js', async (_request, reply) => reply.type('text/javascript').send(sdk))
 }
 
-/** Runs in the page: a peer that is in the room, and notes what it hears. */
+/** Runs in the page: joins a room and records the events. */
 async function joinRoom ({ url, token }: { url: string, token: string }) {
   const scope = globalThis as Json
   const sockets: Json[] = scope.sockets = []
@@ -43,7 +43,7 @@ async function joinRoom ({ url, token }: { url: string, token: string }) {
   await peer.join('room')
 }
 
-/** A page in which somebody has joined the room. */
+/** A page with a peer that has joined the room. */
 class Guest {
   readonly page: Page
 
@@ -59,7 +59,7 @@ class Guest {
     return new Guest(page)
   }
 
-  /** Calls a function of the peer. */
+  /** Calls a method of the peer. */
   async call (name: string, ...args: unknown[]): Promise<void> {
     await this.page.evaluate(async ([name, args]: Json) => { await (globalThis as Json).peer[name](...args) }, [name, args])
   }
@@ -72,7 +72,7 @@ class Guest {
     return this.page.evaluate(() => (globalThis as Json).events)
   }
 
-  /** Its connection is cut, as when the network goes. */
+  /** Closes the connection of the peer, as a network failure does. */
   async cut (): Promise<void> {
     await this.page.evaluate(() => (globalThis as Json).sockets.at(-1).close())
   }
@@ -94,7 +94,7 @@ t.test('SDK peers in browsers: peers join and leave, exchange messages, connect 
   await bob.call('sendTo', 'alice', 'hello alice')
   await alice.hears('direct bob hello alice')
 
-  // Offers, answers and candidates go through the registry, what is said then does not.
+  // Offers, answers and candidates go through the registry; data between the peers does not.
   await alice.page.evaluate(() => {
     const channel = (globalThis as Json).peer.remotePeers[0].pc.createDataChannel('line')
     channel.onopen = () => channel.send('hello directly')

@@ -10,11 +10,11 @@ import { password, secret } from '../support/harness.js'
 import { builtServer, call, sourceArgs, start as startProcess, urlOf } from '../support/server-process.js'
 
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string }
-/** With the loaders of this very process, so that what runs counts as covered. */
+/** Uses the loaders of this process, so that coverage includes the child process. */
 const source = [...sourceArgs, resolve('src/server/main.ts')]
 const built = [builtServer(t)]
 
-/** The server as a process of its own in `folder`; ended with the test. */
+/** Starts the server as a process in `folder`, which ends with the test. */
 function start (t: Test, folder: string, { env, args = [], program = built }: { env?: Environment, args?: string[], program?: string[] } = {}) {
   return startProcess(t, folder, { env: env ?? {}, args: [...program, ...args] })
 }
@@ -141,7 +141,7 @@ async function loginStatus (url: string, password = ''): Promise<number> {
 t.test('cli: the server listens within two seconds', async t => {
   const begun = performance.now()
   await urlOf(start(t, t.testdir(), { env: { PORT: '0', LOG_LEVEL: 'silent' } }))
-  // Promised are two seconds on a machine that does nothing else; here tests run beside it.
+  // The server is expected within two seconds on an idle machine; here other tests run at the same time.
   t.ok(performance.now() - begun < 10_000)
 })
 

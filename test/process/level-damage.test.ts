@@ -17,9 +17,9 @@ const newFolder = () => join(root, `folder-${folders++}`)
 const size = 200
 const long = 'y'.repeat(1500)
 
-/** A store that was closed, whose agents are in tables. */
+/** A closed store with its agents in tables. */
 const closed = newFolder()
-/** A store whose process was killed, whose agents are in its log: over ten blocks of it. */
+/** A store of a killed process with its agents in a log of more than ten blocks. */
 const killed = newFolder()
 
 t.before(async () => {
@@ -34,7 +34,7 @@ t.before(async () => {
   await other.storage.agents.close()
 })
 
-/** Path of the largest file with this ending, or of that name. */
+/** Path of the largest file with this extension, or of the file with this name. */
 function fileOf (folder: string, ending: string): string {
   const paths = readdirSync(folder).filter(name => name.endsWith(ending) || name.startsWith(ending)).map(name => join(folder, name))
   return paths.toSorted((a, b) => statSync(b).size - statSync(a).size)[0]!
@@ -73,7 +73,7 @@ const refill = (byte: number, from: number, to?: number) => (path: string) => {
   bytes.subarray(from, to).fill(byte)
   writeFileSync(path, bytes)
 }
-/** CRC-32C (RFC 3720), the checksum of the files of LevelDB and of headers of schema 1. */
+/** CRC-32C (RFC 3720), the checksum of LevelDB files and of headers of schema 1. */
 function crc32c (bytes: Uint8Array): number {
   let crc = 0xffffffff
   for (const byte of bytes) {
@@ -82,7 +82,7 @@ function crc32c (bytes: Uint8Array): number {
   }
   return (crc ^ 0xffffffff) >>> 0
 }
-/** Adds an edit to a manifest of LevelDB, complete and with its checksum. */
+/** Appends an edit with its checksum to a LevelDB manifest. */
 const addEdit = (...bytes: number[]) => (path: string) => {
   const payload = Buffer.from(bytes)
   const piece = Buffer.concat([Buffer.alloc(4), Buffer.from([payload.length, 0, 1]), payload])
@@ -242,7 +242,7 @@ t.test('level storage: records that another program wrote, removed or replaced w
   }
 })
 
-/** Turns a closed store into one of schema 1, of which `upgraded` has checksums: as an interrupted upgrade leaves it. */
+/** Converts a closed store to schema 1. `upgraded` records keep their checksums, as after an interrupted upgrade. */
 async function downgrade (folder: string, upgraded?: string): Promise<void> {
   const stored = await recordsOf(folder)
   const operations = [...stored].filter(([key]) => key !== upgraded).map(([key, value]) => put(key, value))
@@ -315,7 +315,7 @@ t.test('level storage: an empty folder and one with an unfinished store become s
   await second.storage.agents.close()
 })
 
-/** Opens a store in a process of its own, and what that prints. */
+/** Opens a store in another process. @returns its output */
 async function openElsewhere (folder: string): Promise<string> {
   const storage = resolve('src/storage/level/storage.ts')
   const script = `const { LevelStorage } = await import(${JSON.stringify(storage)})

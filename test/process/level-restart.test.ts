@@ -29,7 +29,7 @@ async function live (storage: LevelStorage): Promise<void> {
   await agents.remove({ id: 'agent-5', reason: 'left' })
 }
 
-/** The same with and without a clean end. */
+/** Runs with and without a clean end. */
 for (const clean of [true, false]) {
   t.test(`level storage: a restart after a ${clean ? 'clean end' : 'crash'} keeps all data`, async t => {
     const clock = manualClock()
@@ -68,13 +68,13 @@ for (const clean of [true, false]) {
   })
 }
 
-/** After a tick of a second signs of life go with every batch, a thousand at a time. */
+/** After a tick of one second each batch carries up to a thousand heartbeats. */
 async function settle ({ agents, kv }: LevelStorage): Promise<void> {
   agents.tick()
   for (let slice = 0; slice < 4; slice++) await kv.put({ kind: 'known', key: 'settled', value: 'x', until: forever })
 }
 
-/** What a store holds: it says so when it is opened. */
+/** The state of a store, from its snapshot at open. */
 async function snapshotOf ({ agents }: LevelStorage) {
   const ids = ['agent-0', 'agent-1', 'agent-2', 'agent-3', 'agent-4']
   const outcomes = await agents.renew(ids.map(id => ({ id })))
@@ -96,7 +96,7 @@ t.test('level storage: after a restart each key owns the same number of agents',
 
 const hour = 3_600_000
 
-/** How long the process was away by its clock, and how much of a lease was left before. */
+/** Downtimes by the clock (ms); the clock may go back. */
 for (const away of [0, 5000, 10 * leases.leaseMs, -hour, -48 * hour, 48 * hour]) {
   t.test(`level storage: leases, holds and tombstones keep their remaining time after ${away / 1000} s of downtime`, async t => {
     const clock = manualClock()
@@ -195,10 +195,10 @@ t.test('level storage: expired records are deleted from disk', async t => {
   await agents.close()
 })
 
-/** Lets no file of this process grow beyond so many bytes; null for any size. As good as a full disk. */
+/** Limits the size of files that this process writes, as a full disk does; null removes the limit. */
 function limitFiles (bytes: number | null): void {
   process.removeAllListeners('SIGXFSZ')
-  // Without a handler the first write beyond the limit would end the process.
+  // Without a handler the signal of the first write beyond the limit would end the process.
   if (bytes !== null) process.on('SIGXFSZ', () => {})
   execFileSync('prlimit', ['--pid', String(process.pid), `--fsize=${bytes ?? 'unlimited'}:`])
 }

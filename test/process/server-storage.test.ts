@@ -20,7 +20,7 @@ import { byId, filesOf, leases, open } from '../unit/storage/level-helper.js'
 const built = builtServer(t)
 const settings = { PORT: '0', LOG_LEVEL: 'silent', ADMIN_PASSWORD: password, AGENT_KEYS: keys.plain, WEBSOCKET_DRAIN: '0.1' }
 
-/** The built server in `folder`, with nothing said of where its data is. */
+/** Starts the built server in `folder`, without options for the data. */
 function startIn (t: Test, folder: string, env: Environment = {}) {
   return startProcess(t, folder, { args: [built], env: { ...settings, ...env } })
 }
@@ -189,10 +189,10 @@ const { allowedAgentTypes, limits: { maxRecordBytes } } = resolveOptions({})
 const context = { rules: { allowedAgentTypes, maxRecordBytes }, now: Date.parse('2030-01-01T00:00:00Z') }
 const read = (text: string) => readAgents(text, context)
 
-/** Agents as a list of registrations would make them. */
+/** The agents as a list of registrations. */
 const fresh = (...ids: string[]) => read(JSON.stringify(ids.map(id => registration(id))))
 
-/** A store with agents of a key, in several states, one of them with metrics. */
+/** A store with agents of one key in several states, one of them with metrics. */
 async function fill (folder: string): Promise<readonly AgentRecord[]> {
   const { storage: { agents } } = await open(folder)
   for (const id of ['one', 'two', 'three', 'four'].map(name => `agent-${name}`)) {
@@ -301,7 +301,7 @@ t.test('transfer: every error in the input is reported', async t => {
   for (const [text, finding] of table) t.throws(() => read(text), { message: finding }, text.slice(0, 60))
 })
 
-/** The command as a process, with something at its standard input. */
+/** Runs the command as a process with the given standard input. */
 async function run (t: Test, args: string[], input = '') {
   const { child, ended } = start(t, t.testdir(), { args: [...sourceArgs, resolve('src/server/main.ts'), ...args] })
   child.stdin!.end(input)

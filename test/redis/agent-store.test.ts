@@ -20,7 +20,7 @@ async function peers (t: Test, count: number, options: Partial<ConstructorParame
 }
 
 const comparable = ({ n, event, id, reason, before, after }: Change) => ({ n, event, id, reason, before: before && still(before), after: after && still(after) })
-/** Without what signs of life change, which is told later. */
+/** The change without the members that heartbeats update, which are sent separately. */
 const still = ({ lastSeen, metrics, ...rest }: AgentRecord) => rest
 
 t.test('redis agents: another process receives every write, in order and once', async t => {
@@ -99,7 +99,7 @@ t.test('redis agents: an agent that registers again after removal keeps no repor
     await b.store.register(registration('one'))
     await a.store.renew([{ id: 'one' }])
     await a.store.report({ id: 'two', update: { request: { responseTime: 2, success: true } } })
-    // Told after all that came before it.
+    // Received after all changes before it.
     await b.store.register(registration('two'))
     await a.store.report({ id: 'two', update: { request: { responseTime: round, success: true } } })
     await eventually('b has the last report', () => b.agents.get('two')!.metrics?.avg_response_time === round)
@@ -215,12 +215,12 @@ t.test('redis agents: opening a store that changes faster than it is read fails,
   await counting
 })
 
-/** Numbers that nothing in the stream has. */
+/** Numbers that do not occur in the stream. */
 async function count (key: string, signal: AbortSignal) {
   while (!signal.aborted) await server.client.hincrby(key, 'revision', 1)
 }
 
-/** Writes at both ends of a fleet until it is told to stop. */
+/** Writes to agents at both ends of the fleet until it is stopped. */
 async function write ({ store }: Peer, signal: AbortSignal) {
   for (let index = 0; !signal.aborted; index++) {
     await Promise.all([
@@ -246,7 +246,7 @@ t.test('redis agents: agents written while another process loads are not missed'
   await Promise.all(others.map(peer => peer.close()))
 })
 
-/** Makes storages that share a namespace of their own. */
+/** Returns a function that creates storages of one new namespace. */
 function family (options: Partial<RedisStorageOptions>) {
   const namespace = newNamespace()
   return () => new RedisStorage({ connection: { path: server.path }, namespace, leaseMs: 1000, retentionMs: 1000, commandTimeoutMs: 10_000, onError: error => { throw error }, ...options })

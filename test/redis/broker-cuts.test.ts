@@ -11,7 +11,7 @@ t.setTimeout(180_000)
 const log = 'c:workflows/one'
 const place = 'c:workflows/one'
 
-/** Says numbers in all logs until it is told to stop; says which were said. */
+/** Appends numbers to all logs until it is stopped. @returns the appended numbers */
 function speak (process: Process, logs: readonly string[]) {
   let count = 0
   const ending = new AbortController()
@@ -135,7 +135,7 @@ t.test('redis broker: a gap that Redis could not fill is filled when Redis can',
   const entries = `{ar:n}:entries:${log}`
   await server.client.rename(entries, 'aside')
   await server.client.set(entries, 'no stream')
-  // What Redis says of the fifth entry: three are missing.
+  // A message with the number of the fifth entry: three are missing.
   await server.client.publish(`{ar:n}:log:${log}`, `${a.received[0]!.epoch} 5 0\n["x",-1,null]\n"5"`)
   await eventually('it requested them', async () => (await server.client.info('errorstats')).includes('WRONGTYPE'))
   await server.client.rename('aside', entries)
@@ -195,7 +195,7 @@ const rates = { messagesPerSecond: 1_000_000, burst: 1_000_000 }
 
 interface Published { readonly data: string, readonly answer: Promise<Json> }
 
-/** Publishes all the time, and keeps what each publishing was answered. */
+/** Publishes continuously, and records each outcome. */
 class Publisher {
   readonly published: Published[] = []
   readonly #client: Client

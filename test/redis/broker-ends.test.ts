@@ -13,7 +13,7 @@ const presenceTtlMs = 1500
 
 const keysOf = async (server: RedisServer) => (await server.client.keys('*')).filter(key => /:(place|members|processes|presence)/.test(key)).sort()
 
-/** How often each peer moved. */
+/** Number of joins and leaves of each peer. */
 function tally (moves: readonly string[]): Record<string, number> {
   const counts: Record<string, number> = {}
   for (const move of moves) counts[move] = (counts[move] ?? 0) + 1
@@ -70,7 +70,7 @@ t.test('redis broker: a process that resumes while it is marked dead has all its
 
 t.test('redis broker: a process learns that it was marked dead when a peer joins through it', async t => {
   const server = await start(t)
-  // It neither looks nor finds itself cut off before somebody enters.
+  // It does not detect its disconnect before a peer joins through it.
   const slow = await join(t, server, { messaging: { presenceTtlMs: 600_000 }, probeIntervalMs: 60_000, commandTimeoutMs: 30_000 })
   await Promise.all(numbers(100).map(peer => slow.broker.enter(place, peer, 'slow')))
   const a = await join(t, server)
@@ -84,7 +84,7 @@ t.test('redis broker: a process learns that it was marked dead when a peer joins
   t.same(tally(a.changesOf(place)), once([...numbers(100).flatMap(peer => [`-${peer}`, `+${peer}`]), '+new']))
 })
 
-/** Both tell the truth of what came after Redis had lost what it knew. */
+/** Checks that both processes report the state after Redis lost data. */
 async function checkAnew (t: Tap, a: Process, b: Process, epoch: string) {
   const first = await persist(() => b.say(log, 'anew'))
   t.not(first.epoch, epoch)
@@ -104,7 +104,7 @@ async function checkAnew (t: Tap, a: Process, b: Process, epoch: string) {
 
 type Tap = Parameters<typeof start>[0]
 
-/** Two processes that follow a log with two entries, and are in a place that they watch. */
+/** Two processes that follow a log with two entries and watch a set in which each has a peer. */
 async function settle (t: Tap, server: RedisServer) {
   const [a, b] = [await join(t, server), await join(t, server)]
   for (const { broker } of [a, b]) await Promise.all([broker.follow(log), broker.followPattern('workflows/**'), broker.watch(place)])

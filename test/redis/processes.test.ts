@@ -73,7 +73,7 @@ t.test('two processes: a fleet-wide limit counts the sockets of both', async t =
   const [one, two] = await pair(t, { publicWs: { maxFleetConnections: 3 } })
   const sockets = [one.socket('/public/ws'), one.socket('/public/ws'), two.socket('/public/ws')]
   for (const socket of sockets) await socket.next('welcome')
-  // Each hears of the other's a little later.
+  // Each process receives the sessions of the other one slightly later.
   for (const registry of [one, two]) await until(async () => !await isLetIn(registry))
   t.equal((await two.socket('/public/ws').refused).status, 503)
   sockets[0]!.close()
@@ -145,7 +145,7 @@ t.test('two processes: the log names the Redis in use', async t => {
 
 const rates = { messagesPerSecond: 1_000_000, burst: 1_000_000 }
 
-/** Registries in one Redis, as processes would be; by other ways to Redis where they are given. */
+/** Registries that share one Redis, optionally through other connections. */
 async function fleet (t: Test, options: AgentRegistryOptions = {}, paths = [server.path, server.path]): Promise<Harness[]> {
   const namespace = newNamespace()
   return await Promise.all(paths.map(async url => await build(t, { storage: 'redis', namespace, agentsWs: { ...rates, intervalMs: 60_000, maxConnections: 1000 }, redis: { url, commandTimeoutMs: 10_000, probeIntervalMs: 300 }, ...options })))
@@ -273,7 +273,7 @@ for (const isTrimmed of [false, true]) {
     one.send({ type: 'subscribe', channel, since: { epoch, offset: 0 } })
     await one.next('ack')
     one.ws.pause()
-    // By then the buffers of the sockets are full.
+    // By now the socket buffers are full.
     await sleep(500)
     proxy.close()
     await until(async () => (await there.get('/health')).body.storage.redis !== 'connected', 20_000)

@@ -23,14 +23,14 @@ async function open (t: Test, server: RedisServer, options: Partial<RedisStorage
 
 const faultOf = (call: Promise<unknown>) => call.then(() => 'none', (error: unknown) => error)
 
-/** A peer whose way to Redis can be closed. */
+/** A process whose connection to Redis can be closed. */
 async function through (t: Test, server: RedisServer, options: Partial<RedisStorageOptions> = {}) {
   const proxy = await RedisProxy.start(server)
   t.teardown(() => { proxy.stop() })
   return { proxy, peer: await open(t, server, { connection: { path: proxy.path }, ...options }) }
 }
 
-/** Was away, and is there again. */
+/** Whether a process has lost Redis and reconnected. */
 const isBack = ({ faults }: Peer) => faults.at(-1) === null
 const back = (...peers: Peer[]) => eventually('every process reconnects to Redis', () => peers.every(isBack))
 const away = (...peers: Peer[]) => eventually('every process lost Redis', () => peers.every(({ faults }) => typeof faults.at(-1) === 'string'))
@@ -115,7 +115,7 @@ t.test('redis outage: a connection that receives nothing is detected and replace
   t.same([a.reloads, b.reloads, b.faults], [[], [], []])
 })
 
-/** Both have begun the new epoch once, and hear of each other in it. */
+/** Checks that both processes began the new epoch once and receive each other's changes. */
 async function checkGoesOn (t: Test, a: Peer, b: Peer) {
   await b.store.register(registration('next'))
   await eventually('a heard', () => a.agents.has('next'))

@@ -11,7 +11,7 @@ import { sourceArgs, start as startProcess, urlOf } from '../support/server-proc
 
 const quick = { namespace: 'n', probeIntervalMs: 300, commandTimeoutMs: 1000 }
 
-/** A free port whose cluster bus would have a valid number too. */
+/** A free port whose cluster bus port is valid too. */
 async function clusterPort (): Promise<number> {
   const port = await freePort()
   return port > 55_000 ? port - 20_000 : port
@@ -41,7 +41,7 @@ const knowTheSame = (...peers: [Peer, Peer]) => eventually('both processes have 
   return peers.map(({ digest, agents, faults, errors, reloads }) => ({ digest, agents: [...agents.keys()], faults, errors: errors.map(String), reloads: reloads.map(({ epoch, revision }) => `${epoch}:${revision}`) }))
 })
 
-/** Two peers hear of each other's agents, signs of life and sessions, and come back when their connections are cut. */
+/** Checks that two processes receive each other's agents, heartbeats and sessions, and reconnect after a disconnect. */
 async function shares (t: Test, server: RedisServer, a: Peer, b: Peer) {
   const sessions: unknown[] = []
   await a.storage.kv.open({ changed () {}, reloaded () {} })

@@ -12,7 +12,7 @@ t.setTimeout(300_000)
 const idsOf = (count: number) => Array.from({ length: count }, (_, i) => `agent-${i}`)
 const dead = (received: readonly string[]) => received.filter(text => text.endsWith(' dead')).map(text => text.split(' ')[0]!)
 
-/** Registers them without HTTP, many at a time. */
+/** Registers many agents at a time without HTTP. */
 async function populate (registry: Harness, ids: readonly string[]): Promise<string> {
   let token = ''
   for (let i = 0; i < ids.length; i += 250) [token] = await Promise.all(ids.slice(i, i + 250).map(id => registry.join(id))) as [string]
@@ -39,7 +39,7 @@ t.test('deaths: 10,000 leases, of which 1,000 expire within a second, expire onc
     await sleep(80)
   }
   await until(() => watchers.every(({ view }) => dead(view.received).length >= silent.length), 60_000)
-  // Time for whoever would do it again.
+  // Leave time for a repeated expiry.
   await sleep(2000)
   for (const { view } of watchers) {
     t.same(view.faults, [])
@@ -105,7 +105,7 @@ t.test('deaths: in processes with other time zones or clocks off by an hour, lea
   }
 })
 
-/** How many hours the clock of a process is ahead of this one's. */
+/** Offset of the clock of a process, in hours. */
 async function timeOf (member: { get (path: string): Promise<{ body: Json }> }): Promise<number> {
   const { body } = await member.get('/health')
   return (Date.parse(body.timestamp) - Date.now()) / 3_600_000

@@ -13,14 +13,14 @@ const states = ['draining', 'maintenance', 'alive']
 const width = 4
 const meanPauseMs = 3000
 
-/** An agent that goes on saying what it wants to be, several times at once, until its socket is closed; it comes back when it was told to. */
+/** An agent that pipelines status frames until its socket is closed, and reconnects at the announced time. */
 class Pipeliner {
   readonly id: string
   acknowledged = 0
   sent = 0
-  /** Frames that were sent before it heard that the server goes. */
+  /** Frames sent before the shutdown announcement. */
   sentBefore = 0
-  /** When it came back (ms by performance.now). */
+  /** Time of the reconnect (ms by performance.now). */
   back: number | null = null
   readonly closed: Promise<number>
   readonly ready: Promise<void>
@@ -46,12 +46,12 @@ class Pipeliner {
 
   get slot (): number | null { return this.#slot }
 
-  /** Sends the next frames together; the ones after them follow their answers. */
+  /** Sends the next group of frames; their answers trigger the following group. */
   talk (): void {
     for (let i = 0; i < width; i++) this.#say()
   }
 
-  /** What the last of the frames wanted that were acknowledged. */
+  /** The status requested by the last acknowledged frame. */
   get wanted (): string | undefined {
     return this.acknowledged === 0 ? undefined : stateOf(this.acknowledged - 1)
   }
@@ -80,7 +80,7 @@ class Pipeliner {
 
 const stateOf = (n: number) => states[n % states.length]!
 
-/** Tokens for agents of these ids, a few at a time. */
+/** Access tokens of agents with these ids, requested a few at a time. */
 async function registerAll (remote: Remote, ids: readonly string[]): Promise<string[]> {
   const admin = await remote.admin()
   const tokens: string[] = []
@@ -95,7 +95,7 @@ async function registerAll (remote: Remote, ids: readonly string[]): Promise<str
 
 const sliceCount = 10
 
-/** How many of these times are in each slice of the `ms` after `from`; what is later counts for the last. */
+/** Counts the times in each slice of the `ms` after `from`; later times count in the last slice. */
 function slices (times: readonly number[], from: number, ms: number): number[] {
   const counts = new Array<number>(sliceCount).fill(0)
   for (const time of times) counts[Math.min(sliceCount - 1, Math.floor((time - from) * sliceCount / ms))]!++
@@ -161,7 +161,7 @@ t.test(`drain: ${clientCount} clients that pipeline frames disconnect in turn, a
   const { body } = await again.get('/agents', await again.admin())
   const found = new Map<string, string>(body.map(({ agent_id: id, state }: Json) => [id, state]))
   const lost = clients.filter(({ id, sent, acknowledged }) => {
-    // A frame that was not acknowledged may have happened or not.
+    // An unacknowledged frame may or may not have taken effect.
     const possible = Array.from({ length: sent - acknowledged + 1 }, (_, i) => stateOf(acknowledged - 1 + i))
     return !possible.includes(found.get(id)!)
   })

@@ -12,7 +12,7 @@ t.setTimeout(300_000)
 const program = builtServer(t)
 const scrapeToken = 'a token for scraping'.replaceAll(' ', '-')
 
-/** Two processes behind one Redis, an admin of the first, and an agent that does nothing but watch at the second. */
+/** Two processes with one Redis, an admin of the first, and an agent that watches at the second. */
 interface Scene { t: Test, a: Member, b: Member, admin: Awaited<ReturnType<Remote['admin']>> }
 
 let scene!: Scene
@@ -24,10 +24,10 @@ t.before(async () => {
 
 const revisionOf = ({ body }: Answer): string => body.revision
 
-/** What an admin's call needs that waits for a revision. */
+/** Options of an admin request that waits for a revision. */
 const at = (revision: string) => ({ token: scene.admin.token, headers: { ...scene.admin.headers, 'x-min-revision': revision } })
 
-/** The first change of `id` that this socket hears of. */
+/** The first change of `id` that this socket receives. */
 async function changeOf (client: Client, id: string): Promise<Json> {
   for (;;) {
     const { changes } = await client.next('agents_delta', 10_000)
@@ -214,7 +214,7 @@ t.test('fleet: a process that ends logs it, and a restarted one has the complete
 const rates = { AGENT_WS_MESSAGES_PER_SECOND: '1000000', AGENT_WS_BURST: '1000000' }
 const numbers = (count: number) => Array.from({ length: count }, (_, n) => n)
 
-/** Publishes in order, and again what was not acknowledged when its process was killed. */
+/** Publishes in order, and sends messages again that a killed process did not acknowledge. */
 class Publisher {
   readonly #member: Member
   readonly #token: string
@@ -303,7 +303,7 @@ t.test('messages: a subscriber with fifty disconnects and killed processes recei
   t.same(roaming.gaps, [])
 })
 
-/** Registers an agent however often that is turned away, and connects it. */
+/** Registers an agent, with retries while it is refused, and connects it. */
 async function joinChannel (member: Member, id: string): Promise<void> {
   let token: string | undefined
   while (!token) {

@@ -13,19 +13,19 @@ import { Watcher } from '../support/watchers.js'
 
 t.setTimeout(600_000)
 
-/** How often a server is killed in each of the lanes, which run at once. */
+/** Number of kills in each of the concurrent lanes. */
 const kills = lengthOf('LEVEL_KILLS', { short: 10, long: 50 })
 const lanes = 2
 const clientsPerLane = 4
 const idsPerClient = 5
 
-/** What clients know of their agents: the text that was acknowledged last, null for none, and what else it may be. */
+/** Expected state of the agents of a client: the last acknowledged text (null for none), and other possible texts. */
 class Model {
   readonly #may = new Map<string, Set<string | null>>()
 
   get ids () { return [...this.#may.keys()] }
 
-  /** From now on it may be either, until one is acknowledged or seen. */
+  /** Until the next acknowledged or observed text, both are possible. */
   begins (id: string, text: string | null) {
     this.#may.set(id, new Set([...this.#may.get(id) ?? [null], text]))
   }
@@ -41,7 +41,7 @@ class Model {
 
 type Admin = Awaited<ReturnType<Remote['admin']>>
 
-/** A stand-alone server that is killed and started again on the same folder. */
+/** A stand-alone server that is killed and restarted on one folder. */
 class Victim {
   readonly #t: Test
   readonly #program: string
@@ -67,7 +67,7 @@ class Victim {
   }
 }
 
-/** One client's ids, one call after the other until the server is gone. @returns how many were acknowledged */
+/** Calls for the ids of one client in sequence until the server ends. @returns the number of acknowledged calls */
 async function work (remote: Remote, admin: Admin, model: Model, prefix: string, round: number): Promise<number> {
   let done = 0
   try {
@@ -84,13 +84,13 @@ async function work (remote: Remote, admin: Admin, model: Model, prefix: string,
       done++
     }
   } catch (error) {
-    // The end of the server is the only thing that may go wrong.
+    // Only errors caused by the end of the server are expected.
     if ((error as Error).cause !== undefined && typeof (error as Error).cause === 'number') throw error
     return done
   }
 }
 
-/** What the server says is what the clients know, and all of each agent. */
+/** Checks that the server has exactly the expected agents, each of them complete. */
 async function check (t: Test, { remote }: Victim, admin: Admin, model: Model): Promise<void> {
   const { status, body } = await remote.get('/agents', admin)
   t.equal(status, 200, 'the session of the admin survives the restart')
@@ -170,7 +170,7 @@ t.test(`${agents * operationsEach} random operations on three processes end in t
   const newest = revisions.sort((a, b) => Number(a.split(':')[1]) - Number(b.split(':')[1])).at(-1)!
   for (const [index, member] of fleet.entries()) {
     let differences: string[] = []
-    // What was reported comes beside the changes, which the revision counts.
+    // Reports arrive outside of the changes that the revision counts.
     await until(async () => {
       const { body } = await member.get('/agents?include_metrics=true', { ...admin, headers: { ...admin.headers, 'x-min-revision': newest } })
       const byId = new Map<string, Json>(body.map((record: Json) => [record.agent_id, record]))

@@ -8,7 +8,7 @@ import { Watcher } from '../support/watchers.js'
 
 const program = builtServer(t)
 t.setTimeout(300_000)
-// Mostly they wait, each for its own leases.
+// The tests mostly wait for their own leases, so they run concurrently.
 t.jobs = 3
 const leaseMs = 3000
 
@@ -17,12 +17,12 @@ interface Colony {
   ids: string[]
   tokens: ReadonlyMap<string, string>
   silence: (ids: readonly string[]) => void
-  /** `<agent_id> <op> <state>` of every change that a watcher at the first process was told. */
+  /** `<agent_id> <op> <state>` of each change that a watcher at the first process received. */
   received: string[]
   watchers: Watcher[]
 }
 
-/** Two processes, and agents each of which shows life at one of them, half at the first and half at the second. */
+/** Two processes, and agents that send heartbeats to one of them each: half to the first, half to the second. */
 async function colony (t: Test, size: number): Promise<Colony> {
   const { redisUrl } = await startRedis(t)
   const fleet = await startFleet(t, { program, size: 2, redisUrl, env: { AGENT_HEARTBEAT_TIMEOUT: String(leaseMs / 1000) } })
@@ -30,7 +30,7 @@ async function colony (t: Test, size: number): Promise<Colony> {
   const homes = new Map(ids.map((id, i) => [id, fleet[i % 2]!]))
   const tokens = new Map(await Promise.all(ids.map(async id => [id, await homes.get(id)!.agent(id)] as const)))
   const beat = (id: string) => homes.get(id)!.post(`/agents/${id}/heartbeat`, { token: tokens.get(id)! })
-  // One herd for each process: those at one that stands still do not keep the others waiting.
+  // One loop per process, so that a stopped process does not delay the heartbeats to the other.
   const loops = fleet.map(member => new HeartbeatLoop(t, { ids: ids.filter(id => homes.get(id) === member), everyMs: leaseMs / 8, beat }))
   const silence = (silent: readonly string[]) => { for (const heartbeats of loops) heartbeats.silence(silent) }
   const { token, headers } = await fleet[1]!.admin()
@@ -74,7 +74,7 @@ t.test('self-preservation: half of the fleet falls silent, is held for three lea
   const firstDeath = performance.now()
   t.ok(firstDeath - silentSince >= 3.9 * leaseMs, 'after at least one lease and at most three')
   await until(() => count(received, 'dead') === 20, 60_000)
-  // 15 % of 40 a second: 20 take longer than 3 s.
+  // At 15 % of 40 per second, 20 agents take more than 3 s.
   t.ok(performance.now() - firstDeath > 2000)
   await sleep(2 * leaseMs)
   for (const { view } of watchers) {

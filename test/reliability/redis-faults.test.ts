@@ -16,13 +16,13 @@ interface Scene {
   fleet: Member[]
   a: Member
   b: Member
-  /** Of an agent that only reads. */
+  /** Token of an agent that only reads. */
   token: string
-  /** One at each process. */
+  /** One per process. */
   watchers: Watcher[]
 }
 
-/** Two processes with a watcher at each, and one agent. */
+/** Two processes with a watcher each, and one agent. */
 async function scene (t: Test, { leaseSeconds = 600, redisArgs = [] as string[] } = {}): Promise<Scene> {
   const { redis, redisUrl } = await startRedis(t, ...redisArgs)
   const env = { AGENT_HEARTBEAT_TIMEOUT: String(leaseSeconds), REDIS_COMMAND_TIMEOUT_MS: '1000', REDIS_PROBE_INTERVAL_MS: '1000' }
@@ -38,7 +38,7 @@ const readiness = async (member: Member) => (await member.get('/health/ready')).
 const allReady = (fleet: readonly Member[]) => until(async () => (await Promise.all(fleet.map(readiness))).every(status => status === 200), 30_000)
 const allRed = (fleet: readonly Member[]) => until(async () => (await Promise.all(fleet.map(readiness))).every(status => status === 503), 30_000)
 
-/** Registers at one, and waits until everybody has heard of it. */
+/** Registers an agent at one process, and waits until every process has it. */
 async function checkHealed (t: Test, { fleet, watchers }: Scene, id: string): Promise<void> {
   for (const [index, member] of fleet.entries()) {
     const { status, body } = await member.register(`${id}-${index}`)
@@ -52,7 +52,7 @@ async function populate (registry: Harness, ids: readonly string[]): Promise<voi
   for (let i = 0; i < ids.length; i += 250) await Promise.all(ids.slice(i, i + 250).map(id => registry.join(id)))
 }
 
-/** What a registry says whose Redis does not answer. */
+/** The response of a registry without a reachable Redis. */
 async function checkOutage (t: Test, { a, token }: Scene): Promise<void> {
   const writes = [
     () => a.post('/agents/agent-reader/heartbeat', { token }),
@@ -95,7 +95,7 @@ t.test('redis faults: 1,000 agents survive a Redis pause of 20 s; writes are ref
   redis.thaw()
   await allReady(fleet)
   t.equal((await a.get('/agents/agent-reader', { token: all.token })).headers.get('x-registry-stale'), null)
-  // More than a whole lease: who was not given time would be dead by then.
+  // Longer than a lease: agents without an extension would be dead.
   await sleep(10_000)
   await checkHealed(t, all, 'agent-after')
   const received = watchers.flatMap(({ view }) => view.received)

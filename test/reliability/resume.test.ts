@@ -15,7 +15,7 @@ const agentCount = 60
 const pick = <T>(list: readonly T[]): T => list[Math.floor(Math.random() * list.length)]!
 type Admin = Awaited<ReturnType<Remote['admin']>>
 
-/** Changes agents at random processes until it is stopped; what a killed process does not answer is nobody's concern. */
+/** Changes agents at random processes until it is stopped. Requests to a killed process may fail. */
 class Writers {
   acknowledged = 0
   readonly #fleet: readonly Remote[]
@@ -53,12 +53,12 @@ class Writers {
           : member.post(`/agents/${id}/status`, { ...this.#admin, body: { status: pick(['draining', 'maintenance', 'alive']) } }))
       if (answer.status === 200) this.acknowledged++
     } catch {
-      // It was killed.
+      // The process was killed.
     }
   }
 }
 
-/** Breaks something at random until `until` (ms by performance.now); processes come back at once. */
+/** Causes random failures until `until` (ms by performance.now); killed processes restart at once. */
 async function wreck (fleet: readonly Member[], watchers: readonly Watcher[], until: number): Promise<number> {
   let kills = 0
   async function cutSockets () {

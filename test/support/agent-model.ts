@@ -2,13 +2,13 @@ import { registration, type Answer, type Json, type Remote } from './harness.js'
 
 export const kindsOfOperation = ['register', 'heartbeat', 'late heartbeat', 'report', 'drain', 'maintain', 'wake', 'rename', 'unregister', 'read'] as const
 
-/** What is done next with an agent, at which of the processes, and where the outcome is looked at. */
+/** The next operation on an agent, the process that it uses, and the process that checks the outcome. */
 export interface Operation { does: typeof kindsOfOperation[number], at: number, lookAt: number }
 
 type Admin = Awaited<ReturnType<Remote['admin']>>
 const isAsked = (state: string) => state === 'draining' || state === 'maintenance'
 
-/** One agent as it must be by all that was answered, and what was wrong with the answers. */
+/** The expected state of one agent by all responses, and the errors found in them. */
 export class ModelAgent {
   readonly id: string
   readonly faults: string[] = []
@@ -22,10 +22,10 @@ export class ModelAgent {
   #revision: string
   #incarnation: number
   #token: string
-  /** Of the instance before the newest. */
+  /** Token of the previous instance. */
   #lateToken: string | null = null
 
-  /** @param registered the answer to its first registration */
+  /** @param registered response to the first registration */
   constructor (fleet: readonly Remote[], admin: Admin, { agent_id: id, access_token: token, revision, incarnation }: Json) {
     this.id = id
     this.#fleet = fleet
@@ -48,7 +48,7 @@ export class ModelAgent {
     return this.#ask(member, ({ drain: 'draining', maintain: 'maintenance', wake: 'alive' })[does])
   }
 
-  /** What is wrong in the record that a process shows now; null when it shows none. */
+  /** The difference between a record of a process and the model; null if there is no record. */
   difference (record: Json): string | undefined {
     const expected = this.#exists ? { ...this.#shown, reports: this.#reports } : null
     const actual = record && { ...shownOf(record), reports: record.metrics?.total_requests ?? 0 }
@@ -59,7 +59,7 @@ export class ModelAgent {
     return { id: this.id, state: this.#state, name: this.#name, revision: this.#revision, incarnation: this.#incarnation }
   }
 
-  /** Only registering is left to the token of an agent that has unregistered itself. */
+  /** The token of an agent that unregistered itself only allows registering. */
   get #caller () {
     return this.#exists ? { token: this.#token } : this.#admin
   }
@@ -102,7 +102,7 @@ export class ModelAgent {
     if (!this.#expect(await member.post(`/agents/${this.id}/${path}`, { ...this.#caller, body }), this.#exists ? 200 : 404) || !this.#exists) return
     if (does === 'report') this.#reports++
     if (this.#state === 'alive' || isAsked(this.#state)) return
-    // The first sign of life is a change, whose revision the answer does not say; who took it in knows.
+    // The first heartbeat is a change whose revision is not in the response; the process that received it has it.
     this.#state = 'alive'
     const { body: record } = await member.get(`/agents/${this.id}`, { token: this.#token })
     this.#revision = record.revision

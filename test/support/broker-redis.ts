@@ -7,7 +7,7 @@ import { BrokerProcess } from '../../src/storage/contract/broker-scene.js'
 
 export const unavailable = { type: 'storage-unavailable', statusCode: 503, headers: { 'retry-after': '2' } }
 
-/** A process that uses Redis as a registry does: its agents are watched over, and with them the connections. */
+/** A process that uses Redis as a registry does, including the monitor of leases and connections. */
 export class Process extends BrokerProcess {
   readonly peer: Peer
 
@@ -16,7 +16,7 @@ export class Process extends BrokerProcess {
     this.peer = peer
   }
 
-  /** Whether it knows that Redis is away. */
+  /** Whether the process has detected the Redis outage. */
   get isAway () { return typeof this.peer.faults.at(-1) === 'string' }
 }
 
@@ -35,7 +35,7 @@ export async function join (t: Test, server: RedisServer, options: Partial<Redis
   return process
 }
 
-/** A process whose way to Redis can be closed. */
+/** A process whose connection to Redis can be closed. */
 export async function through (t: Test, server: RedisServer, options: Partial<RedisStorageOptions> = {}): Promise<[process: Process, proxy: RedisProxy]> {
   const proxy = await RedisProxy.start(server)
   t.teardown(() => { proxy.stop() })
@@ -45,10 +45,10 @@ export async function through (t: Test, server: RedisServer, options: Partial<Re
 export const away = (...processes: Process[]) => eventually('every process lost Redis', () => processes.every(process => process.isAway))
 export const back = (...processes: Process[]) => eventually('every process reconnects to Redis', () => processes.every(({ peer }) => peer.faults.at(-1) === null))
 
-/** What became of a call. */
+/** Outcome of a call. */
 export const faultOf = (call: Promise<unknown>) => call.then(() => 'none', (error: unknown) => error)
 
-/** Tries until Redis is there. */
+/** Retries until Redis is reachable. */
 export async function persist<T> (call: () => Promise<T>): Promise<T> {
   let result: T | undefined
   await eventually('Redis answers', () => call().then(value => { result = value; return true }, () => false))

@@ -4,12 +4,12 @@ import { find } from './tools.js'
 
 const executablePath = find('chromium')
 
-// What calls home at every start, and is not there for long enough to do so.
+// Background services that call home at each start.
 const quiet = ['--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-quic', '--no-first-run']
 
-/** The browser of the machine, without a window; closed with the test. */
+/** A headless browser, which ends with the test. */
 export async function launch (t: Test): Promise<Browser> {
-  // Its sandbox does not work for root, as whom containers run it; it sees nothing but our pages.
+  // Chromium has no sandbox for root, the user of containers; it loads only pages of the test.
   const browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu', ...quiet] })
   t.teardown(() => browser.close())
   return browser

@@ -1,6 +1,6 @@
 import { MemoryAgentStore, type AgentStore } from '../../src/index.js'
 
-/** A store that notes the name of everything that it is asked for. */
+/** A store that records the name of each call. */
 export function countingStore () {
   const calls: string[] = []
   const store = new Proxy(new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 }), {
@@ -13,7 +13,7 @@ export function countingStore () {
       }
     }
   }) as AgentStore
-  /** What the store is asked for while `work` runs, but for what goes on by itself. */
+  /** Calls of the store during `work`, without those of background tasks. */
   async function callsOf (work: () => unknown): Promise<string[]> {
     const before = calls.length
     await work()
@@ -22,7 +22,7 @@ export function countingStore () {
   return { store, callsOf }
 }
 
-/** How long something takes (ms). */
+/** Duration of a call (ms). */
 export async function timed (work: () => unknown): Promise<number> {
   const started = performance.now()
   await work()

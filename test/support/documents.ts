@@ -1,13 +1,13 @@
 import { isObject } from './snapshot.js'
 
-/** Texts for people, which may be rewritten. */
+/** Texts for people, which may change. */
 const texts = new Set(['description', 'summary', 'title', 'x-advice'])
-/** Members whose order says nothing. */
+/** Members whose order has no meaning. */
 const sets = new Set(['required', 'tags'])
 
 const isText = (key: string, value: unknown) => texts.has(key) && typeof value === 'string'
 
-/** A text for people inside of an example. */
+/** A text for people in an example. */
 const isExampleText = (key: string, value: unknown) => ['message', 'detail'].includes(key) && typeof value === 'string'
 
 function strip (value: unknown, isExample: boolean): unknown {
@@ -37,7 +37,7 @@ export function seriesOf (text: string): string {
     if (!names) throw new Error(`${series} has no type`)
     for (const [, label = ''] of (members ?? '').matchAll(/(\w+)="(?:[^"\\]|\\.)*"/g)) names.add(label)
   }
-  // Labels of Node's own series depend on what the process has done so far.
+  // The labels of Node's own series depend on the previous work of the process.
   const isOfNode = (name: string) => /^(nodejs|process)_/.test(name)
   const lines = [...types].map(([name, type]) => `${name} ${type}${isOfNode(name) ? '' : ` {${[...labels.get(name) ?? []].sort().join(', ')}}`}`)
   return `${lines.sort().join('\n')}\n`

@@ -6,7 +6,7 @@ import { root } from './snapshot.js'
 
 type Entry = string | { default: string }
 
-/** Source files of the entries in `exports` of package.json, by their specifiers. */
+/** Source files of the entries in `exports` of package.json, by specifier. */
 function entryFiles (): Array<[specifier: string, file: string]> {
   const { exports }: { exports: Record<string, Entry> } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   return Object.entries(exports).flatMap(([specifier, entry]) => {
@@ -21,7 +21,7 @@ function resolveSource (name: string, importer: string): ts.ResolvedModuleFull |
   return name.startsWith('.') && existsSync(path) ? { resolvedFileName: path, extension: ts.Extension.Ts } : undefined
 }
 
-/** A program of the sources alone: names need neither the standard library nor installed packages. */
+/** A program of the sources alone: exported names do not depend on the standard library or on packages. */
 function programOf (files: string[]): ts.Program {
   const options: ts.CompilerOptions = { noLib: true, types: [], target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext }
   const host = ts.createCompilerHost(options)
@@ -42,7 +42,7 @@ function typeNames (program: ts.Program, file: string): string[] {
   return checker.getExportsOfModule(moduleSymbol(program, file)).filter(symbol => target(symbol).flags & ts.SymbolFlags.Type).map(({ name }) => name).sort()
 }
 
-/** Names of the members of an exported interface, inherited ones too. */
+/** Names of the members of an exported interface, including inherited ones. */
 function memberNames (program: ts.Program, file: string, name: string): string[] {
   const checker = program.getTypeChecker()
   const symbol = checker.getExportsOfModule(moduleSymbol(program, file)).find(exported => exported.name === name)

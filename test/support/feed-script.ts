@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import type { Harness, Json } from './harness.js'
 
-/** What happens next: to an agent, or to the reader that follows it all. */
+/** The next step: an operation on an agent, or one of the subscriber. */
 export type Step = { do: 'join' | 'leave' | 'patch' | 'drain' | 'alive' | 'beat' | 'cut' | 'resume' | 'settle', agent: number }
 
 export const steps = fc.array(fc.record({
@@ -9,7 +9,7 @@ export const steps = fc.array(fc.record({
   agent: fc.integer({ min: 0, max: 5 })
 }), { minLength: 5, maxLength: 60 })
 
-/** What a reader knows, who is told of changes in one way or another. */
+/** The state of a subscriber that receives changes through one of the transports. */
 export class Mirror {
   readonly agents = new Map<string, Json>()
   readonly #seen = new Set<string>()
@@ -42,7 +42,7 @@ async function act (registry: Harness, patcher: { token: string, headers: Record
   return agentRegistry.heartbeat(id)
 }
 
-/** One step of a registry and of a reader. @param admin may change every agent */
+/** Applies one step to the registry and the subscriber. @param admin may change every agent */
 export async function play (registry: Harness, admin: { token: string, headers: Record<string, string> }, follower: { cut (): void, resume (): Promise<void> }, step: Step): Promise<unknown> {
   if (step.do === 'cut') return follower.cut()
   if (step.do === 'resume') return follower.resume()
@@ -51,5 +51,5 @@ export async function play (registry: Harness, admin: { token: string, headers: 
 }
 
 const shape = ({ agent_id: id, name, state, revision }: Json) => ({ id, name, state, revision })
-/** What of agents must be the same, in the order of their ids. */
+/** Members of agents that must be equal, ordered by id. */
 export const shapes = (agents: Iterable<Json>) => Array.from(agents, shape).sort((a, b) => a.id < b.id ? -1 : 1)

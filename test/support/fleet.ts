@@ -5,27 +5,27 @@ import { start, urlOf, type Started } from './server-process.js'
 import { RedisServer } from './redis-server.js'
 
 export interface FleetOptions {
-  /** The server as it is built. */
+  /** The built server. */
   program: string
   size: number
-  /** Where they run, and where is nothing that they read. */
+  /** Working directory of the processes, without configuration files. */
   folder?: string
   redisUrl: string
-  /** Variables of all of them. */
+  /** Variables of every process. */
   env?: Environment
-  /** What is different for one of them. */
+  /** Variables of one process. */
   each?: (index: number) => MemberOptions
 }
 
 export interface MemberOptions {
   env?: Environment
-  /** Arguments of node, before the program. */
+  /** Arguments of node before the program. */
   nodeArgs?: string[]
 }
 
 interface Place { t: Test, program: string, folder: string }
 
-/** One stand-alone server, at the same address however often it is started anew. */
+/** A stand-alone server that keeps its address across restarts. */
 export class Member extends Remote {
   readonly #place: Place
   readonly #options: MemberOptions
@@ -43,7 +43,7 @@ export class Member extends Remote {
     return new Member(await urlOf(started), started, place, options)
   }
 
-  /** All that this run of it has printed. */
+  /** Output of the current run. */
   get output (): string { return this.#process.output() }
   get pid (): number { return this.#process.child.pid! }
 
@@ -51,13 +51,13 @@ export class Member extends Remote {
     this.#process.child.kill(name)
   }
 
-  /** Ends it; resolves when it is gone. */
+  /** Ends the process and waits for its exit. */
   async kill (signal: NodeJS.Signals = 'SIGKILL') {
     this.signal(signal)
     return this.#process.ended
   }
 
-  /** Starts it anew, at the same address. */
+  /** Restarts the process at the same address. */
   async restart (): Promise<void> {
     const port = new URL(this.base).port
     this.#process = launch(this.#place, { ...this.#options, env: { ...this.#options.env, PORT: port } })
@@ -67,12 +67,12 @@ export class Member extends Remote {
 
 function launch ({ t, program, folder }: Place, { env = {}, nodeArgs = [] }: MemberOptions): Started {
   const started = start(t, folder, { env, args: [...nodeArgs, program] })
-  // Before the signal that ends it: what is stopped does not hear of that. Nothing of it is drained, the test is over.
+  // SIGKILL comes before the SIGTERM of the server's own teardown, which a stopped process would not handle. No drain is needed here.
   t.teardown(() => { started.child.kill('SIGKILL') })
   return started
 }
 
-/** What all members of a fleet must agree on, and what lets a test watch them closely. */
+/** Variables that all members share, with short intervals for tests. */
 export const sharedEnvironment: Environment = {
   PORT: '0',
   STORE: 'redis',
@@ -88,7 +88,7 @@ export const sharedEnvironment: Environment = {
   ARCP_BOOKMARK_INTERVAL: '0.3'
 }
 
-/** Several stand-alone servers, each a process of its own, that are one registry. They end with the test. */
+/** Stand-alone servers in processes of their own that form one registry and end with the test. */
 export async function startFleet (t: Test, { program, size, folder = t.testdir(), redisUrl, env = {}, each = () => ({}) }: FleetOptions): Promise<Member[]> {
   const place = { t, program, folder }
   return Promise.all(Array.from({ length: size }, (_, index) => {
@@ -97,7 +97,7 @@ export async function startFleet (t: Test, { program, size, folder = t.testdir()
   }))
 }
 
-/** A redis-server that is also reached by an address; stopped with the test. */
+/** A redis-server that listens on TCP too, and ends with the test. */
 export async function startRedis (t: Test, ...args: string[]): Promise<{ redis: RedisServer, redisUrl: string }> {
   const port = await freePort()
   const redis = await RedisServer.start('--bind', '127.0.0.1', '--port', String(port), ...args)

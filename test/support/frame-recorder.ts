@@ -5,7 +5,7 @@ import type { AgentRegistryOptions } from '../../src/index.js'
 import type { Harness, Json } from './harness.js'
 import { normalise, RecordAbbreviator, sharedShape, shorten, textOf } from './shapes.js'
 
-/** Options of a registry whose frames are written down: within a run neither leases nor intervals end. */
+/** Options of a recorded registry: no lease and no interval ends within a run. */
 export const recordedOptions = {
   routes: { docs: true, v1: true },
   lease: { durationMs: 3_600_000 },
@@ -15,7 +15,7 @@ export const recordedOptions = {
 
 const patienceMs = 10_000
 
-/** Frames that the server sends at times of its own: their order and number are not compared. */
+/** Frames sent by timers: their order and number are not compared. */
 const untimed = new Set(['ping', 'stats_update', 'bookmark', 'list', 'agents_update', 'agents_truncated'])
 
 const nameOf = (frame: Json): string => {
@@ -31,7 +31,7 @@ function frameOf (message: string | Buffer): Json {
   }
 }
 
-/** The name that a message of a client has in the AsyncAPI document. */
+/** The name of a client message in the AsyncAPI document. */
 function sentName (message: string | Buffer): string | undefined {
   const frame = frameOf(message)
   if (typeof frame === 'string') return `text-${frame}`
@@ -41,7 +41,7 @@ function sentName (message: string | Buffer): string | undefined {
 export interface SocketSettings { protocols?: string[], options?: ClientOptions }
 type Entry = Record<string, unknown>
 
-/** A client whose frames are written down in the order in which a script expects them. */
+/** A client that records its frames in the order expected by a script. */
 export class RecordedSocket {
   readonly entries: Entry[] = []
   readonly #recorder: FrameRecorder
@@ -66,7 +66,7 @@ export class RecordedSocket {
 
   async #close (): Promise<Entry> {
     const [code, reason] = await once(this.#ws, 'close')
-    // Existing clients know these reasons; all others may be rewritten.
+    // Existing clients know these reasons; all others may change.
     const isKnown = code === 1008 || this.#isDashboard
     const text = isKnown ? textOf(String(reason)) : '<text>'
     return { closed: code, reason: reason.length > 0 ? text : '' }
@@ -87,14 +87,14 @@ export class RecordedSocket {
     this.#wake()
   }
 
-  /** Waits until the socket is open; writes down the subprotocol that the server chose. */
+  /** Waits until the socket is open, and records the subprotocol that the server selected. */
   async opened (): Promise<this> {
     if (this.#ws.readyState === WebSocket.CONNECTING) await once(this.#ws, 'open')
     this.entries.push({ opened: this.#ws.protocol })
     return this
   }
 
-  /** Sends an object as JSON, or a text or bytes as they are, and waits for the frames of these types. @returns these frames */
+  /** Sends an object as JSON, or a text or bytes unchanged, and waits for frames of these types. @returns these frames */
   async send (frame: unknown, ...types: string[]): Promise<Json[]> {
     const message = typeof frame === 'string' || Buffer.isBuffer(frame) ? frame : JSON.stringify(frame)
     this.entries.push({ sent: message === frame ? shorten(String(frame)) : normalise(frameOf(message)) })
@@ -111,7 +111,7 @@ export class RecordedSocket {
     return await this.expect(...types)
   }
 
-  /** Waits for frames of these types in this order; those that come at times of their own may come between. @returns these frames */
+  /** Waits for frames of these types in this order; frames sent by timers may come in between. @returns these frames */
   async expect (...types: string[]): Promise<Json[]> {
     const frames: Json[] = []
     for (const type of types) {
@@ -122,26 +122,26 @@ export class RecordedSocket {
     return frames
   }
 
-  /** Waits for a frame that comes at a time of its own; only its shape is written down. */
+  /** Waits for a frame sent by a timer, and records its shape only. */
   async await (type: string, isRight: (frame: Json) => boolean = () => true): Promise<void> {
     let frame = await this.#next(type)
     while (!isRight(frame)) frame = await this.#next(type)
     this.#recorder.addUntimed(type, frame)
   }
 
-  /** Writes down a detail of a frame. */
+  /** Records a detail of a frame. */
   note (name: string, value: unknown): void {
     this.entries.push({ [name]: normalise(value) })
   }
 
-  /** Waits until the server has ended the connection or refused the upgrade. */
+  /** Waits until the server closes the connection or refuses the upgrade. */
   async ended (): Promise<void> {
     const end = await this.#ended
     for (const frame of this.#frames.splice(0)) this.#skip(frame, 'the end')
     this.entries.push(end)
   }
 
-  /** Shows that the server has sent nothing else. */
+  /** Checks that the server has sent no other frame. */
   async settle (): Promise<void> {
     const requestId = `barrier-${this.#barriers++}`
     this.#ws.send(JSON.stringify({ type: 'ping', requestId }))
@@ -149,7 +149,7 @@ export class RecordedSocket {
     if (pong.requestId !== requestId) throw new Error(`Unexpected ${JSON.stringify(pong)}`)
   }
 
-  /** Closes the connection as a client does that is done. */
+  /** Closes the connection normally. */
   async leave (): Promise<void> {
     this.#ws.close(1000)
     await this.ended()
@@ -182,7 +182,7 @@ export class RecordedSocket {
   }
 }
 
-/** Writes down the frames of a tier: those of each socket in order, and the shapes of those that come at times of their own. */
+/** Records the frames of a tier: those of each socket in order, and the shapes of those sent by timers. */
 export class FrameRecorder {
   readonly #registry: Harness
   readonly #untimed: ReadonlySet<string>
@@ -191,14 +191,14 @@ export class FrameRecorder {
   readonly #sent = new Set<string | undefined>()
   readonly #records = new RecordAbbreviator()
 
-  /** @param alsoUntimed types of frames that come at times of their own on this tier alone */
+  /** @param alsoUntimed types of frames that only this tier sends by timers */
   constructor (registry: Harness, alsoUntimed: readonly string[] = []) {
     this.#registry = registry
     this.#untimed = new Set([...untimed, ...alsoUntimed])
   }
 
   describe (frame: Json): unknown {
-    // Entries of the log come at times of their own.
+    // Log entries are sent by timers.
     return nameOf(frame) === 'logs' ? sharedShape([frame]) : this.#records.abbreviate(normalise(frame))
   }
 
@@ -209,7 +209,7 @@ export class FrameRecorder {
     this.#shapes.set(type, [...this.#shapes.get(type) ?? [], frame])
   }
 
-  /** @param name of the socket in the snapshot: what it is there for */
+  /** @param name of the socket in the snapshot: its purpose */
   open (name: string, path: string, settings: SocketSettings = {}, registry = this.#registry): RecordedSocket {
     if (this.#sockets.has(name)) throw new Error(`There is a socket '${name}'`)
     const socket = new RecordedSocket(this, registry.base.replace('http', 'ws') + path, settings)
@@ -217,7 +217,7 @@ export class FrameRecorder {
     return socket
   }
 
-  /** Messages of clients that the AsyncAPI document of the registry has for a tier and that no socket has sent. */
+  /** Client messages of a tier in the AsyncAPI document that no socket has sent. */
   async unsent (tier: string): Promise<string[]> {
     const { body } = await this.#registry.get('/asyncapi.json')
     const prefix = `${tier}.receive.`
@@ -225,7 +225,7 @@ export class FrameRecorder {
     return names.filter(name => !this.#sent.has(name))
   }
 
-  /** Everything that was written down, once the server has sent nothing else on open sockets. */
+  /** The complete record, after checking that open sockets receive no other frame. */
   async finish () {
     for (const socket of this.#sockets.values()) if (socket.isOpen) await socket.settle()
     return {

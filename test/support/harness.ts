@@ -10,7 +10,7 @@ import { WebSocket, type ClientOptions } from 'ws'
 import { optionsFromEnv, type ServerSettings } from '../../src/server/env.js'
 import agentRegistry, { type AgentRegistryOptions, type RegistrationBody } from '../../src/index.js'
 import { Problem } from '../../src/protocol/schemas/rest.js'
-/** Keys that tests configure: two plain ones and one that is exclusive. */
+/** Agent keys of the tests: two shared ones and an exclusive one. */
 export const keys = { plain: 'plain-key-0001', other: 'other-key-0002', exclusive: 'exclusive-key-0003' }
 export const fingerprint = 'test-fingerprint'
 export const password = 'correct horse battery staple'
@@ -24,7 +24,7 @@ export type Json = ReturnType<typeof JSON.parse>
 export interface Answer { status: number, headers: Headers, body: Json, text: string }
 export interface Call { token?: string | undefined, body?: unknown, raw?: string, headers?: Record<string, string> }
 
-/** A port at which nobody listens, and did a moment ago. */
+/** A port without a listener that was free a moment ago. */
 export async function freePort (): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -34,7 +34,7 @@ export async function freePort (): Promise<number> {
   return port
 }
 
-/** A registration that is right in every field. */
+/** A valid registration. */
 export function registration (id = 'agent-one', more: object = {}) {
   return {
     agent_id: id,
@@ -52,7 +52,7 @@ export function registration (id = 'agent-one', more: object = {}) {
   }
 }
 
-/** What is needed to talk to a registry, in whatever process it runs. */
+/** A client of a registry in any process. */
 export class Remote {
   readonly base: string
 
@@ -83,7 +83,7 @@ export class Remote {
     return body.temp_token
   }
 
-  /** Registers an agent with a key; the answer of the registration. */
+  /** Registers an agent with a key. @returns the response of the registration */
   async register (id = 'agent-one', more: object = {}, key = keys.plain): Promise<Answer> {
     return this.post('/agents/register', { token: await this.tempToken(id, key), body: registration(id, more) })
   }
@@ -94,7 +94,7 @@ export class Remote {
     return body.access_token
   }
 
-  /** What an admin's calls need: `{ token, headers }`. */
+  /** Options of an admin request: `{ token, headers }`. */
   async admin (print = fingerprint): Promise<{ token: string, headers: Record<string, string> }> {
     const headers = { 'x-client-fingerprint': print }
     const { body } = await this.post('/auth/login', { body: { username: 'admin', password }, headers })
@@ -105,14 +105,14 @@ export class Remote {
     return new Client(this.base.replace('http', 'ws') + path, protocols, options)
   }
 
-  /** An open public socket whose welcome was read. */
+  /** An open public socket after its welcome. */
   async watcher (): Promise<Client> {
     const client = this.socket('/public/ws')
     await client.next('welcome')
     return client
   }
 
-  /** An authenticated agents socket; auth_success is in `success`, the list was read. */
+  /** An authenticated agents socket after its list of agents; `success` holds auth_success. */
   async agentSocket (token: string, more: object = {}): Promise<Client & { success: Json }> {
     const client = this.socket('/agents/ws')
     await client.next('auth_required')
@@ -132,7 +132,7 @@ export class Harness extends Remote {
     this.app = app
   }
 
-  /** Registers an agent as the host does, without HTTP; its access token. */
+  /** Registers an agent through the host API. @returns its access token */
   async join (id = 'agent-one', more: object = {}): Promise<string> {
     const { access_token: token } = await this.app.agentRegistry.register(registration(id, more) as RegistrationBody)
     return token
@@ -141,15 +141,15 @@ export class Harness extends Remote {
 
 const typeOf = (frame: Json) => typeof frame === 'string' ? frame : Array.isArray(frame) ? 'list' : frame.type
 
-/** A WebSocket client that misses nothing: frames wait until a test asks for them. */
+/** A WebSocket client that queues frames until a test reads them. */
 export class Client {
   readonly ws: WebSocket
   readonly opened: Promise<unknown>
   /** Code and reason, once the socket is closed. */
   readonly closed: Promise<{ code: number, reason: string }>
-  /** HTTP status when the upgrade was refused. */
+  /** HTTP status of a refused upgrade. */
   readonly refused: Promise<{ status: number, headers: Record<string, unknown>, text: string }>
-  /** Every frame that came, whether or not a test asked for it. */
+  /** Every received frame, read by a test or not. */
   readonly all: Json[] = []
   readonly #frames: Json[] = []
   readonly #waiting: Array<() => void> = []
@@ -173,7 +173,7 @@ export class Client {
     this.ws.send(typeof frame === 'string' || Buffer.isBuffer(frame) ? frame : JSON.stringify(frame))
   }
 
-  /** The next frame of this type (`list` is the bare array, `ping` and `pong` texts count by their text); others are skipped. */
+  /** The next frame of this type; others are skipped. `list` is a bare array; `ping` and `pong` texts have their text as type. */
   async next (type?: string, within = 5000): Promise<Json> {
     const deadline = Date.now() + within
     for (;;) {
@@ -184,7 +184,7 @@ export class Client {
     }
   }
 
-  /** Types of the frames that came and were not asked for, after `ms` of waiting. */
+  /** Types of unread frames after `ms` of waiting. */
   async pending (ms = 100): Promise<string[]> {
     await sleep(ms)
     return this.#frames.map(typeOf)
@@ -210,7 +210,7 @@ export class Client {
 
 export const sleep = (ms: number) => new Promise<void>(resolve => setTimeout(resolve, ms))
 
-/** Waits until `condition` is true, looking often. */
+/** Polls until `condition` is true. */
 export async function until (condition: () => unknown, within = 5000): Promise<void> {
   const deadline = Date.now() + within
   while (!await condition()) {
@@ -227,7 +227,7 @@ export const defaults: AgentRegistryOptions = {
   agentsWs: { intervalMs: 50 }
 }
 
-/** Groups of options given by a test are merged into the defaults, one level deep. */
+/** Groups of options of a test are merged into the defaults, one level deep. */
 export function withDefaults (options: AgentRegistryOptions = {}): AgentRegistryOptions {
   const merged: Record<string, unknown> = { ...defaults }
   for (const [name, value] of Object.entries(options)) {
@@ -238,7 +238,7 @@ export function withDefaults (options: AgentRegistryOptions = {}): AgentRegistry
   return merged as AgentRegistryOptions
 }
 
-/** A listening app with a registry in it, closed with the test. `before` may prepare the host. */
+/** A listening app with a registry, closed with the test. `before` may prepare the host. */
 export async function build (t: Test, options: AgentRegistryOptions = {}, { before, server = {} }: { before?: (app: FastifyInstance) => unknown, server?: FastifyServerOptions } = {}): Promise<Harness> {
   const app = fastify(server)
   await before?.(app)
@@ -250,7 +250,7 @@ export async function build (t: Test, options: AgentRegistryOptions = {}, { befo
 
 type ResponseSchemas = Record<string, TSchema | undefined>
 
-/** What is wrong in an answer by the response schema of its own route. */
+/** Differences between a response and the response schema of its route. */
 function answerErrors (request: FastifyRequest, status: number, payload: unknown): string[] {
   const schemas = request.routeOptions.schema?.response as ResponseSchemas | undefined
   const schema = schemas?.[status] ?? schemas?.[`${String(status)[0]}xx`]
@@ -258,7 +258,7 @@ function answerErrors (request: FastifyRequest, status: number, payload: unknown
   return [...Value.Errors(schema, JSON.parse(payload))].map(({ path, message }) => `${request.method} ${request.url} ${status} ${path}: ${message}`)
 }
 
-/** Collects every answer that is not what the response schema of its route promises. */
+/** Collects each response that does not match the schema of its route. */
 export function answerChecker () {
   const findings: string[] = []
   function before (app: FastifyInstance) {
@@ -269,7 +269,7 @@ export function answerChecker () {
   return { findings, before }
 }
 
-/** The suffix of a problem's type, once its shape was checked. */
+/** The suffix of a problem type, after checking the shape of the problem. */
 export function problemOf (t: Test, { status, headers, body }: Answer): string {
   t.match(headers.get('content-type'), /^application\/problem\+json/)
   t.same([...Value.Errors(Problem, body)], [])
@@ -278,7 +278,7 @@ export function problemOf (t: Test, { status, headers, body }: Answer): string {
   return body.type.replace(/^.*\/problems\//, '')
 }
 
-/** A server of somebody else's, such as the endpoint of an agent; its URL. It ends with the test. */
+/** Starts another HTTP server, such as the endpoint of an agent, which ends with the test. @returns its URL */
 export async function serve (t: Test, listener: RequestListener): Promise<string> {
   const server = createServer(listener).listen(0, '127.0.0.1')
   await once(server, 'listening')

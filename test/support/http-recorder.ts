@@ -9,14 +9,14 @@ export interface HttpCall {
   token?: string | undefined
   /** Sent as JSON. */
   body?: unknown
-  /** Sent as it is, as JSON unless a header says otherwise. */
+  /** Sent unchanged, as JSON unless a header differs. */
   raw?: string
   headers?: Record<string, string>
 }
 
 export interface HttpAnswer { status: number, headers: Headers, body: Json, text: string }
 
-/** Reads a response; of an event stream the first event. */
+/** Reads a response, or the first event of an event stream. */
 async function textOf (response: Response, isStream: boolean): Promise<string> {
   if (!isStream || response.body === null) return await response.text()
   let text = ''
@@ -52,7 +52,7 @@ export async function callHttp ({ base }: Harness, method: string, path: string,
 
 type Method = 'DELETE' | 'GET' | 'PATCH' | 'POST' | 'PUT'
 
-/** Sends a request without a socket, which takes far less time. */
+/** Injects a request without a socket, which is much faster. */
 export async function inject ({ app }: Harness, method: Method, url: string, call: HttpCall = {}): Promise<HttpAnswer> {
   const { payload, headers } = requestOf(call)
   const response = await app.inject({ method, url, headers, ...(payload !== undefined && { payload }) })
@@ -74,7 +74,7 @@ export function outcomeOf (answer: HttpAnswer): string {
   return [status, name || headers.get('content-type')?.split(';', 1)[0], allow && `(allow ${allow})`].filter(Boolean).join(' ')
 }
 
-/** The lines of an event stream, with the shape of the data. */
+/** The lines of an event stream, with the shape of its data. */
 function eventShape (text: string): unknown[] {
   return text.trimEnd().split('\n').map(line => {
     const [field = '', value = ''] = line.split(/: (.*)/)
@@ -96,7 +96,7 @@ function bodyShape (answer: HttpAnswer): unknown {
 
 const isRecord = (shape: Record<string, unknown>) => 'agent_id' in shape && 'public_key' in shape
 
-/** Replaces the shapes of agent records by names; `records` takes what each name stands for. */
+/** Replaces the shapes of agent records with names; `records` maps each name to its shape. */
 export function nameRecords (shape: unknown, records: Map<string, Json>): unknown {
   if (Array.isArray(shape)) return shape.map(child => nameRecords(child, records))
   if (!isObject(shape)) return shape
@@ -108,7 +108,7 @@ export function nameRecords (shape: unknown, records: Map<string, Json>): unknow
   return name
 }
 
-/** Writes down what the routes of a registry answer to scripted requests, in their order. */
+/** Records the responses of a registry to scripted requests, in order. */
 export class HttpRecorder {
   readonly entries: unknown[] = []
   readonly requested = new Set<string>()
@@ -118,7 +118,7 @@ export class HttpRecorder {
     this.#registry = registry
   }
 
-  /** @param route the path with the names of its parameters, such as `/agents/{id}` */
+  /** @param route path with the names of its parameters, such as `/agents/{id}` */
   async call (request: string, call: HttpCall = {}, route?: string): Promise<HttpAnswer> {
     const [method = '', path = ''] = request.split(' ')
     const answer = await callHttp(this.#registry, method, path, call)

@@ -14,12 +14,12 @@ export const inOneProcess: Pair = async (t, options) => {
 
 export const connect = async (registry: Harness, id: string, more: object = {}) => registry.agentSocket(await registry.join(id, more))
 
-/** An agent with other rights than agents usually have. */
+/** An agent token with other rights than usual. */
 export async function granted (registry: Harness, id: string, ...allow: string[]): Promise<Client> {
   return registry.agentSocket(forge(await registry.join(id), { grants: [{ channels: [], allow }] }))
 }
 
-/** Sends a frame; its `ack`. */
+/** Sends a frame. @returns its `ack` */
 export async function ackOf (client: Client, frame: Json): Promise<Json> {
   client.send(frame)
   return nextWhere(client, 'ack', ({ requestId }) => requestId === frame.requestId)

@@ -3,7 +3,7 @@ import { createConnection, createServer, type Server, type Socket } from 'node:n
 import { join } from 'node:path'
 import type { RedisServer } from './redis-server.js'
 
-/** A way to Redis that can be closed, or stay open with nothing coming over it. */
+/** A proxy to Redis that can be closed, or stay open without passing data. */
 export class RedisProxy {
   readonly path: string
   readonly #server: Server
@@ -22,21 +22,21 @@ export class RedisProxy {
     return proxy
   }
 
-  /** Nothing more comes over connections on which this was said, in either direction; new ones are not concerned. */
+  /** Stops all data on connections that have sent this text; new connections are not affected. */
   hang (word: string): number {
     const found = [...this.#sockets].filter(socket => said.get(socket)?.includes(word.toUpperCase()))
     for (const socket of found) for (const side of [socket, partners.get(socket)!]) side.unpipe().pause().removeAllListeners('data')
     return found.length
   }
 
-  /** What is said on these is heard, and no answer comes back. */
+  /** Passes commands of connections that have sent this text, and drops the replies. */
   mute (word: string): number {
     const found = [...this.#sockets].filter(socket => said.get(socket)?.includes(word.toUpperCase()))
     for (const socket of found) partners.get(socket)!.unpipe().pause()
     return found.length
   }
 
-  /** Ends all connections, and takes no new ones. */
+  /** Closes all connections and refuses new ones. */
   close (): void {
     this.#isOpen = false
     for (const socket of this.#sockets) socket.destroy()

@@ -10,7 +10,7 @@ import { find } from './tools.js'
 
 const program = find('redis-server')
 
-/** A redis-server on a socket in a temporary folder. It keeps nothing unless `save` is called. */
+/** A redis-server on a socket in a temporary folder. It persists nothing unless `save` is called. */
 export class RedisServer {
   readonly folder: string
   readonly #args: readonly string[]
@@ -39,9 +39,9 @@ export class RedisServer {
 
   get path () { return join(this.folder, 'redis.sock') }
 
-  /** A client for the test itself. */
+  /** A client for the test. */
   get client (): Redis {
-    // It is not there before the server is, nor after it was killed.
+    // The socket file is missing before the start and after a kill.
     const password = this.#args[this.#args.indexOf('--requirepass') + 1]
     this.#client ??= new Redis({ path: this.path, retryStrategy: () => 20, ...(this.#args.includes('--requirepass') && { password }) }).on('error', () => {})
     return this.#client
@@ -55,7 +55,7 @@ export class RedisServer {
     ended.catch(() => {})
   }
 
-  /** It stands still, with its connections open. */
+  /** Stops the process; its connections stay open. */
   freeze (): void {
     this.#process!.kill('SIGSTOP')
   }
@@ -88,7 +88,7 @@ export async function sharedRedis (t: Test): Promise<RedisServer> {
   return server
 }
 
-/** Waits until something holds, for at most 30 s. @param state says, where that was in vain, what was there instead */
+/** Polls a condition for at most 30 s. @param state describes the state in the error */
 export async function eventually (what: string, holds: () => boolean | Promise<boolean>, state: () => unknown = () => ''): Promise<void> {
   const end = Date.now() + 30_000
   while (!await holds()) {

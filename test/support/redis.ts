@@ -22,7 +22,7 @@ export function inTwoProcesses (server: RedisServer): Pair {
   }
 }
 
-/** What a process that opened a storage holds, kept up to date by what it is told alone. */
+/** State of a process that opened a storage, kept up to date by events only. */
 export class Peer implements StoreListener {
   readonly storage: RedisStorage
   readonly namespace: string
@@ -47,7 +47,7 @@ export class Peer implements StoreListener {
 
   get store () { return this.storage.agents }
   get revision () { return `${this.epoch}:${this.n}` }
-  /** Which digests of agents there are: equal where the same is known. */
+  /** The set of agent digests, equal where the state is equal. */
   get digest (): string {
     const parts = [...this.agents.values()].map(record => recordDigest(this.epoch, record))
     return `${this.revision} ${parts.reduce((sum, part) => (sum + part) % (1n << 64n), 0n)}`

@@ -12,9 +12,9 @@ import { until } from './harness.js'
 
 export interface Started {
   child: ChildProcess
-  /** All that it has printed until now. */
+  /** The output so far. */
   output: () => string
-  /** Code, signal and all that it printed, once it has ended. */
+  /** Code, signal and output, when the process has ended. */
   ended: Promise<{ code: number | null, signal: string | null, out: string, err: string }>
 }
 
@@ -23,27 +23,27 @@ function newest (folder: string, extension: string): number {
   return Math.max(0, ...files.map(name => statSync(join(folder, name)).mtimeMs))
 }
 
-/** The server as it is built; built anew, beside dist/, where that is missing or older than its sources. */
+/** The built server. If dist/ is missing or older than the sources, it is built to another folder. */
 export function builtServer (t: Test): string {
   const made = existsSync('dist/src/server/main.js') ? statSync('dist/src/server/main.js').mtimeMs : 0
   if (['src', 'plugins', 'routes'].every(folder => newest(folder, '.ts') < made)) return resolve('dist/src/server/main.js')
-  // Not `t.testdir()`, of which a test has one: and inside the project, where packages are found.
+  // Not `t.testdir()`, which a test has only once; in the project, so that packages resolve.
   const folder = resolve(mkdtempSync('.tap/built-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
   execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', '--outDir', folder])
   return join(folder, 'src/server/main.js')
 }
 
-/** Runs a program from its source, in whatever folder. */
+/** Runs a program from source in any folder. */
 export const sourceArgs = process.execArgv.map(arg => arg.replace('=./', `=${pathToFileURL(process.cwd()).href}/`))
 
-/** What would change a server that is started here. */
+/** Environment variables that would change a server started here. */
 const variables = new Set(['NODE_ENV', ...[...settingsOf(OptionsSchema), ...settingsOf(ServerSettingsSchema)].flatMap(({ names }) => names)])
 
-/** A program and its arguments, run by this very node as a process of its own in `folder`; ended with the test. */
+/** Starts a program with this node as a process in `folder`, which ends with the test. */
 export function start (t: Test, folder: string, { env = {}, args }: { env?: Environment, args: string[] }): Started {
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !variables.has(name)))
-  // What is built is not looked at for coverage, and is as fast as it is elsewhere.
+  // The built server is excluded from coverage, so that it runs at its usual speed.
   const counted = args.some(arg => arg.endsWith('.ts')) ? {} : { _TAPJS_PROCESSINFO_COVERAGE_: '0' }
   const child = spawn(process.execPath, args, { cwd: folder, env: { ...inherited, ...counted, ...env } })
   let output = ''
@@ -57,13 +57,13 @@ export function start (t: Test, folder: string, { env = {}, args }: { env?: Envi
 
 const listening = /^fastify-agent-registry (\S+) listening at (http:\/\/\S+)$/m
 
-/** The URL at which a started server listens. */
+/** The URL of a started server. */
 export async function urlOf (started: Started): Promise<string> {
   await until(() => listening.test(started.output()) || started.child.exitCode !== null, 60_000)
   return listening.exec(started.output())?.[2] ?? started.ended.then(({ err }) => { throw new Error(err) })
 }
 
-/** What one call in this process prints and returns. */
+/** Output and result of one call in this process. */
 export async function call (args: string[], environment: Environment = {}): Promise<{ code: number | null, out: string, err: string }> {
   const printed = { out: '', err: '' }
   const originals = { out: process.stdout.write, err: process.stderr.write }

@@ -3,10 +3,10 @@ import { type EnvSetting, optionsFromEnv, ServerSettingsSchema, settingsOf, stan
 import { OptionsSchema } from '../../src/options.js'
 import { isObject } from './snapshot.js'
 
-/** Keywords that only people read, or that belong to environment variables. */
+/** Keywords for people, and those of environment variables. */
 const ignored = new Set(['description', 'env', 'envFactor', 'envAliases', 'examples', 'title', 'tsType'])
 
-/** A schema without descriptions; a class or function in it keeps its type alone. */
+/** A schema without descriptions; a class or function is replaced with its type. */
 function bare (value: unknown): unknown {
   if (Array.isArray(value)) return value.map(bare)
   if (!isObject(value)) return value
@@ -23,14 +23,14 @@ function optionRows (schema: TSchema, path: string[] = []): Array<[path: string,
   })
 }
 
-/** Each option by its path, with type, default and bounds. */
+/** Each option by path, with type, default and bounds. */
 export const optionTable = () => Object.fromEntries(optionRows(OptionsSchema))
 
 function valueAt (value: unknown, path: readonly string[]): unknown {
   return path.reduce((parent, name) => isObject(parent) ? parent[name] : undefined, value)
 }
 
-/** Texts for the variable that differ from its default, in its own unit. */
+/** Values for the variable that differ from its default, in its unit. */
 function samplesOf ({ schema, factor }: EnvSetting): string[] {
   if (schema.type === 'boolean') return [String(!schema.default)]
   if (schema.type === 'integer' || schema.type === 'number') {
@@ -41,7 +41,7 @@ function samplesOf ({ schema, factor }: EnvSetting): string[] {
   return choices.map(choice => choice.const).filter(choice => typeof choice === 'string' && choice !== schema.default)
 }
 
-/** The value that the stand-alone server reads from `text`; undefined where it refuses the text. */
+/** The value that the stand-alone server reads from `text`; undefined if it refuses the text. */
 function read ({ path }: EnvSetting, name: string, text: string): unknown {
   try {
     const { options, server } = optionsFromEnv({ [name]: text })
@@ -64,7 +64,7 @@ function variableRow (setting: EnvSetting, name: string, scope: string) {
   return { [scope]: path.join('.'), default: value ?? null, factor, rank: names.indexOf(name), ...aliases, ...readingOf(setting, name) }
 }
 
-/** Each environment variable of the stand-alone server with the settings that it gives; `rank` 0 wins over 1. */
+/** Each environment variable of the stand-alone server with its settings; `rank` 0 precedes 1. */
 export function environmentTable (): Record<string, unknown[]> {
   const table: Record<string, unknown[]> = {}
   for (const [scope, schema] of [['option', OptionsSchema], ['server', ServerSettingsSchema]] as const) {

@@ -1,6 +1,6 @@
 import { isObject, sortKeys } from './snapshot.js'
 
-/** Texts of ARCP that its clients know. All other texts for people may be rewritten and stand as `<text>` in snapshots. */
+/** Texts of ARCP that clients depend on. All other texts may change, and are `<text>` in snapshots. */
 const contractTexts = new Set([
   'Authentication timeout', 'Send your authentication token', 'Authentication successful', 'Token required', 'Authentication required',
   'Invalid token', 'Insufficient permissions', 'Invalid JSON', 'Authentication failed',
@@ -9,22 +9,22 @@ const contractTexts = new Set([
   'Fresh data sent', 'Agents data sent', 'Backend logs cleared successfully', 'Backend alerts cleared successfully'
 ])
 
-/** Of texts in `error` frames those of ARCP, and those that a scripted client sends. */
+/** Texts of ARCP in `error` frames, and those sent by a scripted client. */
 const errorText = /^(said |Unknown message type: |Invalid JSON format$|Failed to get discovery data$)/
 const ownText = /^said /
-/** Longest string that is written down whole. */
+/** Maximum length of a string that is recorded in full. */
 const maxLength = 200
 
 /** Members with texts for people. */
 const textMembers = new Set(['message', 'title', 'detail', 'error'])
 
-/** Members whose values differ from run to run. */
+/** Members whose values differ between runs. */
 const variableMembers = new Set([
   'timestamp', 'serverTime', 'expiresAt', 'deadline', 'connectionId', 'revision', 'incarnation', 'epoch', 'digest', 'rid', 'token', 'id',
   'retryAfterMs', 'registered_at', 'last_seen', 'last_active', 'last_updated', 'frontend_timestamp', 'since', 'request_id', 'client_ip'
 ])
 
-/** Members whose values are measured: only their types are compared. */
+/** Measured members: only their types are compared. */
 const measuredMembers = new Set(['resource_utilization', 'process', 'registry'])
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
@@ -41,13 +41,13 @@ export const textOf = (text: string) => contractTexts.has(text) || ownText.test(
 
 export const shorten = (text: string) => text.length > maxLength ? `${text[0]} × ${text.length}` : text
 
-/** The type of a value that is no object. */
+/** The type of a value other than an object. */
 export function typeOf (value: unknown): unknown {
   if (typeof value === 'string') return formats.find(([format]) => format.test(value))?.[1] ?? '<string>'
   return value === null ? null : `<${typeof value}>`
 }
 
-/** Two shapes as one; a member that one of them lacks is marked with `?`. */
+/** Merges two shapes; a member that is missing in one of them gets a `?`. */
 function merge (a: unknown, b: unknown): unknown {
   if (a === undefined || b === undefined) return a ?? b
   if (JSON.stringify(a) === JSON.stringify(b)) return a
@@ -67,12 +67,12 @@ function mergeObjects (a: Record<string, unknown>, b: Record<string, unknown>): 
   }))
 }
 
-/** The elements of arrays of one shape: at most one. */
+/** The shape of array elements: at most one. */
 function mergeAll (shapes: readonly unknown[]): unknown[] {
   return shapes.length === 0 ? [] : [shapes.reduce((merged, shape) => merge(merged, shape), undefined)]
 }
 
-/** The keys of a JSON value, with types in place of values and one element in place of many. */
+/** The shape of a JSON value, with types in place of values and one element per array. */
 export function shapeOf (value: unknown): unknown {
   if (Array.isArray(value)) return mergeAll(value.map(shapeOf))
   if (!isObject(value)) return typeOf(value)
@@ -80,7 +80,7 @@ export function shapeOf (value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, child]) => [key, key === 'details' ? '<object>' : shapeOf(child)]))
 }
 
-/** The shape of frames or bodies that belong together. */
+/** The common shape of frames or bodies. */
 export const sharedShape = (values: readonly unknown[]) => sortKeys(mergeAll(values.map(shapeOf))[0])
 
 function normaliseMember (key: string, value: unknown): unknown {
@@ -89,7 +89,7 @@ function normaliseMember (key: string, value: unknown): unknown {
   return textMembers.has(key) && typeof value === 'string' ? textOf(value) : normalise(value)
 }
 
-/** A frame with placeholders for what differs from run to run and for texts that may be rewritten. */
+/** A frame with placeholders for values that differ between runs and for texts that may change. */
 export function normalise (value: unknown): unknown {
   if (Array.isArray(value)) return value.map(normalise)
   if (typeof value === 'string') return uuid.test(value) ? '<uuid>' : shorten(value)
@@ -101,7 +101,7 @@ export function normalise (value: unknown): unknown {
 
 const isRecord = (value: unknown) => isObject(value) && 'agent_id' in value && 'public_key' in value
 
-/** Writes down the first agent record in full, and of others only what differs from it. */
+/** Records the first agent record in full, and the differences of all others. */
 export class RecordAbbreviator {
   #first: Record<string, unknown> | undefined
 
@@ -112,7 +112,7 @@ export class RecordAbbreviator {
     return Object.fromEntries(Object.entries(value).map(([key, child]) => [key, this.abbreviate(child)]))
   }
 
-  /** The record that others are compared with. */
+  /** The record with which others are compared. */
   get first (): unknown { return this.#first }
 
   #record (record: Record<string, unknown>): Record<string, unknown> {

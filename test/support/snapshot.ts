@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 
-/** Longest value that is written on one line. */
+/** Maximum length of a value on one line. */
 const maxInlineLength = 140
 const indent = '  '
 
@@ -20,13 +20,13 @@ export function isObject (value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** `type` first, so that a diff shows of which frame a line is; the others in alphabetical order. */
+/** `type` comes first, so that a diff shows the frame; others are in alphabetical order. */
 function compareKeys (a: string, b: string): number {
   if (a === b || a === 'type') return a === b ? 0 : -1
   return b === 'type' || a > b ? 1 : -1
 }
 
-/** A copy of `value` in which the order of keys depends on their names alone. */
+/** A copy of `value` with sorted keys. */
 export function sortKeys (value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sortKeys)
   if (!isObject(value)) return value
@@ -40,7 +40,7 @@ function inline (value: unknown): string {
   return members.length === 0 ? '{}' : `{ ${members.join(', ')} }`
 }
 
-/** JSON text in which each value that is short enough takes one line, so that a diff names whole frames and responses. */
+/** JSON with short values on one line each, so that a diff shows whole frames and responses. */
 export function formatJson (value: unknown, margin = ''): string {
   const line = inline(value)
   if (line.length + margin.length <= maxInlineLength || typeof value !== 'object' || value === null) return line
@@ -50,7 +50,7 @@ export function formatJson (value: unknown, margin = ''): string {
   return `{\n${members.join(',\n')}\n${margin}}`
 }
 
-/** Compares `text` with the snapshot file `name`. With `UPDATE_SNAPSHOTS=1` the file is written instead. */
+/** Compares `text` with the snapshot file `name`, or writes the file if `UPDATE_SNAPSHOTS=1`. */
 export function matchText (t: Test, name: string, text: string): void {
   const path = join(folder, name)
   if (process.env.UPDATE_SNAPSHOTS === '1') {
@@ -61,7 +61,7 @@ export function matchText (t: Test, name: string, text: string): void {
   t.equal(text, expected, `${name} is as committed (UPDATE_SNAPSHOTS=1 rewrites it)`)
 }
 
-/** Compares `value` with the JSON file `name`; the order of keys does not count. */
+/** Compares `value` with the JSON file `name`, in any order of keys. */
 export function matchJson (t: Test, name: string, value: unknown): void {
   matchText(t, name, `${formatJson(sortKeys(value))}\n`)
 }

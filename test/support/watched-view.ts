@@ -8,11 +8,11 @@ function parse (revision: string): [epoch: string, n: number] {
   return [epoch!, Number(n)]
 }
 
-/** What somebody knows who follows the whole registry, and everything that was wrong on the way. */
+/** The state of a client that watches the whole registry, and the errors found on the way. */
 export class View {
   readonly agents = new Map<string, Known>()
   readonly faults: string[] = []
-  /** Every change that was told: `<agent_id> <op> <state>`. */
+  /** Every received change: `<agent_id> <op> <state>`. */
   readonly received: string[] = []
   readonly tally = { changes: 0, snapshots: 0, resyncs: 0, bookmarks: 0 }
   #epoch = ''
@@ -24,24 +24,24 @@ export class View {
     this.#keepsReceived = keepsReceived
   }
 
-  /** Where to continue from; undefined when a snapshot is needed. */
+  /** The revision to resume from; undefined if a snapshot is needed. */
   get revision (): string | undefined {
     return this.#isWhole ? `${this.#epoch}:${this.#n}` : undefined
   }
 
-  /** The digest of what is known, as the registry would make it. */
+  /** The digest of the state, computed as the registry does. */
   get digest (): string {
     const digest = new Digest()
     for (const [id, { revision, state }] of this.agents) digest.add(recordDigest(this.#epoch, { id, revision, state: state as 'alive' }))
     return digest.toString()
   }
 
-  /** What was left of a snapshot that did not end is of no use. */
+  /** Drops the pages of an incomplete snapshot. */
   begin (): void {
     if (!this.#isWhole) this.agents.clear()
   }
 
-  /** Takes one frame, or the data of one event, of `type`. */
+  /** Applies one frame, or the data of one event, of `type`. */
   take (type: string, frame: Json): void {
     if (type === 'agents_delta') for (const change of frame.changes) this.#change(change)
     else if (type === 'put' || type === 'state' || type === 'remove') this.#change(frame)

@@ -5,7 +5,7 @@ import { View } from './watched-view.js'
 
 export type Carrier = 'agents' | 'dashboard' | 'events'
 
-/** How a view is fed by one registry; `closed` resolves when that has ended, for whatever reason. */
+/** Feeds a view from one registry; `closed` resolves when the transport has ended for any reason. */
 interface Line { readonly closed: Promise<void>, cut (): void }
 
 function openSocket (remote: Remote, carrier: Carrier, token: string, view: View): Line {
@@ -56,14 +56,14 @@ function openEvents (remote: Remote, token: string, view: View, more: Record<str
 export interface WatcherOptions {
   carrier: Carrier
   token: () => string
-  /** What requests need beside the token. */
+  /** Request options other than the token. */
   headers?: Record<string, string>
-  /** The process to go to next. */
+  /** The process to connect to next. */
   place: () => Remote
   view?: View
 }
 
-/** Somebody who follows the whole registry, and continues on any process when what carried that breaks. */
+/** A client that watches the whole registry, and resumes at any process after a disconnect. */
 export class Watcher {
   readonly view: View
   readonly #carrier: Carrier
@@ -82,7 +82,7 @@ export class Watcher {
     this.#follow()
   }
 
-  /** Breaks what carries it now. */
+  /** Disconnects the current transport. */
   cut (): void {
     this.#line?.cut()
   }
@@ -92,7 +92,7 @@ export class Watcher {
     this.cut()
   }
 
-  /** Waits until it knows everything up to `revision`. */
+  /** Waits until the view has reached `revision`. */
   async reach (revision: string, within = 30_000): Promise<void> {
     const [epoch, n] = revision.split(':')
     await until(() => {
@@ -101,7 +101,7 @@ export class Watcher {
     }, within)
   }
 
-  /** Waits for the next bookmark, by which everything it knows is checked. */
+  /** Waits for the next bookmark, which checks the state. */
   async bookmarked (): Promise<void> {
     const { tally } = this.view
     const { bookmarks } = tally

@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import t from 'tap'
 
-/** These run when they are imported; tests start them as processes of their own. */
+/** These run when they are imported; tests start them as processes. */
 const programs = ['src/server/main.ts']
 
 function modulesBelow (folder: string): string[] {

@@ -13,12 +13,12 @@ import { recordRefusals } from '../support/http-scripts/refusals.js'
 import { matchJson, matchText } from '../support/snapshot.js'
 
 const scrapeToken = 'a-token-for-prometheus'
-// Tests that wait for something run at the same time.
+// Tests that wait run concurrently.
 t.jobs = 4
 
 const everything = { routes: { root: true, docs: true, v1: true }, metricsScrapeToken: scrapeToken }
 
-// The compiler occupies the process: no registry starts meanwhile.
+// The compiler blocks the process: no registry starts meanwhile.
 await t.test('snapshot: exported names and the members of app.agentRegistry', async t => {
   const { app } = await build(t)
   const { entries, members } = await exportedNames()

@@ -11,7 +11,7 @@ async function openUnknown (recorder: FrameRecorder, name: string, registry?: Ha
   return socket
 }
 
-/** An authenticated socket; the list of agents was read. */
+/** An authenticated socket after its list of agents. */
 export async function openAgent (recorder: FrameRecorder, name: string, token: string, registry?: Harness): Promise<RecordedSocket> {
   const socket = await openUnknown(recorder, name, registry)
   await socket.send({ token }, 'auth_success', 'list')
@@ -43,7 +43,7 @@ async function refuseFirstFrames (recorder: FrameRecorder, registry: Harness) {
   await binary.leave()
 }
 
-/** Credentials that come with the upgrade. */
+/** Credentials in the upgrade request. */
 async function upgrade (recorder: FrameRecorder, registry: Harness, token: string) {
   const { body: { ticket } } = await registry.post('/ws-tickets', { token, body: {} })
   const accepted = {
@@ -69,7 +69,7 @@ async function upgrade (recorder: FrameRecorder, registry: Harness, token: strin
   await recorder.open('upgrade: a token as the only subprotocol', path, { protocols: [`bearer.${token}`] }).ended()
 }
 
-/** Frames before the token, roles, and a token that is replaced. */
+/** Frames before the token, roles, and a replaced token. */
 async function authenticate (recorder: FrameRecorder, registry: Harness, token: string) {
   const early = await openUnknown(recorder, 'frames before the token')
   await early.send({ type: 'ping', requestId: 'r1' }, 'pong')
@@ -85,7 +85,7 @@ async function authenticate (recorder: FrameRecorder, registry: Harness, token: 
   await early.leave()
 }
 
-/** Connections of users and admins, and what ends their tokens. */
+/** Connections of users and admins, and the ends of their tokens. */
 async function otherRoles (recorder: FrameRecorder, registry: Harness) {
   const admin = await registry.admin()
   const { body: { access_token: userToken } } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'user-one', agent_id: 'agent-minted', role: 'user' } })
@@ -99,7 +99,7 @@ async function otherRoles (recorder: FrameRecorder, registry: Harness) {
   await socket.ended()
 }
 
-/** Why the server ends connections of agents. */
+/** Reasons for which the server closes connections of agents. */
 async function endConnections (recorder: FrameRecorder, registry: Harness) {
   const replaced = await openAgent(recorder, 'an instance that a newer one replaces', await registry.join('agent-again'))
   const token = await registry.join('agent-again')

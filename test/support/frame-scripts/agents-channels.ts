@@ -28,7 +28,7 @@ async function publish (one: RecordedSocket, two: RecordedSocket) {
   await two.send({ type: 'unsubscribe', channel })
 }
 
-/** Messages and presence that a subscriber missed. */
+/** Missed messages and presence of a subscriber. */
 async function recover (one: RecordedSocket, two: RecordedSocket) {
   const [{ epoch, offset }] = await one.send({ type: 'publish', channel: 'public/missed', data: 1, requestId: 'r20' }, 'ack')
   await one.send({ type: 'publish', channel: 'public/missed', data: 2, requestId: 'r21' }, 'ack')
@@ -49,7 +49,7 @@ async function usePatterns (one: RecordedSocket, two: RecordedSocket) {
   await one.send({ type: 'unsubscribe', channel: 'public/**', requestId: 'r33' }, 'ack')
 }
 
-/** Presence of the whole tier, and what a peer says of itself. */
+/** Presence of the whole tier, and metadata of a peer. */
 async function watchTier (recorder: FrameRecorder, registry: Harness, one: RecordedSocket, two: RecordedSocket) {
   await one.send({ type: 'subscribe', channel: '$agents', requestId: 'r40' }, 'ack', 'presence')
   await one.send({ type: 'presence', channel: '$agents', requestId: 'r41' }, 'presence')
@@ -90,7 +90,7 @@ async function breakRules (one: RecordedSocket) {
   for (const [index, frame] of refused.entries()) await one.send({ ...frame, requestId: `e${index}` }, 'error')
 }
 
-/** A token with fewer rights ends subscriptions. */
+/** A token with fewer rights, which ends subscriptions. */
 async function replaceRights (recorder: FrameRecorder, registry: Harness) {
   const admin = await registry.admin()
   const mint = async (channels: string[]) => {
@@ -105,7 +105,7 @@ async function replaceRights (recorder: FrameRecorder, registry: Harness) {
   await socket.leave()
 }
 
-/** Channels that keep two messages, and connections that may have one subscription. */
+/** Channels with a history of two messages, and connections with one subscription. */
 async function exceedLimits (t: Test, recorder: FrameRecorder) {
   const registry = await build(t, { messaging: { historyEntries: 2, maxSubscriptions: 1 } })
   const socket = await openAgent(recorder, 'channels that keep two messages', await registry.join('agent-one'), registry)

@@ -59,7 +59,7 @@ async function answerRequests (one: RecordedSocket, two: RecordedSocket) {
   }
 }
 
-/** Requests that move to another agent, or whose agent goes. */
+/** Requests that move to another agent, or whose agent disconnects. */
 async function moveRequests (recorder: FrameRecorder, registry: Harness, two: RecordedSocket) {
   const open = async (id: string) => openAgent(recorder, `direct: ${id}`, await registry.join(id, { capabilities: ['relay'] }))
   const [silent, relay] = [await open('agent-silent'), await open('agent-relay')]

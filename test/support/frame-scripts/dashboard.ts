@@ -102,7 +102,7 @@ async function common (registry: Harness, socket: RecordedSocket, token: string)
 
 const hasRefusal = ({ data }: Json) => data.logs.some((entry: Json) => entry.status_code === 503)
 
-/** Frames that the server sends by itself. */
+/** Frames that the server sends on its own. */
 async function wait (t: Test, recorder: FrameRecorder) {
   const rule = { id: 'tests', type: 'tests', metric: 'agents_total' as const, comparison: '>=' as const, threshold: 0, message: 'said {value}' }
   const registry = await build(t, {

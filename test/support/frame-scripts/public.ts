@@ -77,7 +77,7 @@ async function packFrames (recorder: FrameRecorder) {
   await json.expect('welcome')
 }
 
-/** Frames that the server sends by itself, and the ends of connections. */
+/** Frames that the server sends on its own, and ends of connections. */
 async function wait (t: Test, recorder: FrameRecorder) {
   const registry = await build(t, {
     publicWs: { intervalMs: 50, pingIntervalMs: 200 }, feed: { bookmarkIntervalMs: 100 }, sockets: { maxAgentsPerUpdate: 1, drainMs: 50 }

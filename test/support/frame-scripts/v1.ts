@@ -66,7 +66,7 @@ async function breakRules (alice: RecordedSocket) {
   await alice.send(Buffer.from('{}'), 'error')
 }
 
-/** Peers and agents reach each other. */
+/** Messages between peers and agents. */
 async function crossTiers (recorder: FrameRecorder, registry: Harness, alice: RecordedSocket) {
   const token = await registry.join('agent-one')
   const agent = await openAgent(recorder, 'agents tier: agent-one', token)
@@ -100,7 +100,7 @@ async function limitRights (recorder: FrameRecorder, registry: Harness) {
   await carol.leave()
 }
 
-/** Upgrades that the server refuses, and what ends connections. */
+/** Upgrades that the server refuses, and ends of connections. */
 async function endConnections (t: Test, recorder: FrameRecorder, registry: Harness, alice: RecordedSocket) {
   const admin = await registry.admin()
   const refused = {

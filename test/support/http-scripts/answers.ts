@@ -143,7 +143,7 @@ async function actAsPeers (http: HttpRecorder, registry: Harness, token: string)
   await client.closed
 }
 
-/** One request with a good answer for each route, and the errors that need a state. */
+/** One successful request per route, and the errors that need a state. */
 export async function recordAnswers (t: Test) {
   const registry = await build(t, served)
   const endpoint = await serve(t, (_request, response) => { response.end('{}') })

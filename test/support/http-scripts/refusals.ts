@@ -4,7 +4,7 @@ import { callHttp, HttpRecorder, inject, outcomeOf, type HttpCall } from '../htt
 import { scrapeToken, secretKey, served } from './answers.js'
 
 const maxBodyBytes = 20_000
-/** These end what the token of a caller stands for, so that they come last. */
+/** These end the caller's token or session, and therefore come last. */
 const endingRoutes = ['POST /tokens/refresh', 'POST /tokens/revoke', 'POST /auth/logout']
 
 type Callers = Record<string, HttpCall>
@@ -38,7 +38,7 @@ interface Route { method: Method, route: string }
 
 const nameOf = ({ method, route }: Route) => `${method} ${route}`
 
-/** Bodies that are wrong for every route. */
+/** Bodies that are invalid on every route. */
 const wrongBodies: Callers = {
   'an empty body with a content type': { headers: { 'content-type': 'application/json' } },
   'a body that is not JSON': { raw: '{' },
@@ -48,7 +48,7 @@ const wrongBodies: Callers = {
 }
 
 async function outcomesOf (registry: Harness, { method, route }: Route, callers: Callers): Promise<Record<string, string>> {
-  // An event stream has no end: its first event is enough.
+  // An event stream does not end; its first event is enough.
   const isStream = route === '/agents/events'
   const path = pathOf(route) + (isStream ? '?snapshot=true' : '')
   const send = async (call: HttpCall) => outcomeOf(await (isStream ? callHttp : inject)(registry, method, path, call))
@@ -68,7 +68,7 @@ async function routesOf (registry: Harness): Promise<Route[]> {
     methods.filter(method => method.toLowerCase() in operations).map(method => ({ method, route })))
 }
 
-/** What each route answers to callers of each kind, without a body, and to bodies that are wrong. */
+/** Responses of each route to callers of each kind without a body, and to invalid bodies. */
 async function refuseCallers (t: Test) {
   const registry = await build(t, { ...served, limits: { maxBodyBytes } })
   const routes = await routesOf(registry)
@@ -80,7 +80,7 @@ async function refuseCallers (t: Test) {
   return { routes: routes.map(nameOf), outcomes }
 }
 
-/** Requests that no route takes, and headers and queries that are too much. */
+/** Unknown routes, and headers and queries over the limits. */
 async function refuseAnywhere (t: Test) {
   const registry = await build(t, served)
   const http = new HttpRecorder(registry)

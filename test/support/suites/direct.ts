@@ -3,7 +3,7 @@ import { sleep, type Client, type Json } from '../harness.js'
 import { assertAlive, nextWhere, refusalOf, strangeFrames } from '../../unit/sockets/helper.js'
 import { ackOf, connect, granted, type Pair } from '../messaging.js'
 
-/** Waits until somebody is known to be connected. */
+/** Waits until the other process knows that a peer is connected. */
 async function present (from: Client, to: string): Promise<void> {
   for (;;) {
     from.send({ type: 'send', to, data: 'are you there', requestId: 'probe' })

@@ -3,12 +3,12 @@ import { sleep, until, type Client, type Harness, type Json } from '../harness.j
 import { assertAlive, refusalOf, strangeFrames } from '../../unit/sockets/helper.js'
 import { ackOf, connect, granted, type Pair } from '../messaging.js'
 
-/** Nobody but those who are to be asked can do this. */
+/** A capability that only the agents of the test have. */
 export const capability = 'summarise'
 export const able = { capabilities: [capability] }
 export const worker = (registry: Harness, id: string) => connect(registry, id, able)
 
-/** The answer to a frame, whichever it is. */
+/** The answer to a frame, of any type. */
 export async function answerTo (client: Client, frame: Json): Promise<Json> {
   client.send(frame)
   return answerOf(client, frame.requestId)
@@ -22,7 +22,7 @@ export async function answerOf (client: Client, id: string): Promise<Json> {
 
 export const ask = (more: object = {}) => ({ type: 'request', requestId: 'r1', capability, data: { n: 1 }, timeoutMs: 20_000, ...more })
 
-/** Waits until one process knows that these are there and what they can do. */
+/** Waits until a process knows these peers and their capabilities. */
 async function known (registry: Harness, asker: Client, workers: Client[]): Promise<void> {
   for (const worker of workers) {
     const { agent_id: to } = worker.all.find(({ type }) => type === 'auth_success')
@@ -31,7 +31,7 @@ async function known (registry: Harness, asker: Client, workers: Client[]): Prom
   }
 }
 
-/** Replies to all requests, with who it is. */
+/** Replies to all requests with the name of the agent. */
 export function replies (worker: Client, name: string): void {
   worker.ws.on('message', text => {
     const { type, rid } = JSON.parse(String(text))

@@ -41,7 +41,7 @@ export function v1Tests (t: Test, name: string, open: Pair): void {
 
     await t.test('idempotency keys: a concurrent repeat is refused, and a later one gets the stored response without the first caller', async t => {
       const agent = await there.agentSocket(await there.join('agent-three', { capabilities: ['think'] }))
-      // Who is not known to be there is not asked.
+      // A peer that the process does not know yet is not asked.
       await until(async () => here.app.agentRegistry.get('agent-three') && seen(await post(here, 'peers/agent-three/send', { data: 'hello' })).delivered)
       const ask = (registry: Harness) => post(registry, 'request', { capability: 'think', data: 1 }, 'ask')
       const first = ask(here)

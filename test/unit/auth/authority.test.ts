@@ -7,7 +7,7 @@ const tokenInvalid = { type: 'token-invalid', status: 401, detail: 'Invalid or e
 const sessionInvalid = { type: 'session-invalid', status: 401, detail: 'Admin session validation failed' }
 const badLogin = { type: 'authentication-failed', status: 401, detail: 'Authentication failed: Invalid admin credentials' }
 
-/** What `run` rejects with, with the members that are not for clients. */
+/** The rejection of `run`, including members that clients do not get. */
 function failure (run: Promise<unknown>): Promise<unknown> {
   return run.then(() => undefined, (error: unknown) => error)
 }

@@ -15,14 +15,14 @@ import type { Principal } from '../../../src/protocol/principal.js'
 
 export const start = Date.UTC(2030, 0, 1) + 250
 
-/** A clock that moves only when it is told to. */
+/** A manual clock. */
 export function manualClock (at = start) {
   let time = at
   const now = () => time
   return Object.assign(now, { advance (ms: number) { time += ms } })
 }
 
-/** Shared facts as one process sees them; two of one `store` are two processes. */
+/** The key-value entries of one process; two with the same `store` are two processes. */
 export function shared (clock: Clock, store: KeyValueStore = new MemoryKeyValueStore({ clock })): KeyValueReplica {
   const state = new KeyValueReplica(store)
   state.open().catch(error => { throw error })
@@ -33,7 +33,7 @@ function mac (text: string, secret: string) {
   return createHmac('sha256', secret).update(text).digest('base64url')
 }
 
-/** JWTs (HS256) as @fastify/jwt makes them: only signature and algorithm are checked. */
+/** JWTs (HS256) as @fastify/jwt signs them: only signature and algorithm are verified. */
 export function hmacSigner (secret = 'a secret of at least 32 characters'): Signer {
   const head = Buffer.from('{"alg":"HS256","typ":"JWT"}').toString('base64url')
   return {
@@ -70,13 +70,13 @@ export function principal (values: Partial<Principal> = {}): Principal {
   }
 }
 
-/** What an error says, as far as clients can tell. */
+/** The parts of an error that clients see. */
 export function seen (error: unknown) {
   if (!isProblem(error)) throw error
   return { type: error.type, status: error.statusCode, detail: error.message }
 }
 
-/** The problem that `run` ends in. */
+/** The problem with which `run` rejects. */
 export async function refusal (run: () => unknown) {
   try {
     await run()

@@ -14,7 +14,7 @@ import { manualClock, principal, refusal, shared } from './helper.js'
 const hour = 3_600_000
 const root = { username: 'root', fingerprint: 'browser-1', address: '192.0.2.1' }
 
-/** Two processes on the same store, and what each of them hears. */
+/** Two processes on one store, and the events of each. */
 function build () {
   const now = manualClock()
   const store = new MemoryKeyValueStore({ clock: now })
@@ -84,7 +84,7 @@ t.test('auth across processes: a session that ends while its PIN is set is not f
   t.same(await Promise.all([two.sessions.end(id), one.sessions.setPin(id, 'h1')]), [true, 'not-found'])
 })
 
-/** The store as a process sees it to which nobody tells anything. */
+/** The store as a process without notifications sees it. */
 function deafTo (store: MemoryKeyValueStore): MemoryKeyValueStore {
   return new Proxy(store, { get: (target, name) => name === 'open' ? async () => [] : target[name as 'get'].bind(target) })
 }
@@ -158,7 +158,7 @@ const home: AttemptTarget = { address: '192.0.2.1', account: 'root', kind: 'logi
 const client = { address: '192.0.2.1', kind: 'key' } as const
 const wrong = () => { throw problem('authentication-failed', 'no') }
 
-/** Attempts of two processes, with those that were locked out. */
+/** The attempt limiters of two processes, with the lockouts. */
 function buildAttempts () {
   const now = manualClock()
   const state = new MemoryKeyValueStore({ clock: now })
@@ -231,7 +231,7 @@ function buildSingleUse (options: MemoryKeyValueStoreOptions = {}) {
   return { now, state, tickets: new Tickets({ state, now }), oneTime: new OneTimeTokens({ state, now }) }
 }
 
-/** A request whose answer another process makes up from the first one's. */
+/** A request whose answer another process rebuilds from the first one. */
 function asked<T> (key: string, run: () => Promise<T>): OneTimeRequest<unknown, unknown> {
   return { key, run, record: result => result, replay: recorded => ({ recalled: recorded }) }
 }
@@ -274,7 +274,7 @@ t.test('tickets: a temporary token gets no ticket', async t => {
 
 const used = { type: 'token-invalid', status: 401, detail: 'This temporary token has been used' }
 
-/** A promise to be settled by the test. */
+/** A promise that the test settles. */
 function pending<T> () {
   let resolve!: (value: T) => void
   let reject!: (error: Error) => void
@@ -333,7 +333,7 @@ t.test('temporary tokens: a different request waits for the first, and is then r
   t.same(await refusal(() => waiting[1]), used)
 })
 
-/** Two processes on the same store. */
+/** Two processes on one store. */
 function buildTwo () {
   const { now, state, oneTime: one } = buildSingleUse()
   return { now, state, one, two: new OneTimeTokens({ state, now }) }

@@ -5,7 +5,7 @@ import { compareFigures, comparisonTable, median, percentile } from '../../../be
 const time = (value: number): Figure => ({ name: 'part: time', unit: 'ms', value, lowerIsBetter: true })
 const rate = (value: number): Figure => ({ name: 'part: rate', unit: '/s', value, lowerIsBetter: false })
 
-/** Pairs of runs that measured one figure each, given as [base, current]. */
+/** Pairs of runs with one figure each, as [base, current]. */
 const pairsOf = (figure: (value: number) => Figure, values: ReadonlyArray<readonly [base: number, current: number]>) =>
   values.map(([base, current]) => ({ base: [figure(base)], current: [figure(current)] }))
 

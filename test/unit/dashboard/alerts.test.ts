@@ -204,7 +204,7 @@ t.test('alerts: the rules evaluate a snapshot of the frames', async t => {
   t.equal(alertSnapshot(monitoringData({ replica: fleet(0), metricsOf: () => null, resources: () => resources, process: () => processUse, requests: () => requests(0) }), failed).values.agents_condition, 'unknown')
 })
 
-// Response times are seconds from the report to the alert, rates are shares, resources are percent.
+// Response times are seconds from report to alert, rates are shares, resources are percentages.
 
 const dashboardWs = { maxConnections: 50, intervalMs: 100 }
 type Rules = NonNullable<NonNullable<AgentRegistryOptions['dashboard']>['alertRules']>
@@ -215,7 +215,7 @@ async function watched (t: Test, alertRules: Rules = []): Promise<{ registry: Ha
   return { registry, client: client! }
 }
 
-/** All alerts of these types that were ever raised. */
+/** All alerts of these types so far. */
 async function raised (client: Client, ...types: string[]): Promise<Json[]> {
   const frames = await answersTo(client, { type: 'refresh_request' })
   const stored: Json[] = frames.find(frame => frame.type === 'alert')?.data.alerts ?? []
@@ -224,7 +224,7 @@ async function raised (client: Client, ...types: string[]): Promise<Json[]> {
 
 type Step = [values: { avg_response_time?: number, error_rate?: number, total_requests?: number }, raises?: [severity: string, message: string, threshold: number]]
 
-/** Ever worse reports of one agent, each with the alert that it raises: what was told before is not told again. */
+/** Reports of one agent with increasing values, each with its alert: a repeated severity raises none. */
 const worse: Record<string, Step[]> = {
   performance: [
     [{ avg_response_time: 0.02 }], [{ avg_response_time: 0.95 }], [{ avg_response_time: 1 }],

@@ -8,7 +8,7 @@ import { assertAlive, nextWhere, refusalOf } from '../sockets/helper.js'
 import { countingStore, timed } from '../../support/counting-store.js'
 import { answersTo, dashboard, dashboards, entryOf, firstFrames, rawOf, strange, typesOf } from '../sockets/dashboard-helper.js'
 
-// Each test is a defect of the registry that this protocol comes from, told as what has to hold instead.
+// Each test covers a defect of the registry that this protocol comes from, and states the expected behaviour.
 
 const path = '/dashboard/ws'
 const quiet = { dashboardWs: { maxConnections: 50, intervalMs: 60_000 } }
@@ -105,7 +105,7 @@ t.test('dashboard: without dashboards the producer is idle and does not query th
   t.strictSame(await callsOf(async () => { for (let i = 0; i < 10; i++) await client.next('agents') }), [])
 })
 
-/** Fills the log as pino would. */
+/** Fills the log as pino does. */
 function fill (registry: Harness, count: number, text = 'x'.repeat(400)) {
   for (let i = 0; i < count; i++) registry.app.agentRegistry.logSink.write(JSON.stringify({ level: 40, msg: `${i} ${text}` }))
 }
@@ -189,7 +189,7 @@ t.test('dashboard: a timeout and a bad first frame close with 4001, and a full t
   t.equal((await registry.socket(path).refused).status, 503)
 })
 
-/** What the page does: every alert that it gets it sends back, with an id and a title of its own. */
+/** Acts as the dashboard page does: sends back every received alert with its own id and title. */
 function echo (client: Client) {
   let id = 0
   client.ws.on('message', data => {

@@ -22,7 +22,7 @@ export function replicaOf (records: readonly AgentRecord[]): Replica {
   return replica
 }
 
-/** `count` agents, the last `dead` of them dead. */
+/** `count` agents, of which the last `dead` are dead. */
 export function fleet (count: number, { dead = 0, fields = {} }: { dead?: number, fields?: object } = {}): Replica {
   return replicaOf(Array.from({ length: count }, (_, n) => record(`agent-${n}`, n + 1, { state: n >= count - dead ? 'dead' : 'alive' }, fields)))
 }
@@ -46,7 +46,7 @@ export const processUse = { cpu: 1, memory_bytes: 1_000_000, uptime_seconds: 10 
 
 export interface Host { cpu: CpuTimes, memory: number, network: number | null, diskUsage: number | null, disk: DiskCounters | null }
 
-/** A host whose counters say what `values` holds at the time. */
+/** A host whose counters return the current `values`. */
 export function fakeHost (values: Host): HostCounters {
   return {
     cpu: () => values.cpu,
@@ -77,7 +77,7 @@ const quiet: AlertSnapshot['values'] = {
   network: 0
 }
 
-/** A system in which nothing is to be told, but for `values`. */
+/** A system without findings apart from `values`. */
 export function snapshot (values: Partial<AlertSnapshot['values']> = {}, details: AlertSnapshot['details'] = {}): AlertSnapshot {
   return { values: { ...quiet, ...values }, details }
 }

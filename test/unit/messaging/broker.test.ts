@@ -22,7 +22,7 @@ const entryOf = (offset: number): LogEntry => ({ offset, from: 'a', data: String
 const live = (offset: number, epoch = 'e') => ({ epoch, entry: entryOf(offset) })
 const entries = (from: number, to: number) => numbers(to - from + 1, from).map(n => entryOf(Number(n)))
 
-/** A follower, what it tells, and the pages that it is given one after the other. */
+/** A log follower with its events, and the pages that it reads one after the other. */
 function followerOf () {
   const events: string[] = []
   const reads: Array<LogPosition & { give: (page: LogPage) => Promise<void>, fail: () => Promise<void> }> = []
@@ -223,7 +223,7 @@ t.test('listeners: pending events are dropped after unfollow, unwatch or close',
   t.same([side.received, side.changes], [[], []])
 })
 
-/** The meaning of a pattern in its simplest form. */
+/** A reference implementation of pattern matching. */
 function naivelyMatches (pattern: string, channel: string): boolean {
   const [wanted, given] = [pattern.split('/'), channel.split('/')]
   const hasRest = wanted.at(-1) === '**'

@@ -24,7 +24,7 @@ const bearer = { type: 'agent', role: 'agent', subject: 'one', agentId: 'one', i
 const channel = 'workflows/run-1'
 const epoch = 'e'
 
-/** A peer that keeps what it is sent, and has taken it when `take` is called. */
+/** A peer that records its frames, and reports them as sent when `take` is called. */
 class Listener implements Peer {
   readonly id = 'socket'
   readonly peerId = 'one'
@@ -205,7 +205,7 @@ t.test('subscription: a pattern delivers until the channel does, and nothing bef
 const invalid = 'invalid-channel'
 const reserved = 'channel-reserved'
 
-/** The type of the problem that a name is refused with. */
+/** The type of the problem with which a name is refused. */
 function refusalOf (go: () => string): string | undefined {
   try {
     go()

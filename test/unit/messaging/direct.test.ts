@@ -17,7 +17,7 @@ interface Scene {
   post: (data: Json, more?: { to?: string, msgId?: string, level?: 'accepted' | 'delivered' }) => ReturnType<Direct['post']>
 }
 
-/** Direct messages without sockets: who has joined is connected, everybody whose name begins with `agent` is registered. */
+/** Direct messages without sockets: joined peers are connected, and names that begin with `agent` are registered. */
 async function open (t: Test, { faults = 0, ...options }: MemoryMessageBrokerOptions & { faults?: number } = {}): Promise<Scene> {
   const broker = new Faulty(options)
   const processMessages = new ProcessMessages(broker)
@@ -44,7 +44,7 @@ async function open (t: Test, { faults = 0, ...options }: MemoryMessageBrokerOpt
   })
   broker.faults = faults
   await direct.open()
-  // The timers of what is tested keep no process alive.
+  // The timers under test are unreferenced.
   const alive = setInterval(() => {}, 1000)
   t.teardown(async () => {
     clearInterval(alive)

@@ -12,7 +12,7 @@ export function principal (agentId: string, more: Partial<Principal> = {}): Prin
   return { type: 'agent', role: 'agent', subject: agentId, agentId, incarnation: 1, tokenId: 'j', sessionId: null, expiresAt: null, scopes: [], keyDigest: null, ...more }
 }
 
-/** A connection that keeps what it is sent, and takes it when the test lets it. */
+/** A connection that records its frames, and reports them as sent when the test allows it. */
 export class Listener implements Peer {
   readonly id = Math.random().toString(36)
   readonly frames: Json[] = []
@@ -21,7 +21,7 @@ export class Listener implements Peer {
   readonly dialect: Dialect
   isOpen = true
   observes = false
-  /** What is to go on once what it was sent has left. */
+  /** The callback that waits until the frames are sent. */
   go: (() => void) | undefined
   reads = true
 
@@ -52,10 +52,10 @@ export class Listener implements Peer {
   }
 }
 
-/** A broker that cannot be reached, or fails, as often as the test says; it can forget and lose. */
+/** A broker with failures that the test controls. */
 export class Faulty extends MemoryMessageBroker {
   listener!: BrokerListener
-  /** Calls that fail, and how. */
+  /** Number of calls that fail next. */
   faults = 0
   error: () => Error = () => problem('storage-unavailable', 'Away')
 

@@ -24,7 +24,7 @@ interface Scene {
   ask: (more?: { to?: string, timeoutMs?: number, from?: string, signal?: AbortSignal }) => ReturnType<Requests['ask']>
 }
 
-/** Requests without sockets; processes of which nobody hears are those whose name is no broker's. */
+/** Requests without sockets. A process with an unknown name never responds. */
 async function open (t: Test, { processesOf, ...options }: Partial<RequestsOptions> = {}): Promise<Scene> {
   const broker = new Faulty()
   const processMessages = new ProcessMessages(broker)

@@ -190,7 +190,7 @@ t.test('publicView: it changes a registration, hides it, or fails the request wh
   }
 })
 
-/** A store that does what the memory store does, and notes what it is asked for. */
+/** A memory store that records its calls. */
 function notingStore (): { store: AgentStore, calls: string[] } {
   const calls: string[] = []
   const memory = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: true })
@@ -282,7 +282,7 @@ t.test('embedding: liveness runs by itself, and events notify the host', async t
 const answers = answerChecker()
 const agent = (id = 'agent-one', more: object = {}) => registration(id, more) as RegistrationBody
 
-/** The type of the problem that `run` rejects with. */
+/** The type of the problem with which `run` rejects. */
 async function refusal (run: Promise<unknown>): Promise<string> {
   const error = await run.then(() => undefined, (thrown: unknown) => thrown)
   if (!isProblem(error)) throw new Error(`Expected a problem, not ${error}`)
@@ -345,7 +345,7 @@ t.test('replacement: it is logged with both addresses', async t => {
   t.notMatch(lines.join(''), keys.plain)
 })
 
-/** Opens, and then fails as a disk does. */
+/** Opens, and then fails like a disk. */
 class BrokenStore extends MemoryAgentStore {
   override async register (): Promise<never> { throw new Error('the disk at /var/secret is gone') }
   override async expire (): Promise<never> { throw new Error('the disk at /var/secret is gone') }

@@ -16,7 +16,7 @@ import { assertAlive, expired, strangeFrames } from '../sockets/helper.js'
 
 const hostSecret = 'the secret of the host, which is another one'
 
-/** A listening host with what `prepare` puts into it. */
+/** A listening host, set up by `prepare`. */
 async function host (t: Test, prepare: (app: FastifyInstance) => Promise<unknown>, server: FastifyServerOptions = {}): Promise<Harness> {
   const app = fastify(server)
   t.teardown(() => app.close())
@@ -27,7 +27,7 @@ async function host (t: Test, prepare: (app: FastifyInstance) => Promise<unknown
 
 const ours = (app: FastifyInstance, options: AgentRegistryOptions = {}) => app.register(agentRegistry, withDefaults(options))
 
-/** An agent comes, is read and goes: the whole of tokens, validation and answers. */
+/** Registers, reads and unregisters an agent, which covers tokens, validation and responses. */
 async function walk (t: Test, registry: Harness, id = 'agent-one') {
   const { status, body } = await registry.register(id)
   t.equal(status, 200, 'the agent registers')
@@ -36,7 +36,7 @@ async function walk (t: Test, registry: Harness, id = 'agent-one') {
   t.equal((await registry.delete(`/agents/${id}`, { token: body.access_token })).status, 200)
 }
 
-/** The host's own tokens: signed, verified, refused when another secret signed them. */
+/** Tokens of the host: signed, verified, and refused with another secret. */
 function addMe (app: FastifyInstance) {
   app.get('/me', async function me (request) {
     await request.jwtVerify()
@@ -306,13 +306,13 @@ t.test('host: a refused or ignored upgrade does not delay the close of the host'
 
 interface Host {
   app: FastifyInstance
-  /** Where registries are. */
+  /** Prefixes of the registries. */
   prefixes: string[]
-  /** Paths of sockets that are the host's. */
+  /** Paths of the sockets of the host. */
   own: string[]
 }
 
-/** Routes of a host: each echoes, and says when it is closed. */
+/** Socket routes of a host that echo messages and report closes. */
 function addEcho (scope: FastifyInstance, path: string) {
   scope.get(path, { websocket: true }, function echo (socket) {
     socket.on('message', data => socket.send(`host: ${data}`))
@@ -332,7 +332,7 @@ async function addSibling (app: FastifyInstance) {
   })
 }
 
-/** A listener of upgrades beside Fastify, for one path, as `ws` documents it. */
+/** An upgrade listener for one path beside Fastify, as in the documentation of `ws`. */
 function addListener (server: Server) {
   server.on('upgrade', (request, socket: Duplex) => {
     if (request.url !== '/other') return

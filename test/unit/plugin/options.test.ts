@@ -10,7 +10,7 @@ import {
 } from '../../support/harness.js'
 import { countingStore, timed } from '../../support/counting-store.js'
 
-/** The error that registering ends with. */
+/** The error with which registering the plugin fails. */
 async function refusal (options: unknown): Promise<{ code: string, message: string }> {
   const app = fastify()
   try {
@@ -167,7 +167,7 @@ t.test('options: groups of routes exist as configured', async t => {
   t.equal((await none.get('/public/stats')).status, 200)
 })
 
-/** Everything that is reached by a path lies below `prefix`. */
+/** Checks that every route is below `prefix`. */
 async function checkPrefix (t: Test, registry: Harness, prefix: string) {
   const token = await registry.agent()
   const watcher = await registry.watcher()
@@ -252,7 +252,7 @@ t.test('registries: a decorator name used by the host is refused', async t => {
   await t.rejects(async () => { await app.register(agentRegistry, { decorateAs: 'fleet' }) }, { code: 'AGENT_REGISTRY_ALREADY_REGISTERED' })
 })
 
-// What requests cost, what tokens and logs give away, and what a server needs to be told before it works.
+// The cost of requests, the contents of tokens and logs, and the configuration that a server requires.
 
 const claimsOf = (token: string): Json => JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString())
 

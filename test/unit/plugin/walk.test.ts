@@ -26,12 +26,12 @@ t.test('smoke: an agent registers, is listed and unregisters', async t => {
   watcher.close()
 })
 
-// Every route is answered well once, every frame of every tier sent and received once; the tables are the catalogues.
+// Every route succeeds once, and every frame of every tier is sent and received once; the tables come from the catalogues.
 
 const scrapeToken = 'scrape-token-of-the-walk'
 const answers = answerChecker()
 
-/** Routes that are served, and those that were answered with less than 400. */
+/** Served routes, and those with a response below 400. */
 function routeCounter () {
   const served = new Set<string>()
   const answered = new Set<string>()
@@ -41,7 +41,7 @@ function routeCounter () {
   function before (app: FastifyInstance) {
     answers.before(app)
     app.addHook('onRoute', note)
-    // Not when the answer has gone out: a stream may never.
+    // Not on response end: a stream may never end.
     app.addHook('onSend', async function count (request, reply) {
       if (reply.statusCode < 400) answered.add(`${request.method} ${request.routeOptions.url}`)
     })
@@ -156,7 +156,7 @@ type Payloads = Record<string, object>
 const typesIn = (frames: readonly TSchema[]): string[] => [...new Set(frames.map(({ properties }) => properties.type.const as string))].sort()
 const typesSeen = (clients: Client[]): string[] => [...new Set(clients.flatMap(({ all }) => all).map(frame => frame.type).filter(Boolean))].sort()
 
-/** Sends every frame of a tier, each with a requestId, and waits for its one answer; a pong has none. */
+/** Sends every frame of a tier with a requestId, and waits for its answer; a pong has none. */
 async function sendAll (t: Test, client: Client, payloads: Payloads, catalogue: Payloads, ping = 'ping'): Promise<void> {
   t.same(Object.keys(payloads).sort(), Object.keys(catalogue).sort(), 'every frame that the tier accepts')
   const answersTo = (id: string) => client.all.filter(frame => frame.requestId === id)
@@ -184,7 +184,7 @@ const channels: Payloads = {
 }
 const common: Payloads = { ping: {}, pong: {}, watch: { snapshot: true }, unwatch: {} }
 
-/** Shows what watchers get, with a position of another epoch too, and an error. */
+/** Covers the frames of watchers, including a position of another epoch and an error. */
 async function watchAll (registry: Harness, client: Client): Promise<void> {
   client.send({ type: 'watch', since: 'another:1' })
   await client.next('resync')
@@ -196,7 +196,7 @@ async function watchAll (registry: Harness, client: Client): Promise<void> {
   await client.next('error')
 }
 
-/** An agent asks itself, and does with that all that can be done. */
+/** An agent sends requests to itself, and covers all their frames. */
 async function walkRequests (t: Test, client: Client): Promise<Payloads> {
   const ask = async (requestId: string) => {
     client.send({ type: 'request', requestId, to: 'walker-one', data: null, timeoutMs: 5000 })
@@ -215,7 +215,7 @@ async function walkRequests (t: Test, client: Client): Promise<Payloads> {
   return { request, accept, reply, reject, cancel_request: cancelRequest }
 }
 
-/** Told only by a store that has forgotten something. */
+/** Sent only after a store has lost data. */
 const rare: ReadonlySet<string> = new Set(['inbox_gap', 'channel_gap'])
 
 async function endOf (t: Test, registry: Harness, client: Client): Promise<void> {

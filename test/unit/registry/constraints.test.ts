@@ -9,7 +9,7 @@ const times = (count: number, item: unknown = 'item') => Array.from({ length: co
 const members = (count: number, value: unknown = 1) => Object.fromEntries(Array.from({ length: count }, (_, index) => [`key${index}`, value]))
 const smile = '😀'
 
-/** Values on both sides of every edge: what is right, and what is wrong (with the path, when it is not the field's). */
+/** Values on both sides of each bound: valid ones, and invalid ones (with the path, if it is not that of the field). */
 type Row = [field: string, right: unknown[], wrong: Array<unknown | { at: string, value: unknown }>]
 const at = (path: string, value: unknown) => ({ at: path, value })
 
@@ -189,7 +189,7 @@ const metadataOf = (count: number, value: unknown = 'v') => Object.fromEntries(A
 const validField = { name: 'f-1', label: 'A label', type: 'text' }
 const requires = (more: object) => ({ requirements: more })
 
-/** Values of a member of a registration that are taken; a pair is what is sent and what is stored. */
+/** Accepted values of a registration member; a pair is the sent and the stored value. */
 const taken: Array<[member: string, values: unknown[]]> = [
   ['name', ['ab', x(32), '<b>"&\'</b>', '  trimmed  ']],
   ['agent_type', ['testing', 'TESTING', 'Monitoring', ' security ']],
@@ -372,7 +372,7 @@ t.test('registration: any agent type can be allowed', async t => {
   t.equal(problemOf(t, await register('constructor')), 'validation-failed')
 })
 
-/** Sends a body in chunks, without saying how long it is; the status and text of the answer. */
+/** Sends a chunked body without a length. @returns status and text of the response */
 function chunked (url: string, chunks: number, headers: Record<string, string>): Promise<{ status: number, text: string }> {
   return new Promise((resolve, reject) => {
     const sending = request(url, { method: 'POST', headers: { 'content-type': 'application/json', ...headers } }, async response => {

@@ -12,7 +12,7 @@ export const rules: RegistrationRules = { allowedAgentTypes: ['testing', 'Securi
 export const parse = (more: object = {}, other: Partial<RegistrationRules> = {}) =>
   parseRegistration(registration('agent-one', more), { ...rules, ...other })
 
-/** Paths of what is wrong with an input, none when nothing is. */
+/** Paths of the validation errors of an input. */
 export function faults (input: unknown, other: Partial<RegistrationRules> = {}): string[] {
   try {
     parseRegistration(input, { ...rules, ...other })
@@ -54,7 +54,7 @@ export function record (id: string, more: Partial<AgentRecord> = {}): AgentRecor
   }
 }
 
-/** One random thing that happens to a fleet. */
+/** One random operation on a fleet. */
 export interface Step { kind: 'put' | 'state' | 'remove', id: string, type: string, capabilities: string[], state: AgentState, hidden: boolean }
 
 export const steps = fc.array(fc.record<Step>({
@@ -66,7 +66,7 @@ export const steps = fc.array(fc.record<Step>({
   hidden: fc.boolean()
 }), { maxLength: 60 })
 
-/** Makes changes of random steps as a store would, and keeps the fleet as plain records. */
+/** Applies random steps as a store does, and keeps the fleet as plain records. */
 export class Model {
   readonly agents = new Map<string, AgentRecord>()
   n = 0

@@ -12,7 +12,7 @@ import { seed } from '../../support/lengths.js'
 
 const leaseMs = 200
 
-/** Stands still as a busy event loop does. */
+/** Blocks the event loop. */
 function block (ms: number) {
   const end = performance.now() + ms
   while (performance.now() < end);
@@ -71,7 +71,7 @@ t.test('lease monitor: a blocked event loop expires no agent', async t => {
   registry.events.on('dead', event => dead.push(event.agent_id))
   await sleep(60)
   block(2 * leaseMs)
-  // The sweep that is due now comes before the signs of life that wait behind it.
+  // The due sweep runs before the queued heartbeats.
   await sleep(70)
   t.same(dead, [])
   for (const id of ids) await registry.heartbeat({ id })
@@ -100,7 +100,7 @@ t.test('lease monitor: held agents are released on request', async t => {
   const { registry, register } = await open(t, { store: new MemoryAgentStore({ leaseMs, retentionMs: 60_000 }) })
   const reasons: string[] = []
   registry.events.on('change', ({ reason }) => reasons.push(reason))
-  // So many that some are held even if a slow machine lets the first of them end one by one.
+  // Enough agents that some are held even if a slow machine expires the first ones individually.
   for (let index = 0; index < 40; index++) await register(`agent-${index}`)
   await until(() => reasons.includes('protected'))
   t.equal(registry.get('agent-39')!.status, 'alive')
@@ -108,7 +108,7 @@ t.test('lease monitor: held agents are released on request', async t => {
   await until(() => reasons.includes('preservation-ended'))
 })
 
-/** A store whose sweeps can be made to fail or to wait. */
+/** A store whose sweeps can fail or wait. */
 class SlowStore extends MemoryAgentStore {
   readonly extended: number[] = []
   sweeps = 0
@@ -255,7 +255,7 @@ t.test('lease queue: leases deleted or renewed since the read started are skippe
 interface Model { deadlines: Map<string, number>, now: number }
 const storeLeaseMs = 100
 
-/** One step of a fleet: the queue and a naive model of it do the same. */
+/** Applies one step to the queue and to a naive model. */
 function step (queue: LeaseQueue, model: Model, [kind, id, ms]: [string, string, number]) {
   if (kind === 'stall') {
     model.now += ms

@@ -27,7 +27,7 @@ const keyA: Claim = { kind: 'key', digest: 'key-a', exclusive: false }
 
 interface Setup extends Partial<RegistryOptions> { clock?: () => number }
 
-/** An open registry, with what its hooks and listeners went wrong with. */
+/** An open registry with the reported errors of hooks and listeners. */
 async function open (t: Test, { clock, ...options }: Setup = {}) {
   const errors: unknown[] = []
   const store = options.store ?? new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000, ...(clock && { clock }) })
@@ -137,7 +137,7 @@ t.test('onRegister: it may refuse with a reason, also asynchronously', async t =
   t.same(await said(() => { throw new Error('not here') }), ['insufficient-permissions', 'not here'])
   t.same(await said(async () => { throw new Error('not now') }), ['insufficient-permissions', 'not now'])
   t.same(await said(() => Promise.reject(new Error('no'))), ['insufficient-permissions', 'no'])
-  // A host may reject with anything, not only with errors.
+  // A host may reject with a value that is not an error.
   t.same(await said(() => Promise.reject(Object.create(null))), ['insufficient-permissions', 'The host application refused the registration'])
   t.equal(await said(() => {}), 'registered')
   t.equal(await said(async () => {}), 'registered')
@@ -373,7 +373,7 @@ t.test('registry: opening a store with agents loads them', async t => {
 const at = 1_700_000_000_000
 const show = (metrics: StoredMetrics | null) => showMetrics({ id: 'agent-one', metrics, registeredAt: at })
 
-/** Paths of the fields that a report is refused for; none when it is taken. */
+/** Paths of the refused fields of a report; none if it is accepted. */
 function refusals (body: unknown): string[] {
   try {
     parseMetrics(body)

@@ -33,7 +33,7 @@ function follow (random: readonly Step[]) {
 
 const isShown = (view: View, { state, publicBody }: AgentRecord) => view === 'full' || (!['dead', 'draining', 'maintenance'].includes(state) && publicBody !== null)
 
-/** What a search through all records finds, in the order of registration. */
+/** Result of a full scan of the records, in registration order. */
 function naive (model: Model, view: View, { agent_type: type, capabilities = [], status }: AgentFilter): string[] {
   return [...model.agents.values()]
     .filter(agent => isShown(view, agent) && (!type || agent.type.toLowerCase() === type.toLowerCase()) && (!status || (agent.state === 'dead') === (status === 'dead')))
@@ -264,7 +264,7 @@ t.test('feed: a batch is cut by bytes, never to nothing, and states its end', as
   t.same(feed.batch(scope, 5, []), { deltas: [], to: 5 })
 })
 
-/** A store of which other processes could tell: what is told is said by the test. */
+/** A store whose changes from other processes the test emits. */
 class TellingStore extends MemoryAgentStore {
   listener!: StoreListener
 
@@ -439,7 +439,7 @@ t.test('per-millisecond cache: a text is rebuilt after a change or a millisecond
   const text = perMillisecondCache(replica, () => `text ${++made} of ${replica.version}`)
   const start = Date.now()
   const first = text()
-  // Only while the clock stands still can it be the same.
+  // It can only be the same within one millisecond.
   const again = text()
   if (Date.now() === start) t.equal(again, first)
   replica.version = 2

@@ -14,7 +14,7 @@ const fleet: Array<[id: string, more: object]> = [
   ['agent-e', { agent_type: 'monitoring', capabilities: ['Read'] }]
 ]
 
-/** Registers the fleet, one after the other; the token of each. */
+/** Registers the fleet in order. @returns the token of each agent */
 async function registerAgents (registry: Harness): Promise<Record<string, string>> {
   const tokens: Record<string, string> = {}
   for (const [id, more] of fleet) tokens[id] = (await registry.register(id, more)).body.access_token

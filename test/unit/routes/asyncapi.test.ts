@@ -16,7 +16,7 @@ const documentOf = async (registry: Harness): Promise<Json> => (await registry.g
 const lastOf = ({ $ref }: { $ref: string }) => $ref.split('/').at(-1)!
 const docs = { routes: { docs: true, v1: true } }
 
-/** Errors and warnings of the parser; what it only has to say is left out. */
+/** Errors and warnings of the parser, without its hints. */
 async function faultsOf (document: Json): Promise<string[]> {
   const { diagnostics } = await new Parser().parse(JSON.stringify(document))
   return diagnostics.filter(({ severity }) => severity < 2).map(({ code, message, path }) => `${code} ${message} ${path.join('/')}`)
@@ -177,7 +177,7 @@ t.test('AsyncAPI: examples have every required member, and messages with members
 
 type Check = (key: string, frame: Json) => Promise<boolean>
 
-/** Checks frames by the JSON Schemas of the document, with the validator of Fastify. */
+/** Validates frames by the JSON Schemas of the document, with the validator of Fastify. */
 function checkerOf (t: Test, { components: { messages, schemas } }: Json): Check {
   const app = fastify({ ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, strict: false } } })
   t.teardown(() => app.close())
@@ -188,7 +188,7 @@ function checkerOf (t: Test, { components: { messages, schemas } }: Json): Check
 
 const nameOf = (frame: Json): string => typeof frame === 'string' ? `text-${frame}` : Array.isArray(frame) ? 'list' : frame.type
 
-/** Frames that a tier sent and that its channel does not have, or has otherwise. */
+/** Frames of a tier that its channel lacks or defines differently. */
 async function strangeFrames (check: Check, document: Json, tier: TierName, frames: Json[]): Promise<Json[]> {
   const keys = Object.keys(document.channels[tier].messages).filter(key => /^(\w+\.)?server\./.test(key))
   const strange: Json[] = []
@@ -209,7 +209,7 @@ t.test('AsyncAPI: each example matches its schema, and a wrong one is detected',
   t.notOk(await check('agents.server.list', [{}]))
 })
 
-/** An open socket of each tier, and the token that it may send again. */
+/** An open socket per tier, with the token that it may send again. */
 const openers: Record<TierName, (registry: Harness) => Promise<{ client: Client, token: string }>> = {
   public: async registry => ({ client: await registry.watcher(), token: '' }),
   agents: async registry => {
@@ -228,7 +228,7 @@ const openers: Record<TierName, (registry: Harness) => Promise<{ client: Client,
   }
 }
 
-/** Sends the example of an operation, with the name of the operation as its requestId. */
+/** Sends the example of an operation, with the operation name as requestId. */
 function ask (client: Client, document: Json, token: string, key: string): void {
   const { messages: [message] } = document.operations[key]
   const { payload } = document.components.messages[lastOf(message)].examples[0]
@@ -242,7 +242,7 @@ async function answerTo (client: Client, key: string): Promise<string> {
   return nameOf(answer())
 }
 
-/** The last frame ends the socket. */
+/** The last frame closes the socket. */
 const closing = 'agents.receive.goodbye'
 
 for (const tier of tiers) {

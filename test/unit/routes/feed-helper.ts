@@ -4,12 +4,12 @@ import type { Harness, Json } from '../../support/harness.js'
 
 export interface SentEvent { id: string, event: string, data: Json }
 
-/** An open event stream that misses nothing: events wait until a test asks for them. */
+/** An event stream that queues events until a test reads them. */
 export class EventReader {
   readonly #response: IncomingMessage
   readonly #waiting: Array<() => void> = []
   readonly all: SentEvent[] = []
-  /** The id to come back with. */
+  /** The id to resume from. */
   lastId = ''
   retryMs = 0
   comments = 0
@@ -73,7 +73,7 @@ export class EventReader {
   }
 }
 
-/** Opens a stream, on a connection of its own; the response when it is no stream. */
+/** Opens a stream on its own connection. @returns the response if it is not a stream */
 export async function answerOf (registry: Harness, path: string, headers: Record<string, string>): Promise<IncomingMessage> {
   const sent = request(registry.base + path, { headers, agent: false })
   sent.on('error', () => {})
@@ -88,7 +88,7 @@ export async function events (registry: Harness, { token, query = '', headers = 
   return new EventReader(response)
 }
 
-/** The text of a response that is no stream. */
+/** The text of a response that is not a stream. */
 export async function textOf (response: IncomingMessage): Promise<string> {
   let text = ''
   for await (const chunk of response) text += chunk

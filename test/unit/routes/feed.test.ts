@@ -284,13 +284,13 @@ t.test('event stream: a client that does not read costs constant memory and is d
   const quick = await events(registry, { token })
   const big = { metadata: { big: ['x'.repeat(90_000)] } }
   const before = process.memoryUsage.rss()
-  // More than the buffers of the network take.
+  // More than the network buffers hold.
   for (let i = 0; i < 300; i++) await registry.join(`agent-${i % 3}`, big)
   await take(quick, 300, 'put')
   t.ok(process.memoryUsage.rss() - before < 400_000_000)
   const cut = await new Promise<boolean>(resolve => {
     slow.once('close', () => resolve(true))
-    // Only one who reads hears of the end.
+    // Only a client that reads receives the end.
     setTimeout(() => slow.resume(), 6000)
     setTimeout(() => resolve(false), 15_000)
   })

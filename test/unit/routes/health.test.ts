@@ -117,7 +117,7 @@ t.test('every response matched its schema', async t => { t.same(answers.findings
 const leaseMs = 600
 const away = () => problem('storage-unavailable', 'The store is away', { members: { retry_after: 2 }, headers: { 'retry-after': '2' } })
 
-/** Makes every call of these methods fail for as long as `isAway` says so. */
+/** Makes calls of these methods fail while `isAway` is true. */
 function guard<T extends object> (target: T, names: ReadonlyArray<keyof T & string>, isAway: () => boolean, note: (name: string) => void = () => {}) {
   for (const name of names) {
     const call = target[name] as (...args: unknown[]) => Promise<unknown>
@@ -131,7 +131,7 @@ function guard<T extends object> (target: T, names: ReadonlyArray<keyof T & stri
   }
 }
 
-/** A store that can be away: then it says so, and every call of it fails. */
+/** A store with outages: it reports them, and every call fails. */
 class LeavingStore extends MemoryAgentStore {
   readonly state: MemoryKeyValueStore
   listener!: StoreListener
@@ -268,7 +268,7 @@ t.test('store outage: sockets and streams stay open, frames that need the store 
     agent.send({ ...frame, requestId: frame.type })
     t.match(await agent.next('error'), { code: 'storage_unavailable', requestId: frame.type, retryAfterMs: Number })
   }
-  // Pings of the server and pongs of the client go on meanwhile.
+  // Pings of the server and pongs of the client continue meanwhile.
   await sleep(3 * leaseMs)
   t.strictSame(store.calls.slice(swept).filter(name => name === 'expire' || name === 'extend'), [])
   t.ok(store.calls.includes('renew'), 'heartbeats were attempted')
@@ -295,7 +295,7 @@ t.test('store outage: an upgrade that needs the store is answered as a request i
   t.match(JSON.parse(refused.text).type, /storage-unavailable$/)
   const late = registry.socket('/agents/ws')
   await late.next('auth_required')
-  // Of a session that another process may have opened.
+  // Another process may have opened the session.
   late.send({ token: elsewhere, requestId: 'late' })
   t.match(await late.next('error'), { code: 'storage_unavailable', requestId: 'late', retryAfterMs: Number })
   store.comeBack()
@@ -385,7 +385,7 @@ t.test('admission: clients that obey are admitted in about the time that the rat
       const wait = admission.take()
       tries++
       if (wait === 0) waiting--
-      // Clients wait whole seconds, and a little more.
+      // Clients wait whole seconds plus a margin.
       const at = step + Math.ceil((Math.ceil(wait / 1000) * 1000 + 500 * Math.random()) / stepMs)
       if (wait > 0) due.set(at, (due.get(at) ?? 0) + 1)
     }

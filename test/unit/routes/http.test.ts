@@ -14,7 +14,7 @@ const claimsOf = (token: string): Json => JSON.parse(Buffer.from(token.split('.'
 const idsOf = ({ body }: Answer): string[] => body.map((agent: Json) => agent.agent_id)
 const markup = '<img src=x onerror=alert(1)>'
 
-/** A registry whose log is kept. */
+/** A registry whose log is captured. */
 async function logged (test: Test, options = {}) {
   const lines: string[] = []
   const server = { logger: { level: 'trace', stream: { write (line: string) { lines.push(line) } } }, trustProxy: true }

@@ -13,7 +13,7 @@ const message = 'Metrics updated successfully'
 
 const pathsOf = ({ body }: Answer): string[] => body.errors.map(({ path }: Json) => path)
 
-/** Both ways to count one request. */
+/** Both routes that count one request. */
 const counters = ['/agents/report-metrics/agent-one', '/agents/agent-one/metrics/compat']
 
 async function metricsOf (registry: Harness, token: string, id = 'agent-one'): Promise<Json> {
@@ -204,7 +204,7 @@ const scrapeToken = 'a-token-for-prometheus'
 const quiet = { intervalMs: 600_000, pingIntervalMs: 600_000 }
 const options = { metricsScrapeToken: scrapeToken, publicWs: quiet, agentsWs: quiet, dashboardWs: quiet, sockets: { agentsUpdateIntervalMs: 600_000 } }
 
-/** Series of sockets by name and labels, without what their names begin with. */
+/** Socket series by name and labels, without the common prefix of the names. */
 async function scrape (registry: Harness): Promise<Map<string, number>> {
   const { text } = await registry.get('/metrics/scrape', { token: scrapeToken })
   return new Map([...text.matchAll(/^(?:agent_registry|arcp)_websocket_(\S+) (\S+)$/gm)].map(([, name, value]) => [name!, Number(value)]))
@@ -214,12 +214,12 @@ const out = (tier: string) => `{tier="${tier}",direction="out"}`
 const into = (tier: string) => `{tier="${tier}",direction="in"}`
 const of = (tier: string) => `{tier="${tier}"}`
 
-/** Every series whose value is another than it was, and by how much. */
+/** Every changed series with its difference. */
 async function since (registry: Harness, before: Map<string, number>): Promise<Record<string, number>> {
   return Object.fromEntries([...await scrape(registry)].map(([name, value]) => [name, value - (before.get(name) ?? 0)] as const).filter(([, by]) => by !== 0))
 }
 
-/** Messages of a client as they went over the wire, in bytes. */
+/** Client messages in bytes on the wire. */
 function measure (client: Client) {
   const measured = { frames: 0, bytes: 0 }
   client.ws.on('message', (data: Buffer) => {
@@ -300,7 +300,7 @@ t.test('socket metrics: lagging sockets and queued bytes are measured on scrape'
   }
   t.strictSame(await queue(), { behind: 0, bytes: 0, superseded: 0 })
   rawOf(slow.ws).pause()
-  // Lists of nearly 1 MB, of which the newest waits while the slow reader is behind.
+  // Lists of nearly 1 MB, of which the newest waits for the slow reader.
   for (let n = 0; (await queue()).superseded < 3; n++) {
     await registry.join(`agent-${n % 9}`, { metadata: { text: [randomBytes(70_000).toString('base64')] } })
     await assertAlive(neighbour)

@@ -20,10 +20,10 @@ async function scrape (registry: Harness): Promise<Map<string, number>> {
   return parse(text)
 }
 
-/** What a counter counts; 0 before it has counted anything. */
+/** Value of a counter; 0 if it has no sample. */
 const count = (series: Map<string, number>, name: string) => series.get(name) ?? 0
 
-/** As the Python client reads a gauge: the first line that begins with its name, and the word after it. */
+/** Reads a gauge as the Python client does: the second word of the first line that begins with its name. */
 function gaugeOf (text: string, name: string): number {
   const line = text.split('\n').find(line => line.startsWith(name) && !line.startsWith('#'))
   return Number.parseFloat(line?.split(' ')[1] ?? '')
@@ -187,7 +187,7 @@ t.test('request series', async t => {
           for (const path of [`/nothing-${round}`, `/agents/some-${round}/what`, `/public/agent/agent-${round}`, `/agents/agent-${round}/metrics?x=${round}`, `/problems/type-${round}`]) await registry.call(method, path)
         }
       }
-      /** Names of the series of requests: those of the process come and go with its sockets. */
+      /** Names of the request series: process series vary with open sockets. */
       const names = async () => [...(await scrape(registry)).keys()].filter(key => key.startsWith('arcp_'))
       await wander(0)
       await scrape(registry)

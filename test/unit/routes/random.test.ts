@@ -44,7 +44,7 @@ const values = ['', '0', '1', '-1', '100', '1e9', 'NaN', 'true', 'alive', 'testi
 const encoded = fc.string({ unit: 'binary', maxLength: 20 }).map(encodeURIComponent)
 const route = fc.tuple(fc.constantFrom(...routes), fc.oneof(fc.constantFrom(...ids), encoded)).map(([line, id]) => line.replace('ID', id).split(' '))
 const parameter = fc.tuple(fc.constantFrom(...parameters), fc.oneof(fc.constantFrom(...values).map(encodeURIComponent), encoded)).map(pair => pair.join('='))
-/** Mostly a method that the path has. */
+/** Mostly a supported method. */
 const line = fc.tuple(route, fc.array(parameter, { maxLength: 4 }), fc.oneof({ weight: 6, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary: fc.constantFrom('GET', 'POST', 'PATCH', 'DELETE', 'PUT', 'HEAD', 'OPTIONS', 'TRACE') }))
   .map(([[method, path], query, other]) => ({ method: other ?? method!, path: query.length > 0 ? `${path}?${query.join('&')}` : path! }))
 
@@ -74,7 +74,7 @@ const body = fc.oneof(
   fc.constantFrom('{', '[', '{"__proto__":{}}', `${'['.repeat(5000)}`, `{"metadata":${'{"a":'.repeat(5000)}1${'}'.repeat(5001)}`, 'NaN', '\ufeff{}').map(text => Buffer.from(text))
 )
 
-/** What an answer should not be; undefined for one that is right. */
+/** The error of a response; undefined if it is valid. */
 function fault ({ status, type, text }: Hit, method: string): string | undefined {
   if (status >= 500) return `${status} ${text}`
   if (method === 'HEAD' || status === 304) return text === '' ? undefined : 'a body'
@@ -110,12 +110,12 @@ t.test(`random requests: each has a catalogued response, and the server keeps wo
   t.notOk('polluted' in {})
 })
 
-/** Follows the feed in one way; continues where it was cut off. */
+/** Follows the feed through one transport, and resumes after a disconnect. */
 interface Follower {
   readonly mirror: Mirror
   resume (): Promise<void>
   cut (): void
-  /** Takes what has come; whether that is all that there is. */
+  /** Applies the received changes. @returns whether the feed is at its end */
   take (): Promise<boolean>
 }
 
@@ -172,7 +172,7 @@ class PollFollower implements Follower {
   }
 
   async resume () { await this.take() }
-  cut () { /* between two polls there is nothing to cut */ }
+  cut () { /* no connection between two polls */ }
 
   async take () {
     if (this.#since === undefined) await this.#list()

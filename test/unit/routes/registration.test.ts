@@ -5,7 +5,7 @@ import { answerChecker, build, keys, problemOf, registration, until, type Answer
 
 const answers = answerChecker()
 
-/** Registers with a temporary token, or with any other that is given. */
+/** Registers with a temporary token, or with the given one. */
 function registrar (registry: Harness) {
   return async (id: string, { key = keys.plain, token, more = {} }: { key?: string, token?: string, more?: object } = {}) =>
     registry.post('/agents/register', { token: token ?? await registry.tempToken(id, key), body: registration(id, more) })

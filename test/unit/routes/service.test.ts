@@ -99,7 +99,7 @@ t.test('routes: groups can be disabled', async t => {
 
 const verbs = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
 
-/** Paths of a registry, each with the methods that it serves. */
+/** Paths of a registry with their methods. */
 async function routeTable (options: AgentRegistryOptions): Promise<Map<string, Set<string>>> {
   const table = new Map<string, Set<string>>()
   const app = fastify()

@@ -154,7 +154,7 @@ const agentClaims = (more: object = {}): Claims => ({
 })
 const sign = (claims: object, key = secret) => hmacSigner(key).sign(claims as Claims)
 
-/** A token with a header of our choice; without a hash it is not signed. */
+/** A token with a custom header; without a hash it is unsigned. */
 function handmade (header: object, claims: object, hash?: string) {
   const text = `${base64(header)}.${base64(claims)}`
   return `${text}.${hash ? createHmac(hash, secret).update(text).digest('base64url') : ''}`

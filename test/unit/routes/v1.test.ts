@@ -12,7 +12,7 @@ import { buildV1, peer, peerSocket, secretKey, v1Options } from '../sockets/v1-h
 
 const token = secretKey
 
-/** Status and code of an answer that is an error. */
+/** Status and code of an error response. */
 function errorOf (t: Test, { status, headers, body }: Answer): [number, string] {
   t.match(headers.get('content-type'), /^application\/json/)
   t.same([...Value.Errors(V1Error, body)], [])
@@ -270,7 +270,7 @@ t.test('usage', async t => {
   t.same(findings, [])
 })
 
-/** A store of shared facts that cannot keep what was answered. */
+/** A key-value store that fails to store responses. */
 class FaultyState extends MemoryKeyValueStore {
   readonly #fault: () => Error
 

@@ -6,10 +6,10 @@ import { registration } from '../../support/harness.js'
 
 const empty: Fields = { name: '', context_brief: '', capabilities: '', agent_type: '', features: '', metadata: '', ai_context: '' }
 
-/** A text with some fields. */
+/** A text with the given fields. */
 export const fields = (some: Partial<Fields>): Fields => ({ ...empty, ...some })
 
-/** A registry without HTTP around it. */
+/** A registry without HTTP. */
 export async function openRegistry (more: { hiddenFields?: string[], publicView?: (shown: AgentRegistration) => AgentRegistration | null } = {}) {
   const registry = new Registry({
     store: new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: false }),
@@ -31,7 +31,7 @@ export async function openRegistry (more: { hiddenFields?: string[], publicView?
 
 export interface Deferred { resolve: (answer: number[][]) => void, reject: (error: Error) => void, texts: string[] }
 
-/** A provider that answers when the test says so. */
+/** A provider that answers when the test allows it. */
 export function manualEmbed () {
   const calls: Deferred[] = []
   const embed = (texts: string[]) => new Promise<number[][]>((resolve, reject) => { calls.push({ resolve, reject, texts }) })

@@ -14,7 +14,7 @@ t.teardown(() => clearInterval(alive))
 
 type Registering = Parameters<typeof openRegistry>[0]
 
-/** A search over a registry of its own. */
+/** A search over its own registry. */
 async function openSearch (t: Test, more: Partial<SearchOptions> = {}, registering: Registering = {}) {
   const { registry, add } = await openRegistry(registering)
   const errors: unknown[] = []
@@ -119,7 +119,7 @@ t.test('search: weighting uses reputation and leaves similarity unchanged', asyn
   t.strictSame(await ids('weather', { weighted: true, top_k: 1 }), ['agent-ten'], 'before the limit')
 })
 
-/** Vectors that tell the meaning of some words. */
+/** Vectors by the meaning of some words. */
 function meaningOf (text: string): number[] {
   const lower = text.toLowerCase()
   return [/rain|weather|umbrella/.test(lower) ? 1 : 0, /money|invoice/.test(lower) ? 1 : 0, 0.1]
@@ -217,7 +217,7 @@ const fleet: Array<[id: string, more: object]> = [
   ['lawyer-two', { name: 'Second', agent_type: 'automation', context_brief: 'Reads long contracts for a legal team', capabilities: ['legal', 'read'] }]
 ]
 
-/** A registry with the fleet in it, and the token of an agent. */
+/** A registry with the fleet, and the token of an agent. */
 async function registerAgents (registry: Harness): Promise<string> {
   for (const [id, more] of fleet) await registry.join(id, more)
   return registry.agent('seeker-one', { name: 'Zzyzx', context_brief: 'Xylophone quartz vortex', capabilities: ['seek'], agent_type: 'security' })
@@ -230,7 +230,7 @@ function queryOf (request: Record<string, unknown>): string {
   return new URLSearchParams(pairs).toString()
 }
 
-/** The three ways to search. */
+/** The three search routes. */
 function waysOf (registry: Harness, call: Call): Array<[name: string, find: Find]> {
   return [
     ['POST /agents/search', body => registry.post('/agents/search', { ...call, body })],
@@ -382,7 +382,7 @@ t.test('search: weighted results include reputation and metrics', async t => {
 })
 
 const words = ['legal', 'paint', 'explain', 'contract']
-/** Vectors by which words stand in a text; a text without any of them lies apart. */
+/** Vectors by the words in a text; a text without known words has a direction of its own. */
 const vectorOf = (text: string) => [...words.map(word => text.toLowerCase().includes(word) ? 1 : 0), 0.1]
 
 t.test('vector search', async t => {

@@ -9,7 +9,7 @@ import { fields, manualEmbed } from './helper.js'
 
 const all = { limit: 10, accept: () => true }
 
-/** An index over texts that a test may change, with all of them indexed. */
+/** An index of texts that a test may change, fully indexed. */
 async function indexOf (texts: Record<string, Partial<Fields>>) {
   const map = new Map(Object.entries(texts))
   const index = new TextIndex(id => map.has(id) ? fields(map.get(id)!) : undefined)
@@ -230,7 +230,7 @@ t.test('vector index: a vector of another length or without a direction is refus
 })
 
 const lengths: EmbedHook = texts => texts.map(text => [text.length, 1])
-// What waits here keeps no process alive by itself.
+// The timers here are unreferenced.
 const alive = setInterval(() => {}, 1_000)
 t.teardown(() => clearInterval(alive))
 
@@ -343,7 +343,7 @@ t.test('embedder: closing ends the pause before a retry, also of a batch', async
   t.equal(calls, 1)
 })
 
-/** A feed over texts that a test may change. */
+/** An indexer of texts that a test may change. */
 function feedOf (texts: Map<string, string>, embed: EmbedHook, retryMs = 5) {
   const errors: unknown[] = []
   const vectors = new VectorIndex()

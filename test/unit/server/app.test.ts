@@ -10,7 +10,7 @@ import { Harness, type Json, keys, password, problemOf, registration, secret } f
 
 const environment = { STORE: 'memory', AGENT_KEYS: keys.plain, ADMIN_PASSWORD: password, JWT_SECRET: secret, LOG_LEVEL: 'silent', WEBSOCKET_DRAIN: '0.2' }
 
-/** The stand-alone server as the environment says, listening. */
+/** The stand-alone server with this environment, listening. */
 async function serve (t: Test, more: Environment = {}): Promise<Harness> {
   const app = await buildApp(optionsFromEnv({ ...environment, ...more }))
   t.teardown(() => app.close())
@@ -18,7 +18,7 @@ async function serve (t: Test, more: Environment = {}): Promise<Harness> {
   return new Harness(app, more.ARCP_PREFIX)
 }
 
-/** What the server answers to bytes that need not be HTTP. */
+/** The response of the server to raw bytes. */
 async function raw (registry: Harness, bytes: string): Promise<{ head: string, body: string }> {
   const socket = connect((registry.app.server.address() as AddressInfo).port, '127.0.0.1')
   socket.end(bytes)
@@ -26,7 +26,7 @@ async function raw (registry: Harness, bytes: string): Promise<{ head: string, b
   return { head, body }
 }
 
-/** Lines that the process writes to its standard output while `run` runs. */
+/** Lines written to the standard output during `run`. */
 async function logged (run: () => Promise<unknown>): Promise<string> {
   const lines: string[] = []
   const original = process.stdout.write
@@ -134,7 +134,7 @@ t.test('server: an unfinished request is answered with 408', async t => {
   const { server } = registry.app
   const answer = text(connect((server.address() as AddressInfo).port, '127.0.0.1'))
   const [socket] = await once(server, 'connection')
-  // What Node says after its own timeout, which is looked at twice a minute.
+  // The response of Node after its own timeout, which it checks twice a minute.
   server.emit('clientError', Object.assign(new Error('Request timeout'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' }), socket)
   t.match(await answer, /^HTTP\/1\.1 408 Request Timeout\r\n/)
 })
@@ -257,7 +257,7 @@ function failure (env: Environment): string {
   return 'no error'
 }
 
-/** The part of the message before the description of what would be right. */
+/** The message up to the description of valid values. */
 function finding (env: Environment): string {
   return failure(env).replace('Invalid options: \n  ', '').replace(/\. Expected: .*$/s, '')
 }

@@ -215,7 +215,7 @@ async function ticketFor (registry: Harness, token: string, tier = 'agents'): Pr
   return (await registry.post('/ws-tickets', { token, body: { tier } })).body.ticket
 }
 
-/** Every way to bring a token along with the upgrade. */
+/** Every way to send a token with the upgrade. */
 const ways: Record<string, (registry: Harness, token: string) => Client> = {
   header: (registry, token) => registry.socket('/agents/ws', [], bearer(token)),
   subprotocol: (registry, token) => registry.socket('/agents/ws', ['agent-registry.json', `bearer.${token}`]),
@@ -410,7 +410,7 @@ function hostPrincipal (more: Partial<Principal> = {}): Principal {
   return { type: 'user', role: 'user', subject: 'host-user', agentId: null, incarnation: null, tokenId: 'host-1', sessionId: null, expiresAt: null, scopes: [], keyDigest: null, ...more }
 }
 
-/** A host that takes its time, and says when it was asked. */
+/** A host whose hook is slow and reports its calls. */
 async function slowHost (t: Parameters<typeof build>[0], ms = 150) {
   let asked = 0
   const registry = await build(t, {

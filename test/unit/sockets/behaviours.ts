@@ -7,11 +7,11 @@ import { until } from '../../support/harness.js'
 import { assertAlive, nextWhere } from './helper.js'
 import { rawOf } from './pairs.js'
 
-/** Options that make what is below come to pass quickly. */
+/** Options with short intervals. */
 const scrapeToken = 'a-token-for-prometheus'
 export const fastSettings = { metricsScrapeToken: scrapeToken, sockets: { agentsUpdateIntervalMs: 50, drainMs: 200, maxBufferedBytes: 1_000_000 }, publicWs: { pingIntervalMs: 500 }, agentsWs: { intervalMs: 50 } }
 
-/** A registry and how its sockets are opened. */
+/** A registry, and a function that opens its sockets. */
 export interface Scene { registry: Harness, options?: ClientOptions }
 
 const opened = ({ registry, options }: Scene, path: string, protocols?: string[]): Client => registry.socket(path, protocols, options)
@@ -86,7 +86,7 @@ async function slowCloses ({ app }: Harness): Promise<number> {
 
 async function endsSlowReader (t: Test, scene: Scene) {
   const { registry } = scene
-  // Nothing that could be compressed.
+  // Incompressible data.
   for (let n = 0; n < 8; n++) await registry.join(`large-${n}`, { agent_type: 'security', metadata: { text: [randomBytes(70_000).toString('base64')] } })
   const [slow, neighbour] = [opened(scene, '/public/ws'), opened(scene, '/public/ws')]
   await Promise.all([slow, neighbour].map(client => client.next('welcome')))
@@ -112,7 +112,7 @@ const behaviours: Record<string, (t: Test, scene: Scene) => Promise<void>> = {
   'slow reader: only the slow socket is closed with 4008': endsSlowReader
 }
 
-/** What sockets owe to their users, however their frames are sent. */
+/** Behaviour of sockets that does not depend on the transport. */
 export async function behave (t: Test, scene: Scene): Promise<void> {
   for (const [name, behaviour] of Object.entries(behaviours)) await t.test(name, t => behaviour(t, scene))
 }

@@ -3,14 +3,14 @@ import type { Client, Harness, Json } from '../../support/harness.js'
 
 let asked = 0
 
-/** Sends a frame and resolves with its one answer. */
+/** Sends a frame. @returns its answer */
 export async function ask (client: Client, frame: object): Promise<Json> {
   const requestId = `ask-${asked++}`
   client.send({ requestId, ...frame })
   return await answerTo(client, requestId)
 }
 
-/** The answer to a request, whatever its type; it may have come already. */
+/** The answer to a request, of any type, received already or not. */
 export async function answerTo (client: Client, requestId: string): Promise<Json> {
   const find = () => client.all.find(frame => frame.requestId === requestId)
   const deadline = Date.now() + 20_000
@@ -21,12 +21,12 @@ export async function answerTo (client: Client, requestId: string): Promise<Json
   return find()
 }
 
-/** An agent that takes part. */
+/** A connected agent. */
 export async function peer (registry: Harness, id: string, more: object = {}): Promise<Client & { success: Json }> {
   return await registry.agentSocket(await registry.join(id, more))
 }
 
-/** What a client heard in channels, in order. */
+/** The channel messages that a client received, in order. */
 export const heard = (client: Client): Json[] => client.all.filter(({ type, channel }) => type === 'message' && channel !== undefined)
 export const texts = (client: Client): Json[] => heard(client).map(({ data }) => data)
 

@@ -264,7 +264,7 @@ const presenceChannel = 'workflows/run-1'
 const presences = (client: Client, channel: string): Json[] => client.all.filter(frame => frame.type === 'presence' && frame.channel === channel)
 const ids = (members: Json[]): string[] => members.map(({ peerId }: Json) => peerId).sort()
 
-/** Changes as one text: who came with `+`, who went with `-`. */
+/** Changes as one text: joins with `+`, leaves with `-`. */
 function moves (client: Client, channel: string): string[] {
   const deltas = presences(client, channel).filter(({ snapshot }) => !snapshot)
   return deltas.flatMap(({ joined, left }) => [...ids(joined).map(id => `+${id}`), ...ids(left).map(id => `-${id}`)])

@@ -8,10 +8,10 @@ import { build, type Client, type Harness, sleep } from '../../support/harness.j
 import { dashboard } from './dashboard-helper.js'
 import { expired, openers, rawOf, refusalOf, sendTogether } from './helper.js'
 
-/** Who is no agent of this registry, as the host says. */
+/** A principal of the host that is not an agent of this registry. */
 const stranger: Principal = { type: 'agent', role: 'agent', subject: 'nobody', agentId: 'nobody', incarnation: null, tokenId: 'h', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
 
-/** A store that cannot change states any more. */
+/** A store that fails to change states. */
 class BrokenStore extends MemoryAgentStore {
   readonly #error: () => Error
   readonly #isLate: boolean
@@ -30,12 +30,12 @@ class BrokenStore extends MemoryAgentStore {
 
 const broken = (error: () => Error, isLate = true): AgentRegistryOptions => ({ store: new BrokenStore(error, isLate) })
 
-/** An agents socket as the admin. */
+/** An agents socket of the admin. */
 const adminSocket = async (registry: Harness) => registry.agentSocket((await registry.admin()).token)
 const hostSocket = async (registry: Harness) => registry.agentSocket('of-the-host')
 const adminDashboard = async (registry: Harness) => dashboard(registry, (await registry.admin()).token)
 
-/** A socket of `/v1` as an agent. */
+/** A `/v1` socket of an agent. */
 async function v1Socket (registry: Harness): Promise<Client> {
   const client = registry.socket(`/v1?token=${await registry.join()}`)
   await client.next('welcome')
@@ -50,7 +50,7 @@ interface ErrorCase {
 
 const status = { type: 'status', status: 'draining' }
 
-/** Those of messaging are reached where messaging is tested. */
+/** The tests of messaging cover their codes. */
 type OfMessaging = typeof ofMessaging[number]
 const ofMessaging = [
   'channel_not_authorized', 'channel_reserved', 'invalid_channel', 'channel_limit_exceeded', 'peer_not_found', 'no_responders',
@@ -109,7 +109,7 @@ interface CloseCase {
   options?: AgentRegistryOptions
   /** Prepares the host. */
   before?: (app: FastifyInstance) => unknown
-  /** The socket that is closed. */
+  /** The socket that gets closed. */
   end: (registry: Harness) => Promise<Client> | Client
 }
 
@@ -147,7 +147,7 @@ const closeCases: Record<keyof typeof closeCodes, CloseCase> = {
   },
   tooBig: { end: registry => withFrame(registry, 'x'.repeat(300_000)) },
   internal: {
-    // A host that meddles with sockets, so that one cannot be taken over.
+    // A host that replaces sockets, so that the frame writer cannot be used.
     async before (app) {
       await app.register(fastifyWebsocket)
       app.websocketServer.on('connection', socket => { Object.defineProperty(socket, 'protocol', { get () { throw new Error('broken') } }) })
@@ -203,7 +203,7 @@ const closeCases: Record<keyof typeof closeCodes, CloseCase> = {
   }
 }
 
-/** Asks for more and more without reading, and reads then. */
+/** Sends requests without reading the answers, and reads then. */
 async function frozen (registry: Harness): Promise<Client> {
   for (let i = 0; i < 8; i++) await registry.join(`agent-${i}`, { metadata: { text: ['x'.repeat(100_000)] } })
   const client = await registry.watcher()

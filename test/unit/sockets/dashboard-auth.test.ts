@@ -11,7 +11,7 @@ async function ticketFor (registry: Harness, { token, headers }: { token: string
   return (await registry.post('/ws-tickets', { token, headers, body: { tier } })).body.ticket
 }
 
-/** A socket on which `frame` is the first that is sent. */
+/** A socket whose first frame is `frame`. */
 async function opened (registry: Harness, frame: unknown, query = ''): Promise<Client> {
   const client = registry.socket(path + query)
   await client.opened
@@ -102,7 +102,7 @@ t.test('authentication: a bad token in the upgrade is accepted and closed with a
   t.equal((await registry.socket(path, [`bearer.${token}`]).refused).status, 400, 'a token as the only subprotocol')
 })
 
-/** Whether a dashboard comes in. */
+/** Whether a dashboard is accepted. */
 const outcome = (client: Client): Promise<unknown> => Promise.race([client.next('monitoring').then(() => 'in'), client.closed.then(({ code }) => code)])
 
 t.test('dashboard: a sent fingerprint must match the session, and requiring one is an option', async t => {

@@ -141,7 +141,7 @@ t.test('log: it has entries for agents, logins, keys and dashboards', async t =>
   t.equal(data.count, data.logs.length)
 })
 
-/** An app whose own log goes to the dashboards. */
+/** An app whose log is sent to the dashboards. */
 async function logging (t: Parameters<typeof build>[0]): Promise<Harness> {
   const log: { sink?: { write (line: string): void } } = {}
   const registry = await build(t, often, { server: { logger: { level: 'trace', stream: { write: (line: string) => { log.sink?.write(line) } } } } })

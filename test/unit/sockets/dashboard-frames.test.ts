@@ -6,13 +6,13 @@ import { build, until, type Client, type Json } from '../../support/harness.js'
 import { assertAlive, nextWhere, refusalOf } from './helper.js'
 import { answersTo, dashboard, dashboards, entryOf, firstFrames, rawOf, strange, typesOf } from './dashboard-helper.js'
 
-/** Frames come when they are asked for, unless a test wants them sooner. */
+/** Intervals are long, so that frames come on request unless a test changes them. */
 const quiet = { dashboardWs: { maxConnections: 50, intervalMs: 60_000 } }
 const iso = () => new Date().toISOString()
 const ackTypes = (frames: Json[]) => frames.map(({ type }) => type)
 const withoutLogs = (frames: Json[]) => ackTypes(frames).filter(type => type !== 'logs')
 
-/** One alert that everybody has. */
+/** One alert that all dashboards have. */
 async function raise (client: Client, message = 'Something is up', more: object = {}): Promise<void> {
   await answersTo(client, { type: 'dashboard_alert', data: { type: 'tests', severity: 'critical', message, ...more } })
 }
@@ -106,7 +106,7 @@ t.test('refresh: it sends every frame in order, also while paused, and takes not
   t.equal((await alertsOf(neighbour)).length, 1, 'and still have the alert')
 })
 
-/** Holds what agents report, and cannot be looked at when it says so. */
+/** Holds the reports of agents, and fails to render on demand. */
 class FragileStore extends MemoryAgentStore {
   isBroken = false
 

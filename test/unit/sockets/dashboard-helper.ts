@@ -8,10 +8,10 @@ import { nextWhere } from './helper.js'
 
 export const bearer = (token: string, more: object = {}) => ({ headers: { authorization: `Bearer ${token}`, ...more } })
 
-/** The frames that a dashboard begins with. */
+/** The first frames of a dashboard. */
 export const firstFrames = ['monitoring', 'health', 'agents', 'logs']
 
-/** A dashboard that is in; its first frames are in `all`, those up to `logs` were read. */
+/** An authenticated dashboard; its first frames are in `all`, those up to `logs` were read. */
 export async function dashboard (registry: Remote, token: string, more: object = {}): Promise<Client> {
   const client = registry.socket('/dashboard/ws')
   await client.opened
@@ -26,10 +26,10 @@ export async function dashboards (registry: Harness, count: number): Promise<Cli
   return Promise.all(Array.from({ length: count }, () => dashboard(registry, token)))
 }
 
-/** Types of what came, in order. */
+/** Types of the received frames, in order. */
 export const typesOf = ({ all }: Client): string[] => all.map(frame => frame.type ?? frame)
 
-/** Everything that came since the last look, up to the frame that answers `requestId`. */
+/** The frames since the last call, up to the one that answers `requestId`. */
 export async function answersTo (client: Client, frame: Json): Promise<Json[]> {
   const seen = client.all.length
   const requestId = `r-${Math.random()}`
@@ -40,14 +40,14 @@ export async function answersTo (client: Client, frame: Json): Promise<Json[]> {
   }
 }
 
-/** The first `logs` frame that holds an entry of this message, and the entry. */
+/** The first `logs` frame with an entry of this message, and the entry. */
 export async function entryOf (client: Client, message: string | RegExp): Promise<Json> {
   const isIt = (entry: Json) => typeof message === 'string' ? entry.message === message : message.test(entry.message)
   const frame = await nextWhere(client, 'logs', ({ data }) => data.logs.some(isIt))
   return frame.data.logs.find(isIt)
 }
 
-/** The network side of a client. */
+/** The socket of a client's connection. */
 export const rawOf = ({ ws }: Client) => (ws as unknown as { _socket: Socket })._socket
 
 function isKnown (frame: Json): boolean {
@@ -57,5 +57,5 @@ function isKnown (frame: Json): boolean {
   return schemas.some(schema => fieldErrors(schema, frame).length === 0)
 }
 
-/** Frames that are not in the catalogue of this tier, or not as the catalogue says. */
+/** Frames that the catalogue of the tier lacks or defines differently. */
 export const strange = ({ all }: Client): Json[] => all.filter(frame => !isKnown(frame))

@@ -12,12 +12,12 @@ import { build, type Client, sleep, until } from '../../support/harness.js'
 import { dashboard } from './dashboard-helper.js'
 import { rawOf, sendTogether } from './helper.js'
 
-/** By itself @fastify/websocket closes the sockets of a host at once. */
+/** By default @fastify/websocket closes the sockets of a host at once. */
 const keepsSockets = { preClose: (done: () => void) => { done() } }
 const goingAway = { code: 1001, reason: 'Going away' }
 const slotOf = ({ all }: Client): number => all.find(({ type }) => type === 'going_away').retryAfterMs
 
-/** A store that takes its time over states, and counts them. */
+/** A store with slow, counted state changes. */
 class SlowStore extends MemoryAgentStore {
   waitMs = 50
   done = 0
@@ -62,7 +62,7 @@ t.test('drain: frames sent before the announcement are handled and answered befo
     client.ws.on('message', data => { if (String(data).includes('going_away')) resolve() })
   })
   const closing = registry.app.close()
-  // They are on their way when it is told, and its slot is within ten milliseconds.
+  // The frames are in flight when it is notified, and its slot is within ten milliseconds.
   sendTogether(client, frames)
   await heard
   t.strictSame(await client.closed, goingAway)
@@ -114,7 +114,7 @@ t.test('drain: dead peers and peers that answer no pings end at the deadline at 
   await dead.closed
 })
 
-/** A registry whose host looks something up on each upgrade, for as long as its query says. */
+/** A registry whose host delays each upgrade by the time in its query. */
 async function startSlowHost (t: Test, prepare: (app: FastifyInstance) => unknown = () => {}) {
   let waiting = 0
   const registry = await build(t, { sockets: { drainMs: 2000 } }, {
@@ -186,7 +186,7 @@ t.test('drain: sockets of the host are left open', async t => {
 
 interface Process { sockets: FleetConnections, counts: Record<TierName, number>, errors: unknown[], state: MemoryKeyValueStore }
 
-/** The sockets of a process, said in a store of its own; what is said there is passed on by the test. */
+/** The socket counts of a process in its own store; the test passes its entries on. */
 async function open (t: Test, now = Date.now): Promise<Process> {
   const state = new MemoryKeyValueStore({ clock: now })
   const shared = new KeyValueReplica(state)

@@ -19,10 +19,10 @@ import { seed } from '../../support/lengths.js'
 import { behave, fastSettings } from './behaviours.js'
 
 const encodings: Encoding[] = ['json', 'msgpack']
-/** Sizes of payloads around which the header of a frame changes, and one beyond them all. */
+/** Payload sizes around each change of the frame header, and one larger. */
 const sizes = [2, 125, 126, 127, 65_535, 65_536, 65_537, 300_000]
 
-/** JSON of so many bytes, not all of them one character. */
+/** JSON of this many bytes, with several different characters. */
 const textOf = (size: number) => size < 5 ? '[]' : JSON.stringify([`é${'x'.repeat(size - 6)}`])
 
 const batchOf = (messages: readonly EncodedMessage[]): FrameBatch => messages.slice(1).reduce((batch, message) => batch.and(message), new FrameBatch(messages[0]!, null))
@@ -74,7 +74,7 @@ t.test(`frame writer: a batch is the concatenation of its frames (TEST_SEED=${se
 type Made = ConstructorParameters<typeof WebSocket>
 interface Sockets { setSocket (socket: Duplex, head: Buffer, options: object): void }
 
-/** WebSockets that are not what frames of ours were made for. */
+/** WebSockets for which the frame writer is not made. */
 const strange: Record<string, { WebSocket: new (...made: never[]) => WebSocket, fault: RegExp }> = {
   'that masks as a client does': {
     fault: /frames differ/,
@@ -308,7 +308,7 @@ t.test('requestId: a frame sent twice with one requestId is answered twice', asy
 
 const compressing = withDefaults({ ...fastSettings, sockets: { ...fastSettings.sockets, compression: true } })
 const plain = { perMessageDeflate: false }
-/** What can be said in far fewer bytes, and is larger than the least that is compressed. */
+/** Compressible data above the compression threshold. */
 const wordy = { metadata: { text: ['the same again and again '.repeat(2000)] } }
 
 async function watcher (registry: Harness, protocols: string[] = [], options = {}): Promise<Client> {

@@ -9,13 +9,13 @@ import type { Claims } from '../../../src/protocol/schemas/claims.js'
 import { hmacSigner } from '../auth/helper.js'
 import { secret, type Client, type Harness, type Json } from '../../support/harness.js'
 
-/** An open socket of each tier on which everything may be sent. */
+/** An open socket of each tier that may send every frame. */
 export const openers: Record<'public' | 'agents', (registry: Harness) => Promise<Client>> = {
   public: registry => registry.watcher(),
   agents: async registry => registry.agentSocket(await registry.join('agent-open'))
 }
 
-/** The next frame of a type that `isRight` says yes to; those before it are skipped. */
+/** The next frame of a type for which `isRight` returns true; frames before it are skipped. */
 export async function nextWhere (client: Client, type: string, isRight: (frame: Json) => unknown, within = 10_000): Promise<Json> {
   const deadline = Date.now() + within
   for (;;) {
@@ -24,7 +24,7 @@ export async function nextWhere (client: Client, type: string, isRight: (frame: 
   }
 }
 
-/** Sends a frame that must be answered by an `error`, then shows that the socket lives on. */
+/** Sends a frame that must get an `error`, then checks that the socket still works. */
 export async function refusalOf (client: Client, frame: unknown): Promise<Json> {
   client.send(frame)
   const error = await client.next('error')
@@ -32,17 +32,17 @@ export async function refusalOf (client: Client, frame: unknown): Promise<Json> 
   return error
 }
 
-/** The socket answers, and all that was sent before has been handled. */
+/** Checks that the socket answers and has handled all earlier frames. */
 export async function assertAlive (client: Client): Promise<void> {
   const requestId = `alive-${Math.random()}`
   client.send({ type: 'ping', requestId })
   await nextWhere(client, 'pong', frame => frame.requestId === requestId)
 }
 
-/** The network side of a client. */
+/** The socket of a client's connection. */
 export const rawOf = ({ ws }: Client) => (ws as unknown as { _socket: Socket })._socket
 
-/** Sends frames so that they arrive together. */
+/** Sends frames in one write. */
 export function sendTogether (client: Client, frames: readonly unknown[]) {
   rawOf(client).cork()
   for (const frame of frames) client.send(frame)
@@ -62,19 +62,19 @@ function isKnown (frame: Json, catalogue: readonly TSchema[]): boolean {
 
 const catalogues = { public: publicServerFrames, agents: agentsServerFrames, v1: v1ServerFrames }
 
-/** Frames of a client that are not in the catalogue of its tier, or not as the catalogue says. */
+/** Client frames that the catalogue of the tier lacks or defines differently. */
 export function strangeFrames (tier: keyof typeof catalogues, frames: readonly Json[]): Json[] {
   const catalogue = catalogues[tier]
   return frames.filter(frame => !isKnown(frame, catalogue))
 }
 
-/** The claims of a token, changed and signed anew. */
+/** The claims of a token, changed and signed again. */
 export function forge (token: string, changes: object = {}, key = secret): string {
   const claims = JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()) as Claims
   return hmacSigner(key).sign({ ...claims, ...changes })
 }
 
-/** The same claims, not signed at all. */
+/** The same claims, unsigned. */
 export function unsigned (token: string): string {
   return `${Buffer.from('{"alg":"none","typ":"JWT"}').toString('base64url')}.${token.split('.')[1]}.`
 }

@@ -12,7 +12,7 @@ import { assertAlive, nextWhere, rawOf, sendTogether } from './helper.js'
 const ping = (requestId: string) => ({ type: 'ping', requestId })
 const pings = (count: number, name = 'r') => Array.from({ length: count }, (_, i) => ping(`${name}${i}`))
 
-/** Options of a registry whose time a test moves. */
+/** Options of a registry with a manual clock. */
 function timed (options: AgentRegistryOptions) {
   const clock = manualClock(Date.now())
   return { clock, options: { ...options, store: new MemoryAgentStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock }) } }
@@ -49,7 +49,7 @@ t.test('flood: at ten times the rate the excess is refused, and every neighbour 
   t.ok(refused > 200, `${refused} refused`)
 })
 
-/** All that was sent before has been answered. */
+/** Waits until all earlier frames are answered. */
 async function assertRefusing (client: Client): Promise<void> {
   await answerTo(client)
 }
@@ -231,7 +231,7 @@ t.test('backpressure: queued frames are bounded by their inflated size', async t
 
 const agent = principal({ agentId: 'agent-one', subject: 'agent-one' })
 
-/** Rates as configured, by a clock that stands still. */
+/** The configured rates, with a manual clock. */
 function createRates (sockets: object) {
   const now = manualClock()
   const rates = createFrameRates(resolveOptions({ sockets }), now)

@@ -7,7 +7,7 @@ import { Tunnel } from './tunnel.js'
 
 const leaseMs = 300
 
-/** A registry with short leases, and all that happened in it. */
+/** A registry with short leases, and its events. */
 async function start (t: Test, options: Parameters<typeof build>[1] = {}) {
   const registry = await build(t, { lease: { durationMs: leaseMs }, ...options })
   const events: RegistryEvent[] = []
@@ -213,7 +213,7 @@ t.test('backpressure: more frames than can queue behind a slow one close the con
   t.strictSame(await client.closed, { code: 4029, reason: 'Too many messages' })
 })
 
-/** A store that takes its time over states. */
+/** A store with slow state changes. */
 class SlowStore extends MemoryAgentStore {
   waiting = 0
   override async setState (command: Parameters<MemoryAgentStore['setState']>[0]) {
@@ -353,7 +353,7 @@ async function countOf (registry: Harness, admin: Admin): Promise<number> {
   return body.performance.active_websocket_connections
 }
 
-/** One socket of each tier, through this network. */
+/** One socket per tier, through this network. */
 async function openAll (network: Remote, registry: Harness, { token }: Admin, id = 'agent-one'): Promise<Client[]> {
   return [await network.watcher(), await network.agentSocket(await registry.join(id)), await dashboard(network, token)]
 }
@@ -372,7 +372,7 @@ t.test('heartbeat: sockets on a dead network are closed after two intervals, and
   tunnel.swallow()
   await until(async () => await countOf(registry, admin) === 3, 5 * 2 * pingIntervalMs)
   await until(() => registry.app.agentRegistry.get('agent-lost')!.state === 'suspect')
-  // Its first sign of life goes to the store with others.
+  // Its first heartbeat goes to the store in a batch.
   t.match(registry.app.agentRegistry.get('agent-healthy')!.state, /^(starting|alive)$/)
   for (const client of healthy) await assertAlive(client)
   for (const client of lost) t.equal(client.ws.readyState, client.ws.OPEN, 'it has not received the close')
@@ -414,7 +414,7 @@ t.test('heartbeat: a stopped process closes no socket when it resumes', async t 
   const clients = await openAll(registry, registry, admin)
   const early = registry.socket('/agents/ws')
   await early.next('auth_required')
-  // A machine that was suspended: the timers are due before anything is read.
+  // Like a suspended machine: the timers are due before any input is read.
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5 * pingIntervalMs)
   await sleep(pingIntervalMs)
   for (const client of clients) await assertAlive(client)

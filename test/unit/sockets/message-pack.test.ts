@@ -19,7 +19,7 @@ const options = {
 
 const kindsOf = new WeakMap<Client, boolean[]>()
 
-/** A client that knows of each frame whether it was binary. */
+/** A client that records whether each frame was binary. */
 function open (registry: Harness, path: string, protocols: string[], headers: Record<string, string> = {}): Client {
   const client = registry.socket(path, protocols, { headers })
   const kinds: boolean[] = []
@@ -30,13 +30,13 @@ function open (registry: Harness, path: string, protocols: string[], headers: Re
 
 const sendPacked = (client: Client, frame: unknown) => { client.ws.send(encode(frame)) }
 
-/** Frames without what is of the moment or of the connection. */
+/** Frames without members that depend on the time or the connection. */
 function lasting (frame: Json): Json {
   const moments = new Set(['timestamp', 'connectionId', 'serverTime', 'expiresAt', 'last_seen', 'started_at'])
   return JSON.parse(JSON.stringify(frame, (key, value) => moments.has(key) ? undefined : value))
 }
 
-/** The answer to a frame that is sent in the encoding of the client. */
+/** The answer to a frame sent in the encoding of the client. */
 async function answer (client: Client, frame: Json, isPacked: boolean): Promise<Json> {
   const requestId = `q-${frame.requestId ?? frame.type}`
   if (isPacked) sendPacked(client, { ...frame, requestId })
@@ -44,7 +44,7 @@ async function answer (client: Client, frame: Json, isPacked: boolean): Promise<
   return lasting(await nextWhere(client, undefined as unknown as string, answer => answer.requestId === requestId))
 }
 
-/** Sends the same frames in both encodings, and text where MessagePack was negotiated. */
+/** Sends the same frames in both encodings, and in text on a MessagePack connection. */
 async function assertSameAnswers (t: Test, { json, binary }: { json: Client, binary: Client }, frames: object[]) {
   for (const frame of frames) {
     const expected = await answer(json, frame, false)
@@ -141,7 +141,7 @@ t.test('MessagePack: a binary frame without the subprotocol is refused with a hi
 
 const bytes = (...parts: Array<number | string | Uint8Array>) => Buffer.concat(parts.map(part => typeof part === 'number' ? Buffer.from([part]) : Buffer.from(part)))
 const ping = { type: 'ping', requestId: 'r' }
-/** `{type: 'ping', requestId: 'r', x: …}` with something in x that the encoder would not say. */
+/** `{type: 'ping', requestId: 'r', x: …}` with an x that the encoder would not produce. */
 const withX = (x: Uint8Array) => bytes(0x83, encode('type'), encode('ping'), encode('requestId'), encode('r'), encode('x'), x)
 const deep = (depth: number) => bytes(Buffer.alloc(depth, 0x91), 0xc0)
 const int64 = (first: number, hex: string) => bytes(first, Buffer.from(hex, 'hex'))
@@ -182,7 +182,7 @@ const hostile: Record<string, Uint8Array> = {
   null: bytes(0xc0)
 }
 
-/** What is read as JSON would be: its answer. */
+/** The answer to input that decodes as JSON does. */
 const unusual: Record<string, { frame: Uint8Array, answer: object }> = {
   'a member that is 20,000 deep': { frame: withX(deep(20_000)), answer: { type: 'pong', requestId: 'r' } },
   'a type that is 20,000 deep': { frame: bytes(0x82, encode('type'), deep(20_000), encode('requestId'), encode('r')), answer: { type: 'error', code: 'unknown_type', requestId: 'r' } },

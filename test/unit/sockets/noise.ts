@@ -1,6 +1,6 @@
 type Random = () => number
 
-/** Numbers from 0 to 1, the same for the same seed (mulberry32). */
+/** Random numbers from 0 to 1, the same for the same seed (mulberry32). */
 export function seeded (seed: number): Random {
   let state = seed
   return function random () {
@@ -18,7 +18,7 @@ const types = [
 const names = ['since', 'snapshot', 'filter', 'page', 'page_size', 'agent_type', 'status', 'token', 'data', 'type', 'level', 'message', 'title', 'severity', 'constructor', '__proto__', 'x'.repeat(200)]
 const atoms: readonly unknown[] = [null, true, false, 0, -1, 1.5, 1e308, '', 'alive', 'draining', 'testing', '2', 'ERROR', 'é\u0000\ud800', 'x'.repeat(300), ['cap one'], [], {}]
 
-/** What clients may send, and what they may not, made from random numbers. */
+/** Valid and invalid client frames, generated from random numbers. */
 export class Noise {
   readonly #random: Random
   #count = 0
@@ -27,7 +27,7 @@ export class Noise {
     this.#random = seeded(seed)
   }
 
-  /** A frame, and its requestId when exactly one answer must come. */
+  /** A frame, with its requestId if exactly one answer must come. */
   next (): { frame: string | Buffer, requestId?: string } {
     const kind = this.#random()
     if (kind < 0.7) return this.#request()

@@ -17,7 +17,7 @@ import { assertAlive, nextWhere } from './helper.js'
 import { Tunnel } from './tunnel.js'
 
 const encodings: Encoding[] = ['json', 'msgpack']
-/** Texts from two bytes to more than the longest header says in 16 bits. */
+/** Texts from two bytes to more than a 16-bit length. */
 const texts = [2, 100, 125, 126, 1_000, 65_535, 65_536, 100_000].map(size => JSON.stringify('x'.repeat(Math.max(0, size - 4))).replace(/^.*$/, '[$&]'))
 const large = (n: number) => new EncodedMessage(JSON.stringify({ n, pad: 'p'.repeat(1_000_000) }))
 const small = (n: number) => new EncodedMessage(`{"n":${n}}`)
@@ -25,7 +25,7 @@ const small = (n: number) => new EncodedMessage(`{"n":${n}}`)
 const numberIn = (message: Message): number => (typeof message === 'string' ? JSON.parse(message) : decode(message)).n
 const numbersOf = ({ received }: Pair) => received.map(numberIn)
 const count = (length: number) => Array.from({ length }, (_, n) => n)
-/** The end of this tick, when everything that is owed has been written. */
+/** The end of this tick, when all pending messages are written. */
 const tick = () => new Promise(resolve => setImmediate(() => setImmediate(resolve)))
 
 for (const tls of [false, true]) {
@@ -224,7 +224,7 @@ t.test('flush: a waiting item that throws is reported, and the next one is calle
 
 const warning = 'frames are sent one by one'
 
-/** A listening registry, and what it warned of. */
+/** A listening registry, and its warnings. */
 async function start (t: Test, { before, server = {}, options = fastSettings }: { before?: (app: FastifyInstance) => unknown, server?: object, options?: AgentRegistryOptions } = {}) {
   const warnings: string[] = []
   const stream = new Writable({ write (chunk, _encoding, done) { warnings.push(String(chunk)); done() } })
@@ -236,7 +236,7 @@ async function start (t: Test, { before, server = {}, options = fastSettings }: 
   return { registry: new Harness(app), warnings }
 }
 
-/** A WebSocket of a host that sends what is read as the same and is not the same: a blank behind the JSON. */
+/** A WebSocket of a host that sends different bytes with the same meaning: a blank after the JSON. */
 class Padded extends WebSocket {
   override send (data: unknown, ...rest: unknown[]): void {
     const isFrame = typeof data === 'string' && data.length > 'pong'.length
@@ -276,7 +276,7 @@ t.test('transport: with a ws that frames differently the start warns, and ws sen
 
 const largeMetadata = (name: string) => ({ name, metadata: { text: ['x'.repeat(100_000)] } })
 
-/** Changes one agent so often, each time by a hundred kilobytes, that no network holds it all. */
+/** Changes one agent by a hundred kilobytes each time, until no network buffer holds it all. */
 async function change (registry: Harness, rounds: number): Promise<string> {
   for (let round = 1; round <= rounds; round++) {
     await registry.join('agent-one', largeMetadata(`Round ${round}`))
@@ -285,7 +285,7 @@ async function change (registry: Harness, rounds: number): Promise<string> {
   return `Round ${rounds}`
 }
 
-/** A socket of each kind that is sent the newest of something, on this network. */
+/** A socket of each kind that gets state updates, on this network. */
 async function openReaders (network: Pick<Tunnel, 'watcher' | 'agentSocket' | 'socket'>, token: string) {
   return { updates: await network.watcher(), lists: await network.agentSocket(token), data: await dashboard(network as Tunnel, token) }
 }
@@ -326,7 +326,7 @@ t.test('slow reader: it gets the newest state on resuming, and its neighbours do
   }
 })
 
-/** What a watcher knows from the frames that came. */
+/** The state of a watcher by its received frames. */
 function viewOf ({ all }: Client): View {
   const view = new View()
   for (const frame of all) if (!Array.isArray(frame)) view.take(frame.type, frame)

@@ -9,16 +9,16 @@ import { Flusher, OutboundQueue, Traffic } from '../../../src/sockets/outbound.j
 import type { Encoding } from '../../../src/protocol/encoded-message.js'
 import { until } from '../../support/harness.js'
 
-/** A secret that both sides know stands for certificates, which would have to be made first. */
+/** A pre-shared key in place of certificates, which would have to be generated. */
 const psk = Buffer.from('a secret of both sides of a test')
 const shared = { ciphers: 'PSK+HIGH', maxVersion: 'TLSv1.2' } as const
 export const tlsServer = { ...shared, pskCallback: () => psk }
 export const tlsClient: ClientOptions = { ...shared, checkServerIdentity: () => undefined as never, pskCallback: () => ({ psk, identity: 'test' }) } as ClientOptions
 
-/** The network side of either end. */
+/** The socket of either end. */
 export const rawOf = (socket: WebSocket): Socket => (socket as unknown as { _socket: Socket })._socket
 
-/** What came to a client: text as a string, anything else as bytes. */
+/** Messages of a client: text as a string, binary as bytes. */
 export type Message = string | Buffer
 
 export interface Pair {
@@ -28,7 +28,7 @@ export interface Pair {
   closed: Promise<{ code: number, reason: string }>
   server: WebSocket
   outbound: OutboundQueue
-  /** What was written to the network since the socket was opened, write by write. */
+  /** Bytes written to the network since the socket opened, by write. */
   writes: Buffer[]
   overflows: number
 }
@@ -42,7 +42,7 @@ export interface SocketPairs {
 
 interface SocketPairsOptions { Transport?: TransportClass, tls?: boolean, server?: ServerOptions }
 
-/** Counts what is written to a socket, by what is handed to it. */
+/** Counts the bytes of each write to a socket. */
 function watchWrites (socket: Socket): Buffer[] {
   const writes: Buffer[] = []
   const write = socket.write.bind(socket) as (...args: unknown[]) => boolean
@@ -61,7 +61,7 @@ function listen (client: WebSocket): Pick<Pair, 'client' | 'received' | 'pings' 
   return side
 }
 
-/** Outboxes of one registry, each with a client at the other end of a real connection. */
+/** Outboxes of one registry, each with a client on a real connection. */
 export async function socketPairs (t: Test, { Transport = RawTransport, tls = false, server: options = {} }: SocketPairsOptions = {}): Promise<SocketPairs> {
   const http: Server = tls ? createTlsServer(tlsServer as object) : createServer()
   const sockets = new WebSocketServer({ server: http, ...options })
@@ -76,7 +76,7 @@ export async function socketPairs (t: Test, { Transport = RawTransport, tls = fa
   const [flusher, traffic] = [new Flusher(error => { errors.push(error) }), new Traffic()]
   const url = `${tls ? 'wss' : 'ws'}://127.0.0.1:${(http.address() as AddressInfo).port}`
 
-  /** Both ends of a connection, whatever others are opened meanwhile. */
+  /** Both ends of one connection, with others opened concurrently. */
   async function connect (client?: ClientOptions) {
     const path = `/${++opened}`
     const side = listen(new WebSocket(url + path, { ...(tls && tlsClient), ...client }))
@@ -97,7 +97,7 @@ export async function socketPairs (t: Test, { Transport = RawTransport, tls = fa
   return { flusher, traffic, errors, open }
 }
 
-/** Waits until a client has so many messages, and no more. */
+/** Waits until a client has exactly this many messages. */
 export async function receives ({ received }: Pair, count: number): Promise<Message[]> {
   await until(() => received.length >= count, 10_000)
   return received

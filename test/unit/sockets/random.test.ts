@@ -18,7 +18,7 @@ const types = ['ping', 'pong', 'watch', 'unwatch', 'get_discovery', 'status', 'a
 const revision = fc.oneof(fc.string(), fc.tuple(fc.string(), fc.nat()).map(parts => parts.join(':')))
 const odd = fc.oneof(fc.jsonValue(), fc.constantFrom<unknown>('alive', 'draining', 'testing', 1e308, -1, '2', ['cap one']))
 
-/** Frames of which most are nearly right. */
+/** Frames that are mostly almost valid. */
 const frames: fc.Arbitrary<Sent> = fc.oneof(
   { weight: 1, arbitrary: fc.string({ unit: 'binary' }) },
   { weight: 1, arbitrary: fc.json() },
@@ -43,7 +43,7 @@ const scripts = fc.array(frames, { minLength: 1, maxLength: 25 })
 
 const documented: readonly number[] = Object.values(closeCodes).filter(code => code !== closeCodes.abnormal)
 
-/** Requests that must have one answer: a pong has none, and a poisoned or unnamed one cannot be told apart. */
+/** Requests with exactly one answer: a pong has none, and poisoned or unnamed ones cannot be matched. */
 function requestIds (script: Sent[]): string[] {
   return script.flatMap(frame => typeof frame === 'object' && !Buffer.isBuffer(frame) && frame.type !== 'pong' && typeof frame.requestId === 'string' ? [frame.requestId] : [])
 }
@@ -110,7 +110,7 @@ t.test('agents: after all sockets have closed only the agent remains', async t =
   t.strictSame(registry.app.agentRegistry.list(), [])
 })
 
-/** A client that follows one tier and continues where it was cut off. */
+/** A client that follows one tier and resumes after a disconnect. */
 class Follower {
   readonly mirror = new Mirror()
   readonly #open: () => Promise<Client>
@@ -199,7 +199,7 @@ const noiseOptions = {
   sockets: { messagesPerSecondPerPrincipal: 1_000_000, burstPerPrincipal: 1_000_000, messagesPerSecondPerAddress: 1_000_000, burstPerAddress: 1_000_000, maxBufferedBytes: 67_108_864 }
 }
 
-/** Sends so many frames, and a ping that has to be answered after each few; requests that have not one answer. */
+/** Sends random frames with a ping after each group. @returns the requests without exactly one answer */
 async function shout (client: Client, noise: Noise, count: number): Promise<string[]> {
   const openIds = new Set<string>()
   for (let sent = 1; sent <= count; sent++) {

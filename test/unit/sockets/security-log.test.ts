@@ -10,7 +10,7 @@ const pin = '8-4-2-9-7-5'
 const wrongPin = '3-1-4-1-5-9'
 const pinHeader = (text: string) => ({ 'x-client-fingerprint': fingerprint, 'x-session-pin': text })
 
-/** A registry in an app whose own log goes to the dashboards, and the lines of that log. */
+/** A registry in an app whose log is sent to the dashboards, and the lines of that log. */
 async function logged (t: Test, options: object = {}): Promise<{ registry: Harness, lines: string[] }> {
   const lines: string[] = []
   const log: { sink?: { write (line: string): void } } = {}
@@ -23,7 +23,7 @@ async function logged (t: Test, options: object = {}): Promise<{ registry: Harne
   return { registry, lines }
 }
 
-/** What the log of the dashboards holds, oldest first. */
+/** The dashboard log, oldest entry first. */
 async function entries (registry: Harness, sources = ['auth', 'security']): Promise<Json[]> {
   const { token } = await registry.admin('log-reader')
   const client = await dashboard(registry, token)
@@ -175,7 +175,7 @@ function sink (): Sink {
   return log
 }
 
-/** Every way of naming oneself, rightly and wrongly; the secrets that were used. */
+/** Every kind of valid and invalid authentication. @returns the secrets used */
 async function walk (registry: Harness): Promise<string[]> {
   const { body: { access_token: token } } = await registry.register()
   const ticket = (await registry.post('/ws-tickets', { token, body: {} })).body.ticket

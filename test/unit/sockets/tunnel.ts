@@ -7,7 +7,7 @@ interface Pair { client: Socket, server: Socket }
 
 const everyMs = 50
 
-/** A network to a registry that can become slow, or swallow everything without a word. */
+/** A proxy to a registry that can become slow or drop all data. */
 export class Tunnel extends Remote {
   readonly #pairs = new Set<Pair>()
   readonly #timer: NodeJS.Timeout
@@ -28,19 +28,19 @@ export class Tunnel extends Remote {
     return tunnel
   }
 
-  /** From now on so many bytes a second come to each client, at most: 0 is none. */
+  /** Limits the bytes per second to each client; 0 stops them. */
   restrict (bytesPerSecond: number): void {
     this.#bytesPerSecond = bytesPerSecond
     for (const { client, server } of this.#pairs) server.unpipe(client).pause()
   }
 
-  /** All that waits comes through, and what follows. */
+  /** Passes all queued data and what follows. */
   release (): void {
     this.#bytesPerSecond = Infinity
     for (const { client, server } of this.#pairs) server.pipe(client)
   }
 
-  /** Nothing comes through any more, in either direction, and nobody is told. */
+  /** Drops all data in both directions, without closing connections. */
   swallow (): void {
     this.restrict(0)
     for (const { client, server } of this.#pairs) client.unpipe(server).resume()

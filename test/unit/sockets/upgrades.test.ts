@@ -13,12 +13,12 @@ const paths = ['/public/ws', '/agents/ws', '/dashboard/ws']
 
 type Refusal = Awaited<Client['refused']>
 
-/** How an upgrade ends: `open`, or its refusal. */
+/** The outcome of an upgrade: `open` or its refusal. */
 async function outcome (client: Client): Promise<'open' | Refusal> {
   return Promise.race([client.opened.then(() => 'open' as const, () => client.refused), client.refused])
 }
 
-/** The suffix of the problem that an upgrade was refused with, once its shape was checked. */
+/** The suffix of the problem of a refused upgrade, after checking its shape. */
 function refusedAs (t: Test, { status, headers, text }: Refusal): string {
   return problemOf(t, { status, headers: new Headers(headers as Record<string, string>), body: JSON.parse(text), text })
 }
@@ -178,7 +178,7 @@ t.test('upgrades: slow, partial and malformed ones delay no other client', async
   t.equal(await placesOf(registry), 1)
 })
 
-/** Sockets that count on the public tier. */
+/** Number of counted sockets on the public tier. */
 async function placesOf (registry: Harness): Promise<number> {
   const { text } = await registry.get('/metrics', await registry.admin())
   return Number(/^arcp_websocket_connections\{tier="public"\} (\d+)/m.exec(text)?.[1])
@@ -192,7 +192,7 @@ async function timed (work: () => Promise<unknown>): Promise<number> {
   return performance.now() - started
 }
 
-/** The first word of an agents socket, or how it was refused or closed. */
+/** The first frame of an agents socket, or its refusal or close. */
 async function firstOf (client: Client) {
   return Promise.race([client.next(), client.closed, client.refused])
 }

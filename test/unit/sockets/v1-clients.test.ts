@@ -12,7 +12,7 @@ import {
 import { nextWhere } from './helper.js'
 import { buildV1, peer, peerToken, publishableKey, sdkClient, sdkOptions, v1Options } from './v1-helper.js'
 
-/** What a client of the SDK has heard, in order. */
+/** Events of an SDK client, in order. */
 function hear (client: SignallingClient): Array<[event: string, payload: Json]> {
   const heard: Array<[string, Json]> = []
   for (const event of ['connected', 'disconnected', 'message', 'direct', 'presence', 'going-away', 'server-error'] as const) {
@@ -96,7 +96,7 @@ t.test('SDK signalling client', async t => {
   })
 })
 
-/** Sockets that a client of the SDK has opened. */
+/** Sockets opened by an SDK client. */
 function watched (options: ReturnType<typeof sdkOptions>): { sockets: WebSocket[], options: ReturnType<typeof sdkOptions> } {
   const sockets: WebSocket[] = []
   const open = options.webSocketFactory!
@@ -135,7 +135,7 @@ t.test('SDK: it reconnects and subscribes again after a disconnect', async t => 
   t.equal(sockets.length, 4)
 })
 
-/** A registry on a port of its own, which can be started again. */
+/** A registry on a fixed port that can be restarted. */
 async function serveSdk (t: Test, port: number): Promise<{ close: () => Promise<void> }> {
   const app = fastify()
   await app.register(agentRegistry, withDefaults(v1Options))
@@ -165,14 +165,14 @@ t.test('SDK: it gets the shutdown notice, and reconnects when the server is back
   await until(() => heard.at(-1)![0] === 'direct')
 })
 
-// What the tests of existing servers assert, and what existing clients need of each answer.
+// The assertions of the tests of existing servers, and the members that existing clients require.
 
 const requiredKeys = [
   'agent_id', 'name', 'agent_type', 'endpoint', 'capabilities', 'context_brief', 'version', 'owner', 'public_key', 'metadata', 'communication_mode', 'status', 'last_seen', 'registered_at'
 ]
 const idsOf = ({ body }: Answer): string[] => body.map((agent: Json) => agent.agent_id)
 
-/** Six agents of two types, one of which is dead. */
+/** Six agents of two types, one of them dead. */
 async function fleet (registry: Harness): Promise<void> {
   for (const [index, type] of ['testing', 'security', 'testing', 'security', 'testing'].entries()) {
     await registry.join(`agent-${index}`, { agent_type: type, capabilities: index % 2 ? ['scan', 'report'] : ['test'], context_brief: `Agent that ${'really '.repeat(index)}tests things` })

@@ -16,27 +16,27 @@ export const v1Options = {
 /** A listening registry that serves `/v1`. */
 export const buildV1 = (t: Test, options: AgentRegistryOptions = {}) => build(t, { ...v1Options, ...options })
 
-/** The token of a peer, made by a back end. */
+/** The token of a peer, created by a back end. */
 export async function peerToken (registry: Remote, peerId: string, more: object = {}): Promise<string> {
   const { body } = await registry.post('/v1/tokens', { token: secretKey, body: { peerId, channels: ['**'], ...more } })
   return body.token
 }
 
-/** A bare socket on `/v1`, whose welcome was read. */
+/** A raw `/v1` socket after its welcome. */
 export async function peerSocket (registry: Remote, token: string): Promise<Client & { welcome: Json }> {
   const client = registry.socket(`/v1?token=${token}`)
   const welcome = await client.next('welcome')
   return Object.assign(client, { welcome })
 }
 
-/** A peer with a bare socket. */
+/** A peer with a raw socket. */
 export async function peer (registry: Remote, peerId: string, more: object = {}) {
   return peerSocket(registry, await peerToken(registry, peerId, more))
 }
 
 type Source = { token: () => Promise<string> } | { key: string }
 
-/** The client of the public SDK, as it is. */
+/** The unmodified client of the public SDK. */
 export function sdkOptions (registry: Remote, source: Source): SignallingClientOptions {
   const credential = 'key' in source ? { apiKey: source.key } : { tokenProvider: source.token }
   return {

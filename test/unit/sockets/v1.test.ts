@@ -6,7 +6,7 @@ import { registration, sleep, type Client, type Json } from '../../support/harne
 import { assertAlive, expired, forge, nextWhere, refusalOf, sendTogether } from './helper.js'
 import { buildV1, peer, peerSocket, peerToken, publishableKey, secretKey } from './v1-helper.js'
 
-/** Sends a frame; its answer, an `ack` or an `error`. */
+/** Sends a frame. @returns its `ack` or `error` */
 async function answerTo (client: Client, frame: object): Promise<Json> {
   const requestId = `r${Math.random()}`
   client.send({ requestId, ...frame })
@@ -20,7 +20,7 @@ async function codeOf (client: Client, frame: object): Promise<string> {
   return (await answerTo(client, frame)).code
 }
 
-/** Every frame that came is one that the tier has. */
+/** Checks that every received frame is in the catalogue of the tier. */
 function assertKnown (t: Test, { all }: Client) {
   for (const frame of all) t.ok(v1ServerFrames.some(schema => Value.Check(schema, frame)), JSON.stringify(frame))
 }
@@ -263,7 +263,7 @@ t.test('/v1: presence follows the ack once and complete, also on a repeated requ
   const alice = await peer(registry, 'alice')
   for (let round = 0; round < 20; round++) {
     const from = alice.all.length
-    // Others come and go meanwhile.
+    // Other peers join and leave meanwhile.
     const carol = await peer(registry, `carol-${round}`)
     carol.send({ type: 'subscribe', channel: 'room' })
     sendTogether(alice, [{ type: 'subscribe', channel: 'room', requestId: `s${round}` }, { type: 'ping', requestId: `p${round}` }])

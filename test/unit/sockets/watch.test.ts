@@ -3,7 +3,7 @@ import t from 'tap'
 import { build, until, type Client, type Json } from '../../support/harness.js'
 import { assertAlive, nextWhere, refusalOf, strangeFrames } from './helper.js'
 
-/** What a client knows that follows the feed. */
+/** The state of a client that follows the feed. */
 class Mirror {
   readonly agents = new Map<string, Json>()
   readonly revisions: string[] = []
@@ -15,7 +15,7 @@ class Mirror {
     if (frame.revision) this.revision = frame.revision
   }
 
-  /** PROTOCOL: the sum modulo 2^64 of the first 8 bytes of SHA-256(agent_id NUL revision NUL state). */
+  /** The sum modulo 2^64 of the first 8 bytes of SHA-256(agent_id NUL revision NUL state). */
   digest (): string {
     let sum = 0n
     for (const { agent_id: id, revision, state } of this.agents.values()) {

@@ -34,13 +34,13 @@ export async function registerMany (storage: LevelStorage, count: number, text =
   await Promise.all(Array.from({ length: count }, (_, n) => register(storage, `${prefix}-${n}`, text)))
 }
 
-/** What the folder of an open store would be if its process ended now. */
+/** A copy of the folder of an open store, as after a crash. */
 export function crashed (folder: string, to: string): string {
   cpSync(folder, to, { recursive: true, filter: name => !name.endsWith('LOCK') })
   return to
 }
 
-/** Digest of every file of a store, except its locks: to read a lock would end it. */
+/** Digest of every file of a store except its lock files: reading a lock would release it. */
 export function filesOf (folder: string): Record<string, string> {
   const names = readdirSync(folder, { recursive: true, encoding: 'utf8', withFileTypes: true })
   const files = names.filter(entry => entry.isFile() && entry.name !== 'LOCK' && !entry.parentPath.endsWith('in-use'))

@@ -192,7 +192,7 @@ runLevelContract('level kv store: passes the key-value contract', 15, test => {
 const content = { body: '{"a":"\\n"}', type: 'testing', capabilities: ['one'] }
 const head: RecordHead = { registeredAt: 1, created: 1, incarnation: 1, revision: 1, state: 'starting' }
 
-/** A sequencer at number 1 of an epoch, with one agent, and what it tells. */
+/** A sequencer at number 1 of an epoch with one agent, and its events. */
 function sequencerOf (more: Partial<SequencerListener> = {}) {
   const events = { changes: [] as Change[], touched: [] as AgentRecord[], broken: 0 }
   const sequencer: ChangeSequencer = new ChangeSequencer('me', {

@@ -214,7 +214,7 @@ const x = (length: number) => 'x'.repeat(length)
 
 interface Seen { method: string, url: string, headers: IncomingMessage['headers'], body: Json }
 
-/** An agent that answers 200 and keeps what it was sent. */
+/** An agent that answers 200 and records the requests. */
 async function recorder (t: Test) {
   const seen: Seen[] = []
   const endpoint = await serve(t, async (request, response) => {
@@ -413,7 +413,7 @@ t.test('outgoing calls: a network of addresses is one caller', async t => {
   t.equal(seen.length, 11)
 })
 
-/** A registry that listens at every address of this machine. */
+/** A registry that listens on every address of this machine. */
 async function buildOpen (t: Test, options: AgentRegistryOptions = {}): Promise<Harness> {
   const app = fastify()
   await app.register(agentRegistry, withDefaults(options))
