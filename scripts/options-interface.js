@@ -5,9 +5,7 @@ import { OptionsSchema } from '../dist/src/options.js'
 const modules = {
   ioredis: ['Cluster', 'Redis'],
   './hooks.js': ['AuthenticateHook', 'AuthorizePublishHook', 'AuthorizeSubscribeHook', 'EmbedHook', 'OnRegisterHook', 'PublicViewHook'],
-  './storage/agent-store.js': ['AgentStore'],
-  './storage/kv-store.js': ['KeyValueStore'],
-  './storage/storage.js': ['Storage']
+  './storage/storage.js': ['CustomStorage']
 }
 
 const literal = value => JSON.stringify(value).replaceAll('"', "'")

@@ -1,8 +1,7 @@
 // Generated from OptionsSchema (options.ts) by `npm run docs`. Do not edit.
 import type { Cluster, Redis } from 'ioredis'
 import type { AuthenticateHook, AuthorizePublishHook, AuthorizeSubscribeHook, EmbedHook, OnRegisterHook, PublicViewHook } from './hooks.js'
-import type { AgentStore } from './storage/agent-store.js'
-import type { KeyValueStore } from './storage/kv-store.js'
+import type { CustomStorage } from './storage/storage.js'
 
 /** The options of the plugin. */
 export interface AgentRegistryOptions {
@@ -399,10 +398,10 @@ export interface AgentRegistryOptions {
   /** Bearer token that may read `/metrics/scrape` */
   metricsScrapeToken?: string
   /**
-   * Storage of agents, sessions and the change feed: memory, level (a folder, one process) or redis (several processes).
-   * Default: `'memory'`
+   * Storage of agents, sessions and the change feed: memory, level (a folder, one process), redis (several processes) or an
+   * object with stores of the host application. Default: `'memory'`
    */
-  storage?: 'memory' | 'level' | 'redis'
+  storage?: 'memory' | 'level' | 'redis' | CustomStorage
   /** Level storage */
   level?: {
     /** Folder of the level storage. Default: `'./data'` */
@@ -445,10 +444,6 @@ export interface AgentRegistryOptions {
      */
     client?: Redis | Cluster
   }
-  /** A custom AgentStore, used instead of `storage` */
-  store?: AgentStore
-  /** A custom KeyValueStore for use with `store`: sessions, revocations, tickets; default: in memory */
-  state?: KeyValueStore
   /** Called before a registration is stored; an error refuses it */
   onRegister?: OnRegisterHook
   /** Verifies bearer tokens that this registry did not issue */

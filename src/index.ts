@@ -2,8 +2,8 @@ export { default, default as agentRegistry, default as 'module.exports' } from '
 export { isProblem, problemTypes, type FieldError, type ProblemError, type ProblemType } from './errors.js'
 export { hideableFields } from './protocol/schemas/agent.js'
 export { MemoryAgentStore, type MemoryAgentStoreOptions } from './storage/memory/agent-store.js'
-export { MemoryKeyValueStore } from './storage/memory/kv-store.js'
-export type { MemoryKeyValueStoreOptions } from './storage/memory/kv-store.js'
+export { MemoryKeyValueStore, type MemoryKeyValueStoreOptions } from './storage/memory/kv-store.js'
+export { MemoryMessageBroker, type MemoryMessageBrokerOptions } from './storage/memory/message-broker.js'
 export type { AgentRegistry, RegistryStatistics } from './api.js'
 export type {
   ChannelMessage,
@@ -27,3 +27,5 @@ export type { AgentInfo, AgentMetrics, AgentRegistration, RegistrationBody, Regi
 export type { AgentState } from './protocol/schemas/common.js'
 export type * from './storage/kv-store.js'
 export type * from './storage/agent-store.js'
+export type * from './storage/message-broker.js'
+export type { CustomStorage, Storage, StorageKind } from './storage/storage.js'

@@ -6,8 +6,6 @@ import type {
   AuthenticateHook, AuthorizePublishHook, AuthorizeSubscribeHook, EmbedHook, OnRegisterHook, PublicViewHook
 } from './hooks.js'
 import { AlertRuleInput } from './protocol/schemas/dashboard.js'
-import type { KeyValueStore } from './storage/kv-store.js'
-import type { AgentStore } from './storage/agent-store.js'
 import { PeerChannels, PeerPermissions } from './protocol/schemas/peers.js'
 
 /**
@@ -37,6 +35,9 @@ const rate = (description: string, env: string) =>
   Type.Optional(Type.Integer({ minimum: 1, description, env: [env] }))
 /** An object of the host application, kept by reference; `tsType` as for `hook`. */
 const instance = <T>(tsType: string, description: string) => Type.Optional(Type.Unsafe<T>(Type.Object({}, { description, tsType })))
+
+/** The stores of a custom storage, which `createStorage` checks. */
+const customStorage = Type.Unsafe<object>(Type.Object({}, { tsType: 'CustomStorage' }))
 
 /** A function of the host application. `tsType` is the name of its type, for the generated interface of the options. */
 const hook = <F>(tsType: string, description: string) =>
@@ -361,9 +362,10 @@ export const OptionsSchema = Type.Object({
   metricsScrapeToken: Type.Optional(Type.String({
     minLength: 16, pattern: '^\\S+$', description: 'Bearer token that may read `/metrics/scrape`', env: ['METRICS_SCRAPE_TOKEN']
   })),
-  storage: Type.Union([Type.Literal('memory'), Type.Literal('level'), Type.Literal('redis')], {
+  storage: Type.Union([Type.Literal('memory'), Type.Literal('level'), Type.Literal('redis'), customStorage], {
     default: 'memory',
-    description: 'Storage of agents, sessions and the change feed: memory, level (a folder, one process) or redis (several processes)',
+    description: 'Storage of agents, sessions and the change feed: memory, level (a folder, one process), redis (several processes) ' +
+      'or an object with stores of the host application',
     env: ['STORE']
   }),
   level: group({
@@ -400,10 +402,6 @@ export const OptionsSchema = Type.Object({
         'never closes it'
     )
   }, 'Redis storage'),
-  store: instance<AgentStore>('AgentStore', 'A custom AgentStore, used instead of `storage`'),
-  state: instance<KeyValueStore>(
-    'KeyValueStore', 'A custom KeyValueStore for use with `store`: sessions, revocations, tickets; default: in memory'
-  ),
   onRegister: hook<OnRegisterHook>('OnRegisterHook', 'Called before a registration is stored; an error refuses it'),
   authenticate: hook<AuthenticateHook>('AuthenticateHook', 'Verifies bearer tokens that this registry did not issue'),
   authorizePublish: hook<AuthorizePublishHook>('AuthorizePublishHook',
@@ -435,11 +433,11 @@ function copy (value: unknown): unknown {
  * @throws AGENT_REGISTRY_INVALID_OPTIONS with the name of each invalid option, the fault and the expected value
  */
 export function resolveOptions (input: unknown): ResolvedOptions {
-  const options = Value.Default(OptionsSchema, copy(input ?? {}))
-  // A custom store is kept by reference, even if it is a plain object.
-  if (isPlainObject(options) && isPlainObject(input)) {
-    for (const name of ['store', 'state']) if (isPlainObject(input[name])) options[name] = input[name]
-  }
+  const given = isPlainObject(input) ? input : {}
+  // A custom storage is kept by reference, even if it is a plain object.
+  const custom = typeof given.storage === 'object' && given.storage !== null ? given.storage : undefined
+  const options = Value.Default(OptionsSchema, custom ? copy({ ...given, storage: undefined }) : copy(input ?? {}))
+  if (isPlainObject(options) && custom) options.storage = custom
   const findings = new Map<string, string>()
   for (const { path, message, schema } of Value.Errors(OptionsSchema, options)) {
     const hint = typeof schema.description === 'string' ? ` (${schema.description})` : ''

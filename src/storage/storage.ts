@@ -23,6 +23,13 @@ export interface Storage {
   readonly broker: MessageBroker
 }
 
+/** The stores of a host application. Without `kv` or `broker` these are kept in memory, by the clock of `agents.now`. */
+export interface CustomStorage {
+  readonly agents: AgentStore
+  readonly kv?: KeyValueStore
+  readonly broker?: MessageBroker
+}
+
 export interface MemoryStorageOptions extends MemoryAgentStoreOptions {
   messaging?: { limits?: Partial<BrokerLimits> }
 }
@@ -66,19 +73,27 @@ function messagingOf ({ messaging }: ResolvedOptions) {
   return { limits: { entries, bytes, ageMs, msgIdMs }, presenceTtlMs }
 }
 
+function isCustomStorage (storage: object): storage is CustomStorage {
+  return 'agents' in storage && typeof storage.agents === 'object' && storage.agents !== null
+}
+
+function completeStorage (storage: object, limits: BrokerLimits): Storage {
+  if (!isCustomStorage(storage)) throw new OptionsError('storage: expected an object with the member agents, an AgentStore')
+  const { agents } = storage
+  const clock = () => agents.now()
+  const { kv = new MemoryKeyValueStore({ clock }), broker = new MemoryMessageBroker({ limits, clock }) } = storage
+  return { kind: 'custom', agents, kv, broker }
+}
+
 /**
  * Creates the storage that the options name; the caller opens it. The module and the client library of a kind of storage
  * are loaded only when it is used.
  * @param onError called with errors that happen outside of calls
  */
 export async function createStorage (options: ResolvedOptions, onError: (error: unknown) => void): Promise<Storage> {
-  const { lease, store, state, storage, level, redis, namespace, feed } = options
+  const { lease, storage, level, redis, namespace, feed } = options
   const messaging = messagingOf(options)
-  if (store) {
-    const clock = () => store.now()
-    const broker = new MemoryMessageBroker({ limits: messaging.limits, clock })
-    return { kind: 'custom', agents: store, kv: state ?? new MemoryKeyValueStore({ clock }), broker }
-  }
+  if (typeof storage === 'object') return completeStorage(storage, messaging.limits)
   const settings = { leaseMs: lease.durationMs, retentionMs: lease.retentionMs, preservation: lease.preservation, messaging }
   if (storage === 'memory') return new MemoryStorage(settings)
   const durable = { ...settings, changes: feed.ringSize }

@@ -116,16 +116,19 @@ const connection = (redis: AgentRegistryOptions['redis']) => connectionOf(resolv
 
 t.test('storage options: the options name the location of the data', async t => {
   const agents = new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 })
-  const state = new MemoryKeyValueStore()
+  const [kv, broker] = [new MemoryKeyValueStore(), new MemoryMessageBroker()]
   t.equal((await storage({})).kind, 'memory')
   t.equal((await storage({ storage: 'level', level: { path: t.testdir() } })).kind, 'level')
   t.equal((await storage({ storage: 'redis' })).kind, 'redis')
-  t.match(await storage({ store: agents, state, storage: 'level' }), { kind: 'custom', agents, kv: state, broker: MemoryMessageBroker })
+  t.match(await storage({ storage: { agents, kv } }), { kind: 'custom', agents, kv, broker: MemoryMessageBroker })
+  t.match(await storage({ storage: { agents, kv, broker } }), { kind: 'custom', agents, kv, broker })
+  const invalid = { code: 'AGENT_REGISTRY_INVALID_OPTIONS', message: /storage: .* agents/ }
+  await t.rejects(createStorage(resolveOptions({ storage: {} }), () => {}), invalid)
 })
 
 t.test('storage options: a store of the host is paired with an in-memory key-value store on its own clock', async t => {
   let now = 1_000_000
-  const { kind, kv } = await storage({ store: new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000, clock: () => now }) })
+  const { kind, kv } = await storage({ storage: { agents: new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000, clock: () => now }) } })
   t.equal(kind, 'custom')
   await kv.put({ kind: 'ticket', key: 'one', value: 'x', until: now + 1000 })
   t.equal(await kv.get('ticket', 'one'), 'x')

@@ -31,6 +31,7 @@ export function builtServer (t: Test): string {
   const folder = resolve(mkdtempSync('.tap/built-'))
   t.teardown(() => rmSync(folder, { recursive: true }))
   execFileSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', '--outDir', folder])
+  execFileSync(process.execPath, ['scripts/copy-lua.js', folder])
   return join(folder, 'src/server/main.js')
 }
 

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'tstyche'
 import agentRegistry, {
   agentRegistry as named, MemoryAgentStore, problemTypes, type AgentFilter, type AgentInfo, type AgentRegistration, type AgentRegistry,
   type AgentRegistryOptions, type AgentState, type AgentStore, type AuthenticateHook, type AuthorizePublishHook, type AuthorizeSubscribeHook,
-  type ChannelMessage, type HostReply, type MessageListener, type PresentPeer, type Published, type Sent, type OnRegisterHook, type Principal, type ProblemType,
+  type ChannelMessage, type CustomStorage, type HostReply, type MessageListener, type PresentPeer, type Published, type Sent, type OnRegisterHook, type Principal, type ProblemType,
   type PublicViewHook, type RegisterHookContext, type RegistrationBody, type RegistrationResponse, type RegistryEvent, type RegistryEvents, type RegistryStatistics
 } from '../../src/index.js'
 
@@ -26,7 +26,7 @@ describe('registering', () => {
     expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ jwt: { secret: 1 } })
     expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ lease: 60_000 })
     expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ publicWs: { path: ['/ws'] } })
-    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ store: 'memory' })
+    expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ storage: { kv: {} } })
     expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ onRegister: true })
     expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ authenticate: () => true })
     expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ publicView: () => 'public' })
@@ -137,7 +137,7 @@ describe('records, stores and problems', () => {
 
   test('stores: the memory store is a store, and a host may pass its own', () => {
     expect<AgentStore>().type.toBeAssignableFrom(new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: true }))
-    expect<AgentRegistryOptions['store']>().type.toBe<AgentStore | undefined>()
+    expect<AgentRegistryOptions['storage']>().type.toBe<'memory' | 'level' | 'redis' | CustomStorage | undefined>()
   })
 
   test('problems: a problem type narrows its problem', () => {

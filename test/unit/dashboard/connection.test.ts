@@ -74,10 +74,10 @@ t.test('dashboard: markup from clients is sent as unescaped text, and no page of
 
 t.test('dashboard: invalid reports and records of one agent do not hide the fleet', async t => {
   const store = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
-  const before = await build(t, { store })
+  const before = await build(t, { storage: { agents: store } })
   await before.join('agent-old', { agent_type: 'networking' })
   await before.app.close()
-  const registry = await build(t, { ...often, store, allowedAgentTypes: ['testing'] })
+  const registry = await build(t, { ...often, storage: { agents: store }, allowedAgentTypes: ['testing'] })
   const token = await registry.agent()
   for (const raw of ['{"avg_response_time":4000}', '{"success_rate":NaN}', '{"success_rate":1e999}', '{"error_rate":"all"}']) t.equal((await registry.post('/agents/agent-one/metrics', { token, raw })).status, 422, raw)
   await registry.post('/agents/agent-one/metrics', { token, body: { agent_id: 'agent-old', total_requests: 3 } })
@@ -90,7 +90,7 @@ t.test('dashboard: invalid reports and records of one agent do not hide the flee
 
 t.test('dashboard: without dashboards the producer is idle and does not query the store', async t => {
   const { store, callsOf } = countingStore()
-  const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 30 }, store })
+  const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 30 }, storage: { agents: store } })
   const { token } = await registry.admin()
   await sleep(400)
   const client = registry.socket(path)

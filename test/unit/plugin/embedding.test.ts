@@ -210,7 +210,7 @@ function notingStore (): { store: AgentStore, calls: string[] } {
 t.test('host storage: the registry opens, uses and closes it', async t => {
   const { store, calls } = notingStore()
   const app = fastify()
-  await app.register(agentRegistry, { store })
+  await app.register(agentRegistry, { storage: { agents: store } })
   await app.agentRegistry.register(registration())
   await app.agentRegistry.heartbeat('agent-one')
   await app.agentRegistry.unregister('agent-one')
@@ -223,14 +223,14 @@ t.test('host storage: one that cannot be opened stops the start with its own err
   const { store } = notingStore()
   store.open = async () => { throw new Error('/var/data is locked by another process') }
   const app = fastify()
-  await t.rejects(async () => { await app.register(agentRegistry, { store: Object.assign(Object.create(store), { open: store.open }) }) }, { message: '/var/data is locked by another process' })
+  await t.rejects(async () => { await app.register(agentRegistry, { storage: { agents: Object.assign(Object.create(store), { open: store.open }) } }) }, { message: '/var/data is locked by another process' })
   await app.close()
 })
 
 t.test('host storage: one that fails later causes a 500 without its message', async t => {
   const { store } = notingStore()
   const broken: AgentStore = Object.assign(Object.create(store), { register: async () => { throw new Error('disk at /var/data is full') } })
-  const registry = await build(t, { store: broken })
+  const registry = await build(t, { storage: { agents: broken } })
   const answer = await registry.register()
   t.equal(problemOf(t, answer), 'internal-error')
   t.notMatch(answer.text, /var.data/)
@@ -356,7 +356,7 @@ t.test('storage failure: it is logged, and no response discloses it', async t =>
   const app = fastify({ logger: { level: 'error', stream: { write (line: string) { lines.push(line) } } } })
   t.teardown(() => app.close())
   const failing = new BrokenStore({ leaseMs: 200, retentionMs: 1000 })
-  await app.register(agentRegistry, withDefaults({ store: failing, lease: { durationMs: 200 } }))
+  await app.register(agentRegistry, withDefaults({ storage: { agents: failing }, lease: { durationMs: 200 } }))
   await app.ready()
   await until(() => lines.some(line => line.includes('"registry"')))
   const temp = await app.inject({ method: 'POST', url: '/auth/agent/request_temp_token', payload: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } })
@@ -391,7 +391,7 @@ t.test('secret: without one a secret is generated and kept in storage; all confi
   const agentKeys = [keys.plain]
   const [one, two] = [await rawApp(t, { agentKeys }), await rawApp(t, { agentKeys })]
   t.same([await accepts(one, await temporaryToken(one)), await accepts(two, await temporaryToken(one))], [true, false], 'a store in memory is not shared')
-  const kept = { agentKeys, store: new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 }), state: new MemoryKeyValueStore() }
+  const kept = { agentKeys, storage: { agents: new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 }), kv: new MemoryKeyValueStore() } }
   const before = await rawApp(t, kept)
   const token = await temporaryToken(before)
   await before.close()

@@ -79,7 +79,7 @@ const wrongOptions: Array<[name: string, options: object]> = [
   ['dashboard.alertRules.0.threshold', { dashboard: { alertRules: [{ id: 'r', type: 'r', metric: 'cpu', threshold: 'high', message: 'm' }] } }],
   ['agentsWs.compress', { agentsWs: { compress: true } }],
   ['metricsScrapeToken', { metricsScrapeToken: 'no header can bear this' }],
-  ['store', { store: 'memory' }],
+  ['storage', { storage: 'disk' }],
   ['onRegister', { onRegister: 'yes' }],
   ['authenticate', { authenticate: {} }],
   ['publicView', { publicView: 1 }]
@@ -123,7 +123,7 @@ t.test('options: a value that is not an object is refused', async t => {
 })
 
 t.test('options: undefined members count as omitted', async t => {
-  t.same(resolveOptions({ lease: { durationMs: undefined }, jwt: undefined, store: undefined }), resolveOptions({}))
+  t.same(resolveOptions({ lease: { durationMs: undefined }, jwt: undefined, storage: undefined }), resolveOptions({}))
 })
 
 t.test('options: the caller\'s object is not modified, and may be frozen', async t => {
@@ -258,7 +258,7 @@ const claimsOf = (token: string): Json => JSON.parse(Buffer.from(token.split('.'
 
 t.test('the store', async t => {
   const { store, callsOf } = countingStore()
-  const registry = await build(t, { store })
+  const registry = await build(t, { storage: { agents: store } })
   const admin = await registry.admin()
   const token = await registry.agent()
   const watcher = await registry.watcher()
@@ -292,7 +292,7 @@ t.test('the store', async t => {
 
   await t.test('store: the fifty-first agent causes the same calls as the first', async t => {
     const fresh = countingStore()
-    const empty = await build(t, { store: fresh.store })
+    const empty = await build(t, { storage: { agents: fresh.store } })
     const first = await fresh.callsOf(() => empty.register('first-one'))
     t.ok(first.length > 0)
     const later = await callsOf(() => registry.register('later-one'))

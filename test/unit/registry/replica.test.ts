@@ -276,7 +276,7 @@ class TellingStore extends MemoryAgentStore {
 
 async function open (t: Test): Promise<{ registry: Harness, store: TellingStore }> {
   const store = new TellingStore({ leaseMs: 60_000, retentionMs: 60_000 })
-  return { store, registry: await build(t, { store }) }
+  return { store, registry: await build(t, { storage: { agents: store } }) }
 }
 
 const idsOfRegistry = ({ app }: Harness) => app.agentRegistry.list().map(agent => agent.agent_id).sort()
@@ -322,7 +322,7 @@ t.test('replica reload: it is logged, as an error where writes were lost', async
   const lines: string[] = []
   const store = new TellingStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const logger = { level: 'warn', stream: { write: (line: string) => { lines.push(line) } } }
-  const registry = await build(t, { store }, { server: { logger } })
+  const registry = await build(t, { storage: { agents: store } }, { server: { logger } })
   const [epoch] = registry.app.agentRegistry.revision.split(':') as [string]
   store.listener.reloaded({ epoch, revision: 3, agents: [record('agent-one', { revision: 3 })] })
   store.listener.reloaded({ epoch: 'other', revision: 1, agents: [] })

@@ -68,7 +68,7 @@ t.test('changes: a long poll waits for a matching change, and its revision passe
 
 t.test('changes: a position that cannot be resumed is reported at once, also to a waiting poll', async t => {
   const store = Object.assign(new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 }), {})
-  const registry = await build(t, { store, feed: { ringSize: 3 } }, answers)
+  const registry = await build(t, { storage: { agents: store }, feed: { ringSize: 3 } }, answers)
   const token = await registry.join('agent-0')
   for (let i = 1; i < 9; i++) await registry.join(`agent-${i}`)
   const epoch = registry.app.agentRegistry.revision.split(':')[0]

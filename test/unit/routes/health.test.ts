@@ -66,7 +66,7 @@ t.test('health: the details list present and absent parts', async t => {
 t.test('health: the details reflect vectors and a store of the host', async t => {
   const memory = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const store = new Proxy({} as MemoryAgentStore, { get: (_target, name) => { const value = Reflect.get(memory, name); return typeof value === 'function' ? value.bind(memory) : value } })
-  const registry = await build(t, { embed, store }, answers)
+  const registry = await build(t, { embed, storage: { agents: store } }, answers)
   const admin = await registry.admin()
   t.match((await registry.get('/health/azure', admin)).body, { status: 'available', details: { status: 'available' } })
   t.match((await registry.get('/health/detailed', admin)).body, {
@@ -163,7 +163,7 @@ class LeavingStore extends MemoryAgentStore {
 
 async function open (t: Test, lease?: number): Promise<{ registry: Harness, store: LeavingStore }> {
   const store = new LeavingStore(lease)
-  return { store, registry: await build(t, { store, state: store.state, sockets: { agentsUpdateIntervalMs: 20, drainMs: 100 }, ...(lease !== undefined && { lease: { durationMs: lease } }) }) }
+  return { store, registry: await build(t, { storage: { agents: store, kv: store.state }, sockets: { agentsUpdateIntervalMs: 20, drainMs: 100 }, ...(lease !== undefined && { lease: { durationMs: lease } }) }) }
 }
 
 t.test('store outage: each write is answered 503 at once, with spread retry times', async t => {

@@ -287,7 +287,7 @@ class FaultyState extends MemoryKeyValueStore {
 
 t.test('backend faults', async t => {
   async function mintWith (fault: () => Error) {
-    const registry = await buildV1(t, { store: new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 }), state: new FaultyState(fault) })
+    const registry = await buildV1(t, { storage: { agents: new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 }), kv: new FaultyState(fault) } })
     return registry.post('/v1/tokens', { token, body: { peerId: 'a', channels: [] }, headers: { 'idempotency-key': 'k' } })
   }
 

@@ -28,7 +28,7 @@ class BrokenStore extends MemoryAgentStore {
   }
 }
 
-const broken = (error: () => Error, isLate = true): AgentRegistryOptions => ({ store: new BrokenStore(error, isLate) })
+const broken = (error: () => Error, isLate = true): AgentRegistryOptions => ({ storage: { agents: new BrokenStore(error, isLate) } })
 
 /** An agents socket of the admin. */
 const adminSocket = async (registry: Harness) => registry.agentSocket((await registry.admin()).token)

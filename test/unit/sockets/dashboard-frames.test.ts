@@ -124,7 +124,7 @@ class FragileStore extends MemoryAgentStore {
 
 t.test('refresh: parts that fail are named in the ack and the log, and the rest is sent', async t => {
   const store = new FragileStore({ leaseMs: 60_000, retentionMs: 60_000 })
-  const registry = await build(t, { ...quiet, store })
+  const registry = await build(t, { ...quiet, storage: { agents: store } })
   const token = await registry.join('agent-one')
   const [client] = await dashboards(registry, 1) as [Client]
   const ask = async (type: string) => {

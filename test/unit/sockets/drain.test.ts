@@ -55,7 +55,7 @@ t.test('drain: readiness fails first, and each client gets its own slot and is c
 
 t.test('drain: frames sent before the announcement are handled and answered before the close', async t => {
   const store = slowStore()
-  const registry = await build(t, { store, sockets: { drainMs: 4000 } })
+  const registry = await build(t, { storage: { agents: store }, sockets: { drainMs: 4000 } })
   const client = await registry.agentSocket(await registry.join())
   const frames = statusFrames(20)
   const heard = new Promise<void>(resolve => {
@@ -73,7 +73,7 @@ t.test('drain: frames sent before the announcement are handled and answered befo
 
 t.test('drain: frames after the announced time are not handled, and do not delay the close', async t => {
   const store = slowStore()
-  const registry = await build(t, { store, sockets: { drainMs: 2000 } })
+  const registry = await build(t, { storage: { agents: store }, sockets: { drainMs: 2000 } })
   const client = await registry.agentSocket(await registry.join())
   let sent = 0
   const talk = setInterval(() => { if (client.ws.readyState === client.ws.OPEN) client.send({ type: 'status', status: 'alive', requestId: `r${sent++}` }) }, 5)
@@ -88,7 +88,7 @@ t.test('drain: frames after the announced time are not handled, and do not delay
 
 t.test('drain: an answer that never comes does not delay the close', async t => {
   const store = slowStore()
-  const registry = await build(t, { store, sockets: { drainMs: 400 } })
+  const registry = await build(t, { storage: { agents: store }, sockets: { drainMs: 400 } })
   const client = await registry.agentSocket(await registry.join())
   store.waitMs = 3000
   client.send({ type: 'status', status: 'draining', requestId: 'never' })

@@ -252,7 +252,7 @@ t.test('errors: a store failure during a frame is an internal error, and the soc
       return super.setState(command)
     }
   }
-  const registry = await build(t, { store: new FailingStore({ leaseMs: 60_000, retentionMs: 60_000 }) })
+  const registry = await build(t, { storage: { agents: new FailingStore({ leaseMs: 60_000, retentionMs: 60_000 }) } })
   const client = await registry.agentSocket(await registry.join())
   failure = new Error('disk on fire at /secret/place')
   t.strictSame(await refusalOf(client, { type: 'status', status: 'alive', requestId: 'r' }), { type: 'error', code: 'internal_error', message: 'Internal error', requestId: 'r' })
@@ -271,7 +271,7 @@ t.test('errors: a record that cannot be rendered is an internal error for its re
       return super.register(command.id === 'agent-odd' ? { ...command, content: { ...command.content, body: '{"odd":}' } } : command)
     }
   }
-  const registry = await build(t, { publicFields: [], store: new OddStore({ leaseMs: 60_000, retentionMs: 60_000 }) })
+  const registry = await build(t, { publicFields: [], storage: { agents: new OddStore({ leaseMs: 60_000, retentionMs: 60_000 }) } })
   await registry.join('agent-odd')
   const client = await registry.watcher()
   t.match(await refusalOf(client, { type: 'get_discovery', requestId: 'r' }), { code: 'internal_error', requestId: 'r' })
@@ -286,7 +286,7 @@ t.test('requestId: one in use is refused for another frame', async t => {
       return super.setState(command)
     }
   }
-  const registry = await build(t, { store: new SlowStore({ leaseMs: 60_000, retentionMs: 60_000 }) })
+  const registry = await build(t, { storage: { agents: new SlowStore({ leaseMs: 60_000, retentionMs: 60_000 }) } })
   const client = await registry.agentSocket(await registry.join())
   for (const frame of [{ type: 'status', status: 'draining', requestId: 'r' }, { type: 'unwatch', requestId: 'r' }, { type: 'unwatch', requestId: 'other' }]) client.send(frame)
   t.strictSame(await client.next('error'), { type: 'error', code: 'malformed_message', message: 'This requestId is in use' })

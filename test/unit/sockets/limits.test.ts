@@ -15,7 +15,7 @@ const pings = (count: number, name = 'r') => Array.from({ length: count }, (_, i
 /** Options of a registry with a manual clock. */
 function timed (options: AgentRegistryOptions) {
   const clock = manualClock(Date.now())
-  return { clock, options: { ...options, store: new MemoryAgentStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock }) } }
+  return { clock, options: { ...options, storage: { agents: new MemoryAgentStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock }) } } }
 }
 
 /** The answer to one ping: `pong`, or the error that refuses it. */

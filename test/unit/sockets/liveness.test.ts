@@ -225,7 +225,7 @@ class SlowStore extends MemoryAgentStore {
 
 t.test('order: answers have the order of their frames, also around a slow one', async t => {
   const store = new SlowStore({ leaseMs: 60_000, retentionMs: 60_000 })
-  const registry = await build(t, { store })
+  const registry = await build(t, { storage: { agents: store } })
   const client = await registry.agentSocket(await registry.join())
   sendTogether(client, [
     { type: 'ping', requestId: '1' }, { type: 'status', status: 'draining', requestId: '2' }, { type: 'nope', requestId: '3' },

@@ -238,11 +238,11 @@ t.test('tokens: a forged token with the name of the admin ends no session', asyn
 
 t.test('agents: a stored agent of a type no longer allowed breaks no tier', async t => {
   const store = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
-  await build(t, { store }).then(async registry => {
+  await build(t, { storage: { agents: store } }).then(async registry => {
     await registry.join('agent-old', { agent_type: 'networking' })
     await registry.app.close()
   })
-  const registry = await build(t, { store, allowedAgentTypes: ['testing'] })
+  const registry = await build(t, { storage: { agents: store }, allowedAgentTypes: ['testing'] })
   const [watcher, agent] = [await registry.watcher(), await registry.agentSocket(await registry.join())]
   watcher.send({ type: 'get_discovery' })
   t.equal((await watcher.next('discovery_data')).data.pagination.total_agents, 2)
