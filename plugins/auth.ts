@@ -39,7 +39,8 @@ export function assertSelf (request: FastifyRequest, id: string): Principal {
   const principal = principalOf(request)
   const { role, agentId } = principal
   if (role === 'admin' || (role === 'agent' && agentId === id)) return principal
-  throw problem('insufficient-permissions', 'Agents can only do this for themselves', { members: { agent_id: agentId, target_agent_id: id } })
+  const members = { agent_id: agentId, target_agent_id: id }
+  throw problem('insufficient-permissions', 'Agents can only do this for themselves', { members })
 }
 
 /** The heartbeat that a request stands for: of the agent's own instance, or of any instance for an admin. */

@@ -49,7 +49,8 @@ class RevisionWaiters {
     if (epoch !== this.#registry.replica.epoch) {
       return problem('precondition-failed', 'The revision in X-Min-Revision belongs to another epoch of this registry')
     }
-    return problem('storage-unavailable', 'The revision in X-Min-Revision has not arrived at this process yet', retryAfter(jittered(waitMs, 0.5)))
+    const detail = 'The revision in X-Min-Revision has not arrived at this process yet'
+    return problem('storage-unavailable', detail, retryAfter(jittered(waitMs, 0.5)))
   }
 
   #checkAll () {

@@ -47,9 +47,15 @@ function queryParams (url: string): number {
 /** The reason to refuse a request by its size, or undefined. */
 function objectionTo (request: FastifyRequest, { maxHeaderBytes, maxQueryParams }: ResolvedOptions['limits']): ProblemError | undefined {
   const size = headerBytes(request.raw.rawHeaders ?? [])
-  if (size > maxHeaderBytes) return problem('headers-too-large', 'The headers are too large', { members: { header_size: size, max_header_size: maxHeaderBytes } })
+  if (size > maxHeaderBytes) {
+    const members = { header_size: size, max_header_size: maxHeaderBytes }
+    return problem('headers-too-large', 'The headers are too large', { members })
+  }
   const params = queryParams(request.url)
-  if (params > maxQueryParams) return problem('request-error', 'Too many query parameters', { members: { query_param_count: params, max_query_params: maxQueryParams } })
+  if (params > maxQueryParams) {
+    const members = { query_param_count: params, max_query_params: maxQueryParams }
+    return problem('request-error', 'Too many query parameters', { members })
+  }
 }
 
 /** Refuses blocked addresses, large headers and long queries before any other work, including upgrades. */

@@ -175,7 +175,11 @@ function addRegistry ({ registry, search, dashboard }: MetricsOptions, register:
     set(renewed, { status: 'success' })
     set(refused, { status: 'refused' })
   })
-  counter(register, { name: 'arcp_auth_attempts_total', help: 'Number of logins and uses of agent keys.', labelNames: ['status', 'auth_type'] }, set => {
+  counter(register, {
+    name: 'arcp_auth_attempts_total',
+    help: 'Number of logins and uses of agent keys.',
+    labelNames: ['status', 'auth_type']
+  }, set => {
     for (const [type, { success, failure }] of Object.entries(dashboard.audit.attempts)) {
       set(success, { status: 'success', auth_type: type })
       set(failure, { status: 'failed', auth_type: type })
@@ -206,7 +210,11 @@ const trafficCounters: ReadonlyArray<readonly [name: string, help: string, value
 
 function addTraffic ({ sockets: { traffic } }: MetricsOptions, register: prom.Registry): void {
   const labelNames = ['tier', 'direction']
-  counter(register, { name: 'agent_registry_websocket_frames_total', help: 'Number of frames, by tier and direction.', labelNames }, set => {
+  counter(register, {
+    name: 'agent_registry_websocket_frames_total',
+    help: 'Number of frames, by tier and direction.',
+    labelNames
+  }, set => {
     for (const tier of tierNames) set(traffic[tier].framesIn, { tier, direction: 'in' })
     for (const tier of tierNames) set(traffic[tier].framesOut, { tier, direction: 'out' })
   })
@@ -242,7 +250,11 @@ function addConnections ({ sockets: { hub, slots } }: MetricsOptions, register: 
 
 function addService ({ dashboard }: MetricsOptions, register: prom.Registry): void {
   const labels = { version: protocol.version, name: protocol.name, implementation: `${implementation.name}/${implementation.version}` }
-  gauge(register, { name: 'arcp_service_info', help: 'Information about the service.', labelNames: Object.keys(labels) }, set => { set(1, labels) })
+  gauge(register, {
+    name: 'arcp_service_info',
+    help: 'Information about the service.',
+    labelNames: Object.keys(labels)
+  }, set => { set(1, labels) })
   const healthName = 'arcp_service_health_status'
   gauge(register, { name: healthName, help: 'Health of the registry.', labelNames: [healthName] }, set => {
     const { status } = dashboard.health()

@@ -98,7 +98,13 @@ const agentMetricsRoutes: FastifyPluginAsyncTypebox<{ registry: Registry }> = as
 
   for (const url of ['/report-metrics/:id', '/:id/metrics/compat']) {
     scope.post(url, {
-      schema: { tags, summary: 'Count one request of an agent', params: IdParams, querystring: ReportQuery, response: answers(ReportAnswer) },
+      schema: {
+        tags,
+        summary: 'Count one request of an agent',
+        params: IdParams,
+        querystring: ReportQuery,
+        response: answers(ReportAnswer)
+      },
       preValidation: requireAgent
     }, async function countRequest (request) {
       const { params: { id }, query } = request
@@ -109,4 +115,8 @@ const agentMetricsRoutes: FastifyPluginAsyncTypebox<{ registry: Registry }> = as
   }
 }
 
-export default fp(agentMetricsRoutes, { name: 'agent-registry-agent-metrics-routes', encapsulate: true, dependencies: ['agent-registry-auth'] })
+export default fp(agentMetricsRoutes, {
+  name: 'agent-registry-agent-metrics-routes',
+  encapsulate: true,
+  dependencies: ['agent-registry-auth']
+})

@@ -182,7 +182,13 @@ const changeRoutes: Routes = async function changeRoutes (scope, { registry, enr
   const requireAgent = scope.agentRegistryGuard({ takes: ['agent', 'admin'], level: 'agent' })
 
   scope.patch('/:id', {
-    schema: { tags, summary: 'Change a registration (JSON Merge Patch, RFC 7396)', params: IdParams, body: Patch, response: answers(AgentInfo) },
+    schema: {
+      tags,
+      summary: 'Change a registration (JSON Merge Patch, RFC 7396)',
+      params: IdParams,
+      body: Patch,
+      response: answers(AgentInfo)
+    },
     preValidation: requireAgent,
     // The registry validates the merged registration, since a patch alone cannot be validated.
     validatorCompiler: () => () => true
@@ -204,7 +210,13 @@ const changeRoutes: Routes = async function changeRoutes (scope, { registry, enr
   })
 
   scope.post('/:id/status', {
-    schema: { tags, summary: 'Drain an agent, put it into maintenance, or return it to service', params: IdParams, body: StatusBody, response: answers(AgentInfo) },
+    schema: {
+      tags,
+      summary: 'Drain an agent, put it into maintenance, or return it to service',
+      params: IdParams,
+      body: StatusBody,
+      response: answers(AgentInfo)
+    },
     preValidation: requireAgent
   }, async function setStatus (request, reply) {
     const { params: { id }, body } = request
@@ -213,14 +225,21 @@ const changeRoutes: Routes = async function changeRoutes (scope, { registry, enr
   })
 
   scope.post('/:id/connection/notify', {
-    schema: { tags, summary: 'Send the endpoint of an agent to another agent', params: IdParams, body: NotifyRequest, response: answers(NotifyAnswer) },
+    schema: {
+      tags,
+      summary: 'Send the endpoint of an agent to another agent',
+      params: IdParams,
+      body: NotifyRequest,
+      response: answers(NotifyAnswer)
+    },
     preValidation: requireAgent
   }, async function notify (request) {
     const { params: { id }, body: { agent_id: from, agent_endpoint: at, agent_info: info } } = request
     assertSelf(request, from)
     const { endpoint } = entryOf(registry, id).rendering.info()
     const notification = { agent_id: from, agent_endpoint: at, agent_info: info }
-    const status = await webhooks.deliver(endpoint, '/connection/notify', notification, { caller: principalOf(request).subject, target: id })
+    const parties = { caller: principalOf(request).subject, target: id }
+    const status = await webhooks.deliver(endpoint, '/connection/notify', notification, parties)
     if (status === 404) throw problem('not-found', 'The agent does not take notifications')
     return {
       status: 'notified' as const,

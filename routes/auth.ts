@@ -22,7 +22,12 @@ const authRoutes: FastifyPluginAsyncTypebox<{ authority: Authority }> = async fu
   const requireAdmin = scope.agentRegistryGuard({ takes: ['admin'], level: 'admin' })
 
   scope.post('/agent/request_temp_token', {
-    schema: { tags, summary: 'Issue a temporary token for the registration of one agent', body: LoginBody, response: answers(TempTokenAnswer) }
+    schema: {
+      tags,
+      summary: 'Issue a temporary token for the registration of one agent',
+      body: LoginBody,
+      response: answers(TempTokenAnswer)
+    }
   }, async function requestTempToken ({ body, ip }) {
     return authority.requestTempToken({
       agentId: body.agent_id ?? undefined,

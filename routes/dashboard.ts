@@ -12,7 +12,8 @@ export interface DashboardRoutesOptions { authority: Authority, dashboard: Dashb
 const tags = ['dashboard']
 
 /** `/dashboard/config`: the settings that the dashboards of all admins share. */
-const dashboardRoutes: FastifyPluginAsyncTypebox<DashboardRoutesOptions> = async function dashboardRoutes (scope, { authority, dashboard }) {
+const dashboardRoutes: FastifyPluginAsyncTypebox<DashboardRoutesOptions> = async function dashboardRoutes (scope, services) {
+  const { authority, dashboard } = services
   const requireAdmin = scope.agentRegistryGuard({ takes: ['admin'], level: 'admin' })
 
   scope.get('/config', {

@@ -37,7 +37,12 @@ const feedRoutes: FastifyPluginAsyncTypebox<FeedRoutesOptions> = async function 
   const requireReader = scope.agentRegistryGuard({ takes: ['agent', 'user', 'admin'], level: 'user' })
 
   scope.get('/changes', {
-    schema: { tags, summary: 'Get the changes since a revision, or wait for one', querystring: ChangesQuery, response: answers(ChangesAnswer) },
+    schema: {
+      tags,
+      summary: 'Get the changes since a revision, or wait for one',
+      querystring: ChangesQuery,
+      response: answers(ChangesAnswer)
+    },
     exposeHeadRoute: false,
     preValidation: requireReader
   }, async function getChanges (request, reply) {
@@ -86,7 +91,11 @@ const feedRoutes: FastifyPluginAsyncTypebox<FeedRoutesOptions> = async function 
     const revision = startsWithSnapshot ? null : cursor.position.revision
     if (position === undefined) cursor.restart()
     else if (startsWithSnapshot) cursor.snapshot()
-    reply.headers({ 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache, no-transform', 'x-accel-buffering': 'no' })
+    reply.headers({
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-cache, no-transform',
+      'x-accel-buffering': 'no'
+    })
     const { keepAliveMs } = options.feed
     return reply.send(new EventStream({ cursor, revision, subscribers, longRequests, principal, address, keepAliveMs }))
   })

@@ -28,11 +28,23 @@ const healthRoutes: FastifyPluginAsyncTypebox<HealthRoutesOptions> = async funct
     return registry.outage ? 'storage-unavailable' : undefined
   }
 
-  scope.get('/health', { schema: { tags, summary: 'Get the health of the registry', response: { 200: Health } } }, async function getHealth (_request, reply) {
+  scope.get('/health', {
+    schema: {
+      tags,
+      summary: 'Get the health of the registry',
+      response: { 200: Health }
+    }
+  }, async function getHealth (_request, reply) {
     return sendJson(reply, healthText())
   })
 
-  scope.get('/health/live', { schema: { tags, summary: 'Check that the process responds', response: { 200: Probe } } }, async function getLive () {
+  scope.get('/health/live', {
+    schema: {
+      tags,
+      summary: 'Check that the process responds',
+      response: { 200: Probe }
+    }
+  }, async function getLive () {
     return { status: 'live' }
   })
 
@@ -43,7 +55,7 @@ const healthRoutes: FastifyPluginAsyncTypebox<HealthRoutesOptions> = async funct
     return reason === undefined ? { status: 'ready' } : reply.code(503).send({ status: reason })
   })
 
-  scope.get('/health/detailed', forAdmins('Get the health of the registry and its components', DetailedHealth), async function getDetailed () {
+  scope.get('/health/detailed', forAdmins('Get the health of all components', DetailedHealth), async function getDetailed () {
     return detailedHealth(services)
   })
 

@@ -146,7 +146,13 @@ const publicRoutes: FastifyPluginAsyncTypebox<PublicRoutesOptions> = async funct
   }
 
   scope.post('/connect/:id', {
-    schema: { tags, summary: 'Ask an agent to contact a user', params: IdParams, body: ConnectionRequest, response: answers(ConnectionResponse) }
+    schema: {
+      tags,
+      summary: 'Ask an agent to contact a user',
+      params: IdParams,
+      body: ConnectionRequest,
+      response: answers(ConnectionResponse)
+    }
   }, async function connect ({ params: { id }, body, ip }) {
     const { entry, text } = publicEntryOf(registry, id)
     const timestamp = new Date().toISOString()

@@ -16,7 +16,8 @@ export interface TokenRoutesOptions { authority: Authority, registry: Registry, 
 const tags = ['tokens']
 
 /** `/tokens/*` and `/ws-tickets`: issue, validate, refresh and revoke tokens. */
-const tokenRoutes: FastifyPluginAsyncTypebox<TokenRoutesOptions> = async function tokenRoutes (scope, { authority, registry, tickets, tokens }) {
+const tokenRoutes: FastifyPluginAsyncTypebox<TokenRoutesOptions> = async function tokenRoutes (scope, services) {
+  const { authority, registry, tickets, tokens } = services
   const requireAdmin = scope.agentRegistryGuard({ takes: ['admin'], level: 'admin' })
 
   /** The claims of a token. @throws token-invalid, session-invalid */
@@ -27,7 +28,12 @@ const tokenRoutes: FastifyPluginAsyncTypebox<TokenRoutesOptions> = async functio
   }
 
   scope.post('/tokens/mint', {
-    schema: { tags, summary: 'Issue a token for a user, an agent or an admin; it ends with the session', body: MintBody, response: answers(TokenAnswer) },
+    schema: {
+      tags,
+      summary: 'Issue a token for a user, an agent or an admin; it ends with the session',
+      body: MintBody,
+      response: answers(TokenAnswer)
+    },
     preValidation: requireAdmin
   }, async function mintToken (request) {
     const { body } = request
@@ -79,7 +85,12 @@ const tokenRoutes: FastifyPluginAsyncTypebox<TokenRoutesOptions> = async functio
   })
 
   scope.post('/tokens/revoke', {
-    schema: { tags, summary: 'Revoke a token or all tokens of an agent, and close their sockets', body: RevokeBody, response: answers(Done) },
+    schema: {
+      tags,
+      summary: 'Revoke a token or all tokens of an agent, and close their sockets',
+      body: RevokeBody,
+      response: answers(Done)
+    },
     preValidation: requireAdmin
   }, async function revokeToken (request) {
     const { token, agent_id: agentId } = request.body
@@ -92,7 +103,12 @@ const tokenRoutes: FastifyPluginAsyncTypebox<TokenRoutesOptions> = async functio
   })
 
   scope.post('/ws-tickets', {
-    schema: { tags, summary: 'Issue a ticket that opens one socket within 30 s, for clients that cannot set headers', body: TicketBody, response: answers(TicketAnswer) },
+    schema: {
+      tags,
+      summary: 'Issue a ticket that opens one socket within 30 s, for clients that cannot set headers',
+      body: TicketBody,
+      response: answers(TicketAnswer)
+    },
     preValidation: [
       scope.agentRegistryGuard({ takes: ['agent', 'user', 'admin'], level: 'user' }),
       async function defaultBody (request) { request.body ??= { tier: 'agents' } }

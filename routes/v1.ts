@@ -180,7 +180,13 @@ const channelRoutes: Routes = async function channelRoutes (scope, { options, me
   })
 
   scope.get('/channels/:channel/history', {
-    schema: { tags, summary: 'Get the stored messages of a channel', params: ChannelParams, querystring: V1HistoryQuery, response: v1Answers(V1History) }
+    schema: {
+      tags,
+      summary: 'Get the stored messages of a channel',
+      params: ChannelParams,
+      querystring: V1HistoryQuery,
+      response: v1Answers(V1History)
+    }
   }, async function historyOfChannel (request): Promise<Static<typeof V1History>> {
     const { params: { channel }, query } = request
     const history = await channels.history(callerOf(request), { channel, since: positionOf(query), limit: query.limit })
@@ -192,7 +198,9 @@ const channelRoutes: Routes = async function channelRoutes (scope, { options, me
 const peerRoutes: Routes = async function peerRoutes (scope, { messaging, peerTokens, idempotency, sockets }) {
   const { direct, requests } = messaging
 
-  async function ask (request: FastifyRequest, reply: FastifyReply, from: string | undefined, input: RequestInput): Promise<Static<typeof V1Reply>> {
+  type Reply = Static<typeof V1Reply>
+
+  async function ask (request: FastifyRequest, reply: FastifyReply, from: string | undefined, input: RequestInput): Promise<Reply> {
     const sender = senderOf(callerOf(request), from, peerTokens)
     assertMay(sender, 'send')
     return once(idempotency, request, async () => {

@@ -19,7 +19,9 @@ export type {
 } from './messaging/host-api.js'
 export type { Sent } from './messaging/direct/direct.js'
 export type { AgentRegistryOptions } from './agent-registry-options.js'
-export type { AuthenticateHook, AuthorizePublishHook, AuthorizeSubscribeHook, ChannelHookContext, OnRegisterHook, PublicViewHook, RegisterHookContext } from './hooks.js'
+export type {
+  AuthenticateHook, AuthorizePublishHook, AuthorizeSubscribeHook, ChannelHookContext, OnRegisterHook, PublicViewHook, RegisterHookContext
+} from './hooks.js'
 export type { Principal, Role, TokenType } from './protocol/principal.js'
 export type { AgentFilter } from './registry/query.js'
 export type { RegistryEvent, RegistryEvents } from './registry/registry.js'

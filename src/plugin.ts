@@ -243,7 +243,8 @@ function connectSockets ({ registry, revocations, sessions, messaging, sockets, 
 
   function closeReplaced (id: string, newest: number) {
     heartbeats.closeReplaced(id, newest)
-    const isReplaced = ({ type, agentId, incarnation }: Principal) => type === 'agent' && agentId === id && (incarnation ?? Infinity) < newest
+    const isReplaced = ({ type, agentId, incarnation }: Principal) =>
+      type === 'agent' && agentId === id && (incarnation ?? Infinity) < newest
     longRequests.endWhere(isReplaced, 'Replaced by a newer instance')
   }
 
@@ -391,9 +392,9 @@ function warnOfOptions ({ options, storage, log }: Services, pluginTimeout = 0) 
     log.warn({ option: 'jwt.secret' }, 'Tokens are signed with a secret that was generated for this run; they are invalid after a restart')
   }
   if (admin.password === undefined) log.info({ option: 'admin.password' }, 'Admin login is disabled because no password is set')
-  if (agentKeys.length === 0) log.info({ option: 'agentKeys' }, 'Only the host and admins can register agents because no agent keys are set')
+  if (agentKeys.length === 0) log.info({ option: 'agentKeys' }, 'Only the host and admins can register agents: no agent keys are set')
   if (pluginTimeout > 0 && drainMs + drainGraceMs >= pluginTimeout) {
-    log.warn({ option: 'sockets.drainMs', pluginTimeout }, 'Fastify aborts the shutdown before sockets are drained: increase its pluginTimeout')
+    log.warn({ option: 'sockets.drainMs', pluginTimeout }, 'Fastify aborts the shutdown while sockets drain: increase its pluginTimeout')
   }
 }
 

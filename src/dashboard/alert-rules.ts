@@ -41,7 +41,9 @@ function rulesOf (type: string, metric: AlertMetric, comparison: AlertComparison
 
 /** The rules that ARCP clients expect; response times in seconds. */
 export const defaultAlertRules: readonly AlertRule[] = [
-  ...rulesOf('performance', 'avg_response_time', '>', 'Average response time is {value} s', [[2, 'critical'], [1.5, 'warning'], [1, 'info']]),
+  ...rulesOf('performance', 'avg_response_time', '>', 'Average response time is {value} s', [
+    [2, 'critical'], [1.5, 'warning'], [1, 'info']
+  ]),
   ...rulesOf('error_rate', 'error_rate', '>', 'Error rate is {percent} %', [
     [0.2, 'critical'], [0.15, 'warning'], [0.1, 'info'], [0.05, 'info']
   ]),

@@ -97,7 +97,13 @@ export function health (services: HealthServices): Health {
   const { storage, ai, isRedisConnected, embeds, agents, ...overall } = componentsOf(services)
   return {
     ...headOf(overall),
-    features: { vector_search: embeds, redis_storage: isRedisConnected, metrics_tracking: true, jwt_authentication: true, websocket_broadcasts: true },
+    features: {
+      vector_search: embeds,
+      redis_storage: isRedisConnected,
+      metrics_tracking: true,
+      jwt_authentication: true,
+      websocket_broadcasts: true
+    },
     storage: { redis: storage.redis, backup_storage: 'available' },
     ai_services: { azure_openai: ai.azure_openai, embeddings: embeds },
     agents,
@@ -120,7 +126,13 @@ export function detailedHealth (services: HealthServices): DetailedHealth {
       database: { status: storage.status, type: services.storageKind },
       storage: { redis, backup_storage: 'available' },
       ai_services: { azure_openai: ai.azure_openai, embeddings: embeds, vector_search: embeds },
-      features: { agent_registration: true, heartbeat_monitoring: true, metrics_collection: true, websocket_broadcasts: true, jwt_authentication: true },
+      features: {
+        agent_registration: true,
+        heartbeat_monitoring: true,
+        metrics_collection: true,
+        websocket_broadcasts: true,
+        jwt_authentication: true
+      },
       agents,
       performance: { redis_connected: isRedisConnected, ai_client_available: embeds }
     }

@@ -87,7 +87,9 @@ export interface Hit { id: string, score: number }
 
 interface Document extends Fields { id: string }
 
-const boost: Record<keyof Fields, number> = { name: 4, capabilities: 3, agent_type: 2, features: 2, context_brief: 1.5, metadata: 1, ai_context: 0.8 }
+const boost: Record<keyof Fields, number> = {
+  name: 4, capabilities: 3, agent_type: 2, features: 2, context_brief: 1.5, metadata: 1, ai_context: 0.8
+}
 const fields = ['name', 'capabilities', 'agent_type', 'features', 'context_brief', 'metadata', 'ai_context'] as const
 
 /** Up to this number of documents, every word of a query is searched, however common it is. */

@@ -80,7 +80,8 @@ function problemHandlers (options: AgentRegistryOptions): ProblemHandlers {
   return createProblemHandlers(problemBase ?? `${prefix}/problems/`)
 }
 
-function serverOptions ({ options, server }: AppSettings, { errorHandler }: ProblemHandlers, stream: LogStream): FastifyHttpOptions<Server> {
+function serverOptions (settings: AppSettings, { errorHandler }: ProblemHandlers, stream: LogStream): FastifyHttpOptions<Server> {
+  const { options, server } = settings
   return {
     logger: loggerOptions(server.logLevel, stream),
     requestIdHeader: false,

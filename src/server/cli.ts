@@ -75,8 +75,12 @@ function describeStart (url: string, { options }: AppSettings, generated: string
 export function describeFailure (error: unknown, { host, port }: { host?: string, port?: number } = {}): string {
   const { code, message } = error as NodeJS.ErrnoException
   if (code === 'EADDRINUSE') return `port ${port} on ${host} is in use: set ARCP_PORT (or PORT) to another port`
-  if (code === 'EACCES' && port !== undefined) return `port ${port} on ${host} requires privileges: set ARCP_PORT (or PORT) to a port above 1023`
-  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return `the address ${host} does not belong to this machine: set ARCP_HOST (or HOST)`
+  if (code === 'EACCES' && port !== undefined) {
+    return `port ${port} on ${host} requires privileges: set ARCP_PORT (or PORT) to a port above 1023`
+  }
+  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
+    return `the address ${host} does not belong to this machine: set ARCP_HOST (or HOST)`
+  }
   return message ?? String(error)
 }
 
@@ -144,7 +148,8 @@ async function runCommand ({ flags, command, operands }: ReturnType<typeof readF
   if (command === undefined) throw new Error('these flags belong to a command; see --help')
   if (!isCommand(command)) throw new Error(`unknown command '${command}'; see --help`)
   const known = commands[command]
-  const unknown = [...Object.keys(flags).filter(flag => !known.flags.some(name => name === flag)).map(flag => `--${flag}`), ...operands.slice(known.operands)]
+  const unknownFlags = Object.keys(flags).filter(flag => !known.flags.some(name => name === flag))
+  const unknown = [...unknownFlags.map(flag => `--${flag}`), ...operands.slice(known.operands)]
   if (unknown.length > 0) throw new Error(`${command} does not accept ${unknown.join(', ')}; see --help`)
   const { options } = optionsFromEnv({ ...readEnvFile(process.cwd()), ...environment, NODE_ENV: '' })
   await known.run(resolveOptions(options), flags, ...operands)

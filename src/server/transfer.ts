@@ -73,7 +73,11 @@ function fromRegistration (value: unknown, { rules, now }: ReadContext): AgentRe
   }
 }
 
-interface Item { readonly name: string, readonly value: () => unknown, readonly read: (value: unknown, context: ReadContext) => AgentRecord }
+interface Item {
+  readonly name: string
+  readonly value: () => unknown
+  readonly read: (value: unknown, context: ReadContext) => AgentRecord
+}
 
 function exportItems (lines: readonly string[]): Item[] {
   const [first = '', ...agentLines] = lines
@@ -89,7 +93,9 @@ function exportItems (lines: readonly string[]): Item[] {
 function registrationItems (value: unknown): Item[] {
   const agents = isObject(value) ? value.agents : value
   if (Array.isArray(agents)) return agents.map((item, index) => ({ name: `item ${index + 1}`, value: () => item, read: fromRegistration }))
-  if (isObject(agents)) return Object.entries(agents).map(([id, item]) => ({ name: `'${id}'`, value: () => withId(id, item), read: fromRegistration }))
+  if (isObject(agents)) {
+    return Object.entries(agents).map(([id, item]) => ({ name: `'${id}'`, value: () => withId(id, item), read: fromRegistration }))
+  }
   throw new Error('the input is not an export, a state file of ARCP or a list of registrations')
 }
 
@@ -136,7 +142,9 @@ export function readAgents (text: string, context: ReadContext): AgentRecord[] {
  * @throws AGENT_REGISTRY_STORE_REFUSED, or an error if there is no store
  */
 export async function exportLines (folder: string): Promise<string[]> {
-  if (!existsSync(join(folder, headerName))) throw new Error(`there is no store in ${folder}: set its folder by --data-dir or ARCP_DATA_DIR`)
+  if (!existsSync(join(folder, headerName))) {
+    throw new Error(`there is no store in ${folder}: set its folder by --data-dir or ARCP_DATA_DIR`)
+  }
   const database = new LevelDatabase(folder, 'commit')
   const { agents } = await database.open()
   await database.close({ clean: false })
@@ -155,10 +163,12 @@ const noSubscriber = { changed: ignore, touched: ignore, reloaded: ignore, avail
 
 /** @throws an error if ids of the records are registered already */
 function assertNew (known: readonly AgentRecord[], records: readonly AgentRecord[]) {
-  const ids = new Set(known.map(({ id }) => id))
-  const taken = records.map(({ id }) => id).filter(id => ids.has(id))
+  const knownIds = new Set(known.map(({ id }) => id))
+  const taken = records.map(({ id }) => id).filter(id => knownIds.has(id))
   const more = taken.length > shown ? ` and ${taken.length - shown} more` : ''
-  if (taken.length > 0) throw new Error(`nothing was imported, these agents are registered already (--replace replaces them): ${taken.slice(0, shown).join(', ')}${more}`)
+  if (taken.length === 0) return
+  const ids = `${taken.slice(0, shown).join(', ')}${more}`
+  throw new Error(`nothing was imported, these agents are registered already (--replace replaces them): ${ids}`)
 }
 
 /**
