@@ -102,14 +102,14 @@ t.test('cli: an address of another machine ends the start', async t => {
 })
 
 t.test('cli: the process run from source listens, answers, drains its sockets and exits with 0', async t => {
-  await checkLife(t, source)
+  await checkServer(t, source)
 })
 
 t.test('cli: the built process listens, answers, drains its sockets and exits with 0', async t => {
-  await checkLife(t, built)
+  await checkServer(t, built)
 })
 
-async function checkLife (t: Test, program: string[]) {
+async function checkServer (t: Test, program: string[]) {
   const started = start(t, t.testdir(), { program, env: { PORT: '0', WEBSOCKET_DRAIN: '0.3' } })
   const url = await urlOf(started)
   t.equal((await fetch(`${url}/health/ready`)).status, 200)

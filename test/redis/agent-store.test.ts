@@ -66,7 +66,7 @@ t.test('redis agents: a change carries the record before and after it, also when
   const before = a.agents.get('one')!
   await a.store.update({ id: 'one', content: { body: '{"b":2}', type: 'other', capabilities: ['x'], publicBody: '{}', publicFacets: { type: 'o', capabilities: [] } }, revision: before.revision })
   await a.store.remove({ id: 'one', reason: 'left' })
-  await eventually('b heard', () => b.n === a.n)
+  await eventually('b received it', () => b.n === a.n)
   t.same(b.changes, a.changes)
   const [updated, removed] = b.changes.slice(-2)
   t.match(updated, { event: 'updated', before: { body: registration('one').content.body, ownerKey: 'k', metrics: { success_rate: 0.5 } }, after: { body: '{"b":2}', publicBody: '{}', publicFacets: { type: 'o' } } })
@@ -134,7 +134,7 @@ t.test('redis agents: a thousand leases that expire at once each expire once, wi
   await sleep(650)
   const counts = await Promise.all(processes.map(({ store }) => store.expire({ cleanup: true })))
   t.equal(counts.reduce((sum, count) => sum + count), 1200)
-  await eventually('all heard', () => processes.every(({ n }) => n === 2400))
+  await eventually('all received it', () => processes.every(({ n }) => n === 2400))
   for (const { changes } of processes) t.same(changes.filter(({ event }) => event === 'dead').map(({ id }) => id).sort(), [...ids].sort())
 })
 
@@ -168,22 +168,22 @@ t.test('redis agents: leases are extended by the time that the process was stopp
   await a.store.extend(600)
   now += 150
   await b.store.expire({ cleanup: false })
-  await eventually('a heard', () => a.n === b.n)
+  await eventually('a received it', () => a.n === b.n)
   t.same(a.changes.slice(5).map(({ id, event }) => [id, event]), [['two', 'dead']])
 })
 
 t.test('redis agents: namespaces in one Redis are isolated', async t => {
   const [[a], [b]] = await Promise.all([peers(t, 1), peers(t, 1)]) as unknown as [[Peer], [Peer]]
   await a.storage.kv.open({ changed () {}, reloaded () {} })
-  const heard: unknown[] = []
-  await b.storage.kv.open({ changed: entry => { heard.push(entry) }, reloaded () {} })
+  const received: unknown[] = []
+  await b.storage.kv.open({ changed: entry => { received.push(entry) }, reloaded () {} })
   await a.store.register(registration('one'))
   await a.storage.kv.put({ kind: 'session', key: 's', value: 'v', until: Date.now() + 60_000 })
   await a.storage.kv.takeTokens(['x'], { burst: 1, windowMs: 60_000 })
   await b.store.register(registration('two'))
   t.same([[...a.agents.keys()], [...b.agents.keys()]], [['one'], ['two']])
   t.same(await b.store.renew([{ id: 'one' }]), [{ ok: false, reason: 'not-found' }])
-  t.same([await b.storage.kv.get('session', 's'), await b.storage.kv.takeTokens(['x'], { burst: 1, windowMs: 60_000 }), heard], [undefined, null, []])
+  t.same([await b.storage.kv.get('session', 's'), await b.storage.kv.takeTokens(['x'], { burst: 1, windowMs: 60_000 }), received], [undefined, null, []])
 })
 
 t.test('redis agents: a process that starts later has the newest changes', async t => {

@@ -85,7 +85,7 @@ t.test('redis broker: a process learns that it was marked dead when a peer joins
 })
 
 /** Checks that both processes report the state after Redis lost data. */
-async function checkAnew (t: Tap, a: Process, b: Process, epoch: string) {
+async function checkNewEpoch (t: Tap, a: Process, b: Process, epoch: string) {
   const first = await persist(() => b.say(log, 'anew'))
   t.not(first.epoch, epoch)
   t.equal(first.offset, 1)
@@ -125,7 +125,7 @@ t.test('redis broker: after Redis restarts empty, logs begin a new epoch and all
   await away(a, b)
   await server.start()
   await back(a, b)
-  await checkAnew(t, a, b, epoch)
+  await checkNewEpoch(t, a, b, epoch)
   t.ok(a.reloads.length > 0 && b.reloads.length > 0)
 })
 
@@ -134,7 +134,7 @@ t.test('redis broker: after FLUSHALL logs begin a new epoch and all peers are pr
   const { a, b, epoch } = await settle(t, server)
   await server.client.flushall()
   await eventually('both were notified', () => a.reloads.length > 0 && b.reloads.length > 0)
-  await checkAnew(t, a, b, epoch)
+  await checkNewEpoch(t, a, b, epoch)
 })
 
 t.test('redis broker: a Redis that lost its newest entries begins a new epoch without repeated deliveries', async t => {

@@ -62,7 +62,7 @@ t.test('two processes: revoking a token or removing an agent at one process clos
   t.equal((await two.get('/agents/agent-two', { token: second })).status, 401)
 })
 
-async function isLetIn (registry: Harness): Promise<boolean> {
+async function isAccepted (registry: Harness): Promise<boolean> {
   const client = registry.socket('/public/ws')
   const isOpen = await Promise.race([client.refused.then(() => false), client.opened.then(() => true)])
   client.close()
@@ -74,10 +74,10 @@ t.test('two processes: a fleet-wide limit counts the sockets of both', async t =
   const sockets = [one.socket('/public/ws'), one.socket('/public/ws'), two.socket('/public/ws')]
   for (const socket of sockets) await socket.next('welcome')
   // Each process receives the sessions of the other one slightly later.
-  for (const registry of [one, two]) await until(async () => !await isLetIn(registry))
+  for (const registry of [one, two]) await until(async () => !await isAccepted(registry))
   t.equal((await two.socket('/public/ws').refused).status, 503)
   sockets[0]!.close()
-  await until(() => isLetIn(two))
+  await until(() => isAccepted(two))
 })
 
 t.test('two processes: a ticket issued by one process opens one socket at the other', async t => {

@@ -90,7 +90,7 @@ t.test('redis outage: a closed or half-open connection is detected and replaced'
     await eventually(`${kind} connections are missed`, () => a.faults.length > faults && b.faults.length > faults)
     await back(a, b)
     await a.store.register(registration(`after-${kind}`))
-    await eventually('b heard', () => b.n === a.n)
+    await eventually('b received it', () => b.n === a.n)
     const seen = await a.store.renew([{ id: `after-${kind}` }])
     await eventually('b received the heartbeat', () => b.agents.get(`after-${kind}`)!.lastSeen === (seen[0] as { record: { lastSeen: number } }).record.lastSeen)
   }
@@ -110,15 +110,15 @@ t.test('redis outage: a connection that receives nothing is detected and replace
     t.match(a.faults[faults], fault)
     await back(a)
     await b.store.register(registration(`after-${word}`))
-    await eventually('a heard', () => a.n === b.n)
+    await eventually('a received it', () => a.n === b.n)
   }
   t.same([a.reloads, b.reloads, b.faults], [[], [], []])
 })
 
 /** Checks that both processes began the new epoch once and receive each other's changes. */
-async function checkGoesOn (t: Test, a: Peer, b: Peer) {
+async function checkResumes (t: Test, a: Peer, b: Peer) {
   await b.store.register(registration('next'))
-  await eventually('a heard', () => a.agents.has('next'))
+  await eventually('a received it', () => a.agents.has('next'))
   t.equal(a.digest, b.digest)
   t.same([a.reloads.length, b.reloads.length], [1, 1])
 }
@@ -128,14 +128,14 @@ t.test('redis outage: after FLUSHALL a new epoch begins, watchers are notified, 
   const [a, b] = [await open(t, server), await open(t, server)]
   await a.store.register(registration('one'))
   await a.store.register(registration('two'))
-  await eventually('b heard', () => b.n === 2)
+  await eventually('b received it', () => b.n === 2)
   const { epoch } = a
   await server.client.flushall()
   await eventually('both are notified', () => a.reloads.length > 0 && b.reloads.length > 0)
   t.same([a.agents.size, b.agents.size], [0, 0])
   t.not(a.epoch, epoch)
   t.same(await a.store.renew([{ id: 'one' }]), [{ ok: false, reason: 'not-found' }])
-  await checkGoesOn(t, a, b)
+  await checkResumes(t, a, b)
 })
 
 t.test('redis outage: a Redis that lost its last writes begins one new epoch', async t => {
@@ -144,7 +144,7 @@ t.test('redis outage: a Redis that lost its last writes begins one new epoch', a
   await a.store.register(registration('kept'))
   await server.client.save()
   await Promise.all(['lost-1', 'lost-2', 'lost-3'].map(id => a.store.register(registration(id))))
-  await eventually('b heard', () => b.n === 4)
+  await eventually('b received it', () => b.n === 4)
   const { epoch } = a
   await server.kill()
   await away(a, b)
@@ -153,7 +153,7 @@ t.test('redis outage: a Redis that lost its last writes begins one new epoch', a
   await back(a, b)
   t.same([[...a.agents.keys()], [...b.agents.keys()]], [['kept'], ['kept']])
   t.not(a.epoch, epoch)
-  await checkGoesOn(t, a, b)
+  await checkResumes(t, a, b)
 })
 
 t.test('redis outage: revisions that were lost and reassigned are distinguished', async t => {
@@ -220,7 +220,7 @@ t.test('redis outage: heartbeats sent during a disconnect are known afterwards',
   const { proxy, peer: a } = await through(t, server)
   const b = await open(t, server)
   await b.store.register(registration('one'))
-  await eventually('a heard', () => a.n === 1)
+  await eventually('a received it', () => a.n === 1)
   proxy.close()
   await away(a)
   const outcome = await b.store.report({ id: 'one', update: { request: { responseTime: 1, success: true } } })

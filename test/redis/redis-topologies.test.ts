@@ -37,7 +37,7 @@ async function open (t: Test, server: RedisServer, connection: RedisConnection):
   return peer
 }
 
-const knowTheSame = (...peers: [Peer, Peer]) => eventually('both processes have the same state', () => peers[0].digest === peers[1].digest, () => {
+const haveEqualState = (...peers: [Peer, Peer]) => eventually('both processes have the same state', () => peers[0].digest === peers[1].digest, () => {
   return peers.map(({ digest, agents, faults, errors, reloads }) => ({ digest, agents: [...agents.keys()], faults, errors: errors.map(String), reloads: reloads.map(({ epoch, revision }) => `${epoch}:${revision}`) }))
 })
 
@@ -48,7 +48,7 @@ async function shares (t: Test, server: RedisServer, a: Peer, b: Peer) {
   await b.storage.kv.open({ changed: ({ key }) => { sessions.push(key) }, reloaded () {} })
   await a.store.register(registration('one'))
   await b.store.setState({ id: 'one', state: 'draining', reason: 'asked' })
-  await eventually('a heard', () => a.agents.get('one')?.state === 'draining')
+  await eventually('a received it', () => a.agents.get('one')?.state === 'draining')
   const [outcome] = await a.store.renew([{ id: 'one' }])
   await eventually('b received the heartbeat', () => b.agents.get('one')!.lastSeen === (outcome as { record: { lastSeen: number } }).record.lastSeen)
   await a.storage.kv.put({ kind: 'session', key: 's', value: 'v', until: Date.now() + 60_000 })
@@ -58,7 +58,7 @@ async function shares (t: Test, server: RedisServer, a: Peer, b: Peer) {
     const outcomes = await Promise.allSettled([a, b].map(({ store }) => store.register(registration('two'))))
     return outcomes.every(({ status }) => status === 'fulfilled') && [a, b].every(({ faults }) => faults.length === 0 || faults.at(-1) === null)
   })
-  await knowTheSame(a, b)
+  await haveEqualState(a, b)
   t.same([...a.agents.keys()].sort(), ['one', 'two'])
 }
 
@@ -114,7 +114,7 @@ t.test('redis topologies: the new master is found through Sentinels', async t =>
     await Promise.allSettled([a.store.register(registration('two')), b.store.register(registration('three'))])
     return (await replica.client.hlen('{ar:n}:heads')) === 3
   })
-  await knowTheSame(a, b)
+  await haveEqualState(a, b)
   t.same([...a.agents.keys()].sort(), ['one', 'three', 'two'])
 })
 

@@ -47,7 +47,7 @@ class Pipeliner {
   get slot (): number | null { return this.#slot }
 
   /** Sends the next group of frames; their answers trigger the following group. */
-  talk (): void {
+  sendGroup (): void {
     for (let i = 0; i < width; i++) this.#say()
   }
 
@@ -68,7 +68,7 @@ class Pipeliner {
     if (frame.type !== 'ack') return
     if (frame.requestId !== String(this.acknowledged)) this.faults.push(`${frame.requestId} was acknowledged after ${this.acknowledged - 1}`)
     this.acknowledged++
-    if (this.acknowledged === this.sent) setTimeout(() => { this.talk() }, 2 * meanPauseMs * Math.random())
+    if (this.acknowledged === this.sent) setTimeout(() => { this.sendGroup() }, 2 * meanPauseMs * Math.random())
   }
 
   #leave (retryAfterMs: number) {
@@ -132,7 +132,7 @@ t.test(`drain: ${clientCount} clients that pipeline frames disconnect in turn, a
   const dead = remote.socket('/public/ws')
   await dead.next('welcome')
   dead.ws.pause()
-  for (const client of clients) client.talk()
+  for (const client of clients) client.sendGroup()
   await until(() => clients.every(({ acknowledged }) => acknowledged > width), 60_000)
 
   const started = performance.now()
@@ -151,7 +151,7 @@ t.test(`drain: ${clientCount} clients that pipeline frames disconnect in turn, a
   const counts = slices(announced, 0, drainMs)
   const times = clients.map(({ back }) => back!)
   const backs = slices(times, Math.min(...times), drainMs)
-  t.comment(`${clients.reduce((sum, { acknowledged }) => sum + acknowledged, 0)} frames acknowledged; gone after ${Math.round(took)} ms; told to come back, in slices of ${drainMs / sliceCount} ms: ${counts.join(' ')}; came back: ${backs.join(' ')}`)
+  t.comment(`${clients.reduce((sum, { acknowledged }) => sum + acknowledged, 0)} frames acknowledged; drained after ${Math.round(took)} ms; announced in slices of ${drainMs / sliceCount} ms: ${counts.join(' ')}; reconnected: ${backs.join(' ')}`)
   t.ok(Math.max(...counts) <= 2 * clientCount / sliceCount, 'the peak is at most twice the mean')
   t.ok(Math.max(...backs) <= 2 * clientCount / sliceCount, 'reconnects are spread too')
   dead.terminate()

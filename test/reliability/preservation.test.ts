@@ -12,7 +12,7 @@ t.setTimeout(300_000)
 t.jobs = 3
 const leaseMs = 3000
 
-interface Colony {
+interface FleetWithAgents {
   fleet: Member[]
   ids: string[]
   tokens: ReadonlyMap<string, string>
@@ -23,7 +23,7 @@ interface Colony {
 }
 
 /** Two processes, and agents that send heartbeats to one of them each: half to the first, half to the second. */
-async function colony (t: Test, size: number): Promise<Colony> {
+async function startFleetWithAgents (t: Test, size: number): Promise<FleetWithAgents> {
   const { redisUrl } = await startRedis(t)
   const fleet = await startFleet(t, { program, size: 2, redisUrl, env: { AGENT_HEARTBEAT_TIMEOUT: String(leaseMs / 1000) } })
   const ids = Array.from({ length: size }, (_, i) => `agent-${i}`)
@@ -43,7 +43,7 @@ async function colony (t: Test, size: number): Promise<Colony> {
 const count = (received: readonly string[], state: string) => received.filter(text => text.endsWith(` ${state}`)).length
 
 t.test('self-preservation: after all processes are stopped no agent expires and none is held', async t => {
-  const { fleet, received, watchers } = await colony(t, 40)
+  const { fleet, received, watchers } = await startFleetWithAgents(t, 40)
   const before = received.length
   for (const member of fleet) member.signal('SIGSTOP')
   await sleep(3 * leaseMs)
@@ -54,7 +54,7 @@ t.test('self-preservation: after all processes are stopped no agent expires and 
 })
 
 t.test('self-preservation: agents of a stopped process are held and recover when it resumes', async t => {
-  const { fleet, received, watchers } = await colony(t, 40)
+  const { fleet, received, watchers } = await startFleetWithAgents(t, 40)
   fleet[0]!.signal('SIGSTOP')
   await until(() => count(received, 'suspect') === 20, 30_000)
   fleet[0]!.signal('SIGCONT')
@@ -64,7 +64,7 @@ t.test('self-preservation: agents of a stopped process are held and recover when
 })
 
 t.test('self-preservation: half of the fleet falls silent, is held for three leases, and then expires gradually', async t => {
-  const { silence, ids, received, watchers } = await colony(t, 40)
+  const { silence, ids, received, watchers } = await startFleetWithAgents(t, 40)
   const gone = ids.filter((_, i) => i % 4 < 2)
   const silentSince = performance.now()
   silence(gone)
@@ -84,14 +84,14 @@ t.test('self-preservation: half of the fleet falls silent, is held for three lea
 })
 
 t.test('self-preservation: one silent agent of three expires and is not held', async t => {
-  const { silence, received } = await colony(t, 3)
+  const { silence, received } = await startFleetWithAgents(t, 3)
   silence(['agent-1'])
   await until(() => count(received, 'dead') === 1, 30_000)
   t.strictSame(received.filter(text => / (suspect|dead)$/.test(text)), ['agent-1 state dead'])
 })
 
 t.test('self-preservation: agents that unregister are not counted, and silent agents expire afterwards', async t => {
-  const { fleet, silence, ids, tokens, received } = await colony(t, 40)
+  const { fleet, silence, ids, tokens, received } = await startFleetWithAgents(t, 40)
   const leaving = ids.slice(0, 8)
   silence([...leaving, 'agent-20'])
   const answers = await Promise.all(leaving.map((id, i) => fleet[i % 2]!.delete(`/agents/${id}`, { token: tokens.get(id)! })))

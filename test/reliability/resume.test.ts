@@ -59,7 +59,7 @@ class Writers {
 }
 
 /** Causes random failures until `until` (ms by performance.now); killed processes restart at once. */
-async function wreck (fleet: readonly Member[], watchers: readonly Watcher[], until: number): Promise<number> {
+async function injectFaults (fleet: readonly Member[], watchers: readonly Watcher[], until: number): Promise<number> {
   let kills = 0
   async function cutSockets () {
     while (performance.now() < until) {
@@ -90,7 +90,7 @@ t.test(`resume: ${watcherCount} watchers receive each change once while processe
   })
   t.teardown(() => { for (const watcher of watchers) watcher.end() })
   const writers = new Writers(fleet, admin)
-  const kills = await wreck(fleet, watchers, performance.now() + seconds * 1000)
+  const kills = await injectFaults(fleet, watchers, performance.now() + seconds * 1000)
   await writers.stop()
 
   const revisions = await Promise.all(fleet.map(async member => (await member.get('/agents', admin)).headers.get('x-registry-revision')!))

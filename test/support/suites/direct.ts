@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
 import { sleep, type Client, type Json } from '../harness.js'
-import { assertAlive, nextWhere, refusalOf, strangeFrames } from '../../unit/sockets/helper.js'
+import { assertAlive, nextWhere, refusalOf, undocumentedFrames } from '../../unit/sockets/helper.js'
 import { ackOf, connect, granted, type Pair } from '../messaging.js'
 
 /** Waits until the other process knows that a peer is connected. */
@@ -39,7 +39,7 @@ export function directTests (t: Test, name: string, open: Pair): void {
       t.strictSame(again, direct)
       t.ok(Math.abs(direct.timestamp - Date.now() / 1000) < 60)
     }
-    for (const { all } of [one, two, second]) t.strictSame(strangeFrames('agents', all), [])
+    for (const { all } of [one, two, second]) t.strictSame(undocumentedFrames('agents', all), [])
   })
 
   t.test(`direct messages in ${name}: a message to a registered peer that is offline waits in its inbox`, async t => {
@@ -68,7 +68,7 @@ export function directTests (t: Test, name: string, open: Pair): void {
     t.match(await ackOf(other, { type: 'inbox', since: { epoch: 'another', offset: 1 }, requestId: 'i3' }), { recovered: false, epoch })
     await nextWhere(other, 'direct', ({ data }) => data === 'live')
     t.strictSame(dataOf(other.all).filter(data => data !== 'are you there'), [1, 2, 3, 'live'])
-    for (const { all } of [one, two, again, other]) t.strictSame(strangeFrames('agents', all), [])
+    for (const { all } of [one, two, again, other]) t.strictSame(undocumentedFrames('agents', all), [])
   })
 
   t.test(`direct messages in ${name}: messages with one msgId from one sender are one message`, async t => {
@@ -102,7 +102,7 @@ export function directTests (t: Test, name: string, open: Pair): void {
       t.strictSame(Object.keys(last), ['type', 'from', 'to', 'content', 'timestamp'])
       t.match(last, { from: 'agent-speaker', to: null })
       t.strictSame(client.all.filter(({ type }) => type === 'message').map(({ content }) => content), [...Array.from({ length: 50 }, (_, n) => n), 'last'])
-      t.strictSame(strangeFrames('agents', client.all), [])
+      t.strictSame(undocumentedFrames('agents', client.all), [])
     }
     t.notOk(speaker.all.some(({ type }) => type === 'message'), 'but not the sender')
     t.match(await refusalOf(others[0]!, { type: 'message', content: 'x', requestId: 'r' }), { code: 'action_not_permitted', requestId: 'r' })

@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
 import { sleep, until, type Client, type Harness, type Json } from '../harness.js'
-import { assertAlive, refusalOf, strangeFrames } from '../../unit/sockets/helper.js'
+import { assertAlive, refusalOf, undocumentedFrames } from '../../unit/sockets/helper.js'
 import { ackOf, connect, granted, type Pair } from '../messaging.js'
 
 /** A capability that only the agents of the test have. */
@@ -65,7 +65,7 @@ export function requestTests (t: Test, name: string, open: Pair): void {
     t.strictSame(await one.next('error'), { type: 'error', code: 'rejected', message: 'Too much to do', requestId: 'r3', reason: 'busy' })
     await assertAlive(two)
     t.equal(two.all.filter(({ type }) => type === 'ack').length, 4, 'a notification without a requestId gets no answer')
-    for (const { all } of [one, two]) t.strictSame(strangeFrames('agents', all), [])
+    for (const { all } of [one, two]) t.strictSame(undocumentedFrames('agents', all), [])
   })
 
   t.test(`requests in ${name}: an agent that does not accept is skipped, and another agent is asked`, async t => {
@@ -90,7 +90,7 @@ export function requestTests (t: Test, name: string, open: Pair): void {
     await ackOf(three, { type: 'reply', rid: second.rid, data: 'mine', requestId: 'p' })
     t.match(await answerOf(one, 'r1'), { type: 'response', from: 'agent-three', data: 'mine' })
     t.match(await refusalOf(three, { type: 'reply', rid: second.rid, data: 'again' }), { code: 'unknown_request' }, 'once')
-    for (const { all } of [one, two, three]) t.strictSame(strangeFrames('agents', all), [])
+    for (const { all } of [one, two, three]) t.strictSame(undocumentedFrames('agents', all), [])
   })
 
   t.test(`requests in ${name}: a non-idempotent request stays with the first agent`, async t => {

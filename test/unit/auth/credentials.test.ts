@@ -117,7 +117,7 @@ t.test('attempts: a burst of failures is allowed, then none', async t => {
   t.equal(checked, false)
 })
 
-t.test('attempts: attempts are returned one by one, and a client that waits as told is allowed', async t => {
+t.test('attempts: attempts are returned one by one, and a client that waits the stated time is allowed', async t => {
   const { attempts, now } = build()
   await fail(attempts, home, 5)
   now.advance(9_999)

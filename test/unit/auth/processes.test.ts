@@ -41,7 +41,7 @@ t.test('auth across processes: a session opened at one and ended at another is n
   t.same([one.ended, two.ended], [[`${id} ended`], [`${id} logout`]])
 })
 
-t.test('auth across processes: each process expires a session by itself', async t => {
+t.test('auth across processes: each process expires a session on its own', async t => {
   const { now, one, two } = build()
   const { id } = await one.sessions.open(root)
   now.advance(60_000)

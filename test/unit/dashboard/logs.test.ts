@@ -77,12 +77,12 @@ t.test('log buffer: a frame of 200 long messages is at most 1 MiB', async t => {
 
 t.test('log buffer: listeners receive every entry until they unsubscribe', async t => {
   const { ring } = build()
-  const heard: LogEntry[] = []
-  const stop = ring.events.on('entry', entry => { heard.push(entry) })
+  const received: LogEntry[] = []
+  const stop = ring.events.on('entry', entry => { received.push(entry) })
   const entry = ring.add({ level: 'INFO', message: 'one', source: 's' })
   stop()
   ring.add({ level: 'INFO', message: 'two', source: 's' })
-  t.same(heard, [entry])
+  t.same(received, [entry])
 })
 
 t.test('secrets', async t => {
@@ -255,15 +255,15 @@ t.test('audit: only failed and slow responses are logged, once per window', asyn
   const now = manualClock()
   const logs = new LogBuffer({ now })
   const requests = new RequestMonitor({ now, logs, slowMs: 1_000 })
-  const heard: number[] = []
-  const stop = requests.events.on('request', ({ statusCode }) => { heard.push(statusCode) })
+  const received: number[] = []
+  const stop = requests.events.on('request', ({ statusCode }) => { received.push(statusCode) })
   const request = { method: 'GET', endpoint: '/agents/:id', elapsedMs: 12.4, address: '192.0.2.1', requestId: 'r1' }
   for (const statusCode of [200, 404, 429, 503, 503]) requests.record({ ...request, statusCode })
   requests.record({ ...request, statusCode: 200, elapsedMs: 1_000 })
   stop()
   now.advance(10_000)
   requests.record({ ...request, statusCode: 503 })
-  t.same(heard, [200, 404, 429, 503, 503, 200])
+  t.same(received, [200, 404, 429, 503, 503, 200])
   t.equal(requests.stats.summary().total_requests, 7)
   const common = { timestamp: '2030-01-01T00:00:00.250Z', source: 'server', method: 'GET', endpoint: '/agents/:id', client_ip: '192.0.2.1', request_id: 'r1' }
   t.strictSame(logs.frame().logs, [

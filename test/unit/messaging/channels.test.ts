@@ -33,12 +33,12 @@ class Listener implements Peer {
   readonly rights = new Rights(bearer)
   readonly isOpen = true
   readonly observes = false
-  readonly heard: Json[] = []
+  readonly delivered: Json[] = []
   readonly #next = new Map<string, () => void>()
 
   push ({ text }: { text: string }): void {
     const { type, offset } = JSON.parse(text)
-    this.heard.push(type === 'message' ? offset : `${type} ${offset}`)
+    this.delivered.push(type === 'message' ? offset : `${type} ${offset}`)
   }
 
   whenSent (kind: string, go: () => void): void {
@@ -81,10 +81,10 @@ t.test('subscription: live messages received during a replay follow the replay, 
   const { peer, subscription } = subscribe({ epoch, offset: 2 })
   for (const offset of [4, 5, 6]) subscription.deliver(delivery(offset))
   const received: Json[] = []
-  subscription.open({ epoch, offset: 4 }, page(3, 5, 5), (position, recovered) => received.push(position, recovered, peer.heard.length))
+  subscription.open({ epoch, offset: 4 }, page(3, 5, 5), (position, recovered) => received.push(position, recovered, peer.delivered.length))
   t.same(received, [{ epoch, offset: 5 }, true, 0])
   subscription.deliver(delivery(7))
-  t.same(peer.heard, [3, 4, 5, 6, 7])
+  t.same(peer.delivered, [3, 4, 5, 6, 7])
   t.same(subscription.position, { epoch, offset: 7 })
   subscription.open({ epoch, offset: 9 }, undefined, () => t.fail('the channel is open'))
 })
@@ -93,12 +93,12 @@ t.test('subscription: live messages beyond the queue limit are read from the log
   const { peer, subscription, asked } = subscribe({ epoch, offset: 0 }, [page(2, 600, 600)])
   for (let offset = 2; offset <= 600; offset++) subscription.deliver(delivery(offset))
   subscription.open({ epoch, offset: 1 }, page(1, 1, 1), () => {})
-  t.same(peer.heard, [1])
+  t.same(peer.delivered, [1])
   await peer.take()
   t.same(asked, [{ epoch, offset: 1 }])
-  t.same(peer.heard, Array.from({ length: 600 }, (_, n) => n + 1))
+  t.same(peer.delivered, Array.from({ length: 600 }, (_, n) => n + 1))
   subscription.deliver(delivery(601))
-  t.equal(peer.heard.at(-1), 601)
+  t.equal(peer.delivered.at(-1), 601)
 })
 
 t.test('subscription: a gap during a replay is reported at its place', async t => {
@@ -107,10 +107,10 @@ t.test('subscription: a gap during a replay is reported at its place', async t =
   subscription.reportGap(channel, { epoch: 'f', offset: 4 })
   for (const offset of [5, 6]) subscription.deliver(delivery(offset, 'f'))
   await peer.take()
-  t.same(peer.heard, [1, 2, 'channel_gap 4', 5, 6])
+  t.same(peer.delivered, [1, 2, 'channel_gap 4', 5, 6])
   subscription.reportGap(channel, { epoch: 'f', offset: 9 })
   subscription.deliver(delivery(10, 'f'))
-  t.same(peer.heard.slice(5), ['channel_gap 9', 10])
+  t.same(peer.delivered.slice(5), ['channel_gap 9', 10])
 })
 
 t.test('subscription: a gap before the answer to the subscription causes another read', async t => {
@@ -119,10 +119,10 @@ t.test('subscription: a gap before the answer to the subscription causes another
   subscription.open({ epoch, offset: 3 }, undefined, () => {})
   await peer.take()
   subscription.deliver(delivery(8, 'f'))
-  t.same(peer.heard, ['channel_gap 7', 8])
+  t.same(peer.delivered, ['channel_gap 7', 8])
 })
 
-t.test('subscription: a failed read is retried, unless the connection has gone', async t => {
+t.test('subscription: a failed read is retried, unless the connection has closed', async t => {
   const { peer, subscription, stalled, pages } = subscribe({ epoch, offset: 0 })
   subscription.open({ epoch, offset: 3 }, page(1, 2, 3), () => {})
   await peer.take()
@@ -130,7 +130,7 @@ t.test('subscription: a failed read is retried, unless the connection has gone',
   pages.push(page(3, 3, 3))
   subscription.resume()
   await peer.take()
-  t.same(peer.heard, [1, 2, 3])
+  t.same(peer.delivered, [1, 2, 3])
   const gone = subscribe({ epoch, offset: 0 }, [page(3, 3, 3)])
   gone.subscription.open({ epoch, offset: 3 }, page(1, 2, 3), () => {})
   gone.subscription.resume()
@@ -138,24 +138,24 @@ t.test('subscription: a failed read is retried, unless the connection has gone',
   await gone.peer.take()
   gone.subscription.resume()
   gone.subscription.deliver(delivery(4))
-  t.same([gone.peer.heard, gone.asked.length], [[1, 2], 1])
+  t.same([gone.peer.delivered, gone.asked.length], [[1, 2], 1])
 })
 
 t.test('subscription: a position states the range that it covers', async t => {
-  const wanted: Array<[since: LogPosition, page: LogPage, heard: number[]]> = [
+  const wanted: Array<[since: LogPosition, page: LogPage, delivered: number[]]> = [
     [{ epoch, offset: 9 }, page(1, 5, 5, false), []],
     [{ epoch, offset: 1 }, page(4, 5, 5, false), [4, 5]],
     [{ epoch: 'old', offset: 7 }, page(1, 2, 2, false), [1, 2]],
     [{ epoch: 'old', offset: 7 }, page(1, 0, 4, false), []],
     [{ epoch, offset: 5 }, page(1, 0, 5), []]
   ]
-  for (const [since, given, heard] of wanted) {
+  for (const [since, given, delivered] of wanted) {
     const { peer, subscription } = subscribe(since)
     subscription.open({ epoch, offset: 0 }, given, () => {})
-    t.same(peer.heard, heard)
+    t.same(peer.delivered, delivered)
     t.same(subscription.position, { epoch, offset: given.offset })
     subscription.deliver(delivery(given.offset + 1))
-    t.same(peer.heard, [...heard, given.offset + 1])
+    t.same(peer.delivered, [...delivered, given.offset + 1])
   }
 })
 
@@ -167,11 +167,11 @@ t.test('subscription: a channel that joins a pattern of one connection neither l
   subscription.open({ epoch, offset: 5 }, undefined, () => {})
   t.equal(subscription.isSoleSource, true)
   for (const offset of [3, 4, 5, 4, 6]) subscription.deliver(delivery(offset))
-  t.same(peer.heard, [4, 5, 6])
+  t.same(peer.delivered, [4, 5, 6])
   const alone = subscribe()
   alone.subscription.open({ epoch, offset: 5 }, undefined, () => {})
   for (const offset of [4, 5, 6]) alone.subscription.deliver(delivery(offset))
-  t.same(alone.peer.heard, [6])
+  t.same(alone.peer.delivered, [6])
 })
 
 t.test('subscription: a pattern delivers until the channel does, and nothing before its answer', async t => {
@@ -195,11 +195,11 @@ t.test('subscription: a pattern delivers until the channel does, and nothing bef
   subscription.open({ epoch, offset: 3 }, undefined, () => {})
   channels.appended(channel, epoch, entry(4))
   channels.logGap(channel, { epoch, offset: 4 })
-  t.same(peer.heard, [2, 'channel_gap 2', 3, 4, 'channel_gap 4'])
+  t.same(peer.delivered, [2, 'channel_gap 2', 3, 4, 'channel_gap 4'])
   channels.delete(channel, subscription)
   channels.delete(channel, subscription)
   channels.appended(channel, epoch, entry(5))
-  t.equal(peer.heard.at(-1), 5)
+  t.equal(peer.delivered.at(-1), 5)
 })
 
 const invalid = 'invalid-channel'
@@ -409,8 +409,8 @@ t.test('host messaging: the host publishes, subscribes and reads presence withou
   const { agentRegistry } = registry.app
   const one = await peer(registry, 'agent-one')
   await ask(one, { type: 'subscribe', channel })
-  const heard: Json[] = []
-  const stops = [await agentRegistry.onMessage('workflows/**', message => { heard.push(message) }), await agentRegistry.onMessage(channel, () => { throw new Error('of the listener') }), await agentRegistry.onMessage(channel, async () => { throw new Error('of the listener') })]
+  const delivered: Json[] = []
+  const stops = [await agentRegistry.onMessage('workflows/**', message => { delivered.push(message) }), await agentRegistry.onMessage(channel, () => { throw new Error('of the listener') }), await agentRegistry.onMessage(channel, async () => { throw new Error('of the listener') })]
   const first = await agentRegistry.publish(channel, { n: 1 })
   t.match(first, { epoch: String, offset: 1, duplicate: false })
   t.match(await nextMessage(one), { from: '$host', data: { n: 1 } })
@@ -418,14 +418,14 @@ t.test('host messaging: the host publishes, subscribes and reads presence withou
   t.match(await agentRegistry.publish(channel, 2, { from: 'agent-one', msgId: 'm' }), { offset: 2, duplicate: true })
   t.match(await nextMessage(one), { from: 'agent-one', data: 2 })
   await ask(one, { type: 'publish', channel: 'workflows/other', data: 3 })
-  await until(() => heard.length === 3)
-  t.match(heard, [{ channel, from: '$host', data: { n: 1 }, epoch: first.epoch, offset: 1, timestamp: Number }, { from: 'agent-one', fromMetadata: { agentName: 'Agent One' }, offset: 2 }, { channel: 'workflows/other', data: 3 }])
+  await until(() => delivered.length === 3)
+  t.match(delivered, [{ channel, from: '$host', data: { n: 1 }, epoch: first.epoch, offset: 1, timestamp: Number }, { from: 'agent-one', fromMetadata: { agentName: 'Agent One' }, offset: 2 }, { channel: 'workflows/other', data: 3 }])
   await until(() => errors.length === 4)
   for (const stop of stops) stop()
   stops[0]!()
   await agentRegistry.publish(channel, 4)
   await nextMessage(one)
-  t.same([heard.length, errors.length], [3, 4])
+  t.same([delivered.length, errors.length], [3, 4])
   t.same((await agentRegistry.presence(channel)).map(({ peerId, metadata }) => [peerId, metadata.role]), [['agent-one', 'agent']])
   const refusals: Array<[type: string, call: () => Promise<unknown>]> = [
     ['invalid-channel', () => agentRegistry.publish('a/*', 1)],

@@ -274,7 +274,7 @@ t.test('idempotency keys: the key of a killed process is released after its time
 })
 
 t.test('idempotency keys: the response is sent also when it cannot be stored', async t => {
-  class Forgetful extends MemoryKeyValueStore {
+  class LosingStore extends MemoryKeyValueStore {
     isAway = false
 
     override async put (...[entry, onlyIf]: Parameters<MemoryKeyValueStore['put']>): Promise<boolean> {
@@ -282,7 +282,7 @@ t.test('idempotency keys: the response is sent also when it cannot be stored', a
       return super.put(entry, onlyIf)
     }
   }
-  const state = new Forgetful()
+  const state = new LosingStore()
   const idempotency = new Idempotency({ state, now: Date.now })
   const answer = await idempotency.once({ caller: 'a', key: 'k', request: 'r', withinMs: 1000 }, async () => {
     state.isAway = true

@@ -102,7 +102,7 @@ t.test('requests: a peer that every process declines takes no requests', async t
   await t.rejects(scene.ask(), code('AGENT_OFFLINE'))
 })
 
-t.test('requests: a peer gone at the second lookup holds nothing', async t => {
+t.test('requests: a peer that left before the second lookup holds no request', async t => {
   const { ask, peers, requests } = await open(t)
   const [two, three] = [new Listener('agent-two'), new Listener('agent-three')]
   peers.add(two)

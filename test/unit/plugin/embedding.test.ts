@@ -64,11 +64,11 @@ t.test('embedding: an agent registered by the host is the same over HTTP and soc
 
 t.test('embedding: a listener of the host that throws has no effect', async t => {
   const { app: { agentRegistry: registry } } = await build(t)
-  const heard: string[] = []
+  const received: string[] = []
   registry.events.on('registered', () => { throw new Error('listener') })
-  registry.events.on('change', ({ agent_id: id }) => { heard.push(id) })
+  registry.events.on('change', ({ agent_id: id }) => { received.push(id) })
   await registry.register(registration())
-  t.same(heard, ['agent-one'])
+  t.same(received, ['agent-one'])
   t.ok(registry.get('agent-one'))
 })
 
@@ -90,7 +90,7 @@ t.test('embedding: inject works without listening', async t => {
   t.equal((await app.inject('/public/agent/agent-one')).json().agent_id, 'agent-one')
 })
 
-const patience = { limits: { hookTimeoutMs: 100 } }
+const shortHookTimeout = { limits: { hookTimeoutMs: 100 } }
 const never = () => new Promise<never>(() => {})
 
 t.test('onRegister: it allows, refuses, or times out', async t => {
@@ -105,7 +105,7 @@ t.test('onRegister: it allows, refuses, or times out', async t => {
   ]
   for (const [name, onRegister, status, problem, detail] of table) {
     await t.test(name, async t => {
-      const registry = await build(t, { ...patience, onRegister })
+      const registry = await build(t, { ...shortHookTimeout, onRegister })
       const answer = await registry.register()
       t.equal(answer.status, status)
       if (problem) t.equal(problemOf(t, answer), problem)
@@ -149,7 +149,7 @@ t.test('authenticate: a hook that fails, returns invalid data or hangs refuses a
   ]
   for (const [name, authenticate, status, problem] of table) {
     await t.test(name, async t => {
-      const registry = await build(t, { ...patience, authenticate: authenticate as () => Principal })
+      const registry = await build(t, { ...shortHookTimeout, authenticate: authenticate as () => Principal })
       const answer = await registry.get('/agents/stats', { token: 'of-the-host' })
       t.equal(answer.status, status)
       t.equal(problemOf(t, answer), problem)
@@ -176,7 +176,7 @@ t.test('publicView: it changes a registration, hides it, or fails the request wh
   ]
   for (const [name, view, status, names] of table) {
     await t.test(name, async t => {
-      const registry = await build(t, { ...patience, publicView: view as () => null })
+      const registry = await build(t, { ...shortHookTimeout, publicView: view as () => null })
       const answer = await registry.register()
       t.equal(answer.status, status)
       t.same(await publicNames(registry), names)
@@ -191,7 +191,7 @@ t.test('publicView: it changes a registration, hides it, or fails the request wh
 })
 
 /** A memory store that records its calls. */
-function notingStore (): { store: AgentStore, calls: string[] } {
+function recordingStore (): { store: AgentStore, calls: string[] } {
   const calls: string[] = []
   const memory = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: true })
   const store = new Proxy(memory, {
@@ -208,7 +208,7 @@ function notingStore (): { store: AgentStore, calls: string[] } {
 }
 
 t.test('host storage: the registry opens, uses and closes it', async t => {
-  const { store, calls } = notingStore()
+  const { store, calls } = recordingStore()
   const app = fastify()
   await app.register(agentRegistry, { storage: { agents: store } })
   await app.agentRegistry.register(registration())
@@ -220,7 +220,7 @@ t.test('host storage: the registry opens, uses and closes it', async t => {
 })
 
 t.test('host storage: one that cannot be opened stops the start with its own error', async t => {
-  const { store } = notingStore()
+  const { store } = recordingStore()
   store.open = async () => { throw new Error('/var/data is locked by another process') }
   const app = fastify()
   await t.rejects(async () => { await app.register(agentRegistry, { storage: { agents: Object.assign(Object.create(store), { open: store.open }) } }) }, { message: '/var/data is locked by another process' })
@@ -228,7 +228,7 @@ t.test('host storage: one that cannot be opened stops the start with its own err
 })
 
 t.test('host storage: one that fails later causes a 500 without its message', async t => {
-  const { store } = notingStore()
+  const { store } = recordingStore()
   const broken: AgentStore = Object.assign(Object.create(store), { register: async () => { throw new Error('disk at /var/data is full') } })
   const registry = await build(t, { storage: { agents: broken } })
   const answer = await registry.register()
@@ -268,7 +268,7 @@ t.test('closing: the host may close twice, before listening, or right after the 
   await t.rejects(registry.get('/public/stats'))
 })
 
-t.test('embedding: liveness runs by itself, and events notify the host', async t => {
+t.test('embedding: leases expire without calls of the host, and events notify it', async t => {
   const { app: { agentRegistry: registry } } = await build(t, { lease: { durationMs: 200 } })
   const dead = new Promise<RegistryEvent>(resolve => { registry.events.once('dead', resolve) })
   await registry.register(registration())

@@ -12,7 +12,7 @@ import fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastif
 import t, { type Test } from 'tap'
 import agentRegistry, { type AgentRegistryOptions } from '../../../src/index.js'
 import { build, Client, Harness, problemOf, registration, withDefaults } from '../../support/harness.js'
-import { assertAlive, expired, strangeFrames } from '../sockets/helper.js'
+import { assertAlive, expired, undocumentedFrames } from '../sockets/helper.js'
 
 const hostSecret = 'the secret of the host, which is another one'
 
@@ -37,14 +37,14 @@ async function walk (t: Test, registry: Harness, id = 'agent-one') {
 }
 
 /** Tokens of the host: signed, verified, and refused with another secret. */
-function addMe (app: FastifyInstance) {
+function addHostRoute (app: FastifyInstance) {
   app.get('/me', async function me (request) {
     await request.jwtVerify()
     return request.user
   })
 }
 
-async function checkMe (t: Test, registry: Harness) {
+async function checkHostTokens (t: Test, registry: Harness) {
   const token = registry.app.jwt.sign({ sub: 'somebody' })
   t.equal((await registry.get('/me', { token })).body.sub, 'somebody')
   const foreign = await registry.agent('agent-two')
@@ -57,10 +57,10 @@ t.test('host plugins: @fastify/jwt, default or namespaced, before or after the r
     const registry = await host(t, async app => {
       await app.register(fastifyJwt, { secret: hostSecret })
       await ours(app)
-      addMe(app)
+      addHostRoute(app)
     })
     await walk(t, registry)
-    await checkMe(t, registry)
+    await checkHostTokens(t, registry)
     t.same(Object.keys(registry.app.jwt).filter(name => name.startsWith('agentRegistry')), [],
       'the signer of the registry is not passed to the plugins of the host')
   })
@@ -69,10 +69,10 @@ t.test('host plugins: @fastify/jwt, default or namespaced, before or after the r
     const registry = await host(t, async app => {
       await ours(app)
       await app.register(fastifyJwt, { secret: hostSecret })
-      addMe(app)
+      addHostRoute(app)
     })
     await walk(t, registry)
-    await checkMe(t, registry)
+    await checkHostTokens(t, registry)
   })
 
   await t.test('@fastify/jwt namespaced, registered before and after', async t => {
@@ -399,7 +399,7 @@ async function walkTiers (t: Test, registry: Harness) {
   client.send('x'.repeat(300_000))
   t.equal((await client.closed).code, 1009)
   await assertAlive(watcher)
-  t.strictSame([...strangeFrames('public', watcher.all), ...strangeFrames('agents', client.all)], [])
+  t.strictSame([...undocumentedFrames('public', watcher.all), ...undocumentedFrames('agents', client.all)], [])
 }
 
 /** An open socket of the host that answers. */

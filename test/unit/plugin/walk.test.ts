@@ -10,7 +10,7 @@ import {
   type Answer, answerChecker, build, type Call, type Client, fingerprint, type Harness, type Json, keys, password, registration,
   serve, until
 } from '../../support/harness.js'
-import { nextWhere, strangeFrames } from '../sockets/helper.js'
+import { nextWhere, undocumentedFrames } from '../sockets/helper.js'
 import { dashboard, strange } from '../sockets/dashboard-helper.js'
 import { peer, secretKey, v1Options } from '../sockets/v1-helper.js'
 
@@ -237,7 +237,7 @@ t.test('walkthrough: every frame of the public tier', async t => {
   await watchAll(registry, client)
   await endOf(t, registry, client)
   t.same(typesIn(publicServerFrames).filter(type => !typesSeen([client]).includes(type)), [])
-  t.same(strangeFrames('public', client.all), [])
+  t.same(undocumentedFrames('public', client.all), [])
 })
 
 t.test('walkthrough: every frame of the agents tier', async t => {
@@ -262,7 +262,7 @@ t.test('walkthrough: every frame of the agents tier', async t => {
   t.equal((await leaving.closed).code, 1000)
   await endOf(t, registry, client)
   t.same(typesIn(agentsServerFrames).filter(type => !rare.has(type) && !typesSeen([refused, client, leaving]).includes(type)), [])
-  for (const { all } of [refused, client, leaving]) t.same(strangeFrames('agents', all), [])
+  for (const { all } of [refused, client, leaving]) t.same(undocumentedFrames('agents', all), [])
 })
 
 t.test('walkthrough: every frame and endpoint of /v1', async t => {
@@ -299,7 +299,7 @@ t.test('walkthrough: every frame and endpoint of /v1', async t => {
   t.same([...routes.served].filter(name => isOfV1(name) && !routes.answered.has(name)), [])
   await endOf(t, registry, alice)
   t.same(typesIn(v1ServerFrames).filter(type => !rare.has(type) && !typesSeen([alice]).includes(type)), [])
-  for (const { all } of [alice, bob]) t.same(strangeFrames('v1', all), [])
+  for (const { all } of [alice, bob]) t.same(undocumentedFrames('v1', all), [])
 })
 
 t.test('walkthrough: every frame of the dashboard tier', async t => {

@@ -102,16 +102,16 @@ t.test('registry events: death, revival and removal are events too', async t => 
 
 t.test('registry events: each has its own name, and a listener that throws or rejects has no effect', async t => {
   const { registry, register, errors, events } = await open(t)
-  const heard: string[] = []
+  const received: string[] = []
   registry.events.on('registered', () => { throw new Error('thrown') })
   registry.events.on('registered', async () => { throw new Error('rejected') })
-  registry.events.on('registered', () => { heard.push('second') })
-  registry.events.once('registered', () => { heard.push('once') })
-  registry.on('change', () => { heard.push('change') })
+  registry.events.on('registered', () => { received.push('second') })
+  registry.events.once('registered', () => { received.push('once') })
+  registry.on('change', () => { received.push('change') })
   t.equal((await register()).created, true)
   await register('agent-two')
   await new Promise(resolve => setImmediate(resolve))
-  t.same(heard, ['change', 'second', 'once', 'change', 'second'])
+  t.same(received, ['change', 'second', 'once', 'change', 'second'])
   t.same(errors.map(error => (error as Error).message).sort(), ['rejected', 'rejected', 'thrown', 'thrown'])
   t.equal(events.length, 2)
   t.equal(registry.get('agent-one')?.agent_id, 'agent-one')
@@ -319,7 +319,7 @@ t.test('patch: an agent removed during its patch is not found', async t => {
   t.equal(await refusal(registry.patch('agent-one', {})), 'agent-not-found')
 })
 
-t.test('registry: an unknown agent is not found, and an older instance is told that it is outdated', async t => {
+t.test('registry: an unknown agent is not found, and an older instance gets its own error', async t => {
   const { registry, register } = await open(t)
   const calls = (id: string, incarnation?: number) => [
     registry.heartbeat({ id, incarnation }), registry.setState({ id, incarnation, state: 'draining', reason: 'x' }), registry.unregister({ id, incarnation }, 'x')

@@ -265,7 +265,7 @@ t.test('feed: a batch is cut by bytes, never to nothing, and states its end', as
 })
 
 /** A store whose changes from other processes the test emits. */
-class TellingStore extends MemoryAgentStore {
+class EmittingStore extends MemoryAgentStore {
   listener!: StoreListener
 
   override async open (listener: StoreListener): Promise<StoreSnapshot> {
@@ -274,8 +274,8 @@ class TellingStore extends MemoryAgentStore {
   }
 }
 
-async function open (t: Test): Promise<{ registry: Harness, store: TellingStore }> {
-  const store = new TellingStore({ leaseMs: 60_000, retentionMs: 60_000 })
+async function open (t: Test): Promise<{ registry: Harness, store: EmittingStore }> {
+  const store = new EmittingStore({ leaseMs: 60_000, retentionMs: 60_000 })
   return { store, registry: await build(t, { storage: { agents: store } }) }
 }
 
@@ -320,7 +320,7 @@ t.test('replica reload: watchers continue when the epoch is the same and their c
 
 t.test('replica reload: it is logged, as an error where writes were lost', async t => {
   const lines: string[] = []
-  const store = new TellingStore({ leaseMs: 60_000, retentionMs: 60_000 })
+  const store = new EmittingStore({ leaseMs: 60_000, retentionMs: 60_000 })
   const logger = { level: 'warn', stream: { write: (line: string) => { lines.push(line) } } }
   const registry = await build(t, { storage: { agents: store } }, { server: { logger } })
   const [epoch] = registry.app.agentRegistry.revision.split(':') as [string]
@@ -393,7 +393,7 @@ t.test('render: metrics are null unless requested', async t => {
   t.match(JSON.parse(rendering.full()).metrics, { agent_id: 'agent-one' })
 })
 
-t.test('render: without hidden fields the public sees the same as agents', async t => {
+t.test('render: without hidden fields the public sees all that agents see', async t => {
   const rendering = new Rendering(agent, 'e', [])
   t.equal(rendering.public(), rendering.full())
 })

@@ -189,7 +189,7 @@ function checkerOf (t: Test, { components: { messages, schemas } }: Json): Check
 const nameOf = (frame: Json): string => typeof frame === 'string' ? `text-${frame}` : Array.isArray(frame) ? 'list' : frame.type
 
 /** Frames of a tier that its channel lacks or defines differently. */
-async function strangeFrames (check: Check, document: Json, tier: TierName, frames: Json[]): Promise<Json[]> {
+async function undocumentedFrames (check: Check, document: Json, tier: TierName, frames: Json[]): Promise<Json[]> {
   const keys = Object.keys(document.channels[tier].messages).filter(key => /^(\w+\.)?server\./.test(key))
   const strange: Json[] = []
   for (const frame of frames) {
@@ -269,6 +269,6 @@ for (const tier of tiers) {
       ask(client, document, token, closing)
       t.equal(await answerTo(client, closing), 'ack')
     }
-    t.same(await strangeFrames(checkerOf(t, document), document, tier, client.all), [])
+    t.same(await undocumentedFrames(checkerOf(t, document), document, tier, client.all), [])
   })
 }

@@ -221,7 +221,7 @@ t.test('sessions', async t => {
   })
 })
 
-t.test('sessions: a session expires by itself', async t => {
+t.test('sessions: a session expires without a logout', async t => {
   const registry = await build(t, { ...patient, admin: { sessionTimeoutMs: 2000 } }, answers)
   const admin = await registry.admin()
   t.equal((await registry.get('/auth/pin_status', admin)).status, 200)

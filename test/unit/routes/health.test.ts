@@ -132,7 +132,7 @@ function guard<T extends object> (target: T, names: ReadonlyArray<keyof T & stri
 }
 
 /** A store with outages: it reports them, and every call fails. */
-class LeavingStore extends MemoryAgentStore {
+class UnreachableStore extends MemoryAgentStore {
   readonly state: MemoryKeyValueStore
   listener!: StoreListener
   isAway = false
@@ -141,7 +141,7 @@ class LeavingStore extends MemoryAgentStore {
   constructor (lease = 60_000) {
     super({ leaseMs: lease, retentionMs: 60_000 })
     this.state = new MemoryKeyValueStore({ clock: this.now })
-    guard(this as LeavingStore, ['register', 'update', 'remove', 'setState', 'renew', 'report', 'expire', 'release', 'extend'], () => this.isAway, name => this.calls.push(name))
+    guard(this as UnreachableStore, ['register', 'update', 'remove', 'setState', 'renew', 'report', 'expire', 'release', 'extend'], () => this.isAway, name => this.calls.push(name))
     guard(this.state, ['get', 'put', 'take', 'list', 'takeTokens', 'returnTokens'], () => this.isAway)
   }
 
@@ -161,8 +161,8 @@ class LeavingStore extends MemoryAgentStore {
   }
 }
 
-async function open (t: Test, lease?: number): Promise<{ registry: Harness, store: LeavingStore }> {
-  const store = new LeavingStore(lease)
+async function open (t: Test, lease?: number): Promise<{ registry: Harness, store: UnreachableStore }> {
+  const store = new UnreachableStore(lease)
   return { store, registry: await build(t, { storage: { agents: store, kv: store.state }, sockets: { agentsUpdateIntervalMs: 20, drainMs: 100 }, ...(lease !== undefined && { lease: { durationMs: lease } }) }) }
 }
 

@@ -182,18 +182,18 @@ t.test('request series', async t => {
   for (const prefix of ['', '/registry']) {
     await t.test(`series: unserved paths, ids and methods add no series (prefix '${prefix}')`, async t => {
       const registry = await build(t, { metricsScrapeToken: scrapeToken, prefix })
-      async function wander (round: number) {
+      async function requestUnknownPaths (round: number) {
         for (const method of ['GET', 'POST', 'DELETE', 'PROPFIND', 'LOCK', 'MKCOL']) {
           for (const path of [`/nothing-${round}`, `/agents/some-${round}/what`, `/public/agent/agent-${round}`, `/agents/agent-${round}/metrics?x=${round}`, `/problems/type-${round}`]) await registry.call(method, path)
         }
       }
       /** Names of the request series: process series vary with open sockets. */
       const names = async () => [...(await scrape(registry)).keys()].filter(key => key.startsWith('arcp_'))
-      await wander(0)
+      await requestUnknownPaths(0)
       await scrape(registry)
       const before = await names()
       for (const method of ['REPORT', 'UNLOCK', 'SEARCH', 'PROPPATCH']) await registry.call(method, '/nothing')
-      for (let round = 1; round <= 5; round++) await wander(round)
+      for (let round = 1; round <= 5; round++) await requestUnknownPaths(round)
       const after = await names()
       t.same(after.filter(name => !before.includes(name)), [])
       t.notOk(after.some(key => /nothing-|agent-\d|PROPFIND|REPORT/.test(key)))

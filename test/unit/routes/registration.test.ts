@@ -78,7 +78,7 @@ t.test('a registered id', async t => {
     t.match((await registry.get('/agents/agent-own', admin)).body, { name: 'Newer', registered_at: before.registered_at, incarnation: again.body.incarnation })
   })
 
-  await t.test('registered id: a shared key may not take it while it is starting or alive, whoever owns it', async t => {
+  await t.test('registered id: a shared key may not take it while it is starting or alive, whatever its owner', async t => {
     const { body } = await register('agent-alive')
     isTaken(t, await register('agent-alive'))
     isTaken(t, await register('agent-alive', { key: keys.other }))
@@ -87,7 +87,7 @@ t.test('a registered id', async t => {
     t.equal((await registry.get('/agents/agent-alive', admin)).body.incarnation, body.incarnation)
   })
 
-  await t.test('registered id: the owning key may take it once its socket is gone, another key may not', async t => {
+  await t.test('registered id: the owning key may take it after its socket has closed, another key may not', async t => {
     const { body } = await register('agent-lost')
     const socket = await registry.agentSocket(body.access_token)
     isTaken(t, await register('agent-lost'))
@@ -181,12 +181,12 @@ t.test('agent keys', async t => {
   const registry = await build(t, { agentKeys: [team, small, keys.plain], limits: { maxAgents: 6 } }, answers)
   const register = registrar(registry)
   const admin = await registry.admin()
-  const asTeam = (id: string, more: object = {}) => register(id, { key: team.key, more: { capabilities: ['read'], ...more } })
+  const registerAsTeam = (id: string, more: object = {}) => register(id, { key: team.key, more: { capabilities: ['read'], ...more } })
 
   await t.test('agent keys: a key covers its configured ids, types and capabilities', async t => {
-    for (const id of ['team-1', 'single']) t.equal((await asTeam(id)).status, 200)
+    for (const id of ['team-1', 'single']) t.equal((await registerAsTeam(id)).status, 200)
     for (const [id, more] of [['teams', {}], ['single-2', {}], ['team-2', { agent_type: 'monitoring' }], ['team-2', { capabilities: ['read', 'delete'] }]] as const) {
-      const answer = await asTeam(id, more)
+      const answer = await registerAsTeam(id, more)
       t.equal(answer.status, 403)
       t.equal(problemOf(t, answer), 'insufficient-permissions')
       t.match(answer.body.detail, /^This key does not cover/)
@@ -194,7 +194,7 @@ t.test('agent keys', async t => {
   })
 
   await t.test('agent keys: its limits apply to later changes and re-registrations of its agents', async t => {
-    const { body: { access_token: token } } = await asTeam('team-3')
+    const { body: { access_token: token } } = await registerAsTeam('team-3')
     const beyond = { capabilities: ['delete'] }
     t.equal(problemOf(t, await registry.patch('/agents/team-3', { token, body: beyond })), 'insufficient-permissions')
     t.equal(problemOf(t, await register('team-3', { token, more: beyond })), 'insufficient-permissions')

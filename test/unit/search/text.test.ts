@@ -103,7 +103,7 @@ t.test('text index: it follows changes and removals', async t => {
   t.equal(index.size, 1)
 })
 
-t.test('text indexer: it runs by itself, and stops when it is closed', async t => {
+t.test('text indexer: it runs in the background, and stops when it is closed', async t => {
   const map = new Map([['one', { name: 'alpha' }]])
   const index = new TextIndex(id => fields(map.get(id)!))
   index.change('one')

@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { Principal } from '../../../src/index.js'
 import { build, type Client, type Harness, type Json, keys, registration, sleep, until } from '../../support/harness.js'
-import { assertAlive, expired, forge, nextWhere, refusalOf, strangeFrames, unsigned } from './helper.js'
+import { assertAlive, expired, forge, nextWhere, refusalOf, undocumentedFrames, unsigned } from './helper.js'
 
 const bearer = (token: string, localAddress?: string) => ({ headers: { authorization: `Bearer ${token}` }, ...(localAddress && { localAddress }) })
 const ids = (list: Json): string[] => list.map((agent: Json) => agent.agent_id)
@@ -78,7 +78,7 @@ t.test('agents_update: it is a bare array of all agents, sent again after every 
   await nextWhere(client, 'list', list => list[1].status === 'dead')
   await agentRegistry.unregister('agent-new')
   t.strictSame(ids(await nextWhere(client, 'list', list => list.length === 1)), ['agent-old'])
-  t.strictSame(strangeFrames('agents', client.all), [])
+  t.strictSame(undocumentedFrames('agents', client.all), [])
 })
 
 t.test('agents_update: twenty concurrent registrations cause few lists', async t => {
@@ -101,7 +101,7 @@ t.test('agents_update: a truncated list is followed by the missing agents', asyn
   await registry.patch('/agents/agent-1', { token: tokens[1]!, body: { name: 'Renamed' } })
   t.strictSame(ids(await nextWhere(client, 'list', list => list[0].name === 'Renamed')), ['agent-1', 'agent-4', 'agent-3'])
   t.match(await client.next('agents_truncated'), { total_count: 5, sent: 3 })
-  t.strictSame(strangeFrames('agents', client.all), [])
+  t.strictSame(undocumentedFrames('agents', client.all), [])
 })
 
 t.test('agent status: it is set as requested, and acknowledged on request', async t => {
@@ -172,7 +172,7 @@ t.test('reauthentication: a new token replaces the old one on the open socket', 
   await assertAlive(client)
   t.strictSame(await client.closed, { code: 4002, reason: 'Token expired' })
   t.ok(Date.now() >= claimsOf(renewed).exp * 1000, 'not before its expiry')
-  t.strictSame(strangeFrames('agents', client.all), [])
+  t.strictSame(undocumentedFrames('agents', client.all), [])
 })
 
 t.test('sockets: a token that ends closes its sockets, and no others, within a second', async t => {
@@ -235,7 +235,7 @@ t.test('authentication: a token in the upgrade request is sufficient', async t =
     t.match(await client.next(), { type: 'auth_success', agent_id: 'agent-one', role: 'agent' }, way)
     t.ok(Array.isArray(await client.next()), `${way}: the next frame is the list`)
     t.equal(client.ws.protocol, way === 'subprotocol' ? 'agent-registry.json' : '', `${way}: no secret is echoed`)
-    t.strictSame(strangeFrames('agents', client.all), [])
+    t.strictSame(undocumentedFrames('agents', client.all), [])
   }
 })
 

@@ -113,6 +113,6 @@ const behaviours: Record<string, (t: Test, scene: Scene) => Promise<void>> = {
 }
 
 /** Behaviour of sockets that does not depend on the transport. */
-export async function behave (t: Test, scene: Scene): Promise<void> {
+export async function testBehaviours (t: Test, scene: Scene): Promise<void> {
   for (const [name, behaviour] of Object.entries(behaviours)) await t.test(name, t => behaviour(t, scene))
 }

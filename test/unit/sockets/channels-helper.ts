@@ -27,8 +27,8 @@ export async function peer (registry: Harness, id: string, more: object = {}): P
 }
 
 /** The channel messages that a client received, in order. */
-export const heard = (client: Client): Json[] => client.all.filter(({ type, channel }) => type === 'message' && channel !== undefined)
-export const texts = (client: Client): Json[] => heard(client).map(({ data }) => data)
+export const received = (client: Client): Json[] => client.all.filter(({ type, channel }) => type === 'message' && channel !== undefined)
+export const texts = (client: Client): Json[] => received(client).map(({ data }) => data)
 
 /** The next message of a channel. */
 export const nextMessage = (client: Client): Promise<Json> => nextWhere(client, 'message', ({ channel }) => channel !== undefined)

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { build, type Client, type Json, until } from '../../support/harness.js'
-import { answerTo, ask, heard, nextMessage, peer, texts } from './channels-helper.js'
-import { assertAlive, nextWhere, strangeFrames } from './helper.js'
+import { answerTo, ask, received, nextMessage, peer, texts } from './channels-helper.js'
+import { assertAlive, nextWhere, undocumentedFrames } from './helper.js'
 
 const channel = 'workflows/run-1/subtasks'
 
@@ -25,7 +25,7 @@ t.test('publish: subscribers receive the message, and the sender does not receiv
   await nextMessage(one)
   await assertAlive(two)
   t.same([texts(one), texts(two), texts(three)], [[null, 3], [{ text: 'hello', n: [1, null, 'ü'] }, null], []])
-  for (const client of [one, two, three]) t.same(strangeFrames('agents', client.all), [])
+  for (const client of [one, two, three]) t.same(undocumentedFrames('agents', client.all), [])
 })
 
 t.test('publish: the sender receives its message on request, and its other connections always do', async t => {
@@ -49,7 +49,7 @@ t.test('subscribe: a subscription resumes after the last position, and states wh
   t.match(await ask(two, { type: 'subscribe', channel, since: { epoch, offset: 2 } }), { epoch, offset: 5, recovered: true })
   await ask(one, { type: 'publish', channel, data: 6 })
   await until(() => texts(two).length === 4)
-  t.same(heard(two).map(({ data, offset }) => [data, offset]), [[3, 3], [4, 4], [5, 5], [6, 6]])
+  t.same(received(two).map(({ data, offset }) => [data, offset]), [[3, 3], [4, 4], [5, 5], [6, 6]])
 
   const three = await peer(registry, 'agent-three')
   t.match(await ask(three, { type: 'subscribe', channel, since: { epoch: 'another', offset: 2 } }), { epoch, offset: 6, recovered: false })
@@ -74,7 +74,7 @@ t.test('subscribe: a pattern receives messages of all matching channels, and a m
   await ask(one, { type: 'subscribe', channel: 'workflows/run-1/done' })
   for (const [index, name] of ['workflows/run-1/done', 'workflows/run-2/done', 'workflows/a/b/c', 'public/x', 'workflows/z'].entries()) await ask(two, { type: 'publish', channel: name, data: index })
   await until(() => texts(one).length === 4)
-  t.same(heard(one).map(({ channel, data }) => `${data} ${channel}`), ['0 workflows/run-1/done', '1 workflows/run-2/done', '2 workflows/a/b/c', '4 workflows/z'])
+  t.same(received(one).map(({ channel, data }) => `${data} ${channel}`), ['0 workflows/run-1/done', '1 workflows/run-2/done', '2 workflows/a/b/c', '4 workflows/z'])
   await ask(one, { type: 'unsubscribe', channel: 'workflows/run-1/done' })
   await ask(one, { type: 'unsubscribe', channel: 'workflows/**' })
   await ask(one, { type: 'unsubscribe', channel: 'workflows/never/*' })
@@ -113,7 +113,7 @@ t.test('publish: messages with one msgId are published once', async t => {
   await ask(one, { type: 'publish', channel, data: 2, msgId: 'n' })
   await until(() => texts(two).includes(2))
   t.same(texts(two), [1, 2])
-  t.same(strangeFrames('agents', one.all), [])
+  t.same(undocumentedFrames('agents', one.all), [])
 })
 
 t.test('channels: answers and messages of pipelined frames keep their order', async t => {
@@ -150,7 +150,7 @@ t.test('history: it has the newest messages or those after a position, and state
   t.same([oldest.truncated, names(oldest)], [true, [3, 4, 5, 6, 7]])
   for (let n = 6; n <= 30; n++) await ask(one, { type: 'publish', channel, data: n })
   t.match(await ask(one, { type: 'history', channel, limit: 1, since: { epoch: all.epoch, offset: 5 } }), { recovered: false, offset: 30, messages: [{ data: 11 }] })
-  t.same(strangeFrames('agents', one.all), [])
+  t.same(undocumentedFrames('agents', one.all), [])
 })
 
 t.test('channels: invalid frames are refused with a code, and the socket stays open', async t => {
@@ -193,7 +193,7 @@ t.test('channels: invalid frames are refused with a code, and the socket stays o
   t.match(await ask(one, { type: 'subscribe', channel: '$agents' }), { type: 'ack' })
   t.equal(one.success.limits.channels, 2)
   await assertAlive(one)
-  t.same(strangeFrames('agents', one.all), [])
+  t.same(undocumentedFrames('agents', one.all), [])
 })
 
 t.test('direct messages: an agent named like a user cannot participate', async t => {
@@ -291,7 +291,7 @@ t.test('presence: members are sent after the answer, and joins and leaves after 
   two.ws.terminate()
   t.match(await one.next('presence'), { left: [{ peerId: 'agent-two' }] })
   t.same(presences(two, presenceChannel), [])
-  t.same(strangeFrames('agents', one.all), [])
+  t.same(undocumentedFrames('agents', one.all), [])
 })
 
 t.test('presence: a snapshot is sent in a later write than the answer, once per subscription', async t => {
@@ -361,7 +361,7 @@ t.test('presence: the tier lists all peers with their attributes', async t => {
   admin.ws.close()
   await until(async () => (await registry.app.agentRegistry.presence('$agents')).length === 2)
   t.same(presences(one, '$agents').at(-1).left.length, 1)
-  t.same(strangeFrames('agents', one.all), [])
+  t.same(undocumentedFrames('agents', one.all), [])
 })
 
 t.test('presence: metadata of a peer is shown everywhere, and does not hide server attributes', async t => {
@@ -415,5 +415,5 @@ t.test('presence: a set too large for one frame is sent in several', async t => 
   t.ok(rest.length > 0 && rest.every(frame => !('snapshot' in frame)))
   t.same([all().length, new Set(ids(all())).size], [121, 121])
   t.match(await ask(one, { type: 'presence', channel: presenceChannel }), { snapshot: true, truncated: true, total_count: 121 })
-  t.same(strangeFrames('agents', one.all.filter(frame => frame.type !== 'presence')), [])
+  t.same(undocumentedFrames('agents', one.all.filter(frame => frame.type !== 'presence')), [])
 })

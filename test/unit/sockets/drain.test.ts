@@ -58,13 +58,13 @@ t.test('drain: frames sent before the announcement are handled and answered befo
   const registry = await build(t, { storage: { agents: store }, sockets: { drainMs: 4000 } })
   const client = await registry.agentSocket(await registry.join())
   const frames = statusFrames(20)
-  const heard = new Promise<void>(resolve => {
+  const received = new Promise<void>(resolve => {
     client.ws.on('message', data => { if (String(data).includes('going_away')) resolve() })
   })
   const closing = registry.app.close()
   // The frames are in flight when it is notified, and its slot is within ten milliseconds.
   sendTogether(client, frames)
-  await heard
+  await received
   t.strictSame(await client.closed, goingAway)
   t.strictSame(acked(client), frames.map(({ requestId }) => requestId))
   await closing
@@ -76,8 +76,8 @@ t.test('drain: frames after the announced time are not handled, and do not delay
   const registry = await build(t, { storage: { agents: store }, sockets: { drainMs: 2000 } })
   const client = await registry.agentSocket(await registry.join())
   let sent = 0
-  const talk = setInterval(() => { if (client.ws.readyState === client.ws.OPEN) client.send({ type: 'status', status: 'alive', requestId: `r${sent++}` }) }, 5)
-  t.teardown(() => clearInterval(talk))
+  const sendGroup = setInterval(() => { if (client.ws.readyState === client.ws.OPEN) client.send({ type: 'status', status: 'alive', requestId: `r${sent++}` }) }, 5)
+  t.teardown(() => clearInterval(sendGroup))
   await until(() => acked(client).length > 2)
   const started = Date.now()
   await registry.app.close()

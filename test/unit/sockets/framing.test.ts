@@ -14,9 +14,9 @@ import { hardPayloadLimit } from '../../../src/sockets/transport/ws.js'
 import { optionsFromEnv } from '../../../src/server/env.js'
 import { build, type Client, type Harness, until, withDefaults } from '../../support/harness.js'
 import { rawOf, receives, socketPairs } from './pairs.js'
-import { assertAlive, openers, refusalOf, strangeFrames } from './helper.js'
+import { assertAlive, openers, refusalOf, undocumentedFrames } from './helper.js'
 import { seed } from '../../support/lengths.js'
-import { behave, fastSettings } from './behaviours.js'
+import { testBehaviours, fastSettings } from './behaviours.js'
 
 const encodings: Encoding[] = ['json', 'msgpack']
 /** Payload sizes around each change of the frame header, and one larger. */
@@ -229,7 +229,7 @@ for (const tier of tiers) {
     client.send({ type: 'ping', requestId: 'r'.repeat(128) })
     t.equal((await client.next('pong')).requestId.length, 128)
     t.notOk('admin' in {})
-    t.strictSame(strangeFrames(tier, client.all), [])
+    t.strictSame(undocumentedFrames(tier, client.all), [])
   })
 
   t.test(`${tier}: a frame over the limit is refused, and one over the hard limit closes the socket`, async t => {
@@ -309,7 +309,7 @@ t.test('requestId: a frame sent twice with one requestId is answered twice', asy
 const compressing = withDefaults({ ...fastSettings, sockets: { ...fastSettings.sockets, compression: true } })
 const plain = { perMessageDeflate: false }
 /** Compressible data above the compression threshold. */
-const wordy = { metadata: { text: ['the same again and again '.repeat(2000)] } }
+const compressible = { metadata: { text: ['the same again and again '.repeat(2000)] } }
 
 async function watcher (registry: Harness, protocols: string[] = [], options = {}): Promise<Client> {
   const client = registry.socket('/public/ws', protocols, options)
@@ -330,11 +330,11 @@ t.test('compression: frames are compressed only if the operator enables it', asy
 })
 
 t.test('compression: compressed sockets behave as uncompressed ones', async t => {
-  await behave(t, { registry: await build(t, compressing) })
+  await testBehaviours(t, { registry: await build(t, compressing) })
 })
 
 t.test('sockets without the extension too', async t => {
-  await behave(t, { registry: await build(t, compressing), options: plain })
+  await testBehaviours(t, { registry: await build(t, compressing), options: plain })
 })
 
 t.test('compression: clients with and without it get the same frames, in text and in MessagePack', async t => {
@@ -343,7 +343,7 @@ t.test('compression: clients with and without it get the same frames, in text an
   const clients = await Promise.all([watcher(registry), watcher(registry, [], plain), watcher(registry, packed), watcher(registry, packed, plain)])
   t.strictSame(clients.map(({ ws }) => ws.extensions !== ''), [true, false, true, false])
   const before = clients.map(bytesRead)
-  for (let n = 0; n < 20; n++) await registry.join(`agent-${n}`, n % 2 === 0 ? wordy : {})
+  for (let n = 0; n < 20; n++) await registry.join(`agent-${n}`, n % 2 === 0 ? compressible : {})
   await until(() => clients.every(client => changesOf(client).length === 20))
   const [first, ...others] = clients.map(changesOf)
   for (const other of others) t.strictSame(other, first)

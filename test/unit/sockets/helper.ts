@@ -63,7 +63,7 @@ function isKnown (frame: Json, catalogue: readonly TSchema[]): boolean {
 const catalogues = { public: publicServerFrames, agents: agentsServerFrames, v1: v1ServerFrames }
 
 /** Client frames that the catalogue of the tier lacks or defines differently. */
-export function strangeFrames (tier: keyof typeof catalogues, frames: readonly Json[]): Json[] {
+export function undocumentedFrames (tier: keyof typeof catalogues, frames: readonly Json[]): Json[] {
   const catalogue = catalogues[tier]
   return frames.filter(frame => !isKnown(frame, catalogue))
 }

@@ -31,7 +31,7 @@ function open (registry: Harness, path: string, protocols: string[], headers: Re
 const sendPacked = (client: Client, frame: unknown) => { client.ws.send(encode(frame)) }
 
 /** Frames without members that depend on the time or the connection. */
-function lasting (frame: Json): Json {
+function withoutVolatile (frame: Json): Json {
   const moments = new Set(['timestamp', 'connectionId', 'serverTime', 'expiresAt', 'last_seen', 'started_at'])
   return JSON.parse(JSON.stringify(frame, (key, value) => moments.has(key) ? undefined : value))
 }
@@ -41,7 +41,7 @@ async function answer (client: Client, frame: Json, isPacked: boolean): Promise<
   const requestId = `q-${frame.requestId ?? frame.type}`
   if (isPacked) sendPacked(client, { ...frame, requestId })
   else client.send({ ...frame, requestId })
-  return lasting(await nextWhere(client, undefined as unknown as string, answer => answer.requestId === requestId))
+  return withoutVolatile(await nextWhere(client, undefined as unknown as string, answer => answer.requestId === requestId))
 }
 
 /** Sends the same frames in both encodings, and in text on a MessagePack connection. */
@@ -69,9 +69,9 @@ t.test('MessagePack: on the public tier each answer equals that of JSON', async 
   t.equal(binary.ws.protocol, packed)
   await assertSameAnswers(t, { json, binary }, [{ type: 'ping' }, { type: 'get_discovery' }, { type: 'get_discovery', page: 2, page_size: 2 }, { type: 'watch' }, { type: 'unwatch' }, ...wrong])
   for (const client of [json, binary]) client.send({ type: 'watch', snapshot: true })
-  t.strictSame(lasting(await binary.next('agents_snapshot')), lasting(await json.next('agents_snapshot')))
+  t.strictSame(withoutVolatile(await binary.next('agents_snapshot')), withoutVolatile(await json.next('agents_snapshot')))
   await registry.join('agent-new')
-  t.strictSame(lasting(await binary.next('agents_delta')), lasting(await json.next('agents_delta')))
+  t.strictSame(withoutVolatile(await binary.next('agents_delta')), withoutVolatile(await json.next('agents_delta')))
 })
 
 t.test('MessagePack: it works on the agents tier, with the token in any of its places', async t => {
@@ -90,12 +90,12 @@ t.test('MessagePack: it works on the agents tier, with the token in any of its p
     }
   }
   const json = open(registry, '/agents/ws', [`bearer.${token}`, 'agent-registry.json'])
-  const expected = lasting(await json.next('auth_success'))
-  const list = lasting(await json.next('list'))
+  const expected = withoutVolatile(await json.next('auth_success'))
+  const list = withoutVolatile(await json.next('list'))
   for (const [name, way] of Object.entries(ways)) {
     const binary = await way()
-    t.strictSame(lasting(await binary.next('auth_success')), expected, name)
-    t.strictSame(lasting(await binary.next('list')), list)
+    t.strictSame(withoutVolatile(await binary.next('auth_success')), expected, name)
+    t.strictSame(withoutVolatile(await binary.next('list')), list)
     t.equal(binary.ws.protocol, packed)
     await assertSameAnswers(t, { json, binary }, [{ type: 'ping' }, { type: 'status', status: 'alive' }, { type: 'watch' }, { type: 'auth', token: 'no token' }, ...wrong])
     binary.close()

@@ -11,7 +11,7 @@ import agentRegistry, { type AgentRegistryOptions } from '../../../src/index.js'
 import { build, type Client, Harness, type Json, sleep, until, withDefaults } from '../../support/harness.js'
 import { View } from '../../support/watched-view.js'
 import { type Message, type Pair, rawOf, receives, socketPairs, tlsClient, tlsServer } from './pairs.js'
-import { behave, fastSettings } from './behaviours.js'
+import { testBehaviours, fastSettings } from './behaviours.js'
 import { dashboard } from './dashboard-helper.js'
 import { assertAlive, nextWhere } from './helper.js'
 import { Tunnel } from './tunnel.js'
@@ -248,14 +248,14 @@ const padding = { options: { WebSocket: Padded } } as WebsocketPluginOptions
 
 t.test('transport: the frame writer below ws', async t => {
   const { registry, warnings } = await start(t)
-  await behave(t, { registry })
+  await testBehaviours(t, { registry })
   t.notOk(warnings.some(text => text.includes(warning)))
 })
 
 t.test('transport: the frame writer over TLS', async t => {
   const { registry, warnings } = await start(t, { server: { https: tlsServer } })
   const base = `https://127.0.0.1:${(registry.app.server.address() as AddressInfo).port}`
-  await behave(t, { registry: Object.assign(registry, { base }), options: tlsClient })
+  await testBehaviours(t, { registry: Object.assign(registry, { base }), options: tlsClient })
   t.notOk(warnings.some(text => text.includes(warning)))
 })
 
@@ -271,7 +271,7 @@ t.test('transport: with a ws that frames differently the start warns, and ws sen
   await watcher.next('pong')
   t.match(raw[0], /\} $/, 'sent by the WebSocket of the host')
   watcher.close()
-  await behave(t, { registry })
+  await testBehaviours(t, { registry })
 })
 
 const largeMetadata = (name: string) => ({ name, metadata: { text: ['x'.repeat(100_000)] } })

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { build, registration, until, type Harness, type Json } from '../../support/harness.js'
-import { assertAlive, nextWhere, strangeFrames } from './helper.js'
+import { assertAlive, nextWhere, undocumentedFrames } from './helper.js'
 
 const ids = ({ data }: Json): string[] => data.agents.map((agent: Json) => agent.agent_id)
 
@@ -21,8 +21,8 @@ t.test('public tier: the first frame is the expected welcome, with the revision'
 t.test('public tier: statistics are sent on their interval to busy and silent sockets', async t => {
   const registry = await build(t, { publicWs: { intervalMs: 300 }, lease: { durationMs: 200 } })
   const [busy, silent] = [await registry.watcher(), await registry.watcher()]
-  const talk = setInterval(() => busy.send({ type: 'ping' }), 15)
-  t.teardown(() => clearInterval(talk))
+  const sendGroup = setInterval(() => busy.send({ type: 'ping' }), 15)
+  t.teardown(() => clearInterval(sendGroup))
   await registry.join('agent-dead')
   for (const client of [busy, silent]) {
     const { timestamp, data } = await nextWhere(client, 'stats_update', ({ data }) => data.dead_agents === 1)
@@ -33,7 +33,7 @@ t.test('public tier: statistics are sent on their interval to busy and silent so
     const gaps = times.slice(1).map((time, i) => time - times[i])
     t.ok(gaps.every(gap => gap > 0.25 && gap < 3), `gaps of ${gaps} s`)
   }
-  t.strictSame(strangeFrames('public', busy.all), [])
+  t.strictSame(undocumentedFrames('public', busy.all), [])
 })
 
 t.test('public tier: the first change is sent at once, and twenty concurrent ones in few frames, the last complete', async t => {
@@ -143,7 +143,7 @@ t.test('public tier: it shows the configured optional fields, by default all', a
     const found = await client.next('discovery_data')
     const { agents: [watched] } = await client.next('agents_snapshot')
     for (const agent of [update.data.agents[0], found.data.agents[0], watched]) t.match(agent, { ...registration(), ...expected })
-    t.strictSame(strangeFrames('public', client.all), [])
+    t.strictSame(undocumentedFrames('public', client.all), [])
   }
 })
 
@@ -191,7 +191,7 @@ t.test('get_discovery', async t => {
       t.match(await client.next('error'), { code: 'invalid_frame', message: 'Failed to get discovery data', requestId: 'wrong' }, `${field} ${value}`)
     }
   }
-  t.strictSame(strangeFrames('public', client.all), [])
+  t.strictSame(undocumentedFrames('public', client.all), [])
 })
 
 t.test('public tier: pipelined requests are answered at once and in order', async t => {
@@ -219,8 +219,8 @@ t.test('public tier: a discovery page names records that do not fit and keeps it
 t.test('public tier: a silent socket gets a text ping on its interval, and an active one does not', async t => {
   const registry = await build(t, { publicWs: { pingIntervalMs: 300 } })
   const [silent, busy] = [await registry.watcher(), await registry.watcher()]
-  const talk = setInterval(() => busy.send('pong'), 30)
-  t.teardown(() => clearInterval(talk))
+  const sendGroup = setInterval(() => busy.send('pong'), 30)
+  t.teardown(() => clearInterval(sendGroup))
   for (let i = 0; i < 3; i++) await silent.next('ping')
   t.notOk(busy.all.includes('ping'))
   t.equal(silent.ws.readyState, silent.ws.OPEN, 'protocol pongs count as heartbeats')

@@ -6,7 +6,7 @@ import { pack, unpack } from '../../../src/protocol/message-pack.js'
 import { build, type Client, type Harness, type Json, until } from '../../support/harness.js'
 import { Mirror, play, shapes, steps } from '../../support/feed-script.js'
 import { lengthOf, seedOf, seed } from '../../support/lengths.js'
-import { assertAlive, openers, strangeFrames } from './helper.js'
+import { assertAlive, openers, undocumentedFrames } from './helper.js'
 import { dashboard, strange } from './dashboard-helper.js'
 import { Noise } from './noise.js'
 
@@ -68,7 +68,7 @@ for (const tier of ['public', 'agents'] as const) {
       const client = await openers[tier](registry)
       await playRandom(client, script)
       await assertAlive(client)
-      const strange = strangeFrames(tier, client.all)
+      const strange = undocumentedFrames(tier, client.all)
       if (strange.length > 0) throw new Error(`strange: ${JSON.stringify(strange)}`)
       const answered = client.all.filter(isAnswer).map(({ requestId }) => requestId)
       for (const id of requestIds(script)) {
@@ -93,7 +93,7 @@ t.test(`agents: random frames before a token leave the socket open or close it w
     client.send({ type: 'ping', requestId: 'last' })
     const isClosed = () => client.ws.readyState === client.ws.CLOSED
     await until(() => isClosed() || client.all.some(({ requestId }) => requestId === 'last'))
-    const strange = strangeFrames('agents', client.all)
+    const strange = undocumentedFrames('agents', client.all)
     if (strange.length > 0) throw new Error(`strange: ${JSON.stringify(strange)}`)
     if (!isClosed()) client.close(1000)
     const { code } = await client.closed
@@ -200,7 +200,7 @@ const noiseOptions = {
 }
 
 /** Sends random frames with a ping after each group. @returns the requests without exactly one answer */
-async function shout (client: Client, noise: Noise, count: number): Promise<string[]> {
+async function sendNoise (client: Client, noise: Noise, count: number): Promise<string[]> {
   const openIds = new Set<string>()
   for (let sent = 1; sent <= count; sent++) {
     const { frame, requestId } = noise.next()
@@ -231,9 +231,9 @@ t.test(`noise: each of ${frameCount} random frames has its right answer, and eve
   const tiers = await openAll(registry)
   const clients = Object.values(tiers).flat()
   const count = Math.ceil(frameCount / clients.length)
-  const unanswered = await Promise.all(clients.map((client, i) => shout(client, new Noise(noiseSeed + i), count)))
+  const unanswered = await Promise.all(clients.map((client, i) => sendNoise(client, new Noise(noiseSeed + i), count)))
   t.strictSame(unanswered.flat().slice(0, 10), [])
-  t.strictSame([...tiers.public.flatMap(({ all }) => strangeFrames('public', all)), ...tiers.agents.flatMap(({ all }) => strangeFrames('agents', all)), ...tiers.dashboard.flatMap(strange)].slice(0, 5), [])
+  t.strictSame([...tiers.public.flatMap(({ all }) => undocumentedFrames('public', all)), ...tiers.agents.flatMap(({ all }) => undocumentedFrames('agents', all)), ...tiers.dashboard.flatMap(strange)].slice(0, 5), [])
   t.notOk(clients.some(({ all }) => all.some((frame: Json) => frame.code === 'internal_error')), 'there was no internal error')
   t.equal((await registry.get('/health')).body.status, 'healthy')
   t.equal(registry.app.agentRegistry.list().length, 6)

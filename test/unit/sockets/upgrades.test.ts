@@ -175,11 +175,11 @@ t.test('upgrades: slow, partial and malformed ones delay no other client', async
   const wrong = connect(port, '127.0.0.1')
   wrong.end(whole.replace('Version: 13', 'Version: 1'))
   t.match(await text(wrong), /^HTTP\/1.1 400 /)
-  t.equal(await placesOf(registry), 1)
+  t.equal(await slotsOf(registry), 1)
 })
 
 /** Number of counted sockets on the public tier. */
-async function placesOf (registry: Harness): Promise<number> {
+async function slotsOf (registry: Harness): Promise<number> {
   const { text } = await registry.get('/metrics', await registry.admin())
   return Number(/^arcp_websocket_connections\{tier="public"\} (\d+)/m.exec(text)?.[1])
 }

@@ -14,11 +14,11 @@ import { buildV1, peer, peerToken, publishableKey, sdkClient, sdkOptions, v1Opti
 
 /** Events of an SDK client, in order. */
 function hear (client: SignallingClient): Array<[event: string, payload: Json]> {
-  const heard: Array<[string, Json]> = []
+  const received: Array<[string, Json]> = []
   for (const event of ['connected', 'disconnected', 'message', 'direct', 'presence', 'going-away', 'server-error'] as const) {
-    client.on(event, payload => { heard.push([event, payload]) })
+    client.on(event, payload => { received.push([event, payload]) })
   }
-  return heard
+  return received
 }
 
 const sourceOf = (registry: Harness, peerId: string, more: object = {}) => ({ token: () => peerToken(registry, peerId, more) })
@@ -28,30 +28,30 @@ t.test('SDK signalling client', async t => {
 
   await t.test('SDK: it connects, subscribes, publishes, sends, and reads presence', async t => {
     const client = sdkClient(t, registry, sourceOf(registry, 'alice', { metadata: { iceServers: [{ urls: ['stun:stun.example.com:3478'] }] } }))
-    const heard = hear(client)
+    const received = hear(client)
     await client.connect()
-    t.match(heard[0], ['connected', { peerId: 'alice', isReconnect: false, maxMessageSize: 65_536, iceServers: [{}] }])
+    t.match(received[0], ['connected', { peerId: 'alice', isReconnect: false, maxMessageSize: 65_536, iceServers: [{}] }])
     await client.subscribe('app/room-1', { includeSenderMetadata: true })
-    await until(() => heard.length > 1)
-    t.match(heard[1], ['presence', { channel: 'app/room-1', joined: [{ peerId: 'alice' }], left: [] }])
+    await until(() => received.length > 1)
+    t.match(received[1], ['presence', { channel: 'app/room-1', joined: [{ peerId: 'alice' }], left: [] }])
     const bob = await peer(registry, 'bob', { peerMetadata: { username: 'Bob' } })
     bob.send({ type: 'subscribe', channel: 'app/room-1' })
-    await until(() => heard.length > 2)
-    t.match(heard[2], ['presence', { joined: [{ peerId: 'bob', metadata: { username: 'Bob' } }] }])
+    await until(() => received.length > 2)
+    t.match(received[2], ['presence', { joined: [{ peerId: 'bob', metadata: { username: 'Bob' } }] }])
     await client.publish('app/room-1', { hello: 'all' })
     t.match(await bob.next('message'), { from: 'alice', data: { hello: 'all' } })
     await client.send('bob', { hello: 'bob' })
     t.match(await bob.next('direct'), { from: 'alice', data: { hello: 'bob' } })
     bob.send({ type: 'publish', channel: 'app/room-1', data: 1 })
     bob.send({ type: 'send', to: 'alice', data: 2 })
-    await until(() => heard.length > 4)
-    t.match(heard.slice(3), [['message', { from: 'bob', data: 1, fromMetadata: { username: 'Bob' } }], ['direct', { from: 'bob', data: 2 }]])
+    await until(() => received.length > 4)
+    t.match(received.slice(3), [['message', { from: 'bob', data: 1, fromMetadata: { username: 'Bob' } }], ['direct', { from: 'bob', data: 2 }]])
     await client.unsubscribe('app/room-1')
     bob.send({ type: 'publish', channel: 'app/room-1', data: 3, requestId: 'p' })
     await nextWhere(bob, 'ack', ({ requestId }) => requestId === 'p')
     await client.send('alice', 'over')
-    await until(() => heard.at(-1)![0] === 'direct' && heard.length > 5)
-    t.equal(heard.length, 6)
+    await until(() => received.at(-1)![0] === 'direct' && received.length > 5)
+    t.equal(received.length, 6)
     await client.close()
   })
 
@@ -88,11 +88,11 @@ t.test('SDK signalling client', async t => {
 
   await t.test('SDK: it does not reconnect after an admin disconnects it', async t => {
     const client = sdkClient(t, registry, sourceOf(registry, 'dave'))
-    const heard = hear(client)
+    const received = hear(client)
     await client.connect()
     t.same((await registry.delete('/v1/peers/dave', await registry.admin())).body, { peerId: 'dave', closed: 1 })
-    await until(() => heard.some(([event]) => event === 'disconnected'))
-    t.match(heard.at(-1), ['disconnected', { code: 4020, willReconnect: false }])
+    await until(() => received.some(([event]) => event === 'disconnected'))
+    t.match(received.at(-1), ['disconnected', { code: 4020, willReconnect: false }])
   })
 })
 
@@ -118,20 +118,20 @@ t.test('SDK: it reconnects and subscribes again after a disconnect', async t => 
   const { sockets, options } = watched(sdkOptions(registry, sourceOf(registry, 'alice')))
   const client = new SignallingClient(options)
   t.teardown(() => client.close())
-  const heard = hear(client)
+  const received = hear(client)
   await client.connect()
   await client.subscribe('room')
   await client.subscribe('lobby')
   for (let cut = 1; cut <= 3; cut++) {
-    const from = heard.length
+    const from = received.length
     sockets.at(-1)!.terminate()
-    await until(() => heard.slice(from).filter(([event]) => event === 'presence').length === 2)
-    t.match(heard.slice(from).map(([event]) => event), ['disconnected', 'connected', 'presence', 'presence'])
-    t.match(heard[from + 1], ['connected', { isReconnect: true, peerId: 'alice' }])
+    await until(() => received.slice(from).filter(([event]) => event === 'presence').length === 2)
+    t.match(received.slice(from).map(([event]) => event), ['disconnected', 'connected', 'presence', 'presence'])
+    t.match(received[from + 1], ['connected', { isReconnect: true, peerId: 'alice' }])
   }
   const bob = await peer(registry, 'bob')
   for (const channel of ['room', 'lobby']) bob.send({ type: 'publish', channel, data: channel })
-  await until(() => heard.filter(([event]) => event === 'message').length === 2)
+  await until(() => received.filter(([event]) => event === 'message').length === 2)
   t.equal(sockets.length, 4)
 })
 
@@ -152,17 +152,17 @@ t.test('SDK: it gets the shutdown notice, and reconnects when the server is back
   const options = { ...sdkOptions(other, { token: async () => token }), url: `ws://127.0.0.1:${port}` }
   const client = new SignallingClient(options)
   t.teardown(() => client.close())
-  const heard = hear(client)
+  const received = hear(client)
   await client.connect()
   await client.subscribe('room')
   await first.close()
-  await until(() => heard.some(([event]) => event === 'disconnected'))
-  t.ok(heard.some(([event]) => event === 'going-away'))
-  t.match(heard.find(([event]) => event === 'disconnected'), ['disconnected', { code: 1001, willReconnect: true }])
+  await until(() => received.some(([event]) => event === 'disconnected'))
+  t.ok(received.some(([event]) => event === 'going-away'))
+  t.match(received.find(([event]) => event === 'disconnected'), ['disconnected', { code: 1001, willReconnect: true }])
   await serveSdk(t, port)
-  await until(() => heard.filter(([event]) => event === 'presence').length === 2, 10_000)
+  await until(() => received.filter(([event]) => event === 'presence').length === 2, 10_000)
   await client.send('alice', 'again')
-  await until(() => heard.at(-1)![0] === 'direct')
+  await until(() => received.at(-1)![0] === 'direct')
 })
 
 // The assertions of the tests of existing servers, and the members that existing clients require.

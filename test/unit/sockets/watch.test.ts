@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
 import { build, until, type Client, type Json } from '../../support/harness.js'
-import { assertAlive, nextWhere, refusalOf, strangeFrames } from './helper.js'
+import { assertAlive, nextWhere, refusalOf, undocumentedFrames } from './helper.js'
 
 /** The state of a client that follows the feed. */
 class Mirror {
@@ -80,7 +80,7 @@ t.test('watch: every change is sent once and in order, with its kind and reason'
   const numbers = seen.map(({ revision }) => numberOf(revision))
   t.strictSame(numbers, numbers.map((_, index) => numberOf(start) + index + 1), 'each revision once')
   t.match([seen[0].agent.name, seen[2].agent.name, seen[6].agent.name], ['Agent One', 'Renamed', 'Again'])
-  t.strictSame(strangeFrames('agents', admin.all), [])
+  t.strictSame(undocumentedFrames('agents', admin.all), [])
 })
 
 t.test('watch: a snapshot has pages, and changes follow the last one', async t => {
@@ -96,7 +96,7 @@ t.test('watch: a snapshot has pages, and changes follow the last one', async t =
   t.ok(pages.every(page => JSON.stringify(page).length < 1_048_576))
   await registry.join('agent-next')
   t.equal((await changes(client, 1))[0].agent_id, 'agent-next')
-  t.strictSame(strangeFrames('public', client.all), [])
+  t.strictSame(undocumentedFrames('public', client.all), [])
 })
 
 t.test('watch: a filtered watcher receives agents that enter and leave', async t => {
@@ -157,7 +157,7 @@ t.test('watch: the public tier watches discoverable agents, without a digest', a
   t.notOk(JSON.stringify(client.all).includes('secret plan'))
   const bookmark = await nextWhere(client, 'bookmark', ({ revision }) => revision === agentRegistry.revision)
   t.strictSame(bookmark, { type: 'bookmark', revision: agentRegistry.revision, count: 1 })
-  t.strictSame(strangeFrames('public', client.all), [])
+  t.strictSame(undocumentedFrames('public', client.all), [])
 })
 
 t.test('watch: a bookmark proves that no change was missed', async t => {

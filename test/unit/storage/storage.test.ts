@@ -54,13 +54,13 @@ const deaf: StoreListener = { changed () {}, touched () {}, reloaded () {}, avai
 
 t.test('memory store: a closed store does not notify', async t => {
   const store = new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 })
-  let heard = 0
-  await store.open({ ...deaf, changed: changes => { heard += changes.length } })
+  let received = 0
+  await store.open({ ...deaf, changed: changes => { received += changes.length } })
   const command = { content: { body: '{}', type: 'testing', capabilities: [] }, claim: { kind: 'owner' } as const, maxAgents: 10 }
   await store.register({ id: 'one', ...command })
   await store.close()
   await store.register({ id: 'two', ...command })
-  t.equal(heard, 1)
+  t.equal(received, 1)
 })
 
 t.test('memory store: two stores have different epochs', async t => {
@@ -106,13 +106,13 @@ t.test('key-value contract: a suite may omit the flags', async t => {
 
 t.test('memory kv store: a closed store does not notify', async t => {
   const state = new MemoryKeyValueStore()
-  let heard = 0
-  const listener: KeyValueListener = { changed () { heard++ }, reloaded () {} }
+  let received = 0
+  const listener: KeyValueListener = { changed () { received++ }, reloaded () {} }
   await state.open(listener)
   await state.put({ kind: 'session', key: 'one', value: 'x', until: forever })
   await state.close()
   await state.put({ kind: 'session', key: 'two', value: 'x', until: forever })
-  t.equal(heard, 1)
+  t.equal(received, 1)
 })
 
 t.test('memory kv store: in a limited kind the oldest entries are evicted', async t => {
