@@ -242,7 +242,7 @@ t.test('registries: two with one name are refused', async t => {
   const app = fastify()
   t.teardown(() => app.close())
   await app.register(agentRegistry, { prefix: '/one' })
-  await t.rejects(async () => { await app.register(agentRegistry, { prefix: '/two' }) }, { code: 'AGENT_REGISTRY_ALREADY_REGISTERED', message: /'agentRegistry' is taken.*decorateAs/ })
+  await t.rejects(async () => { await app.register(agentRegistry, { prefix: '/two' }) }, { code: 'AGENT_REGISTRY_ALREADY_REGISTERED', message: /'agentRegistry' already exists.*decorateAs/ })
 })
 
 t.test('registries: a decorator name used by the host is refused', async t => {
