@@ -4,7 +4,7 @@ import { assertRefused, contentOf, keyed, owner, range, recordOf, type AgentCase
 
 /** Registrations, and who may register an id again. */
 export const registering: AgentCase[] = [
-  ['register: a new agent has its content, owner and times', async scene => {
+  ['a new agent has its content, its owner and its times', async scene => {
     const outcome = await scene.register('one', { content: { ...contentOf('a'), publicBody: null } })
     const { registeredAt, lastSeen, created, revision, incarnation, ...rest } = recordOf(outcome)
     assert.deepEqual(rest, { id: 'one', ...contentOf('a'), publicBody: null, ownerKey: 'key-a', state: 'starting', held: false, metrics: null })
@@ -36,7 +36,7 @@ export const registering: AgentCase[] = [
     ['an exclusive key', keyed('key-b', { exclusive: true }), true],
     ['its own key', keyed('key-a'), state === 'suspect' || state === 'dead'],
     ['another key', keyed('key-b'), state === 'dead']
-  ] as const).map(([who, claim, may]): AgentCase => [`register: an id that is ${state} ${may ? 'may' : 'may not'} be registered again by ${who}`, async scene => {
+  ] as const).map(([who, claim, may]): AgentCase => [`an id that is ${state} ${may ? 'may' : 'may not'} be registered again by ${who}`, async scene => {
     const before = await scene.agent('one', state)
     const outcome = await scene.register('one', { claim })
     if (may) return assert.equal(recordOf(outcome).ownerKey, claim.kind === 'key' ? claim.digest : 'key-a')
@@ -85,7 +85,7 @@ export const registering: AgentCase[] = [
 
 /** Updates, removals, states and heartbeats, and their changes. */
 export const changing: AgentCase[] = [
-  ['update: it changes the content and nothing else', async scene => {
+  ['an update changes the content and nothing else', async scene => {
     const before = await scene.agent('one', 'draining')
     const record = recordOf(await scene.store.update({ id: 'one', content: contentOf('second'), revision: before.revision }))
     assert.deepEqual(record, { ...before, ...contentOf('second'), revision: before.revision + 1 })
@@ -258,7 +258,7 @@ export const reporting: AgentCase[] = [
     const again = recordOf(await report(scene, request(1)))
     assert.deepEqual([again.revision, scene.newChanges()], [record.revision, []])
   }],
-  ['metrics: a report revives a dead agent', async scene => {
+  ['a report revives a dead agent', async scene => {
     await scene.agent('one', 'dead')
     assert.equal(recordOf(await report(scene, request(1))).state, 'alive')
     assert.deepEqual(scene.newChanges(), ['alive one revived'])

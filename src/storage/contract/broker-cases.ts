@@ -261,7 +261,7 @@ const patterns: BrokerCase[] = [
     await process.say('c:a/1', '5')
     assert.deepEqual([await process.receives('c:a/1', 3), process.gaps], [['1', '4', '5'], []])
   }],
-  ['patterns: they match as a naive matcher does', async ({ process, broker }) => {
+  ['patterns match as a naive matcher does', async ({ process, broker }) => {
     for (let seed = 1; seed <= 60; seed++) {
       const next = generator(seed)
       const wanted = randomPaths(next, 4, () => randomPath(next, 4, [...segments, '*'], ['a', '*', '**']))

@@ -199,7 +199,7 @@ const entries: KeyValueCase[] = [
       assert.deepEqual(scene.process.newEvents(), [])
     }
   }],
-  ['entries: a new store is empty', async scene => {
+  ['a new store is empty', async scene => {
     assert.deepEqual(scene.process.opened, [])
     for (const kind of kinds) assert.deepEqual(await scene.store.list(kind), [])
   }],
