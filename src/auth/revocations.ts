@@ -1,7 +1,7 @@
 import type { Clock } from '../lib/clock.js'
 import { Emitter } from '../lib/emitter.js'
 import { ExpiringMap } from '../lib/expiring-map.js'
-import type { KeyValueReplica } from '../storage/kv-replica.js'
+import type { KeyValueReplica } from '../storage/kv-store.js'
 import type { Principal } from '../protocol/principal.js'
 
 /** Revokes the tokens of an agent up to an incarnation. */

@@ -6,7 +6,7 @@ import { Multiset } from '../lib/multiset.js'
 import type { ResolvedOptions } from '../options.js'
 import { tierNames, type TierName } from '../protocol/frames/catalogues.js'
 import type { KeyValueEntry } from '../storage/kv-store.js'
-import type { KeyValueCopy, KeyValueReplica } from '../storage/kv-replica.js'
+import type { KeyValueCopy, KeyValueReplica } from '../storage/kv-store.js'
 
 /** The part of a tier that limits its connections. */
 interface LimitedTier {

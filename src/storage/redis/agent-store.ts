@@ -4,11 +4,10 @@ import type {
 } from '../agent-store.js'
 import { metricsText, packContent, readPublished, resultOf, type ChangeEntry } from './agent-codec.js'
 import type { AgentCommands, Reply } from './agent-commands.js'
-import { ChangeSequencer, ChangeTail } from './change-stream.js'
+import { ChangeSequencer, ChangeTail, loadSnapshot, readPages, type LoadedSnapshot } from './change-stream.js'
 import { unavailable, type Connections, type Touch } from './connections.js'
 import { HeartbeatBatcher, ReportQueue, TouchPublisher, type Renewal } from './heartbeats.js'
 import type { AgentScript } from './scripts.js'
-import { loadSnapshot, readPages, type LoadedSnapshot } from './snapshot.js'
 import { Watchdog, type Outage } from './watchdog.js'
 
 export interface RedisAgentStoreOptions {

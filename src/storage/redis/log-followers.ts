@@ -1,9 +1,8 @@
 import { PatternTrie } from '../../lib/pattern-trie.js'
 import { channelKey, channelOfKey } from '../../protocol/channel-names.js'
 import type { BrokerListener, LogEntry, LogPage, LogPosition } from '../message-broker.js'
-import { decodeName, encodeName, globOf, readLiveEntry, type LiveEntry } from './broker-codec.js'
-import type { RedisLogs } from './broker-commands.js'
-import type { Subscriptions } from './subscriptions.js'
+import { decodeName, encodeName, globOf, readLiveEntry, type LiveEntry, type RedisLogs } from './broker-commands.js'
+import type { Subscriptions } from './connections.js'
 
 export interface LogFollowerOptions {
   /** Reads entries after a position. When that is of another epoch: only the entries of the current epoch. */

@@ -5,10 +5,9 @@ import {
   type MessageBroker, type Roster
 } from '../message-broker.js'
 import { BrokerCommands, RedisLogs } from './broker-commands.js'
-import type { Connections, LinkName } from './connections.js'
+import { Subscriptions, type Connections, type LinkName } from './connections.js'
 import { LogFollowers, PatternFollowers } from './log-followers.js'
 import { PresenceWatchers, RedisPresenceSets } from './presence.js'
-import { Subscriptions } from './subscriptions.js'
 
 /** Messages to other processes. The messages of one tick to one process share a Redis message. */
 class ProcessMessages {

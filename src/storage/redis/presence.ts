@@ -1,7 +1,6 @@
 import type { BrokerListener, PresenceChange, Roster } from '../message-broker.js'
-import { encodeName, readMembers, readPresenceChange } from './broker-codec.js'
-import { CommandBatch, notOpen, type BrokerCommands } from './broker-commands.js'
-import type { Subscriptions } from './subscriptions.js'
+import { CommandBatch, encodeName, notOpen, readMembers, readPresenceChange, type BrokerCommands } from './broker-commands.js'
+import type { Subscriptions } from './connections.js'
 
 export interface PresenceSetsOptions {
   process: string
