@@ -1,6 +1,6 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { isAway, isProblem, problem, problemTypes, retryAfter, type ProblemError, type ProblemType } from '../src/errors.js'
+import { isStorageUnavailable, isProblem, problem, problemTypes, retryAfter, type ProblemError, type ProblemType } from '../src/errors.js'
 import { jittered } from '../src/lib/jitter.js'
 import type { ResolvedOptions } from '../src/options.js'
 
@@ -67,7 +67,7 @@ export function toProblem (error: FastifyError, request: FastifyRequest): Proble
 
 /** The headers and members of a problem. While the store is unreachable, `Retry-After` spreads the retries of clients. */
 export function extrasOf (error: ProblemError): Pick<ProblemError, 'members' | 'headers'> {
-  return isAway(error) ? retryAfter(jittered(storageRetryMs, 0.5)) : error
+  return isStorageUnavailable(error) ? retryAfter(jittered(storageRetryMs, 0.5)) : error
 }
 
 /** The base of the problem type URIs. */

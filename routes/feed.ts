@@ -13,7 +13,7 @@ import type { Admission } from '../src/limits/admission.js'
 import type { LongRequests } from '../src/limits/long-requests.js'
 import { jittered } from '../src/lib/jitter.js'
 import type { Feed } from '../src/registry/feed/change-log.js'
-import type { Subscribers } from '../src/registry/feed/subscribers.js'
+import type { FeedSubscribers } from '../src/registry/feed/subscribers.js'
 import { Cursor, FeedPosition } from '../src/registry/feed/cursor.js'
 import { answers, ChangesAnswer, ChangesQuery, EventsAnswer, EventsQuery, Problem } from '../src/protocol/schemas/rest.js'
 
@@ -26,7 +26,7 @@ export interface FeedRoutesOptions {
   options: ResolvedOptions
   registry: Registry
   feed: Feed
-  subscribers: Subscribers
+  subscribers: FeedSubscribers
   longRequests: LongRequests
   admission: Admission
 }

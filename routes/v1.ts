@@ -204,7 +204,7 @@ const peerRoutes: Routes = async function peerRoutes (scope, { messaging, peerTo
     const sender = senderOf(callerOf(request), from, peerTokens)
     assertMay(sender, 'send')
     return once(idempotency, request, async () => {
-      const { from: responder, data } = await requests.ask(sender.peerId, input, disconnectSignalOf(request, reply))
+      const { from: responder, data } = await requests.requestUnchecked(sender.peerId, input, disconnectSignalOf(request, reply))
       return { from: responder, data: JSON.parse(data) }
     }, input.timeoutMs)
   }

@@ -100,7 +100,7 @@ export function isProblem (error: unknown): error is ProblemError {
 }
 
 /** Whether the store is unavailable; the operation may be retried. */
-export const isAway = (error: unknown): boolean => isProblem(error) && error.type === 'storage-unavailable'
+export const isStorageUnavailable = (error: unknown): boolean => isProblem(error) && error.type === 'storage-unavailable'
 
 export function validationFailed (errors: FieldError[]): ProblemError {
   const first = errors[0]

@@ -49,7 +49,7 @@ import type { Principal } from './protocol/principal.js'
 import { hideableFields } from './protocol/schemas/agent.js'
 import { Enrollment } from './registry/enrollment.js'
 import { Feed } from './registry/feed/change-log.js'
-import { Subscribers } from './registry/feed/subscribers.js'
+import { FeedSubscribers } from './registry/feed/subscribers.js'
 import { Registry } from './registry/registry.js'
 import { Search } from './search/search.js'
 import { drainGraceMs } from './sockets/drain.js'
@@ -170,7 +170,7 @@ async function createServices (scope: FastifyInstance, options: ResolvedOptions,
   const dashboard = new Dashboard({ options, registry, storageKind: storage.kind, now: monotonicClock(), log })
 
   const feed = new Feed(registry)
-  const subscribers = new Subscribers({ feed, bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now })
+  const subscribers = new FeedSubscribers({ feed, bookmarkIntervalMs: options.feed.bookmarkIntervalMs, now })
   const longRequests = new LongRequests(options.feed)
   // Limits the rate of new sockets and streams.
   const admission = new Admission({ perSecond, burst, now })

@@ -6,7 +6,7 @@ import { ExpiringMap } from '../lib/expiring-map.js'
 import { KeyedTokenBuckets, type BucketSettings } from '../lib/token-bucket.js'
 import type { KeyValueStore } from '../storage/kv-store.js'
 
-/** `burst` failed attempts are allowed at once, and within `windowMs` that many are allowed again. */
+/** Allows `burst` failed attempts at once; the bucket refills completely in `windowMs`. */
 export interface AttemptsOptions extends BucketSettings {
   state: KeyValueStore
   /** Epoch milliseconds. */
@@ -50,7 +50,7 @@ export class Attempts extends Emitter<AttemptEvents> {
   readonly #state: KeyValueStore
   readonly #settings: BucketSettings
   readonly #now: Clock
-  /** The buckets of this process, for `attemptNow`. */
+  /** The buckets of this process, for `attemptLocally`. */
   readonly #local: KeyedTokenBuckets
   /** Buckets whose lockout was emitted. */
   readonly #lockedOut: ExpiringMap<true>
@@ -90,7 +90,7 @@ export class Attempts extends Emitter<AttemptEvents> {
    * are also taken from the shared bucket, and when that is empty, so is the local one. A client that guesses at several
    * processes therefore gets one burst at each, and after that the shared rate.
    */
-  async attemptNow<T> (target: Omit<AttemptTarget, 'account'>, check: () => T): Promise<T> {
+  async attemptLocally<T> (target: Omit<AttemptTarget, 'account'>, check: () => T): Promise<T> {
     const buckets = [addressBucket(target)]
     this.#assertTaken(target, buckets, this.#local.take(buckets, this.#settings))
     try {

@@ -140,7 +140,7 @@ export class Authority extends Emitter<AuthorityEvents> {
   async requestTempToken ({ agentId, agentType, agentKey, address }: TempTokenRequest): Promise<TempTokenAnswer> {
     if (!agentId || !agentType || !agentKey) throw invalidInput('agent_id, agent_type and agent_key are required', 'agent credentials')
     if (agentKey.length < minKeyLength) throw invalidInput(`agent_key must have at least ${minKeyLength} characters`, 'agent_key')
-    const found = this.#options.attempts.attemptNow({ kind: 'key', address }, () => this.#findKey(agentKey))
+    const found = this.#options.attempts.attemptLocally({ kind: 'key', address }, () => this.#findKey(agentKey))
     const { digest } = await this.#audited('temp_token', { subject: agentId, address, details: { agent_type: agentType } }, found)
     const { token, expiresIn } = this.#options.tokens.issueTemp({ agentId, agentType, keyDigest: digest })
     const message = 'Temporary token issued. Use this token to complete agent registration.'

@@ -156,7 +156,7 @@ export class SecretKeys {
     const id = idOf(credential)
     const known = this.#keys.get(id)
     if (!known) return undefined
-    await this.#attempts.attemptNow({ kind: 'key', address }, () => {
+    await this.#attempts.attemptLocally({ kind: 'key', address }, () => {
       if (!timingSafeEqual(known, digestOf(credential))) throw problem('authentication-failed', 'Authentication failed: Invalid secret key')
     })
     const grants = [{ channels: ['**'], allow: [...allActions] }]

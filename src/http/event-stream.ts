@@ -4,7 +4,7 @@ import { jittered } from '../lib/jitter.js'
 import type { LongRequest, LongRequests } from '../limits/long-requests.js'
 import type { Cursor } from '../registry/feed/cursor.js'
 import { pageMembers, type FeedEncoding } from '../registry/feed/delta.js'
-import type { StreamSubscriber, Subscribers } from '../registry/feed/subscribers.js'
+import type { StreamSubscriber, FeedSubscribers } from '../registry/feed/subscribers.js'
 
 const retryMs = 2_000
 
@@ -39,7 +39,7 @@ interface EventStreamOptions {
   cursor: Cursor<Buffer>
   /** The revision at which the stream starts; null if it starts with a snapshot. */
   revision: string | null
-  subscribers: Subscribers
+  subscribers: FeedSubscribers
   longRequests: LongRequests
   principal: Principal
   address: string
@@ -54,7 +54,7 @@ export class EventStream extends Readable implements StreamSubscriber<Buffer>, L
   readonly cursor: Cursor<Buffer>
   readonly principal: Principal
   readonly address: string
-  readonly #subscribers: Subscribers
+  readonly #subscribers: FeedSubscribers
   readonly #longRequests: LongRequests
   readonly #keepAliveMs: number
   /** Chunks that are sent before the feed; null ends the stream. */

@@ -3,11 +3,11 @@ import { tokenInvalid } from '../auth/tokens.js'
 import type { LongRequest, LongRequests } from '../limits/long-requests.js'
 import type { FeedPosition } from '../registry/feed/cursor.js'
 import { deltaList, type FeedEncoding } from '../registry/feed/delta.js'
-import type { Subscriber, Subscribers } from '../registry/feed/subscribers.js'
+import type { FeedSubscriber, FeedSubscribers } from '../registry/feed/subscribers.js'
 
 interface LongPollOptions {
   position: FeedPosition
-  subscribers: Subscribers
+  subscribers: FeedSubscribers
   longRequests: LongRequests
   principal: Principal
   address: string
@@ -33,11 +33,11 @@ export function readChanges (position: FeedPosition): string | null {
 }
 
 /** A request for changes that waits for the next one, at most `waitMs`. */
-export class LongPoll implements Subscriber, LongRequest {
+export class LongPoll implements FeedSubscriber, LongRequest {
   readonly position: FeedPosition
   readonly principal: Principal
   readonly address: string
-  readonly #subscribers: Subscribers
+  readonly #subscribers: FeedSubscribers
   readonly #longRequests: LongRequests
   readonly #timer: NodeJS.Timeout
   readonly #resolve: (json: string) => void

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { isAway } from '../errors.js'
+import { isStorageUnavailable } from '../errors.js'
 import { addressKey } from '../lib/address.js'
 import type { Clock } from '../lib/clock.js'
 import { Multiset } from '../lib/multiset.js'
@@ -198,7 +198,7 @@ export class FleetConnections implements KeyValueCopy {
   /** The storage itself reports that it is unavailable. */
   #failed (error: unknown) {
     this.#stored = ''
-    if (!isAway(error)) this.#options.onError(error)
+    if (!isStorageUnavailable(error)) this.#options.onError(error)
   }
 
   async #store (): Promise<void> {

@@ -2,7 +2,7 @@ import type { Clock } from '../lib/clock.js'
 import { TokenBucket } from '../lib/token-bucket.js'
 import type { ResolvedOptions } from '../options.js'
 import type { Principal } from '../protocol/principal.js'
-import { SharedBuckets, type BucketRate, type SharedBucket } from './keyed-buckets.js'
+import { SharedBuckets, type BucketRate, type SharedBucket } from './shared-buckets.js'
 
 type RateOptions = Pick<ResolvedOptions, 'sockets' | 'routes' | 'publicWs' | 'agentsWs' | 'dashboardWs' | 'v1Ws'>
 

@@ -115,7 +115,7 @@ export function createHostMessaging (options: HostMessagingOptions): HostChannel
     onMessage: (channelOrPattern, listener) => channels.listen(channelOrPattern, new HostSubscriber(listener, onError)),
     send: async (to, data, { from = hostName, ...rest } = {}) => direct.post(from, { to, data, ...rest }),
     async request ({ from: requester = hostName, signal, ...input }) {
-      const { from, data } = await requests.ask(requester, input, signal)
+      const { from, data } = await requests.requestUnchecked(requester, input, signal)
       return { from, data: JSON.parse(data) }
     }
   }

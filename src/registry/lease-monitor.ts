@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks'
-import { isAway } from '../errors.js'
+import { isStorageUnavailable } from '../errors.js'
 import type { AgentStore } from '../storage/agent-store.js'
 
 interface LeaseMonitorOptions {
@@ -72,7 +72,7 @@ export class LeaseMonitor {
   }
 
   #report (error: unknown) {
-    if (!isAway(error)) return this.#onError(error)
+    if (!isStorageUnavailable(error)) return this.#onError(error)
     if (!this.#isOutageReported) this.#onError(error)
     this.#isOutageReported = true
   }

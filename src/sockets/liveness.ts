@@ -1,5 +1,5 @@
 import type { Principal } from '../protocol/principal.js'
-import { isAway } from '../errors.js'
+import { isStorageUnavailable } from '../errors.js'
 import type { Clock } from '../lib/clock.js'
 import { Multimap } from '../lib/multimap.js'
 import { closeCodes } from '../protocol/codes.js'
@@ -199,7 +199,7 @@ export class AgentHeartbeats {
     this.#registry.renew(heartbeats).catch(error => {
       // They are sent again with the next renewal.
       for (const { id, incarnation } of heartbeats) this.#record(id, incarnation)
-      if (!isAway(error)) this.#onError(error)
+      if (!isStorageUnavailable(error)) this.#onError(error)
     })
   }
 

@@ -10,12 +10,12 @@ import type { ResolvedOptions } from '../options.js'
 import { tierNames, type TierName } from '../protocol/frames/catalogues.js'
 import type { Enrollment } from '../registry/enrollment.js'
 import type { Feed } from '../registry/feed/change-log.js'
-import type { Subscribers } from '../registry/feed/subscribers.js'
+import type { FeedSubscribers } from '../registry/feed/subscribers.js'
 import type { Registry } from '../registry/registry.js'
 import type { KeyValueReplica } from '../storage/kv-store.js'
 import { Broadcasts } from './broadcasts.js'
 import { Connection, type ConnectionOptions, type ConnectionPorts } from './connection.js'
-import { Dispatcher } from './handlers/define.js'
+import { Dispatcher } from './dispatcher.js'
 import type { UpgradeCredentials } from './handshake.js'
 import { Hub, PeerDisconnects } from './hub.js'
 import { Throttle } from './inbound.js'
@@ -34,7 +34,7 @@ interface SocketsOptions {
   peerKeys: PeerKeys
   state: KeyValueReplica
   feed: Feed
-  subscribers: Subscribers
+  subscribers: FeedSubscribers
   now: Clock
   onError: (error: unknown) => void
 }

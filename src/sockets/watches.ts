@@ -3,7 +3,7 @@ import { EncodedMessage } from '../protocol/encoded-message.js'
 import { Cursor } from '../registry/feed/cursor.js'
 import type { Feed } from '../registry/feed/change-log.js'
 import { deltaList, pageMembers, type FeedEncoding } from '../registry/feed/delta.js'
-import type { StreamSubscriber, Subscribers } from '../registry/feed/subscribers.js'
+import type { StreamSubscriber, FeedSubscribers } from '../registry/feed/subscribers.js'
 import type { Registry } from '../registry/registry.js'
 import { revisionText, type View } from '../registry/render.js'
 import type { Connection } from './connection.js'
@@ -21,10 +21,10 @@ const frames: FeedEncoding<EncodedMessage> = {
 class Watcher implements StreamSubscriber<EncodedMessage> {
   readonly cursor: Cursor<EncodedMessage>
   readonly #connection: Connection
-  readonly #subscribers: Subscribers
+  readonly #subscribers: FeedSubscribers
   #isStopped = false
 
-  constructor ({ connection, cursor, subscribers }: { connection: Connection, cursor: Cursor<EncodedMessage>, subscribers: Subscribers }) {
+  constructor ({ connection, cursor, subscribers }: { connection: Connection, cursor: Cursor<EncodedMessage>, subscribers: FeedSubscribers }) {
     this.cursor = cursor
     this.#connection = connection
     this.#subscribers = subscribers
@@ -63,10 +63,10 @@ class Watcher implements StreamSubscriber<EncodedMessage> {
 export class Watches {
   readonly #registry: Registry
   readonly #feed: Feed
-  readonly #subscribers: Subscribers
+  readonly #subscribers: FeedSubscribers
   readonly #watchers = new Map<Connection, Watcher>()
 
-  constructor ({ registry, feed, subscribers }: { registry: Registry, feed: Feed, subscribers: Subscribers }) {
+  constructor ({ registry, feed, subscribers }: { registry: Registry, feed: Feed, subscribers: FeedSubscribers }) {
     this.#registry = registry
     this.#feed = feed
     this.#subscribers = subscribers

@@ -4,7 +4,7 @@ import { request as httpsRequest } from 'node:https'
 import type { LookupFunction } from 'node:net'
 import { problem, tooMany } from '../errors.js'
 import type { Clock } from '../lib/clock.js'
-import { SharedBuckets } from '../limits/keyed-buckets.js'
+import { SharedBuckets } from '../limits/shared-buckets.js'
 import { implementation } from '../protocol/identity.js'
 import { isLoopback, isPublicAddress } from './addresses.js'
 

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { isAway, problem } from '../../errors.js'
+import { isStorageUnavailable, problem } from '../../errors.js'
 import type { Deadlines } from '../../lib/deadlines.js'
 import { payloadText } from '../../protocol/validation.js'
 import type { AppendCommand, LogEntry, LogPosition, MessageBroker } from '../../storage/message-broker.js'
@@ -177,7 +177,7 @@ class FollowedLogs {
     try {
       await this.#options.broker.follow(log)
     } catch (error) {
-      if (!isAway(error)) this.#options.onError(error)
+      if (!isStorageUnavailable(error)) this.#options.onError(error)
       this.#retry(log)
     }
     // It may have been unfollowed meanwhile.

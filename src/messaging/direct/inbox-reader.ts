@@ -1,4 +1,4 @@
-import { isAway } from '../../errors.js'
+import { isStorageUnavailable } from '../../errors.js'
 import type { Deadlines } from '../../lib/deadlines.js'
 import type { Dialect } from '../../protocol/channel-names.js'
 import { EncodedMessage } from '../../protocol/encoded-message.js'
@@ -190,7 +190,7 @@ export class InboxReader {
       try {
         return await this.#read(since)
       } catch (error) {
-        if (!isAway(error)) throw error
+        if (!isStorageUnavailable(error)) throw error
         await new Promise<void>(resolve => { this.#options.deadlines.after(retryMs, resolve) })
       }
     }

@@ -72,7 +72,7 @@ export class Requests {
    * @throws invalid-input, missing-data, request-too-large, quota-exceeded, agent-offline, no-responders,
    * deadline-exceeded, request-rejected, shutting-down; the reason of the signal
    */
-  async ask (from: string, input: RequestInput, signal?: AbortSignal): Promise<Reply> {
+  async requestUnchecked (from: string, input: RequestInput, signal?: AbortSignal): Promise<Reply> {
     signal?.throwIfAborted()
     let request: OpenRequest | undefined
     const abort = () => { if (request && this.#open.has(request)) this.#cancel(request, signal?.reason) }

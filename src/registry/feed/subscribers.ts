@@ -3,25 +3,25 @@ import type { Feed } from './change-log.js'
 import type { Cursor, FeedPosition } from './cursor.js'
 
 /** A client that waits for changes. */
-export interface Subscriber {
+export interface FeedSubscriber {
   readonly position: FeedPosition
   /** Sends what is pending, unless the last output is still on its way, and parks when nothing is pending. */
   pump (): void
 }
 
 /** A client that follows the feed and receives bookmarks. */
-export interface StreamSubscriber<T = unknown> extends Subscriber {
+export interface StreamSubscriber<T = unknown> extends FeedSubscriber {
   readonly cursor: Cursor<T>
   /** Sends a bookmark. Called only while nothing else is pending. */
   sendBookmark (bookmark: T): void
 }
 
-const isStream = (subscriber: Subscriber): subscriber is StreamSubscriber => 'sendBookmark' in subscriber
+const isStream = (subscriber: FeedSubscriber): subscriber is StreamSubscriber => 'sendBookmark' in subscriber
 
 /** Subscribers of one scope. Nothing up to `position` is pending for those that are parked. */
 interface Group {
-  readonly members: Set<Subscriber>
-  readonly parked: Set<Subscriber>
+  readonly members: Set<FeedSubscriber>
+  readonly parked: Set<FeedSubscriber>
   position: number
   epoch: string
 }
@@ -30,11 +30,11 @@ interface Group {
  * All subscribers of this process. Changes of one tick of the event loop are sent together, and each scope is checked
  * once: a change wakes only subscribers whose scope shows it.
  */
-export class Subscribers {
+export class FeedSubscribers {
   readonly #feed: Feed
   readonly #groups = new Map<string, Group>()
   /** When each subscriber received its last bookmark. */
-  readonly #bookmarkedAt = new Map<Subscriber, number>()
+  readonly #bookmarkedAt = new Map<FeedSubscriber, number>()
   readonly #bookmarkIntervalMs: number
   readonly #now: Clock
   #flush: NodeJS.Immediate | undefined
@@ -47,12 +47,12 @@ export class Subscribers {
 
   get size (): number { return this.#bookmarkedAt.size }
 
-  add (subscriber: Subscriber): void {
+  add (subscriber: FeedSubscriber): void {
     this.#bookmarkedAt.set(subscriber, this.#now())
     this.#groupOf(subscriber).members.add(subscriber)
   }
 
-  delete (subscriber: Subscriber): void {
+  delete (subscriber: FeedSubscriber): void {
     const { key } = subscriber.position
     const group = this.#groups.get(key)
     this.#bookmarkedAt.delete(subscriber)
@@ -61,7 +61,7 @@ export class Subscribers {
   }
 
   /** The subscriber is up to date: the next change that its scope shows wakes it. */
-  park (subscriber: Subscriber): void {
+  park (subscriber: FeedSubscriber): void {
     const group = this.#groups.get(subscriber.position.key)
     if (!group?.members.has(subscriber)) return
     this.#advance(group)
@@ -69,7 +69,7 @@ export class Subscribers {
   }
 
   /** Brings the position of a parked subscriber up to date, or wakes it if something is pending. */
-  settle (subscriber: Subscriber): void {
+  settle (subscriber: FeedSubscriber): void {
     const group = this.#groups.get(subscriber.position.key)
     if (group) this.#advance(group)
     if (group?.parked.has(subscriber)) subscriber.position.skipTo(group.position)
@@ -94,7 +94,7 @@ export class Subscribers {
     this.#bookmarkedAt.clear()
   }
 
-  #groupOf ({ position: { key } }: Subscriber): Group {
+  #groupOf ({ position: { key } }: FeedSubscriber): Group {
     const known = this.#groups.get(key)
     if (known) return known
     const { changeLog, replica } = this.#feed

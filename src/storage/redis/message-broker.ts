@@ -10,7 +10,7 @@ import { LogFollowers, PatternFollowers } from './log-followers.js'
 import { PresenceWatchers, RedisPresenceSets } from './presence.js'
 
 /** Messages to other processes. The messages of one tick to one process share a Redis message. */
-class ProcessMessages {
+class RedisProcessChannel {
   readonly #connections: Connections
   readonly #process: string
   readonly #received: (from: string, body: string) => void
@@ -88,7 +88,7 @@ export class RedisMessageBroker implements MessageBroker {
   readonly #followers: LogFollowers
   readonly #sets: RedisPresenceSets
   readonly #watchers: PresenceWatchers
-  readonly #processMessages: ProcessMessages
+  readonly #processChannel: RedisProcessChannel
   readonly #logPrefix: string
   readonly #heartbeatMs: number
   readonly #verifyMs: number
@@ -127,7 +127,7 @@ export class RedisMessageBroker implements MessageBroker {
     this.#followers = new LogFollowers({ prefix, logs, subscriptions: channels, patterns, listener, readFailed })
     this.#sets = sets
     this.#watchers = new PresenceWatchers({ prefix: `${base}place:`, subscriptions: channels, roster: set => sets.roster(set), listener })
-    this.#processMessages = new ProcessMessages(connections, this.process, (from, body) => { this.#listener?.processMessage(from, body) })
+    this.#processChannel = new RedisProcessChannel(connections, this.process, (from, body) => { this.#listener?.processMessage(from, body) })
     this.#logPrefix = prefix
     this.#verifyMs = Math.min(allLimits.ageMs, maxIdleMs) / 4
     this.#heartbeatMs = Math.min(presenceTtlMs / 6, this.#verifyMs)
@@ -138,7 +138,7 @@ export class RedisMessageBroker implements MessageBroker {
     const { events } = this.#connections
     await this.#connections.open()
     try {
-      await Promise.all([this.#channels.join(this.#processMessages.channel), this.#sets.heartbeat()])
+      await Promise.all([this.#channels.join(this.#processChannel.channel), this.#sets.heartbeat()])
       await this.#sets.settle()
     } catch (error) {
       this.#connections.close()
@@ -158,7 +158,7 @@ export class RedisMessageBroker implements MessageBroker {
     clearInterval(this.#timer)
     for (const unsubscribe of this.#unsubscribe) unsubscribe()
     await this.#recovering
-    const parts = [this.#followers, this.#patterns, this.#watchers, this.#processMessages, this.#channels, this.#globs]
+    const parts = [this.#followers, this.#patterns, this.#watchers, this.#processChannel, this.#channels, this.#globs]
     for (const part of parts) part.clear()
     this.#logs.close()
     // If Redis cannot be reached, the other processes find that this one has ended.
@@ -219,7 +219,7 @@ export class RedisMessageBroker implements MessageBroker {
   }
 
   sendToProcess (process: string, body: string): void {
-    if (this.#commands.isOpen) this.#processMessages.send(process, body)
+    if (this.#commands.isOpen) this.#processChannel.send(process, body)
   }
 
   #down (name: LinkName) {
@@ -228,7 +228,7 @@ export class RedisMessageBroker implements MessageBroker {
   }
 
   #receive (channel: string, text: string) {
-    if (channel === this.#processMessages.channel) this.#processMessages.receive(text)
+    if (channel === this.#processChannel.channel) this.#processChannel.receive(text)
     else if (channel.startsWith(this.#logPrefix)) this.#followers.receive(channel, text)
     else this.#watchers.receive(channel, text)
   }

@@ -21,7 +21,7 @@ interface Scene {
   responder: Responder
   deadlines: Deadlines
   peers: Peers
-  ask: (more?: { to?: string, timeoutMs?: number, from?: string, signal?: AbortSignal }) => ReturnType<Requests['ask']>
+  ask: (more?: { to?: string, timeoutMs?: number, from?: string, signal?: AbortSignal }) => ReturnType<Requests['requestUnchecked']>
 }
 
 /** Requests without sockets. A process with an unknown name never responds. */
@@ -48,7 +48,7 @@ async function open (t: Test, { processesOf, ...options }: Partial<RequestsOptio
     deadlines.close()
     await broker.close()
   })
-  return { broker, requests, responder, deadlines, peers, ask: ({ from = 'agent-one', to = 'agent-two', timeoutMs = 5000, signal } = {}) => requests.ask(from, { to, data: null, timeoutMs }, signal) }
+  return { broker, requests, responder, deadlines, peers, ask: ({ from = 'agent-one', to = 'agent-two', timeoutMs = 5000, signal } = {}) => requests.requestUnchecked(from, { to, data: null, timeoutMs }, signal) }
 }
 
 const code = (type: string) => ({ code: `AGENT_REGISTRY_${type}` })

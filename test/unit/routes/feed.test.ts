@@ -1,7 +1,7 @@
 import { request } from 'node:http'
 import { connect } from 'node:net'
 import t from 'tap'
-import { type Subscriber, Subscribers } from '../../../src/registry/feed/subscribers.js'
+import { type FeedSubscriber, FeedSubscribers } from '../../../src/registry/feed/subscribers.js'
 import { FeedPosition } from '../../../src/registry/feed/cursor.js'
 import { Feed } from '../../../src/registry/feed/change-log.js'
 import type { FeedScope } from '../../../src/registry/feed/delta.js'
@@ -121,7 +121,7 @@ t.test('changes: a change is evaluated once per scope, and wakes only polls that
   await registry.open()
   t.teardown(() => registry.close())
   const feed = new Feed(registry)
-  const subscribers = new Subscribers({ feed, bookmarkIntervalMs: 30_000, now: () => 0 })
+  const subscribers = new FeedSubscribers({ feed, bookmarkIntervalMs: 30_000, now: () => 0 })
   t.teardown(() => subscribers.close())
   registry.on('change', () => subscribers.changed())
   const woken: string[] = []
@@ -133,7 +133,7 @@ t.test('changes: a change is evaluated once per scope, and wakes only polls that
   }
   for (let i = 0; i < 1000; i++) {
     const position = new FeedPosition({ feed, scope: { view: 'full', filter: { capabilities: [i % 2 ? 'cap odd' : 'cap even'] } }, position: 0 })
-    const subscriber: Subscriber = { position, pump () { woken.push(position.revision); subscribers.park(subscriber) } }
+    const subscriber: FeedSubscriber = { position, pump () { woken.push(position.revision); subscribers.park(subscriber) } }
     subscribers.add(subscriber)
     subscribers.park(subscriber)
   }
