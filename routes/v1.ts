@@ -99,14 +99,14 @@ function identifyCaller (scope: FastifyInstance, secretKeys: SecretKeys): preVal
   const checkToken = scope.agentRegistryGuard({ takes: ['agent', 'admin'], level: 'agent' })
 
   return async function identify (request, reply) {
-    const backEnd = await secretKeys.bearer(bearerOf(request) ?? '', request.ip)
+    const backEnd = await secretKeys.principalOf(bearerOf(request) ?? '', request.ip)
     if (backEnd) request.agentRegistryPrincipal = backEnd
     else await checkToken.call(this, request, reply)
-    const bearer = principalOf(request)
+    const principal = principalOf(request)
     // Names of peers cannot begin with $, so the name of a key never conflicts with them.
-    const peerId = backEnd ? `$${backEnd.subject}` : peerIdOf(bearer)
-    const isOperator = backEnd !== undefined || bearer.type === 'admin'
-    request.agentRegistryCaller = { peerId, dialect: 'v1', rights: new Rights(bearer), bearer, isOperator }
+    const peerId = backEnd ? `$${backEnd.subject}` : peerIdOf(principal)
+    const isOperator = backEnd !== undefined || principal.type === 'admin'
+    request.agentRegistryCaller = { peerId, dialect: 'v1', rights: new Rights(principal), authenticatedPrincipal: principal, isOperator }
   }
 }
 

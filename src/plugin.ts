@@ -81,7 +81,7 @@ function errorLogger (log: FastifyBaseLogger, component: string) {
 async function createStore (options: ResolvedOptions, log: FastifyBaseLogger) {
   const { lease, limits, feed, allowedAgentTypes, publicFields, onRegister, publicView } = options
   const storage = await createStorage(options, errorLogger(log, 'storage'))
-  const state = new KeyValueReplica(storage.kv)
+  const kvReplica = new KeyValueReplica(storage.kv)
   const registry = new Registry({
     store: storage.agents,
     leaseMs: lease.durationMs,
@@ -98,8 +98,8 @@ async function createStore (options: ResolvedOptions, log: FastifyBaseLogger) {
   })
   let closed: Promise<void> | undefined
   /** Closes the storage once. */
-  const close = () => (closed ??= storage.broker.close().finally(() => state.close()).finally(() => registry.close()))
-  return { storage, state, registry, close }
+  const close = () => (closed ??= storage.broker.close().finally(() => kvReplica.close()).finally(() => registry.close()))
+  return { storage, kvReplica, registry, close }
 }
 
 /** The configured secrets of tokens, or one that is persisted in the store. */
@@ -115,25 +115,25 @@ function listensOnLoopback (app: FastifyInstance): boolean {
 }
 
 /** Creates all services of a registry. */
-async function createServices (scope: FastifyInstance, options: ResolvedOptions, { storage, state, registry }: Store) {
+async function createServices (scope: FastifyInstance, options: ResolvedOptions, { storage, kvReplica, registry }: Store) {
   const { log } = scope
   const { admin, limits, namespace, admission: { upgradesPerSecond: perSecond, burst } } = options
   await registry.open()
-  await state.open()
+  await kvReplica.open()
 
   // Deadlines in shared state follow the clock of the store, so that all processes agree on them.
   const now = () => storage.agents.now()
   const persisted = new PersistedSecrets(storage.kv)
   const secrets = await tokenSecretsOf(options, persisted)
-  state.onReload(() => { persisted.restore().catch(errorLogger(log, 'secrets')) })
+  kvReplica.onReload(() => { persisted.restore().catch(errorLogger(log, 'secrets')) })
   const keys = new KeyRing(options.agentKeys, await persisted.agentKeys(secrets[0] ?? ''))
   await scope.register(jwt, { secrets, algorithm: options.jwt.algorithm })
 
   const tokens = new Tokens({ signer: scope.agentRegistrySigner, namespace, expiresInMs: options.jwt.expiresInMs, now })
-  const sessions = new Sessions({ state, timeoutMs: admin.sessionTimeoutMs, maxSessions: admin.maxSessions, now })
+  const sessions = new Sessions({ kvReplica, timeoutMs: admin.sessionTimeoutMs, maxSessions: admin.maxSessions, now })
   const maxTokenLifeMs = Math.max(options.jwt.expiresInMs, admin.sessionTimeoutMs, tempTokenLifeMs)
-  const revocations = new Revocations({ state, maxTokenLifeMs, now })
-  const attempts = new Attempts({ ...options.attempts, state: storage.kv, now })
+  const revocations = new Revocations({ kvReplica, maxTokenLifeMs, now })
+  const attempts = new Attempts({ ...options.attempts, kv: storage.kv, now })
   const authority = new Authority({
     tokens,
     keys,
@@ -147,12 +147,12 @@ async function createServices (scope: FastifyInstance, options: ResolvedOptions,
     authenticate: options.authenticate,
     currentIncarnation: id => registry.replica.get(id)?.record.incarnation
   })
-  const tickets = new Tickets({ state: storage.kv, now })
+  const tickets = new Tickets({ kv: storage.kv, now })
   const isRegistered = (id: string) => registry.replica.get(id) !== undefined
   const peerTokens = new PeerTokens({ tokens, now, maxLifeMs: options.jwt.expiresInMs, isRegistered })
   const peerKeys = new PeerKeys(options.peerKeys)
   const secretKeys = new SecretKeys(options.secretKeys, attempts)
-  const oneTimeTokens = new OneTimeTokens({ state: storage.kv, now })
+  const oneTimeTokens = new OneTimeTokens({ kv: storage.kv, now })
   const enrollment = new Enrollment({ registry, tokens, keys, oneTimeTokens, revocations })
 
   const search = new Search({
@@ -165,7 +165,7 @@ async function createServices (scope: FastifyInstance, options: ResolvedOptions,
     onError: errorLogger(log, 'search')
   })
   const messaging = new Messaging({ broker: storage.broker, registry, options, onError: errorLogger(log, 'messaging') })
-  const idempotency = new Idempotency({ state: storage.kv, now })
+  const idempotency = new Idempotency({ kv: storage.kv, now })
   const webhooks = new Webhooks({ now: monotonicClock(), allowLoopback: () => listensOnLoopback(scope) })
   const dashboard = new Dashboard({ options, registry, storageKind: storage.kind, now: monotonicClock(), log })
 
@@ -176,7 +176,7 @@ async function createServices (scope: FastifyInstance, options: ResolvedOptions,
   const admission = new Admission({ perSecond, burst, now })
   const onError = errorLogger(log, 'socket')
   const sockets = createSockets({
-    options, registry, enrollment, authority, messaging, dashboard, peerKeys, state, feed, subscribers, now, onError
+    options, registry, enrollment, authority, messaging, dashboard, peerKeys, kvReplica, feed, subscribers, now, onError
   })
   const { hub, slots } = sockets
   const producer = new FrameProducer({
@@ -194,7 +194,7 @@ async function createServices (scope: FastifyInstance, options: ResolvedOptions,
     now,
     storage,
     storageKind: storage.kind,
-    state,
+    kvReplica,
     registry,
     enrollment,
     authority,

@@ -8,7 +8,7 @@ import type { KeyValueStore } from '../storage/kv-store.js'
 
 /** Allows `burst` failed attempts at once; the bucket refills completely in `windowMs`. */
 export interface AttemptsOptions extends BucketSettings {
-  state: KeyValueStore
+  kv: KeyValueStore
   /** Epoch milliseconds. */
   now: Clock
 }
@@ -47,7 +47,7 @@ function isFailedAttempt (error: unknown): boolean {
  * out its owner.
  */
 export class Attempts extends Emitter<AttemptEvents> {
-  readonly #state: KeyValueStore
+  readonly #kv: KeyValueStore
   readonly #settings: BucketSettings
   readonly #now: Clock
   /** The buckets of this process, for `attemptLocally`. */
@@ -55,9 +55,9 @@ export class Attempts extends Emitter<AttemptEvents> {
   /** Buckets whose lockout was emitted. */
   readonly #lockedOut: ExpiringMap<true>
 
-  constructor ({ state, burst, windowMs, now }: AttemptsOptions) {
+  constructor ({ kv, burst, windowMs, now }: AttemptsOptions) {
     super()
-    this.#state = state
+    this.#kv = kv
     this.#settings = { burst, windowMs }
     this.#now = now
     this.#local = new KeyedTokenBuckets(now)
@@ -71,15 +71,15 @@ export class Attempts extends Emitter<AttemptEvents> {
    */
   async attempt<T> (target: AttemptTarget, check: () => T | Promise<T>): Promise<T> {
     const buckets = await this.#bucketsOf(target)
-    this.#assertTaken(target, buckets, await this.#state.takeTokens(buckets, this.#settings))
+    this.#assertTaken(target, buckets, await this.#kv.takeTokens(buckets, this.#settings))
     let value: T
     try {
       value = await check()
     } catch (error) {
-      if (!isFailedAttempt(error)) await this.#state.returnTokens(buckets, this.#settings)
+      if (!isFailedAttempt(error)) await this.#kv.returnTokens(buckets, this.#settings)
       throw error
     }
-    await this.#state.returnTokens(buckets, this.#settings)
+    await this.#kv.returnTokens(buckets, this.#settings)
     await this.#remember(target)
     return value
   }
@@ -105,7 +105,7 @@ export class Attempts extends Emitter<AttemptEvents> {
   }
 
   async #takeShared (target: AttemptTarget, buckets: readonly string[]): Promise<void> {
-    const waitMs = await this.#state.takeTokens(buckets, this.#settings)
+    const waitMs = await this.#kv.takeTokens(buckets, this.#settings)
     if (waitMs !== null) this.#local.drain(buckets, this.#settings, waitMs)
     this.#assertTaken(target, buckets, waitMs)
   }
@@ -114,7 +114,7 @@ export class Attempts extends Emitter<AttemptEvents> {
     const address = addressBucket(target)
     if (target.account === undefined) return [address]
     const pair = pairOf(target)
-    const isKnown = await this.#state.get('known', pair) !== undefined
+    const isKnown = await this.#kv.get('known', pair) !== undefined
     return [address, isKnown ? `pair ${pair}` : `account ${target.kind} ${target.account}`]
   }
 
@@ -129,6 +129,6 @@ export class Attempts extends Emitter<AttemptEvents> {
 
   async #remember (target: AttemptTarget): Promise<void> {
     if (target.account === undefined) return
-    await this.#state.put({ kind: 'known', key: pairOf(target), value: '', until: this.#now() + knownForMs[target.kind] })
+    await this.#kv.put({ kind: 'known', key: pairOf(target), value: '', until: this.#now() + knownForMs[target.kind] })
   }
 }

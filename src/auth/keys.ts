@@ -72,11 +72,11 @@ export class KeyRing {
 
 /** Secrets that are created once, stored, and equal in every process that shares the store. */
 export class PersistedSecrets {
-  readonly #state: KeyValueStore
+  readonly #kv: KeyValueStore
   readonly #known = new Map<string, string>()
 
-  constructor (state: KeyValueStore) {
-    this.#state = state
+  constructor (kv: KeyValueStore) {
+    this.#kv = kv
   }
 
   /** The secret that signs tokens if none is configured. */
@@ -95,13 +95,13 @@ export class PersistedSecrets {
 
   /** Stores the secrets again if the store has lost them, so that processes that start later use the same ones. */
   async restore (): Promise<void> {
-    for (const [key, value] of this.#known) await this.#state.put({ kind: 'secret', key, value, until: forever }, null)
+    for (const [key, value] of this.#known) await this.#kv.put({ kind: 'secret', key, value, until: forever }, null)
   }
 
   async #persisted (key: string, create: () => string): Promise<string> {
     const created = create()
-    const isFirst = await this.#state.put({ kind: 'secret', key, value: created, until: forever }, null)
-    const value = isFirst ? created : await this.#state.get('secret', key)
+    const isFirst = await this.#kv.put({ kind: 'secret', key, value: created, until: forever }, null)
+    const value = isFirst ? created : await this.#kv.get('secret', key)
     if (value === undefined) return this.#persisted(key, create)
     this.#known.set(key, value)
     return value

@@ -20,7 +20,7 @@ interface PeerTokensOptions {
 }
 
 /** The caller that requests a token. */
-interface Minter { readonly peerId: string, readonly bearer: Principal, readonly rights: Rights }
+interface Minter { readonly peerId: string, readonly authenticatedPrincipal: Principal, readonly rights: Rights }
 
 const maxMetadataBytes = 8192
 const maxPeerMetadataBytes = 4096
@@ -44,7 +44,7 @@ export class PeerTokens {
     this.#assertRights(minter, request)
     assertSize('metadata', request.metadata, maxMetadataBytes)
     assertSize('peerMetadata', request.peerMetadata, maxPeerMetadataBytes)
-    const { type, agentId, incarnation, sessionId, expiresAt } = minter.bearer
+    const { type, agentId, incarnation, sessionId, expiresAt } = minter.authenticatedPrincipal
     const isAgent = type === 'agent'
     const leftMs = expiresAt === null ? Infinity : expiresAt * 1000 - this.#options.now()
     const issued = this.#options.tokens.issuePeer({
@@ -114,7 +114,7 @@ export class PeerKeys {
    * @returns undefined for a key that is not configured
    * @throws insufficient-permissions for a page of another origin
    */
-  bearer (key: string, origin: string | undefined): Principal | undefined {
+  principalOf (key: string, origin: string | undefined): Principal | undefined {
     const known = this.#keys.get(digestOf(key).toString('base64url'))
     if (!known) return undefined
     const isAllowed = known.isAllowed === null || (origin !== undefined && known.isAllowed(origin))
@@ -152,7 +152,7 @@ export class SecretKeys {
    * @returns undefined if the credential does not start with a configured id: it may be a token
    * @throws authentication-failed for a wrong secret; rate-limit-exceeded
    */
-  async bearer (credential: string, address: string): Promise<Principal | undefined> {
+  async principalOf (credential: string, address: string): Promise<Principal | undefined> {
     const id = idOf(credential)
     const known = this.#keys.get(id)
     if (!known) return undefined

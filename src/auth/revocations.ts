@@ -21,7 +21,7 @@ interface RevocationEvents {
 }
 
 interface RevocationsOptions {
-  state: KeyValueReplica
+  kvReplica: KeyValueReplica
   /** Milliseconds. No token lives longer, so no entry has to be kept longer. */
   maxTokenLifeMs: number
   now: Clock
@@ -58,21 +58,21 @@ function withMark (marks: Marks, { incarnation, mayRegister }: AgentRevocation, 
  * answers from a local copy, which keeps a revocation until every token that it covers has expired.
  */
 export class Revocations extends Emitter<RevocationEvents> {
-  readonly #state: KeyValueReplica
+  readonly #kvReplica: KeyValueReplica
   readonly #maxTokenLifeMs: number
   readonly #now: Clock
   readonly #tokens: ExpiringMap<true>
   readonly #agents: ExpiringMap<Marks>
 
-  constructor ({ state, maxTokenLifeMs, now }: RevocationsOptions) {
+  constructor ({ kvReplica, maxTokenLifeMs, now }: RevocationsOptions) {
     super()
-    this.#state = state
+    this.#kvReplica = kvReplica
     this.#maxTokenLifeMs = maxTokenLifeMs
     this.#now = now
     this.#tokens = new ExpiringMap(now)
     this.#agents = new ExpiringMap(now)
-    state.attach(tokenKind, { put: ({ key, until }) => this.#putToken(key, until), ...neverRemoved })
-    state.attach(agentKind, { put: ({ key, value, until }) => this.#putAgent(key, parseMarks(value), until), ...neverRemoved })
+    kvReplica.attach(tokenKind, { put: ({ key, until }) => this.#putToken(key, until), ...neverRemoved })
+    kvReplica.attach(agentKind, { put: ({ key, value, until }) => this.#putAgent(key, parseMarks(value), until), ...neverRemoved })
   }
 
   /** Number of entries in the local copy. */
@@ -81,7 +81,7 @@ export class Revocations extends Emitter<RevocationEvents> {
   /** @param expiresAt epoch seconds; null for a token without an expiry */
   async revokeToken (jti: string, expiresAt: number | null): Promise<void> {
     const until = expiresAt === null ? this.#now() + this.#maxTokenLifeMs : expiresAt * 1000
-    await this.#state.store.put({ kind: tokenKind, key: jti, value: '', until })
+    await this.#kvReplica.store.put({ kind: tokenKind, key: jti, value: '', until })
   }
 
   /**
@@ -95,8 +95,8 @@ export class Revocations extends Emitter<RevocationEvents> {
     let text = known ? JSON.stringify(known) : null
     for (;;) {
       const value = JSON.stringify(withMark(text === null ? {} : parseMarks(text), revocation, now))
-      if (await this.#state.store.put({ kind: agentKind, key: agentId, value, until: now + this.#maxTokenLifeMs }, text)) return
-      text = await this.#state.store.get(agentKind, agentId) ?? null
+      if (await this.#kvReplica.store.put({ kind: agentKind, key: agentId, value, until: now + this.#maxTokenLifeMs }, text)) return
+      text = await this.#kvReplica.store.get(agentKind, agentId) ?? null
     }
   }
 

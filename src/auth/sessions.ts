@@ -27,7 +27,7 @@ interface SessionEvents {
 }
 
 interface SessionsOptions {
-  state: KeyValueReplica
+  kvReplica: KeyValueReplica
   timeoutMs: number
   /** Most live sessions of one user. Opening another one ends the oldest. */
   maxSessions: number
@@ -46,7 +46,7 @@ function byAge (a: Session, b: Session): number {
 
 /** Sessions of admins, which all processes share. Each process answers from a local copy and emits every end. */
 export class Sessions extends Emitter<SessionEvents> {
-  readonly #state: KeyValueReplica
+  readonly #kvReplica: KeyValueReplica
   readonly #timeoutMs: number
   readonly #maxSessions: number
   readonly #now: Clock
@@ -57,14 +57,14 @@ export class Sessions extends Emitter<SessionEvents> {
   readonly #reasons = new Map<string, SessionEnd>()
   #lastExpiry = 0
 
-  constructor ({ state, timeoutMs, maxSessions, now }: SessionsOptions) {
+  constructor ({ kvReplica, timeoutMs, maxSessions, now }: SessionsOptions) {
     super()
-    this.#state = state
+    this.#kvReplica = kvReplica
     this.#timeoutMs = timeoutMs
     this.#maxSessions = maxSessions
     this.#now = now
     this.#ended = new ExpiringMap(now, 10_000)
-    state.attach(kind, {
+    kvReplica.attach(kind, {
       put: entry => { this.#put(entry) },
       removed: key => { this.#removed(key) },
       keys: () => this.#sessions.keys()
@@ -80,8 +80,8 @@ export class Sessions extends Emitter<SessionEvents> {
   async open ({ username, fingerprint, address }: { username: string, fingerprint: string, address: string }): Promise<Session> {
     this.sweep()
     const session: Session = { id: randomUUID(), username, fingerprint, address, expiresAt: this.#nextExpiry(), pinHash: null }
-    await this.#state.store.put(entryOf(session))
-    const all = (await this.#state.store.list(kind)).flatMap(({ value }) => value === null ? [] : parseSession(value))
+    await this.#kvReplica.store.put(entryOf(session))
+    const all = (await this.#kvReplica.store.list(kind)).flatMap(({ value }) => value === null ? [] : parseSession(value))
     const own = all.filter(other => other.username === username).sort(byAge)
     for (const { id } of own.slice(0, -this.#maxSessions)) await this.#take(id, 'replaced')
     return session
@@ -110,7 +110,7 @@ export class Sessions extends Emitter<SessionEvents> {
     const session = await this.find(id)
     if (!session) return 'not-found'
     if (session.pinHash !== null) return 'already-set'
-    const isSet = await this.#state.store.put(entryOf({ ...session, pinHash }), JSON.stringify(session))
+    const isSet = await this.#kvReplica.store.put(entryOf({ ...session, pinHash }), JSON.stringify(session))
     if (isSet) return 'set'
     return await this.#load(id) ? 'already-set' : 'not-found'
   }
@@ -128,7 +128,7 @@ export class Sessions extends Emitter<SessionEvents> {
 
   /** The store may have a session that another process opened a moment ago and that the copy does not have yet. */
   async #load (id: string): Promise<Session | undefined> {
-    const text = await this.#state.store.get(kind, id)
+    const text = await this.#kvReplica.store.get(kind, id)
     if (text === undefined) this.#markEnded(id)
     else this.#put({ key: id, value: text })
     return this.#live(id)
@@ -143,7 +143,7 @@ export class Sessions extends Emitter<SessionEvents> {
   async #take (id: string, reason: SessionEnd): Promise<boolean> {
     this.#reasons.set(id, reason)
     try {
-      return await this.#state.store.take(kind, id) !== undefined
+      return await this.#kvReplica.store.take(kind, id) !== undefined
     } finally {
       this.#reasons.delete(id)
     }

@@ -18,11 +18,11 @@ const keyOf = (ticket: string) => createHash('sha256').update(ticket).digest('ba
 
 /** Tickets open one socket of one tier within 30 s, at any process, so that no URL has to contain a token. */
 export class Tickets {
-  readonly #state: KeyValueStore
+  readonly #kv: KeyValueStore
   readonly #now: Clock
 
-  constructor ({ state, now }: { state: KeyValueStore, now: Clock }) {
-    this.#state = state
+  constructor ({ kv, now }: { kv: KeyValueStore, now: Clock }) {
+    this.#kv = kv
     this.#now = now
   }
 
@@ -31,7 +31,7 @@ export class Tickets {
     if (principal.type === 'temp') throw problem('insufficient-permissions', 'Temporary tokens cannot request tickets')
     const ticket = randomBytes(32).toString('base64url')
     const value = JSON.stringify({ tier, principal } satisfies IssuedTicket)
-    await this.#state.put({ kind, key: keyOf(ticket), value, until: this.#now() + lifeSeconds * 1000 })
+    await this.#kv.put({ kind, key: keyOf(ticket), value, until: this.#now() + lifeSeconds * 1000 })
     return { ticket, expires_in: lifeSeconds }
   }
 
@@ -41,7 +41,7 @@ export class Tickets {
    * @returns undefined for an unknown, used or expired ticket, and for one of another tier
    */
   async take (ticket: string, tier: string): Promise<Principal | undefined> {
-    const text = await this.#state.take(kind, keyOf(ticket))
+    const text = await this.#kv.take(kind, keyOf(ticket))
     if (text === undefined) return undefined
     const issued: IssuedTicket = JSON.parse(text)
     return issued.tier === tier ? issued.principal : undefined

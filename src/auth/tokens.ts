@@ -305,8 +305,8 @@ export class OneTimeTokens {
   readonly #completed: ExpiringMap<SharedResult>
 
   /** @param options.waitMs how long a request waits for one that another process runs */
-  constructor ({ state, now, waitMs = 10_000 }: { state: KeyValueStore, now: Clock, waitMs?: number }) {
-    this.#runOnce = new RunOnce({ store: state, kind: 'spent', now, keptMs: tokenLifeMs })
+  constructor ({ kv, now, waitMs = 10_000 }: { kv: KeyValueStore, now: Clock, waitMs?: number }) {
+    this.#runOnce = new RunOnce({ store: kv, kind: 'spent', now, keptMs: tokenLifeMs })
     this.#now = now
     this.#waitMs = waitMs
     this.#completed = new ExpiringMap(now)

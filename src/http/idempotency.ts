@@ -35,8 +35,8 @@ interface IdempotentRequest {
 export class Idempotency {
   readonly #runOnce: RunOnce<KeyValueKind>
 
-  constructor ({ state, now }: { state: KeyValueStore, now: Clock }) {
-    this.#runOnce = new RunOnce({ store: state, kind: 'idempotency', now, keptMs, limits })
+  constructor ({ kv, now }: { kv: KeyValueStore, now: Clock }) {
+    this.#runOnce = new RunOnce({ store: kv, kind: 'idempotency', now, keptMs, limits })
   }
 
   /**

@@ -165,7 +165,7 @@ function fingerprintOf ({ name }: Tier, { options }: UpgradeServices, request: F
 async function findPeer ({ authority, peerKeys }: UpgradeServices, request: FastifyRequest, subprotocol?: string): FoundPrincipal {
   const token = bearerOf(request) ?? subprotocol ?? queryOf(request, 'token')
   if (token) return await authority.authenticate(token, { takesPeers: true })
-  return peerKeys.bearer(queryOf(request, 'key') ?? '', headerOf(request, 'origin'))
+  return peerKeys.principalOf(queryOf(request, 'key') ?? '', headerOf(request, 'origin'))
 }
 
 /** A query parameter; a repeated one is joined, which is never a valid credential. */

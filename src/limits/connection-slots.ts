@@ -32,7 +32,7 @@ interface TierCounts {
 
 interface ConnectionSlotsOptions {
   limits: Pick<ResolvedOptions['sockets'], 'maxConnectionsPerAddress' | 'maxUnauthenticated' | 'maxUnauthenticatedPerAddress'>
-  state: KeyValueReplica
+  kvReplica: KeyValueReplica
   now: Clock
   onError: (error: unknown) => void
 }
@@ -47,9 +47,9 @@ export class ConnectionSlots {
   readonly #tiers = new Map<TierName, TierCounts>()
   readonly #byAddress = new Multiset()
 
-  constructor ({ limits, state, now, onError }: ConnectionSlotsOptions) {
+  constructor ({ limits, kvReplica, now, onError }: ConnectionSlotsOptions) {
     this.#limits = limits
-    this.fleet = new FleetConnections({ state, now, countOf: tier => this.countOf(tier), onError })
+    this.fleet = new FleetConnections({ kvReplica, now, countOf: tier => this.countOf(tier), onError })
   }
 
   /** Connections of this process that count against the limit of their tier. */
@@ -135,7 +135,7 @@ export class ConnectionSlots {
 }
 
 interface FleetConnectionsOptions {
-  state: KeyValueReplica
+  kvReplica: KeyValueReplica
   now: Clock
   /** Connections of this process that count against the limit of their tier. */
   countOf: (tier: TierName) => number
@@ -163,7 +163,7 @@ export class FleetConnections implements KeyValueCopy {
 
   constructor (options: FleetConnectionsOptions) {
     this.#options = options
-    options.state.attach('sockets', this)
+    options.kvReplica.attach('sockets', this)
   }
 
   /** Connections of a tier in all processes. */
@@ -208,6 +208,6 @@ export class FleetConnections implements KeyValueCopy {
     if (value === this.#stored && this.#storedUntil - now > lifeMs / 2) return
     this.#stored = value
     this.#storedUntil = now + lifeMs
-    await this.#options.state.store.put({ kind: 'sockets', key: this.#process, value, until: this.#storedUntil })
+    await this.#options.kvReplica.store.put({ kind: 'sockets', key: this.#process, value, until: this.#storedUntil })
   }
 }

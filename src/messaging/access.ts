@@ -99,6 +99,6 @@ export class ChannelHooks {
   }
 }
 
-function contextOf ({ peerId, bearer }: Sender, channel: string) {
-  return { channel, peerId, principal: bearer }
+function contextOf ({ peerId, authenticatedPrincipal }: Sender, channel: string) {
+  return { channel, peerId, principal: authenticatedPrincipal }
 }

@@ -102,7 +102,7 @@ export class Messaging implements BrokerListener {
 
   /** A connection has another token. */
   tokenChanged (peer: Peer): void {
-    this.presence.refresh(peer.peerId, peer.bearer)
+    this.presence.refresh(peer.peerId, peer.authenticatedPrincipal)
     this.subscriptions.tokenChanged(peer)
   }
 

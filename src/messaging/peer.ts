@@ -9,7 +9,7 @@ export interface Sender {
   readonly peerId: string
   readonly dialect: Dialect
   readonly rights: Rights
-  readonly bearer: Principal
+  readonly authenticatedPrincipal: Principal
 }
 
 /** A connection that takes part in messaging. A peer may have several. */

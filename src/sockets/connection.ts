@@ -119,13 +119,13 @@ export class Connection implements Peer, InboundOwner, QueueOwner {
   get maxFrameBytes () { return this.tier.options.maxMessageSize + (this.tier.requiresAuthentication ? envelopeBytes : 0) }
 
   /** The principal of an authenticated connection. */
-  get bearer (): Principal {
+  get authenticatedPrincipal (): Principal {
     if (this.#principal === null) throw new Error('The connection is not authenticated')
     return this.#principal
   }
 
-  get peerId () { return peerIdOf(this.bearer) }
-  get rights () { return (this.#rights ??= new Rights(this.bearer)) }
+  get peerId () { return peerIdOf(this.authenticatedPrincipal) }
+  get rights () { return (this.#rights ??= new Rights(this.authenticatedPrincipal)) }
 
   /** Sets the principal: the first one, or that of a new token. */
   authenticate (principal: Principal): void {

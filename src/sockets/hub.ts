@@ -41,7 +41,7 @@ export class Hub extends Emitter<HubEvents> {
 
   /** Replaces the token of a connection. */
   renew (connection: Connection, principal: Principal): void {
-    const previous = connection.bearer
+    const previous = connection.authenticatedPrincipal
     connection.authenticate(principal)
     this.emit('renewed', connection, previous)
   }

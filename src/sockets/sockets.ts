@@ -32,7 +32,7 @@ interface SocketsOptions {
   messaging: Messaging
   dashboard: Dashboard
   peerKeys: PeerKeys
-  state: KeyValueReplica
+  kvReplica: KeyValueReplica
   feed: Feed
   subscribers: FeedSubscribers
   now: Clock
@@ -59,10 +59,10 @@ export interface Sockets {
 }
 
 export function createSockets (services: SocketsOptions): Sockets {
-  const { options, registry, enrollment, messaging, dashboard, state, now, onError } = services
+  const { options, registry, enrollment, messaging, dashboard, kvReplica, now, onError } = services
   const traffic = { public: new Traffic(), agents: new Traffic(), dashboard: new Traffic(), v1: new Traffic() }
   const hub = new Hub()
-  const slots = new ConnectionSlots({ limits: options.sockets, state, now, onError })
+  const slots = new ConnectionSlots({ limits: options.sockets, kvReplica, now, onError })
   const watches = new Watches(services)
   const broadcasts = new Broadcasts({ hub, registry, options, now })
   const heartbeats = new AgentHeartbeats({ registry, hub, now, onError })

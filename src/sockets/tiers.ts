@@ -198,12 +198,12 @@ function agentsPolicy ({ registry, messaging, broadcasts, now, options }: TierSe
       connection.inbound.releaseEarly()
     },
 
-    renewalObjection ({ bearer: { subject, role } }, principal) {
+    renewalObjection ({ authenticatedPrincipal: { subject, role } }, principal) {
       return principal.subject === subject && principal.role === role ? undefined : otherSubject
     },
 
     renewed (connection, { requestId }) {
-      connection.sendFrame(success(connection, connection.bearer, requestId))
+      connection.sendFrame(success(connection, connection.authenticatedPrincipal, requestId))
     }
   }
 }

@@ -24,7 +24,11 @@ class Watcher implements StreamSubscriber<EncodedMessage> {
   readonly #subscribers: FeedSubscribers
   #isStopped = false
 
-  constructor ({ connection, cursor, subscribers }: { connection: Connection, cursor: Cursor<EncodedMessage>, subscribers: FeedSubscribers }) {
+  constructor ({ connection, cursor, subscribers }: {
+    connection: Connection
+    cursor: Cursor<EncodedMessage>
+    subscribers: FeedSubscribers
+  }) {
     this.cursor = cursor
     this.#connection = connection
     this.#subscribers = subscribers

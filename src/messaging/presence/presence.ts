@@ -74,9 +74,9 @@ export class Presence {
     this.#local.leave(setName, peerId)
   }
 
-  /** Publishes the metadata of a peer when its agent or its token changed. @param bearer the principal of a new token */
-  refresh (peerId: string, bearer?: Principal): void {
-    this.#local.refresh(peerId, bearer)
+  /** Publishes the metadata of a peer when its agent or its token changed. @param principal that of a new token */
+  refresh (peerId: string, principal?: Principal): void {
+    this.#local.refresh(peerId, principal)
   }
 
   /** Sets the client's own metadata in all processes. @throws rate-limit-exceeded; storage-unavailable */
@@ -208,7 +208,7 @@ function framesByDialect (setName: string, delta: PresenceDelta): (dialect: Dial
 
 interface LocalPeer {
   readonly peerId: string
-  bearer: Principal
+  principal: Principal
   /** The metadata that the client set, and the time at which it did. */
   ownMetadata: Metadata
   updatedAt: number
@@ -241,8 +241,8 @@ class LocalPeers {
     this.#peers.clear()
   }
 
-  async enter (setName: string, { peerId, bearer }: Peer): Promise<void> {
-    const peer = this.#peers.get(peerId) ?? this.#add(peerId, bearer)
+  async enter (setName: string, { peerId, authenticatedPrincipal }: Peer): Promise<void> {
+    const peer = this.#peers.get(peerId) ?? this.#add(peerId, authenticatedPrincipal)
     if (peer.sets.add(setName) === 1) await this.#publish(setName, peer)
   }
 
@@ -271,26 +271,26 @@ class LocalPeers {
     await this.#publishToAll(peer)
   }
 
-  refresh (peerId: string, bearer?: Principal): void {
+  refresh (peerId: string, principal?: Principal): void {
     const peer = this.#peers.get(peerId)
     if (!peer) return
-    if (bearer) peer.bearer = bearer
+    if (principal) peer.principal = principal
     const metadata = this.#metadataText(peer)
     if (metadata === peer.metadata) return
     peer.metadata = metadata
     this.#publishToAll(peer).catch(() => { /* published by the retry */ })
   }
 
-  #add (peerId: string, bearer: Principal): LocalPeer {
-    const peer: LocalPeer = { peerId, bearer, ownMetadata: {}, updatedAt: -Infinity, metadata: '', sets: new Multiset() }
+  #add (peerId: string, principal: Principal): LocalPeer {
+    const peer: LocalPeer = { peerId, principal, ownMetadata: {}, updatedAt: -Infinity, metadata: '', sets: new Multiset() }
     peer.metadata = this.#metadataText(peer)
     this.#peers.set(peerId, peer)
     return peer
   }
 
-  #metadataText ({ bearer, ownMetadata }: LocalPeer): string {
-    const record = this.#replica.get(bearer.agentId ?? '')?.record
-    return JSON.stringify(publicMetadata(bearer, record, ownMetadata))
+  #metadataText ({ principal, ownMetadata }: LocalPeer): string {
+    const record = this.#replica.get(principal.agentId ?? '')?.record
+    return JSON.stringify(publicMetadata(principal, record, ownMetadata))
   }
 
   async #publishToAll (peer: LocalPeer) {

@@ -81,7 +81,7 @@ const auth = defineHandler(AuthFrame, function auth (connection, frame, { handsh
 
 /** Requests a state of the agent: in `draining` and `maintenance` it keeps its lease and is not discovered. */
 const status = defineHandler(StatusFrame, async function status (connection, frame, { registry }) {
-  const { type, agentId, incarnation } = connection.bearer
+  const { type, agentId, incarnation } = connection.authenticatedPrincipal
   if (type !== 'agent' || agentId === null) return connection.fail('action_not_permitted', 'Only agents have a status', frame)
   await registry.setState({ id: agentId, incarnation: incarnation ?? undefined, state: frame.status, reason: 'requested' })
   connection.ack(frame)
@@ -89,7 +89,7 @@ const status = defineHandler(StatusFrame, async function status (connection, fra
 
 /** Unregisters the agent of the connection and closes the connection. */
 const goodbye = defineHandler(GoodbyeFrame, async function goodbye (connection, frame, { enrollment }) {
-  const { type, agentId, incarnation } = connection.bearer
+  const { type, agentId, incarnation } = connection.authenticatedPrincipal
   if (type !== 'agent' || agentId === null) return connection.fail('action_not_permitted', 'Only agents can unregister with goodbye', frame)
   await enrollment.unregister({ id: agentId, incarnation: incarnation ?? undefined }, () => {
     connection.ack(frame)

@@ -17,8 +17,8 @@ function acknowledge (connection: Connection, { requestId }: { requestId?: strin
 }
 
 /** Adds an entry to the dashboard log in the name of the admin. */
-function log ({ bearer }: Connection, { logs }: Dashboard, level: LogLevel, message: string) {
-  logs.add({ level, message, source: 'dashboard', user_id: bearer.subject })
+function log ({ authenticatedPrincipal }: Connection, { logs }: Dashboard, level: LogLevel, message: string) {
+  logs.add({ level, message, source: 'dashboard', user_id: authenticatedPrincipal.subject })
 }
 
 /** Replaces the token of a dashboard. */

@@ -99,7 +99,7 @@ const right = async () => 'yes'
 function build ({ limits, ...options }: Partial<AttemptsOptions> & Pick<MemoryKeyValueStoreOptions, 'limits'> = {}) {
   const now = manualClock()
   const state = new MemoryKeyValueStore({ clock: now, limits })
-  return { now, state, attempts: new Attempts({ state, burst: 5, windowMs: 50_000, now, ...options }) }
+  return { now, state, attempts: new Attempts({ kv: state, burst: 5, windowMs: 50_000, now, ...options }) }
 }
 
 async function fail (attempts: Attempts, target: AttemptTarget, times: number) {
@@ -216,7 +216,7 @@ const root = { username: 'root', fingerprint: 'browser-1', address: '192.0.2.1' 
 
 function buildSessions () {
   const now = manualClock()
-  const sessions = new Sessions({ state: shared(now), timeoutMs: 60_000, maxSessions: 2, now })
+  const sessions = new Sessions({ kvReplica: shared(now), timeoutMs: 60_000, maxSessions: 2, now })
   const ended: string[] = []
   const stop = sessions.on('ended', ({ id }, reason) => ended.push(`${id} ${reason}`))
   return { now, sessions, ended, stop }

@@ -98,9 +98,9 @@ export function buildAuthority (changes: Partial<AuthorityOptions> = {}) {
   const parts = {
     tokens: new Tokens({ signer, namespace: 'default', expiresInMs: 3_600_000, now }),
     keys: new KeyRing([agentKey], Buffer.from('secret')),
-    sessions: new Sessions({ state, timeoutMs: 1_800_000, maxSessions: 2, now }),
-    revocations: new Revocations({ state, maxTokenLifeMs: 3_600_000, now }),
-    attempts: new Attempts({ state: state.store, burst: 5, windowMs: 50_000, now }),
+    sessions: new Sessions({ kvReplica: state, timeoutMs: 1_800_000, maxSessions: 2, now }),
+    revocations: new Revocations({ kvReplica: state, maxTokenLifeMs: 3_600_000, now }),
+    attempts: new Attempts({ kv: state.store, burst: 5, windowMs: 50_000, now }),
     passwords: cheapHasher()
   }
   const currentIncarnation = (agentId: string) => incarnations.get(agentId)

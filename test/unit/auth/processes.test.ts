@@ -20,8 +20,8 @@ function build () {
   const store = new MemoryKeyValueStore({ clock: now })
   const process = () => {
     const state = shared(now, store)
-    const sessions = new Sessions({ state, timeoutMs: 60_000, maxSessions: 2, now })
-    const revocations = new Revocations({ state, maxTokenLifeMs: hour, now })
+    const sessions = new Sessions({ kvReplica: state, timeoutMs: 60_000, maxSessions: 2, now })
+    const revocations = new Revocations({ kvReplica: state, maxTokenLifeMs: hour, now })
     const ended: string[] = []
     const revoked: Revoked[] = []
     sessions.on('ended', ({ id }, reason) => { ended.push(`${id} ${reason}`) })
@@ -92,7 +92,7 @@ function deafTo (store: MemoryKeyValueStore): MemoryKeyValueStore {
 t.test('auth across processes: an unknown session is looked up, and an ended one is looked up once', async t => {
   const { now, store, one } = build()
   const state = shared(now, deafTo(store))
-  const sessions = new Sessions({ state, timeoutMs: 60_000, maxSessions: 2, now })
+  const sessions = new Sessions({ kvReplica: state, timeoutMs: 60_000, maxSessions: 2, now })
   const { id, expiresAt } = await one.sessions.open(root)
   t.match(await sessions.find(id), root)
   await one.sessions.end(id)
@@ -130,7 +130,7 @@ t.test('auth across processes: a revocation applies at all processes, and each i
   t.equal(two.revocations.check(principal({ tokenId: 'token-3' })), 'register-only')
   const state = new KeyValueReplica(store)
   await state.open()
-  const late = new Revocations({ state, maxTokenLifeMs: hour, now })
+  const late = new Revocations({ kvReplica: state, maxTokenLifeMs: hour, now })
   late.on('revoked', () => t.fail('earlier revocations are not notified'))
   t.equal(late.check(principal({ tokenId: 'token-3' })), 'register-only', 'a process that starts later has them')
 })
@@ -150,7 +150,7 @@ t.test('auth across processes: a process without a previous revocation extends i
   const { one, now, store } = build()
   const deaf = shared(now, deafTo(store))
   await one.revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: false })
-  await new Revocations({ state: deaf, maxTokenLifeMs: hour, now }).revokeAgent({ agentId: 'agent-one', incarnation: 7, mayRegister: true })
+  await new Revocations({ kvReplica: deaf, maxTokenLifeMs: hour, now }).revokeAgent({ agentId: 'agent-one', incarnation: 7, mayRegister: true })
   t.same([5, 7].map(incarnation => one.revocations.check(principal({ incarnation }))), ['revoked', 'register-only'])
 })
 
@@ -164,7 +164,7 @@ function buildAttempts () {
   const state = new MemoryKeyValueStore({ clock: now })
   const locked: string[] = []
   function make (name: string) {
-    const attempts = new Attempts({ state, burst: 5, windowMs: 50_000, now })
+    const attempts = new Attempts({ kv: state, burst: 5, windowMs: 50_000, now })
     attempts.on('lockout', ({ kind }) => { locked.push(`${name} ${kind}`) })
     return attempts
   }
@@ -228,7 +228,7 @@ t.test('auth across processes: a secret lost during a lookup is created again', 
 function buildSingleUse (options: MemoryKeyValueStoreOptions = {}) {
   const now = manualClock()
   const state = new MemoryKeyValueStore({ clock: now, ...options })
-  return { now, state, tickets: new Tickets({ state, now }), oneTime: new OneTimeTokens({ state, now }) }
+  return { now, state, tickets: new Tickets({ kv: state, now }), oneTime: new OneTimeTokens({ kv: state, now }) }
 }
 
 /** A request whose answer another process rebuilds from the first one. */
@@ -336,7 +336,7 @@ t.test('temporary tokens: a different request waits for the first, and is then r
 /** Two processes on one store. */
 function buildTwo () {
   const { now, state, oneTime: one } = buildSingleUse()
-  return { now, state, one, two: new OneTimeTokens({ state, now }) }
+  return { now, state, one, two: new OneTimeTokens({ kv: state, now }) }
 }
 
 t.test('temporary tokens: a token spent at one process is spent at all, and a repeat gets a rebuilt response', async t => {
@@ -377,7 +377,7 @@ t.test('temporary tokens: the token of a killed process can be used after a minu
 
 t.test('temporary tokens: a request that waits too long for another process is refused', async t => {
   const { now, state, one } = buildTwo()
-  const two = new OneTimeTokens({ state, now, waitMs: 200 })
+  const two = new OneTimeTokens({ kv: state, now, waitMs: 200 })
   one.use('t1', asked('a', () => new Promise(() => {}))).catch(() => {})
   t.match(await refusal(() => two.use('t1', asked('b', async () => 2))), { type: 'token-invalid', detail: 'This temporary token is in use' })
 })
@@ -388,7 +388,7 @@ t.test('temporary tokens: a store outage during a request changes neither its re
   const flaky = new Proxy(state, {
     get: (target, name) => name === 'put' && isAway ? async () => { throw new Error('away') } : target[name as 'get'].bind(target)
   })
-  const oneTime = new OneTimeTokens({ state: flaky, now: Date.now })
+  const oneTime = new OneTimeTokens({ kv: flaky, now: Date.now })
   t.equal(await oneTime.use('t1', asked('a', async () => { isAway = true; return 1 })), 1)
   isAway = false
   await t.rejects(oneTime.use('t2', asked('a', async () => { isAway = true; throw new Error('no') })), { message: 'no' })
@@ -399,7 +399,7 @@ t.test('tickets: of two processes that get one ticket, one opens a socket', asyn
   const { now, state, tickets } = buildSingleUse()
   const { ticket } = await tickets.issue({ tier: 'agents', principal: principal() })
   t.notOk((await state.list('ticket')).some(entry => JSON.stringify(entry).includes(ticket)), 'the store does not publish it')
-  const other = new Tickets({ state, now })
+  const other = new Tickets({ kv: state, now })
   const taken = await Promise.all([tickets.take(ticket, 'agents'), other.take(ticket, 'agents')])
   t.same(taken.filter(Boolean), [principal()])
 })

@@ -170,7 +170,7 @@ t.test('verified tokens: a frequently used token stays cached', async t => {
 
 function buildRevocations () {
   const now = manualClock()
-  return { now, revocations: new Revocations({ state: shared(now), maxTokenLifeMs: hour, now }) }
+  return { now, revocations: new Revocations({ kvReplica: shared(now), maxTokenLifeMs: hour, now }) }
 }
 
 t.test('revocations: a token is revoked by its id', async t => {
@@ -198,7 +198,7 @@ t.test('revocations: tokens of an agent are revoked up to an incarnation', async
 t.test('revocations: a revocation stays when its store entry disappears', async t => {
   const now = manualClock()
   const state = shared(now)
-  const revocations = new Revocations({ state, maxTokenLifeMs: hour, now })
+  const revocations = new Revocations({ kvReplica: state, maxTokenLifeMs: hour, now })
   await revocations.revokeToken('token-1', null)
   await revocations.revokeAgent({ agentId: 'agent-two', incarnation: 5, mayRegister: false })
   for (const [kind, key] of [['revoked-token', 'token-1'], ['revoked-agent', 'agent-two']] as const) t.type(await state.store.take(kind, key), 'string')

@@ -29,7 +29,7 @@ class Listener implements Peer {
   readonly id = 'socket'
   readonly peerId = 'one'
   readonly dialect = 'agents'
-  readonly bearer = bearer
+  readonly authenticatedPrincipal = bearer
   readonly rights = new Rights(bearer)
   readonly isOpen = true
   readonly observes = false

@@ -16,7 +16,7 @@ export function principal (agentId: string, more: Partial<Principal> = {}): Prin
 export class Listener implements Peer {
   readonly id = Math.random().toString(36)
   readonly frames: Json[] = []
-  readonly bearer: Principal
+  readonly authenticatedPrincipal: Principal
   readonly rights: Rights
   readonly dialect: Dialect
   isOpen = true
@@ -26,8 +26,8 @@ export class Listener implements Peer {
   reads = true
 
   constructor (readonly peerId: string, { dialect = 'agents', ...more }: Partial<Principal> & { dialect?: Dialect } = {}) {
-    this.bearer = principal(peerId, more)
-    this.rights = new Rights(this.bearer)
+    this.authenticatedPrincipal = principal(peerId, more)
+    this.rights = new Rights(this.authenticatedPrincipal)
     this.dialect = dialect
   }
 

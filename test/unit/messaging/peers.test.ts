@@ -261,7 +261,7 @@ v1Tests(t, 'one process', inOneProcess)
 
 t.test('idempotency keys: the key of a killed process is released after its timeout', async t => {
   const now = manualClock()
-  const idempotency = new Idempotency({ state: new MemoryKeyValueStore({ clock: now }), now })
+  const idempotency = new Idempotency({ kv: new MemoryKeyValueStore({ clock: now }), now })
   const order = { caller: 'a', key: 'k', request: 'r', withinMs: 10_000 }
   const abandoned = idempotency.once(order, () => new Promise<string>(() => {}))
   t.match(await refusal(() => idempotency.once(order, async () => 'second')), { type: 'request-in-progress' })
@@ -283,7 +283,7 @@ t.test('idempotency keys: the response is sent also when it cannot be stored', a
     }
   }
   const state = new LosingStore()
-  const idempotency = new Idempotency({ state, now: Date.now })
+  const idempotency = new Idempotency({ kv: state, now: Date.now })
   const answer = await idempotency.once({ caller: 'a', key: 'k', request: 'r', withinMs: 1000 }, async () => {
     state.isAway = true
     return 'done'

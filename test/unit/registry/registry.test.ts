@@ -257,8 +257,8 @@ t.test('register: a registration or patch outside the scope of a key is refused,
     registry,
     keys,
     tokens: new Tokens({ signer: hmacSigner(), namespace: 'default', expiresInMs: 60_000, now }),
-    oneTimeTokens: new OneTimeTokens({ state: state.store, now }),
-    revocations: new Revocations({ state, maxTokenLifeMs: 60_000, now })
+    oneTimeTokens: new OneTimeTokens({ kv: state.store, now }),
+    revocations: new Revocations({ kvReplica: state, maxTokenLifeMs: 60_000, now })
   })
   const register = (bearer: Principal | null, id: string, agentType = 'testing') => enrollment.register(registry.parse(registration(id, { agent_type: agentType })), bearer)
   const temporary = (agentId: string) => principal({ type: 'temp', agentId, tokenId: agentId, keyDigest: keyA })

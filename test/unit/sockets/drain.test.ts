@@ -193,7 +193,7 @@ async function open (t: Test, now = Date.now): Promise<Process> {
   await shared.open()
   const counts = { public: 0, agents: 0, dashboard: 0, v1: 0 }
   const errors: unknown[] = []
-  const sockets = new FleetConnections({ state: shared, now, countOf: tier => counts[tier], onError: error => { errors.push(error) } })
+  const sockets = new FleetConnections({ kvReplica: shared, now, countOf: tier => counts[tier], onError: error => { errors.push(error) } })
   sockets.start()
   t.teardown(() => { sockets.stop() })
   return { sockets, counts, errors, state }
