@@ -32,7 +32,7 @@ function coerceBoolean (value: unknown): unknown {
 
 function coerceArray (value: unknown, schema: TSchema): unknown {
   const list = typeof value === 'string' ? [value] : value
-  return Array.isArray(list) ? list.map(item => coerce(schema.items as TSchema, item)) : list
+  return Array.isArray(list) ? list.map(item => coerce(schema.items, item)) : list
 }
 
 function coerceObject (value: unknown, schema: TSchema): unknown {
@@ -49,7 +49,8 @@ function coerceObject (value: unknown, schema: TSchema): unknown {
 /** Coerces a nullable value like its other type, and converts case-insensitive names to lower case. */
 function coerceUnion (value: unknown, schema: TSchema): unknown {
   if (schema.lowercase && typeof value === 'string') return value.trim().toLowerCase()
-  const [inner, ...others] = (schema.anyOf as TSchema[]).filter(({ type }) => type !== 'null')
+  const variants: TSchema[] = schema.anyOf
+  const [inner, ...others] = variants.filter(({ type }) => type !== 'null')
   return inner && others.length === 0 && value !== null ? coerce(inner, value) : value
 }
 

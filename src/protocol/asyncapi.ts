@@ -201,7 +201,12 @@ const allCredentials: readonly Credential[] = [
   },
   {
     name: 'token',
-    scheme: { type: 'httpApiKey', in: 'query', name: 'token', description: 'An access token. Servers log URLs, so prefer another credential' },
+    scheme: {
+      type: 'httpApiKey',
+      in: 'query',
+      name: 'token',
+      description: 'An access token. Servers log URLs, so prefer another credential'
+    },
     isAcceptedBy: tier => tier.acceptsQueryToken
   },
   {
