@@ -59,7 +59,10 @@ const feedRoutes: FastifyPluginAsyncTypebox<FeedRoutesOptions> = async function 
     return sendJson(reply, await waitForChanges({ position, principal, address, waitMs: jittered(wait * 1000, waitJitter) }, reply))
   })
 
-  function waitForChanges (request: { position: FeedPosition, principal: Principal, address: string, waitMs: number }, { raw }: FastifyReply): Promise<string> {
+  function waitForChanges (
+    request: { position: FeedPosition, principal: Principal, address: string, waitMs: number },
+    { raw }: FastifyReply
+  ): Promise<string> {
     longRequests.assertRoom(request.principal, request.address)
     return new Promise((resolve, reject) => {
       const poll = new LongPoll({ ...request, subscribers, longRequests, resolve, reject })

@@ -33,24 +33,13 @@ const separate = {
 /** The part of `src` that may import plugins and routes. */
 const composers = new Set(['plugin.ts', 'server'])
 
-/**
- * Folders without a rank, and imports between two folders or within one, that are not checked yet. Remove an entry as
- * soon as its imports are in order.
- */
-const pending = new Set()
-
 const rankOf = new Map(ranks.flatMap((group, rank) => group.map(folder => [folder, rank])))
 const isKnown = folder => rankOf.has(folder) || Object.hasOwn(separate, folder)
 
-function isPending ({ from, to }, hidden) {
-  const [source, target] = [folderOf(from), folderOf(to)]
-  return hidden.has(source) || hidden.has(target) || hidden.has(`${source} → ${target}`)
-}
-
-function checkFolders (files, hidden) {
+function checkFolders (files) {
   const present = new Set(files.map(({ path }) => folderOf(path)))
   return [...present]
-    .filter(folder => !isKnown(folder) && !hidden.has(folder))
+    .filter(folder => !isKnown(folder))
     .map(folder => `src/${folder} has no rank: add it to the ranks in scripts/check-imports.js`)
 }
 
@@ -111,32 +100,15 @@ function checkEntry (files) {
   return [`src/index.ts:${line + 1} is not a re-export: src/index.ts may contain only re-exports`]
 }
 
-/** All violations, without those that the pending entries hide. */
-function findFaults (files, imports, hidden) {
-  const edges = imports.filter(edge => !isPending(edge, hidden))
-  return [
-    ...checkFolders(files, hidden),
-    ...checkEntry(files),
-    ...edges.map(checkImport).filter(fault => fault !== undefined),
-    ...checkFileCycles(edges),
-    ...checkFolderCycles(edges)
-  ]
-}
-
-/** Whether a pending entry hides no violation any more. */
-function isSettled (entry, files, imports) {
-  const others = new Set([...pending].filter(other => other !== entry))
-  return findFaults(files, imports, others).length === 0
-}
-
 const program = createProgram()
 const files = sourceFiles(program)
 const imports = findImports(program, files)
-const faults = findFaults(files, imports, pending)
+const faults = [
+  ...checkFolders(files),
+  ...checkEntry(files),
+  ...imports.map(checkImport).filter(fault => fault !== undefined),
+  ...checkFileCycles(imports),
+  ...checkFolderCycles(imports)
+]
 for (const fault of faults) console.error(fault)
-if (faults.length > 0) {
-  process.exitCode = 1
-} else {
-  const settled = [...pending].filter(entry => isSettled(entry, files, imports))
-  for (const entry of settled) console.warn(`scripts/check-imports.js: '${entry}' is no longer pending`)
-}
+if (faults.length > 0) process.exitCode = 1

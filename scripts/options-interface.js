@@ -37,8 +37,11 @@ function typeText (schema, indent) {
   return schema.type === 'integer' ? 'number' : schema.type.toLowerCase()
 }
 
+/** The union of the types of `branches`; one per line if it is long. */
 function unionText (branches, indent) {
-  return [...new Set(branches.map(branch => typeText(branch, indent)))].join(' | ')
+  const types = [...new Set(branches.map(branch => typeText(branch, indent)))]
+  const text = types.join(' | ')
+  return text.length <= 100 || text.includes('\n') ? text : types.map(type => `\n${indent}  | ${type}`).join('')
 }
 
 function arrayText (items, indent) {
@@ -51,7 +54,7 @@ function members ({ properties, required = [] }, indent) {
     const isOptional = !required.includes(name) || 'default' in schema
     return [
       ...(schema.description || 'default' in schema ? comment(schema, indent) : []),
-      `${indent}${name}${isOptional ? '?' : ''}: ${typeText(schema, indent)}`
+      `${indent}${name}${isOptional ? '?' : ''}: ${typeText(schema, indent)}`.replace(': \n', ':\n')
     ]
   })
 }

@@ -371,7 +371,24 @@ export interface AgentRegistryOptions {
       id: string
       /** Of all rules of a type, only the most severe that applies is raised */
       type: string
-      metric: 'avg_response_time' | 'error_rate' | 'total_requests' | 'registry_avg_response_time' | 'registry_error_rate' | 'registry_total_requests' | 'agents_total' | 'agents_active' | 'agents_ratio' | 'agents_condition' | 'storage_status' | 'ai_status' | 'system_status' | 'cpu' | 'memory' | 'storage' | 'network'
+      metric:
+        | 'avg_response_time'
+        | 'error_rate'
+        | 'total_requests'
+        | 'registry_avg_response_time'
+        | 'registry_error_rate'
+        | 'registry_total_requests'
+        | 'agents_total'
+        | 'agents_active'
+        | 'agents_ratio'
+        | 'agents_condition'
+        | 'storage_status'
+        | 'ai_status'
+        | 'system_status'
+        | 'cpu'
+        | 'memory'
+        | 'storage'
+        | 'network'
       /** Default: `'>'` */
       comparison?: '>' | '>=' | '<' | '<=' | '='
       /** Response times in seconds, rates from 0 to 1, resources in percent; text with `=` only */

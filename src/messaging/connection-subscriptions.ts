@@ -1,7 +1,15 @@
 import { problem } from '../errors.js'
 import type { Deadlines } from '../lib/deadlines.js'
 import { matchesPattern } from '../lib/pattern-trie.js'
-import { agentsChannel, channelKey, parseChannel, isPattern, parsePattern, formatChannel, formatPattern } from '../protocol/channel-names.js'
+import {
+  agentsChannel,
+  channelKey,
+  parseChannel,
+  isPattern,
+  parsePattern,
+  formatChannel,
+  formatPattern
+} from '../protocol/channel-names.js'
 import { EncodedMessage } from '../protocol/encoded-message.js'
 import type { LogPage, LogPosition, MessageBroker } from '../storage/message-broker.js'
 import { assertMaySeeTier, assertMaySubscribeAll, notAllowed, type ChannelHooks } from './access.js'

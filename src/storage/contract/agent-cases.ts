@@ -7,7 +7,15 @@ export const registering: AgentCase[] = [
   ['a new agent has its content, its owner and its times', async scene => {
     const outcome = await scene.register('one', { content: { ...contentOf('a'), publicBody: null } })
     const { registeredAt, lastSeen, created, revision, incarnation, ...rest } = recordOf(outcome)
-    assert.deepEqual(rest, { id: 'one', ...contentOf('a'), publicBody: null, ownerKey: 'key-a', state: 'starting', held: false, metrics: null })
+    assert.deepEqual(rest, {
+      id: 'one',
+      ...contentOf('a'),
+      publicBody: null,
+      ownerKey: 'key-a',
+      state: 'starting',
+      held: false,
+      metrics: null
+    })
     assert.equal((outcome as { created: boolean }).created, true)
     assert.equal(created, revision)
     assert.equal(lastSeen, registeredAt)
@@ -36,13 +44,14 @@ export const registering: AgentCase[] = [
     ['an exclusive key', keyed('key-b', { exclusive: true }), true],
     ['its own key', keyed('key-a'), state === 'suspect' || state === 'dead'],
     ['another key', keyed('key-b'), state === 'dead']
-  ] as const).map(([who, claim, may]): AgentCase => [`an id that is ${state} ${may ? 'may' : 'may not'} be registered again by ${who}`, async scene => {
-    const before = await scene.agent('one', state)
-    const outcome = await scene.register('one', { claim })
-    if (may) return assert.equal(recordOf(outcome).ownerKey, claim.kind === 'key' ? claim.digest : 'key-a')
-    assertRefused(outcome, 'taken')
-    assert.deepEqual([scene.newChanges(), scene.record('one')], [[], before])
-  }])),
+  ] as const).map(([who, claim, may]): AgentCase =>
+    [`an id that is ${state} ${may ? 'may' : 'may not'} be registered again by ${who}`, async scene => {
+      const before = await scene.agent('one', state)
+      const outcome = await scene.register('one', { claim })
+      if (may) return assert.equal(recordOf(outcome).ownerKey, claim.kind === 'key' ? claim.digest : 'key-a')
+      assertRefused(outcome, 'taken')
+      assert.deepEqual([scene.newChanges(), scene.record('one')], [[], before])
+    }])),
   ['an owner adds its key to an agent that has none', async scene => {
     assert.equal(recordOf(await scene.register('one', { claim: owner })).ownerKey, null)
     assert.equal(recordOf(await scene.register('one', { claim: { ...owner, digest: 'key-c' } })).ownerKey, 'key-c')
@@ -131,21 +140,30 @@ export const changing: AgentCase[] = [
     recordOf(await scene.setState('one', 'draining', before.incarnation))
   }],
   ...([
-    ['starting', 'alive', 'alive', 'alive'], ['starting', 'suspect', 'suspect', 'state'], ['starting', 'draining', 'draining', 'state'], ['starting', 'maintenance', 'maintenance', 'state'],
-    ['alive', 'alive', 'alive', null], ['alive', 'suspect', 'suspect', 'state'], ['alive', 'draining', 'draining', 'state'], ['alive', 'maintenance', 'maintenance', 'state'],
-    ['suspect', 'alive', 'alive', 'alive'], ['suspect', 'suspect', 'suspect', null], ['suspect', 'draining', 'draining', 'state'], ['suspect', 'maintenance', 'maintenance', 'state'],
-    ['dead', 'alive', 'alive', 'alive'], ['dead', 'suspect', 'dead', null], ['dead', 'draining', 'draining', 'state'], ['dead', 'maintenance', 'maintenance', 'state'],
-    ['draining', 'alive', 'alive', 'alive'], ['draining', 'suspect', 'draining', null], ['draining', 'draining', 'draining', null], ['draining', 'maintenance', 'maintenance', 'state'],
-    ['maintenance', 'alive', 'alive', 'alive'], ['maintenance', 'suspect', 'maintenance', null], ['maintenance', 'draining', 'draining', 'state'], ['maintenance', 'maintenance', 'maintenance', null]
-  ] as const).map(([from, wanted, to, event]): AgentCase => [`setting an agent that is ${from} to ${wanted} makes it ${to}`, async scene => {
-    const before = await scene.agent('one', from)
-    assert.equal(recordOf(await scene.setState('one', wanted)).state, to)
-    assert.deepEqual(scene.newChanges(), event ? [`${event} one asked`] : [])
-    if (event) assert.deepEqual(scene.changes.at(-1)!.before?.state, before.state)
-  }]),
+    ['starting', 'alive', 'alive', 'alive'], ['starting', 'suspect', 'suspect', 'state'], ['starting', 'draining', 'draining', 'state'],
+    ['starting', 'maintenance', 'maintenance', 'state'],
+    ['alive', 'alive', 'alive', null], ['alive', 'suspect', 'suspect', 'state'], ['alive', 'draining', 'draining', 'state'],
+    ['alive', 'maintenance', 'maintenance', 'state'],
+    ['suspect', 'alive', 'alive', 'alive'], ['suspect', 'suspect', 'suspect', null], ['suspect', 'draining', 'draining', 'state'],
+    ['suspect', 'maintenance', 'maintenance', 'state'],
+    ['dead', 'alive', 'alive', 'alive'], ['dead', 'suspect', 'dead', null], ['dead', 'draining', 'draining', 'state'],
+    ['dead', 'maintenance', 'maintenance', 'state'],
+    ['draining', 'alive', 'alive', 'alive'], ['draining', 'suspect', 'draining', null], ['draining', 'draining', 'draining', null],
+    ['draining', 'maintenance', 'maintenance', 'state'],
+    ['maintenance', 'alive', 'alive', 'alive'], ['maintenance', 'suspect', 'maintenance', null],
+    ['maintenance', 'draining', 'draining', 'state'],
+    ['maintenance', 'maintenance', 'maintenance', null]
+  ] as const).map(([from, wanted, to, event]): AgentCase =>
+    [`setting an agent that is ${from} to ${wanted} makes it ${to}`, async scene => {
+      const before = await scene.agent('one', from)
+      assert.equal(recordOf(await scene.setState('one', wanted)).state, to)
+      assert.deepEqual(scene.newChanges(), event ? [`${event} one asked`] : [])
+      if (event) assert.deepEqual(scene.changes.at(-1)!.before?.state, before.state)
+    }]),
   ['the state of an unknown agent cannot be set', async scene => assertRefused(await scene.setState('none', 'alive'), 'not-found')],
   ...([
-    ['starting', 'alive', 'first-sign'], ['alive', 'alive', null], ['suspect', 'alive', 'resumed'], ['dead', 'alive', 'revived'], ['draining', 'draining', null], ['maintenance', 'maintenance', null]
+    ['starting', 'alive', 'first-sign'], ['alive', 'alive', null], ['suspect', 'alive', 'resumed'], ['dead', 'alive', 'revived'],
+    ['draining', 'draining', null], ['maintenance', 'maintenance', null]
   ] as const).map(([from, to, reason]): AgentCase => [`after a heartbeat an agent that is ${from} is ${to}`, async scene => {
     const before = await scene.agent('one', from)
     await scene.pass(10)
@@ -157,8 +175,16 @@ export const changing: AgentCase[] = [
   ['the outcomes of heartbeats are in the order of the heartbeats', async scene => {
     const { incarnation } = await scene.agent('one')
     await scene.agent('two')
-    const outcomes = await scene.store.renew([{ id: 'none' }, { id: 'two' }, { id: 'one', incarnation: incarnation - 1 }, { id: 'one' }, { id: 'two' }])
-    assert.deepEqual(outcomes.map(outcome => outcome.ok ? outcome.record.id : outcome.reason), ['not-found', 'two', 'stale-incarnation', 'one', 'two'])
+    const outcomes = await scene.store.renew([
+      { id: 'none' },
+      { id: 'two' },
+      { id: 'one', incarnation: incarnation - 1 },
+      { id: 'one' },
+      { id: 'two' }
+    ])
+    assert.deepEqual(outcomes.map(outcome => outcome.ok ? outcome.record.id : outcome.reason), [
+      'not-found', 'two', 'stale-incarnation', 'one', 'two'
+    ])
     assert.deepEqual(await scene.store.renew([]), [])
   }],
   ['every transition is one change, and change numbers have no gap', async scene => {
@@ -211,7 +237,12 @@ export const reporting: AgentCase[] = [
   }],
   ['reported values replace the stored ones, and others stay', async scene => {
     const { lastSeen } = await scene.agent('one')
-    assertClose(await reported(scene, { values: { success_rate: 0.5, error_rate: 0.25 } }), { success_rate: 0.5, error_rate: 0.25, total_requests: 0, reputation_score: 0 })
+    assertClose(await reported(scene, { values: { success_rate: 0.5, error_rate: 0.25 } }), {
+      success_rate: 0.5,
+      error_rate: 0.25,
+      total_requests: 0,
+      reputation_score: 0
+    })
     const metrics = await reported(scene, { values: { success_rate: 0.75, total_requests: 8 } })
     assertClose(metrics, { success_rate: 0.75, error_rate: 0.25, total_requests: 8 })
     assert.ok(metrics.lastActive >= lastSeen)
@@ -219,7 +250,13 @@ export const reporting: AgentCase[] = [
   ['the first request sets the means', async scene => {
     await scene.agent('one')
     assertClose(await reported(scene, request(2)), {
-      success_rate: 1, error_rate: 0, avg_response_time: 2, average_response_time: 2, total_requests: 1, requests_processed: 1, reputation_score: 0.7 + 0.3 / 2
+      success_rate: 1,
+      error_rate: 0,
+      avg_response_time: 2,
+      average_response_time: 2,
+      total_requests: 1,
+      requests_processed: 1,
+      reputation_score: 0.7 + 0.3 / 2
     })
   }],
   ['the success rate is the mean of all requests, and the response time a moving average', async scene => {
@@ -228,7 +265,13 @@ export const reporting: AgentCase[] = [
     const metrics = await reported(scene, ...times.map((time, index) => request(time, index % 2 === 0)))
     const average = times.slice(1).reduce((mean, time) => 0.9 * mean + 0.1 * time, times[0]!)
     assertClose(metrics, {
-      success_rate: 0.5, error_rate: 0.5, avg_response_time: average, average_response_time: average, total_requests: 4, requests_processed: 4, reputation_score: 0.35 + 0.3 / average
+      success_rate: 0.5,
+      error_rate: 0.5,
+      avg_response_time: average,
+      average_response_time: average,
+      total_requests: 4,
+      requests_processed: 4,
+      reputation_score: 0.35 + 0.3 / average
     })
   }],
   ['a response time of zero does not start the average, and the score rewards at most a tenth of a second', async scene => {
@@ -244,8 +287,16 @@ export const reporting: AgentCase[] = [
   ['of two hundred concurrent reports none is lost', async scene => {
     await scene.agent('one')
     const outcomes = await Promise.all(range(200).map(index => report(scene, request(1, index % 4 !== 0))))
-    assert.deepEqual(outcomes.map(outcome => recordOf(outcome).metrics!.total_requests).sort((a, b) => a - b), range(200).map(index => index + 1))
-    assertClose(recordOf(await report(scene, { values: {} })).metrics!, { total_requests: 200, requests_processed: 200, success_rate: 0.75, avg_response_time: 1 })
+    assert.deepEqual(
+      outcomes.map(outcome => recordOf(outcome).metrics!.total_requests).sort((a, b) => a - b),
+      range(200).map(index => index + 1)
+    )
+    assertClose(recordOf(await report(scene, { values: {} })).metrics!, {
+      total_requests: 200,
+      requests_processed: 200,
+      success_rate: 0.75,
+      avg_response_time: 1
+    })
   }],
   ['a report is a heartbeat and not a change', async scene => {
     const before = await scene.agent('one', 'suspect')

@@ -99,7 +99,12 @@ const logs: BrokerCase[] = [
     assert.deepEqual([page.offset, page.entries, page.recovered], [0, [], true])
     assertMatches(await broker.follow(log), { epoch: page.epoch, offset: 0 })
     await process.sayAll(log, ['1'])
-    assertMatches(await broker.read(log, { since: { epoch: page.epoch, offset: 0 }, limit: 10 }), { epoch: page.epoch, offset: 1, recovered: true, entries: [{ offset: 1 }] })
+    assertMatches(await broker.read(log, { since: { epoch: page.epoch, offset: 0 }, limit: 10 }), {
+      epoch: page.epoch,
+      offset: 1,
+      recovered: true,
+      entries: [{ offset: 1 }]
+    })
   }],
   ['the oldest entries are dropped beyond the limit of entries', async ({ process, broker }) => {
     const [{ epoch } = { epoch: '' }] = await process.sayAll(log, numbers(25))
@@ -109,7 +114,7 @@ const logs: BrokerCase[] = [
     const page = await broker.read(log, { since: { epoch, offset: 14 }, limit: 3 })
     assert.deepEqual([page.recovered, page.entries.map(entry => entry.offset)], [false, [16, 17, 18]])
   }, { entries: 10 }],
-  ['the oldest entries are dropped beyond the limit of bytes, and the newest one is kept whatever its size', async ({ process, broker }) => {
+  ['the oldest entries are dropped beyond the byte limit, and the newest one is kept whatever its size', async ({ process, broker }) => {
     const big = 'x'.repeat(1000)
     await process.sayAll(log, numbers(20).map(() => big))
     const { entries, offset } = await broker.read(log, { limit: 100 })
@@ -142,7 +147,11 @@ const logs: BrokerCase[] = [
     const anew = await process.say(log, '2')
     assert.notEqual(anew.epoch, epoch)
     assert.equal(anew.offset, 1)
-    assertMatches(await broker.read(log, { since: { epoch, offset: 1 }, limit: 10 }), { epoch: anew.epoch, recovered: false, entries: [{ offset: 1, data: '"2"' }] })
+    assertMatches(await broker.read(log, { since: { epoch, offset: 1 }, limit: 10 }), {
+      epoch: anew.epoch,
+      recovered: false,
+      entries: [{ offset: 1, data: '"2"' }]
+    })
   }, { ageMs: 500 }],
   ['logs with unusual names are separate', async ({ process, broker }) => {
     await Promise.all(odd.map(name => broker.follow(name)))
@@ -150,7 +159,13 @@ const logs: BrokerCase[] = [
     await process.waitUntil(() => process.received.length >= odd.length)
     const received = new Map(process.received.map(entry => [entry.log, entry]))
     assert.equal(received.size, odd.length)
-    for (const name of odd) assertMatches(received.get(name), { from: name, origin: name, offset: 1, data: JSON.stringify(name) }, JSON.stringify(name))
+    for (const name of odd) {
+      assertMatches(
+        received.get(name),
+        { from: name, origin: name, offset: 1, data: JSON.stringify(name) },
+        JSON.stringify(name)
+      )
+    }
   }]
 ]
 
@@ -218,7 +233,10 @@ const patterns: BrokerCase[] = [
     await broker.follow('c:a/b')
     for (const name of ['c:a/b', 'c:a', 'c:a/b/c', 'c:b/b', 'c:b', 'i:a/b', 'c:b/a']) await process.sayAll(name, ['1', '2'])
     await process.waitUntil(() => process.textsOf('c:b/b').length === 2)
-    assert.deepEqual(process.received.map(({ log, offset }) => `${log} ${offset}`), ['c:a/b', 'c:a/b/c', 'c:b/b'].flatMap(log => [`${log} 1`, `${log} 2`]))
+    assert.deepEqual(
+      process.received.map(({ log, offset }) => `${log} ${offset}`),
+      ['c:a/b', 'c:a/b/c', 'c:b/b'].flatMap(log => [`${log} 1`, `${log} 2`])
+    )
     assert.deepEqual(process.gaps, [])
   }],
   ['a pattern that is no longer followed delivers nothing', async ({ process, broker }) => {
@@ -273,7 +291,8 @@ const patterns: BrokerCase[] = [
       await process.say(end, 'x')
       await process.receives(end, 1)
       const actual = process.received.filter(({ log }) => log !== end).map(({ log }) => log).sort()
-      const expected = channels.filter(channel => wanted.some(pattern => naivelyMatches(pattern, channel))).map(channel => `c:${channel}`).sort()
+      const matching = channels.filter(channel => wanted.some(pattern => naivelyMatches(pattern, channel)))
+      const expected = matching.map(channel => `c:${channel}`).sort()
       broker.unfollow(end)
       for (const pattern of wanted) broker.unfollowPattern(pattern)
       assert.deepEqual(actual, expected, `seed ${seed}: ${wanted.join(', ')}`)
@@ -295,7 +314,10 @@ const presence: BrokerCase[] = [
     await broker.leave('c:never', 'a')
     await broker.leave(set, 'b')
     assert.deepEqual(await process.receivesChanges(set, 6), ['+a', '+b', '=a', '=a', '-a', '-b'])
-    assert.deepEqual(process.changes.map(({ process, metadata }) => [process === broker.process, metadata]), ['{"n":1}', '{"n":"☃\\n"}', '{"n":2}', '{"n":2}', '{"n":2}', '{"n":"☃\\n"}'].map(metadata => [true, metadata]))
+    assert.deepEqual(
+      process.changes.map(({ process, metadata }) => [process === broker.process, metadata]),
+      ['{"n":1}', '{"n":"☃\\n"}', '{"n":2}', '{"n":2}', '{"n":2}', '{"n":"☃\\n"}'].map(metadata => [true, metadata])
+    )
     assert.deepEqual([await process.membersOf(set), await process.membersOf('$agents')], [[], ['c {}']])
   }],
   ['revisions grow, and a roster is older than the changes after it', async ({ process, broker }) => {
@@ -326,7 +348,12 @@ const presence: BrokerCase[] = [
   ['the changes of one tick are delivered in the order of the calls', async ({ process, broker }) => {
     await broker.watch(set)
     const peers = numbers(700)
-    await Promise.all([...peers.map(peer => broker.enter(set, peer, '{}')), broker.leave(set, '0'), broker.enter(set, '0', '{}'), broker.leave(set, '1')])
+    await Promise.all([
+      ...peers.map(peer => broker.enter(set, peer, '{}')),
+      broker.leave(set, '0'),
+      broker.enter(set, '0', '{}'),
+      broker.leave(set, '1')
+    ])
     assert.deepEqual(await process.receivesChanges(set, 703), [...peers.map(peer => `+${peer}`), '-0', '+0', '-1'])
     assert.equal((await process.membersOf(set)).length, 699)
   }],
@@ -336,10 +363,15 @@ const presence: BrokerCase[] = [
     for (const name of odd) {
       const { members } = await broker.roster(name)
       assert.deepEqual(members.map(({ peerId }) => peerId).sort(), [...odd].sort(), JSON.stringify(name))
-      for (const { peerId, metadata } of members) if (metadata !== JSON.stringify([name, peerId])) assert.fail(`${metadata} belongs to another peer`)
+      for (const { peerId, metadata } of members) {
+        if (metadata !== JSON.stringify([name, peerId])) assert.fail(`${metadata} belongs to another peer`)
+      }
     }
     await process.waitUntil(() => process.changes.length >= odd.length ** 2)
-    assert.deepEqual(process.changes.map(({ set, peerId }) => JSON.stringify([set, peerId])), odd.flatMap(name => odd.map(peer => JSON.stringify([name, peer]))))
+    assert.deepEqual(
+      process.changes.map(({ set, peerId }) => JSON.stringify([set, peerId])),
+      odd.flatMap(name => odd.map(peer => JSON.stringify([name, peer])))
+    )
   }]
 ]
 
@@ -357,7 +389,16 @@ const processes: BrokerCase[] = [
     await process.say(log, '1')
     await broker.close()
     await broker.close()
-    const calls: Array<() => Promise<unknown>> = [() => process.say(log, '1'), () => broker.read(log, { limit: 1 }), () => broker.follow(log), () => broker.followPattern('a'), () => broker.enter(set, 'a', '{}'), () => broker.leave(set, 'a'), () => broker.roster(set), () => broker.watch(set)]
+    const calls: Array<() => Promise<unknown>> = [
+      () => process.say(log, '1'),
+      () => broker.read(log, { limit: 1 }),
+      () => broker.follow(log),
+      () => broker.followPattern('a'),
+      () => broker.enter(set, 'a', '{}'),
+      () => broker.leave(set, 'a'),
+      () => broker.roster(set),
+      () => broker.watch(set)
+    ]
     for (const call of calls) assertMatches(await call().then(() => 'done', (error: unknown) => error), refused)
     broker.unfollow(log)
     broker.unfollowPattern('a')
@@ -382,7 +423,10 @@ const shared: BrokerCase[] = [
     await process.broker.follow(log)
     await other.broker.followPattern('workflows/*')
     await Promise.all(numbers(20).map(async round => {
-      await Promise.all([process.sayAll(log, numbers(20).map(n => `a-${round}-${n}`)), other.sayAll(log, numbers(20).map(n => `b-${round}-${n}`))])
+      await Promise.all([
+        process.sayAll(log, numbers(20).map(n => `a-${round}-${n}`)),
+        other.sayAll(log, numbers(20).map(n => `b-${round}-${n}`))
+      ])
     }))
     await process.receives(log, 800)
     assert.deepEqual(await other.receives(log, 800), process.textsOf(log))
@@ -409,7 +453,10 @@ const shared: BrokerCase[] = [
     const moves = ['+a', '(+a)', '+b', '=a', '(-a)', '-a']
     assert.deepEqual([await process.receivesChanges(set, 6), await other.receivesChanges(set, 6)], [moves, moves])
     assert.deepEqual(process.changes, other.changes)
-    assert.deepEqual(process.changes.map(({ process }) => process), [process, other, other, other, process, other].map(({ broker }) => broker.process))
+    assert.deepEqual(
+      process.changes.map(({ process }) => process),
+      [process, other, other, other, process, other].map(({ broker }) => broker.process)
+    )
   }],
   ['closing a process removes the peers that it entered', async ({ process, another }) => {
     const other = await another()

@@ -153,12 +153,17 @@ const entries: KeyValueCase[] = [
     assert.equal(await scene.store.take('ticket', 'two'), undefined)
   }],
   ['entries are listed in the order of their expiry', async scene => {
-    for (const [key, ms] of [['c', 30_000], ['a', 10_000], ['d', 40_000], ['b', 20_000]] as const) await scene.put('session', key, `${ms}`, { ms })
+    const lives = { c: 30_000, a: 10_000, d: 40_000, b: 20_000 }
+    for (const [key, ms] of Object.entries(lives)) await scene.put('session', key, `${ms}`, { ms })
     await scene.put('ticket', 'other', 'x')
     await scene.put('session', 'a', 'later', { ms: 50_000 })
     await scene.store.take('session', 'd')
     const listed = await scene.store.list('session')
-    assert.deepEqual(listed.map(({ kind, key, value }) => [kind, key, value]), [['session', 'b', '20000'], ['session', 'c', '30000'], ['session', 'a', 'later']])
+    assert.deepEqual(listed.map(({ kind, key, value }) => [kind, key, value]), [
+      ['session', 'b', '20000'],
+      ['session', 'c', '30000'],
+      ['session', 'a', 'later']
+    ])
     assert.ok(listed.every(({ until }, index) => index === 0 || until > listed[index - 1]!.until))
   }],
   ['an entry expires', async scene => {
@@ -208,7 +213,10 @@ const entries: KeyValueCase[] = [
     await scene.put('session', 'two', 'x', { ms: 50 })
     await scene.pass(51)
     const opened = await scene.reopen()
-    assert.deepEqual(opened.map(({ kind, key, value }) => `${kind} ${key} ${value}`).sort(), [...replicatedKinds].map(kind => `${kind} one of ${kind}`).sort())
+    assert.deepEqual(
+      opened.map(({ kind, key, value }) => `${kind} ${key} ${value}`).sort(),
+      [...replicatedKinds].map(kind => `${kind} one of ${kind}`).sort()
+    )
     for (const kind of kinds) assert.equal(await scene.store.get(kind, 'one'), `of ${kind}`)
   }, { persistent: true }],
   ['other processes have the entries of one process and are notified', async scene => {

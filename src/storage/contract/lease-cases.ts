@@ -107,7 +107,13 @@ export const liveness: AgentCase[] = [
     const ids = await scene.fleet(3)
     let calls: Array<Promise<unknown>> = []
     scene.onChange = ({ event, id }) => {
-      if (event === 'dead' && id === ids[0]) calls = [scene.store.remove({ id, reason: 'test' }), scene.store.remove({ id: ids[1]!, reason: 'test' }), scene.renew(ids[2]!)]
+      if (event === 'dead' && id === ids[0]) {
+        calls = [
+          scene.store.remove({ id, reason: 'test' }),
+          scene.store.remove({ id: ids[1]!, reason: 'test' }),
+          scene.renew(ids[2]!)
+        ]
+      }
     }
     await scene.endLeases()
     await Promise.all(calls)
@@ -136,12 +142,14 @@ async function assertHeld (scene: AgentScene, ids: readonly string[]) {
 /** Self-preservation: many leases that end at once are held, for a limited time. */
 export const preservation: AgentCase[] = [
   ...([
-    [9, 9, false], [10, 3, false], [10, 4, true], [10, 10, true], [20, 3, false], [20, 4, true], [40, 6, false], [40, 7, true], [100, 15, false], [100, 16, true]
-  ] as const).map(([size, lost, held]): AgentCase => [`${lost} of ${size} agents without a heartbeat ${held ? 'are held' : 'die'}`, async scene => {
-    const ids = await scene.silence(size, lost)
-    assert.deepEqual(scene.newChanges(), ids.map(id => held ? `state ${id} protected` : `dead ${id} lease-expired`))
-    if (held) await assertHeld(scene, ids)
-  }, preserved]),
+    [9, 9, false], [10, 3, false], [10, 4, true], [10, 10, true], [20, 3, false], [20, 4, true],
+    [40, 6, false], [40, 7, true], [100, 15, false], [100, 16, true]
+  ] as const).map(([size, lost, held]): AgentCase =>
+    [`${lost} of ${size} agents without a heartbeat ${held ? 'are held' : 'die'}`, async scene => {
+      const ids = await scene.silence(size, lost)
+      assert.deepEqual(scene.newChanges(), ids.map(id => held ? `state ${id} protected` : `dead ${id} lease-expired`))
+      if (held) await assertHeld(scene, ids)
+    }, preserved]),
   ['without self-preservation all agents die', async scene => {
     assert.equal((await scene.silence(20, 20)).length, scene.count('dead'))
   }],

@@ -17,7 +17,9 @@ export type Manifest = Static<typeof Manifest>
 
 const emptyManifest: Manifest = { writes: 0, records: 0, digest: 0 }
 
-export type Operation = { readonly type: 'put', readonly key: string, readonly value: string } | { readonly type: 'del', readonly key: string }
+export type Operation =
+  | { readonly type: 'put', readonly key: string, readonly value: string }
+  | { readonly type: 'del', readonly key: string }
 
 const checksumLength = 8
 

@@ -217,7 +217,11 @@ export class RedisAgentStore implements AgentStore {
   }
 
   /** Resolves when the changes of a reply and all changes up to number `n` were delivered. */
-  async #reached ({ epoch, published }: Reply, n: number, entries: readonly ChangeEntry[] = published.map(change => readPublished(change))) {
+  async #reached (
+    { epoch, published }: Reply,
+    n: number,
+    entries: readonly ChangeEntry[] = published.map(change => readPublished(change))
+  ) {
     if (epoch === this.#sequencer.epoch) this.#sequencer.offer(entries)
     const reached = this.#sequencer.reached(epoch, n)
     if (this.#watchdog.isStalled) this.#sequencer.fail(unavailable(this.#watchdog.fault))
@@ -301,5 +305,8 @@ function rejectionOf ({ status }: Reply): Rejection {
 function explainStartError (error: unknown): unknown {
   const [, schema] = /^SCHEMA (\d+)/.exec(error instanceof Error ? error.message : '') ?? []
   if (schema === undefined) return error
-  return new Error(`The registry in Redis was written by a newer version (schema ${schema}): use it, or another namespace`, { cause: error })
+  return new Error(
+    `The registry in Redis was written by a newer version (schema ${schema}): use it, or another namespace`,
+    { cause: error }
+  )
 }

@@ -132,7 +132,9 @@ export class RedisKeyValueStore implements KeyValueStore {
     const message = new Promise<boolean>(resolve => { this.#waiting.set(call, resolve) })
     try {
       const [isPublished, result] = await this.#run<WriteReply>(script, args, call)
-      if (isPublished === 1 && !await this.#isReceived(message)) this.#listener?.changed(result === 'gone' ? { ...entry, value: null } : entry)
+      if (isPublished === 1 && !await this.#isReceived(message)) {
+        this.#listener?.changed(result === 'gone' ? { ...entry, value: null } : entry)
+      }
       return result
     } finally {
       this.#waiting.delete(call)
