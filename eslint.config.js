@@ -13,7 +13,7 @@ export default [
   {
     files: ['**/*.ts'],
     plugins: { '@typescript-eslint': typescript },
-    // A schema and the type made of it share a name.
+    // A schema and the type derived from it share a name.
     rules: { '@typescript-eslint/no-explicit-any': 'error', '@typescript-eslint/no-redeclare': 'off' }
   },
   {

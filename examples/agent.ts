@@ -1,5 +1,5 @@
 /**
- * A small agent. It serves POST /echo and GET /health, stays registered while it runs, whatever happens to the registry,
+ * A small agent. It serves POST /echo and GET /health. It stays registered through disconnects and restarts of the registry
  * and unregisters on SIGINT or SIGTERM.
  *
  *   REGISTRY_URL=http://127.0.0.1:8001 AGENT_KEY=<one of AGENT_KEYS> node examples/agent.ts
@@ -23,20 +23,20 @@ const registration = {
   agent_type: 'testing',
   endpoint,
   capabilities: ['echo'],
-  context_brief: 'Answers POST /echo with the body it was sent',
+  context_brief: 'Answers POST /echo with the body of the request',
   version: '1.0.0',
   owner: 'examples',
-  public_key: 'this example has no key pair to show',
+  public_key: 'this example does not use a key pair',
   metadata: { language: 'TypeScript' },
   communication_mode: 'remote'
 }
 
-/** Aborted when all is over: by a signal, or when a newer instance of this agent has taken its place. */
+/** A signal of the process or a newer instance of this agent aborts it. */
 const stopping = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => stopping.abort())
 
-/** One registration: its token, how often to heartbeat, and a signal that is aborted when it has ended. */
-interface Life { token: string, everyMs: number, signal: AbortSignal, end: () => void }
+/** One registration: its token, the interval between heartbeats, and a signal that aborts when the registration ends. */
+interface Session { token: string, heartbeatEveryMs: number, signal: AbortSignal, end: () => void }
 
 async function call<T> (method: string, path: string, token?: string, body?: object): Promise<T> {
   const headers = { ...(token && { authorization: `Bearer ${token}` }), ...(body && { 'content-type': 'application/json' }) }
@@ -46,103 +46,103 @@ async function call<T> (method: string, path: string, token?: string, body?: obj
   return answer as T
 }
 
-/** The agent key buys a temporary token, which is good for one registration. */
+/** Exchanges the agent key for a temporary token, which is valid for one registration. */
 async function register (): Promise<RegistrationResponse> {
   const credentials = { agent_id: agentId, agent_type: registration.agent_type, agent_key: agentKey }
   const answer = await call<{ temp_token: string }>('POST', '/auth/agent/request_temp_token', undefined, credentials)
   return call('POST', '/agents/register', answer.temp_token, registration)
 }
 
-/** 0.25 to 0.5 s, twice that after each failure, 30 s at most: a fleet must not come back in step. */
-function backOff (failures: number): number {
+/** Starts at 0.25 to 0.5 s and doubles after each failure, up to 30 s. The jitter keeps agents from reconnecting at the same time. */
+function backoffMs (failures: number): number {
   return Math.min(30_000, 500 * 2 ** failures) * (0.5 + Math.random() / 2)
 }
 
 async function pause (ms: number, signal: AbortSignal): Promise<void> {
-  await sleep(ms, undefined, { signal }).catch(() => { /* over, and not a moment later */ })
+  await sleep(ms, undefined, { signal }).catch(() => { /* the signal ended the pause */ })
 }
 
-/** There is a newer instance: two that register in turn would throw each other out for ever. */
-function giveWay (): void {
-  console.log('a newer instance of this agent is registered')
+/** Does not register again: two instances that do would replace each other forever. */
+function stopReplaced (): void {
+  console.log('replaced by a newer instance of this agent')
   process.exitCode = 1
   stopping.abort()
 }
 
-/** That the registry cannot be reached ends nothing; that it does not know us any more does. */
-async function heartbeat ({ token, signal, end }: Life): Promise<void> {
+/** An unreachable registry does not end the session. A registry that no longer knows the agent does. */
+async function heartbeat ({ token, signal, end }: Session): Promise<void> {
   if (signal.aborted) return
   await call('POST', `/agents/${agentId}/heartbeat`, token).catch(({ message, status }) => {
     console.log(message)
-    if (status === 409) giveWay()
+    if (status === 409) stopReplaced()
     if (status === 401 || status === 404) end()
   })
 }
 
-async function keepBeating (life: Life): Promise<void> {
-  while (!life.signal.aborted) {
-    await pause(life.everyMs * (0.8 + Math.random() / 5), life.signal)
-    await heartbeat(life)
+async function sendHeartbeats (session: Session): Promise<void> {
+  while (!session.signal.aborted) {
+    await pause(session.heartbeatEveryMs * (0.8 + Math.random() / 5), session.signal)
+    await heartbeat(session)
   }
 }
 
-/** The same rights for longer, from now on and for the open socket. */
-async function renewToken (life: Life, socket: WebSocket): Promise<void> {
-  const answer = await call<{ access_token: string }>('POST', '/tokens/refresh', life.token)
-  life.token = answer.access_token
-  socket.send(JSON.stringify({ type: 'auth', token: life.token }))
+/** Replaces the token and sends the new one on the open socket, which then stays open until the new token expires. */
+async function renewToken (session: Session, socket: WebSocket): Promise<void> {
+  const answer = await call<{ access_token: string }>('POST', '/tokens/refresh', session.token)
+  session.token = answer.access_token
+  socket.send(JSON.stringify({ type: 'auth', token: session.token }))
   console.log('token renewed')
 }
 
-/** A registry that has restarted may take the token and not know the agent: only a heartbeat tells. */
-function greet (life: Life): void {
+/** A restarted registry may accept the token without knowing the agent. The response to a heartbeat shows it. */
+function onConnected (session: Session): void {
   console.log('connected')
-  heartbeat(life).catch(life.end)
+  heartbeat(session).catch(session.end)
 }
 
-/** One connection to the agents tier, until it closes. Resolves with how long the registry asked us to stay away. */
-async function connect (life: Life): Promise<{ wasOpen: boolean, stayAwayMs: number }> {
-  const result = { wasOpen: false, stayAwayMs: 0 }
-  const socket = new WebSocket(`${registry.replace('http', 'ws')}/agents/ws`, { headers: { authorization: `Bearer ${life.token}` } })
+/** Opens a connection to the agents tier. Resolves when it closes, with the delay that the registry asks for. */
+async function connect (session: Session): Promise<{ wasOpen: boolean, retryAfterMs: number }> {
+  const result = { wasOpen: false, retryAfterMs: 0 }
+  const socket = new WebSocket(`${registry.replace('http', 'ws')}/agents/ws`, { headers: { authorization: `Bearer ${session.token}` } })
   socket.on('error', error => console.log(`socket: ${error.message}`))
   socket.on('message', data => {
     if (String(data) === 'ping') return socket.send('pong')
     const frame = JSON.parse(String(data))
-    if (frame.type === 'auth_success' && !result.wasOpen) greet(life)
+    if (frame.type === 'auth_success' && !result.wasOpen) onConnected(session)
     if (frame.type === 'auth_success') result.wasOpen = true
-    if (frame.type === 'token_expiring') renewToken(life, socket).catch(error => console.log(error.message))
-    if (frame.type === 'going_away') result.stayAwayMs = frame.retryAfterMs
+    if (frame.type === 'token_expiring') renewToken(session, socket).catch(error => console.log(error.message))
+    if (frame.type === 'going_away') result.retryAfterMs = frame.retryAfterMs
   })
-  life.signal.addEventListener('abort', () => socket.close(1000))
-  const [code, reason] = await new Promise<[number, Buffer]>(resolve => socket.on('close', (...how) => resolve(how)))
+  session.signal.addEventListener('abort', () => socket.close(1000))
+  const [code, reason] = await new Promise<[number, Buffer]>(resolve => socket.on('close', (...args) => resolve(args)))
   console.log(`disconnected: ${code} ${reason}`.trim())
-  if (code === 4009) giveWay()
-  if (code === 4001 || code === 4002) life.end()
+  if (code === 4009) stopReplaced()
+  if (code === 4001 || code === 4002) session.end()
   return result
 }
 
-async function stayConnected (life: Life): Promise<void> {
-  for (let failures = 0; !life.signal.aborted; failures++) {
-    const { wasOpen, stayAwayMs } = await connect(life)
+async function stayConnected (session: Session): Promise<void> {
+  for (let failures = 0; !session.signal.aborted; failures++) {
+    const { wasOpen, retryAfterMs } = await connect(session)
     if (wasOpen) failures = 0
-    await pause(stayAwayMs + backOff(failures), life.signal)
+    await pause(retryAfterMs + backoffMs(failures), session.signal)
   }
 }
 
-/** From a registration to its end. */
-async function live (): Promise<void> {
-  const { access_token: token, heartbeat_every_ms: everyMs, revision } = await register()
+/** Registers, runs until the registration ends, and unregisters if the process is stopping. */
+async function runSession (): Promise<void> {
+  const { access_token: token, heartbeat_every_ms: heartbeatEveryMs, revision } = await register()
   console.log(`registered, revision ${revision}`)
   const ended = new AbortController()
-  const life: Life = { token, everyMs, signal: AbortSignal.any([stopping.signal, ended.signal]), end: () => ended.abort() }
-  await Promise.all([keepBeating(life), stayConnected(life)])
+  const session: Session = { token, heartbeatEveryMs, signal: AbortSignal.any([stopping.signal, ended.signal]), end: () => ended.abort() }
+  await Promise.all([sendHeartbeats(session), stayConnected(session)])
   if (!stopping.signal.aborted || process.exitCode) return
-  await call('DELETE', `/agents/${agentId}`, life.token)
+  await call('DELETE', `/agents/${agentId}`, session.token)
   console.log('unregistered')
 }
 
 for (let failures = 0; !stopping.signal.aborted; failures++) {
-  await live().then(() => { failures = 0 }, error => console.log(error.message))
-  await pause(backOff(failures), stopping.signal)
+  await runSession().then(() => { failures = 0 }, error => console.log(error.message))
+  await pause(backoffMs(failures), stopping.signal)
 }
 await app.close()

@@ -1,6 +1,6 @@
 /**
- * The registry inside an application that has routes and a WebSocket of its own. It shows what the application can do
- * with it, without HTTP to itself, and ends.
+ * The registry inside an application that has its own routes and its own WebSocket. The application uses the registry
+ * directly, without HTTP requests to itself. The program then ends.
  *
  *   node examples/embed.ts
  */
@@ -12,7 +12,7 @@ import { WebSocket } from 'ws'
 
 const app = fastify()
 
-// What the application had before.
+// The application's own routes.
 await app.register(websocket)
 app.get('/orders', async function listOrders () { return [{ order: 1, workers: app.agentRegistry.list({ status: 'alive' }).length }] })
 app.get('/chat', { websocket: true }, function chat (socket) {
@@ -23,9 +23,9 @@ await app.register(agentRegistry, {
   prefix: '/registry',
   allowedAgentTypes: ['worker'],
   agentKeys: ['a-key-for-workers'],
-  // A throw refuses the registration: 403 over HTTP, with this text.
-  onRegister: async function acceptOurs ({ registration }) {
-    if (registration.owner !== 'warehouse') throw new Error(`${registration.owner} is not one of ours`)
+  // An error rejects the registration: 403 over HTTP, with this text.
+  onRegister: async function checkOwner ({ registration }) {
+    if (registration.owner !== 'warehouse') throw new Error(`owner ${registration.owner} may not register agents`)
   }
 })
 
@@ -46,17 +46,17 @@ function worker (id: string, owner: string) {
     context_brief: 'Packs parcels and ships them',
     version: '1.0.0',
     owner,
-    public_key: 'this example has no key pair to show',
+    public_key: 'this example does not use a key pair',
     metadata: { hall: 3 },
     communication_mode: 'remote' as const
   }
 }
 
-// Agents can be registered by the application itself. The answer is that of POST /registry/agents/register.
+// The application can register agents. The result equals the response to POST /registry/agents/register.
 const { lease_ms: leaseMs, heartbeat_every_ms: everyMs } = await app.agentRegistry.register(worker('packer-1', 'warehouse'))
 console.log(`packer-1 is registered: a lease of ${leaseMs} ms, a heartbeat every ${everyMs} ms`)
 await app.agentRegistry.heartbeat('packer-1')
-await app.agentRegistry.register(worker('stranger', 'somebody')).catch(error => console.log(`refused: ${error.message}`))
+await app.agentRegistry.register(worker('packer-2', 'unknown')).catch(error => console.log(`rejected: ${error.message}`))
 await app.agentRegistry.setStatus('packer-1', 'draining')
 await app.agentRegistry.setStatus('packer-1', 'alive')
 
@@ -64,7 +64,7 @@ console.log('GET /orders', await (await fetch(`${url}/orders`)).text())
 const discovered = await (await fetch(`${url}/registry/public/discover?capabilities=pack`)).json() as Array<{ agent_id: string }>
 console.log('GET /registry/public/discover', discovered.map(agent => agent.agent_id))
 
-/** What comes back first on a new socket, after `text` was sent on it. */
+/** Sends `text` on a new socket and resolves with the first message that arrives. */
 async function firstMessage (path: string, text: string): Promise<string> {
   const socket = new WebSocket(url.replace('http', 'ws') + path)
   socket.on('open', () => socket.send(text))
@@ -73,7 +73,7 @@ async function firstMessage (path: string, text: string): Promise<string> {
   return String(data)
 }
 
-// Two kinds of sockets in one server.
+// The application and the registry serve sockets on the same port.
 console.log('/chat', await firstMessage('/chat', 'hello'))
 console.log('/registry/public/ws', JSON.parse(await firstMessage('/registry/public/ws', 'ping')).type)
 

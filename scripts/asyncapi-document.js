@@ -1,7 +1,7 @@
 import fastify from 'fastify'
 import agentRegistry from '../dist/src/index.js'
 
-/** The AsyncAPI document of all tiers, as a registry with the default options serves it. */
+/** @returns the AsyncAPI document of all tiers that a registry with default options serves */
 export async function asyncapiDocument () {
   const app = fastify()
   await app.register(agentRegistry, { routes: { docs: true, v1: true } })

@@ -1,4 +1,4 @@
-// Measures another commit and the working folder in turn, on the same machine, and prints how they differ.
+// Measures another commit and the working folder alternately on the same machine, and prints the differences.
 import { mkdirSync, readFileSync, realpathSync, symlinkSync } from 'node:fs'
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
@@ -11,17 +11,17 @@ const hour = 3_600_000
 
 const git = async (...args) => (await run('git', args)).trim()
 
-/** The line of a program's output that names its error. */
+/** Finds the line of a program's output that names its error. */
 const reasonOf = error => /^\w*Error\b.*$/m.exec(error.message)?.[0] ?? error.message
 
-/** Reads the line of JSON that a bench program prints, also when warnings surround it. */
+/** Reads the line of JSON from the output of a bench program, which may also contain warnings. */
 async function runBench ({ folder, bench }, ...args) {
   const env = { BENCH_ROUNDS: '1', BENCH_REPORT: undefined, BENCH_CHARTS: undefined }
   const program = [join(bench, 'run.js'), '--json', ...args]
   const output = await run(process.execPath, program, { cwd: folder, env, timeoutMs: hour })
     .catch(error => { throw new Error(reasonOf(error)) })
   const line = output.split('\n').findLast(text => text.startsWith('['))
-  if (line === undefined) throw new Error('no JSON in the output')
+  if (line === undefined) throw new Error('the output contains no JSON')
   return JSON.parse(line)
 }
 
@@ -31,7 +31,7 @@ async function installDependencies (folder) {
   else await run('npm', ['ci', '--ignore-scripts'], { cwd: folder, timeoutMs: hour })
 }
 
-/** Checks out a commit in a temporary folder, which is removed when the script ends, and builds it. */
+/** Checks out a commit in a temporary folder and builds it. The script removes the folder when it ends. */
 async function checkOut (commit) {
   const folder = join(makeFolder('bench-base'), 'checkout')
   process.prependOnceListener('exit', () => { spawnSync('git', ['worktree', 'remove', '--force', folder], { cwd: root }) })
@@ -50,8 +50,8 @@ function benchFor (folder, checkout, name) {
 }
 
 /**
- * Prefers the bench files of the commit: only they fit its internals. Those of the working folder replace them when the
- * commit is older than `--json`.
+ * Prefers the bench files of the commit, because they fit its internals. Uses those of the working folder if the commit has
+ * no `--json`.
  * @returns {Promise<{ base: Checkout, parts: string[], notes: string[] }>}
  */
 async function prepareBase (commit) {
@@ -69,7 +69,7 @@ async function prepareBase (commit) {
   }
 }
 
-/** Runs a part in both checkouts by turns, base first in every other pair, so that a drift of the machine falls on both. */
+/** Runs a part in both checkouts alternately, base first in every other pair, so that drift of the machine affects both. */
 async function measurePairs (part, base, current, rounds) {
   const pairs = []
   for (let index = 0; index < rounds; index++) {
@@ -90,12 +90,12 @@ function unmatchedNotes (pairs) {
   return [...only(base, current, 'the base'), ...only(current, base, 'this checkout')]
 }
 
-/** Measures the parts that both have, each to its end before the next. */
+/** Measures the parts that both checkouts have, one after another. */
 async function measureParts (parts, ofBase, base, current, rounds) {
   const result = { parts: [], notes: [], failures: [] }
   for (const part of parts) {
     if (!ofBase.includes(part)) {
-      result.notes.push(`${part}: not measured, ${base.name} has no such part.`)
+      result.notes.push(`${part}: not measured, ${base.name} does not have this part.`)
       continue
     }
     try {

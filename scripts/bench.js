@@ -22,7 +22,7 @@ function measure (built) {
   const env = { ...process.env, BENCH_REPORT: join(root, 'docs/benchmarks/results.md') }
   const { status } = spawnSync(process.execPath, [join(built, 'run.js'), ...args], { stdio: 'inherit', env })
   if (status !== 0) throw new Error(`ended with ${status}`)
-  // Nothing but JSON on the standard output.
+  // The standard output contains only JSON.
   if (options.json || options.list) process.exit(0)
 }
 

@@ -1,14 +1,14 @@
 /**
- * Checks the imports between the files of src, plugins and routes, type imports included: their direction between
- * folders, cycles, and a few rules of single folders. Part of `npm run lint`.
+ * Checks the imports between the files of src, plugins and routes, including type imports: the direction between folders,
+ * cycles, and rules of single folders. Part of `npm run lint`.
  */
 import { dirname } from 'node:path'
 import ts from 'typescript'
 import { createProgram, findCycles, findImports, folderOf, graphOf, shortestCycle, sourceFiles } from './source-graph.js'
 
 /**
- * The folders and loose files of `src`, and `plugins` and `routes`, from the lowest to the highest. A folder may import
- * folders of lower groups, and of its own group as long as no cycle arises.
+ * The folders and single files of `src`, and `plugins` and `routes`, from the lowest group to the highest. A folder may
+ * import folders of lower groups, and of its own group without a cycle.
  */
 const ranks = [
   ['lib'],
@@ -24,7 +24,7 @@ const ranks = [
   ['index.ts']
 ]
 
-/** Folders outside the ranks: they import only the folders named here, and only these and `src/index.ts` import them. */
+/** Folders outside the ranks. They import only the folders named here; only these folders and `src/index.ts` import them. */
 const separate = {
   client: { imports: ['protocol'], onlyTypes: true },
   page: { imports: ['client'], onlyTypes: false }
@@ -43,7 +43,7 @@ function checkFolders (files) {
     .map(folder => `src/${folder} has no rank: add it to the ranks in scripts/check-imports.js`)
 }
 
-/** The reason why one folder may not import another, or undefined. */
+/** @returns the reason why one folder may not import another, or undefined */
 function folderFault ({ from, to, isType }) {
   const [source, target] = [folderOf(from), folderOf(to)]
   if (source === target || !isKnown(source) || !isKnown(target)) return
@@ -89,7 +89,7 @@ function checkFolderCycles (edges) {
   })
 }
 
-/** `src/index.ts` is the list of exports and nothing else. */
+/** `src/index.ts` may contain only re-exports. */
 function checkEntry (files) {
   const entry = files.find(({ path }) => path === 'src/index.ts')
   if (!entry) return []

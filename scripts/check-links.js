@@ -1,4 +1,4 @@
-// Checks the relative links of all Markdown files: the file exists, the heading exists, and every page of docs/ is linked.
+// Checks the relative links of all Markdown files: each file and each heading exists, and another page links to each page of docs/.
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { anchorsOf, linksOf } from './markdown.js'
@@ -25,8 +25,8 @@ export function brokenLinks (root) {
       const [path, anchor] = target.split('#')
       const file = path === '' ? name : relative(root, join(root, dirname(name), decodeURI(path)))
       if (file !== name) linked.add(file)
-      if (!existsSync(join(root, file))) findings.push(`${name}: ${target}: no such file`)
-      else if (anchor && pages.has(file) && !anchorsOf(pages.get(file)).has(anchor)) findings.push(`${name}: ${target}: no such heading`)
+      if (!existsSync(join(root, file))) findings.push(`${name}: ${target}: file not found`)
+      else if (anchor && pages.has(file) && !anchorsOf(pages.get(file)).has(anchor)) findings.push(`${name}: ${target}: heading not found`)
     }
   }
   for (const name of pages.keys()) {

@@ -1,4 +1,4 @@
-// Empties dist/, so that a file deleted in src/ never lives on in the package.
+// Empties dist/, so that the package contains no output of files deleted from src/.
 import { rmSync } from 'node:fs'
 
 rmSync(new URL('../dist', import.meta.url), { recursive: true, force: true })

@@ -1,41 +1,40 @@
 /**
- * Counts the assertions of each test in the TAP output of `tap --reporter=tap`, by the path of the test's titles. Files
- * may move, so that they are not part of the path.
+ * Counts the assertions of each test in the TAP output of `tap --reporter=tap`, by the path of the test's titles. The path
+ * does not contain the file, because files may move.
  *
  *   node scripts/count-assertions.js run.tap [again.tap …]                      prints the counts as JSON
  *   node scripts/count-assertions.js run.tap … --compare counts.json [--renames renames.json]
  *
- * Of several outputs the highest count of a test is taken, of those in which it passes if there are any. A test whose
- * counts differ among these is variable: `--compare` reports it only when it has vanished. Tests of the same path count
- * as one.
+ * With several outputs, the highest count of a test applies; counts of passed runs take precedence. A test whose counts
+ * differ is variable: `--compare` reports it only if it is missing. Tests with the same path count as one.
  *
- * `--compare` prints tests that are new, that have vanished or that have fewer assertions, and exits with 1 for the last
- * two. Renames are an object from old to new paths, or beginnings of paths; null stands for a test that was dropped.
+ * `--compare` prints tests that are new, missing or have fewer assertions, and exits with 1 for the last two. Renames are an
+ * object from old to new paths or prefixes of paths; null marks a removed test.
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 
 const levelWidth = 4
 const separator = ' > '
-/** The path of assertions that a file makes outside of its tests. */
+/** The path of assertions outside of tests. */
 const outside = '(outside of tests)'
 
 const resultLine = /^(?:not )?ok \d+/
 
-/** Results that stand for no assertion. */
+/** Results that are not assertions. */
 const notAsserted = / # SKIP| - timeout!$/i
 
 const indentOf = line => line.length - line.trimStart().length
 
-/** Numbers that a random test puts into its title. */
+/** Numbers in the titles of random tests. */
 const normalise = title => title.replace(/\b0x[0-9a-f]+\b|-?\d{5,}/gi, '<number>')
 
-/** The title in a line of the result of a test, without directive and time. */
+/** Reads the title from the result line of a test, without directive and time. */
 function titleOf (text) {
   return text.replace(/ \{$/, '').replace(/ # (time=|SKIP|TODO).*$/i, '').replace(/\\([#\\])/g, '$1')
 }
 
-/** Lines that are TAP: what a test prints and the diagnostics of results are left out. */
+/** Yields the lines of TAP, without the output of tests and the diagnostics of results. */
 function * tapLines (text) {
   let diagnostics = -1
   let isResult = false
@@ -52,7 +51,7 @@ function * tapLines (text) {
   }
 }
 
-/** Calls back with the path of each test, of each assertion in it, and of each failure. */
+/** Calls back with the path of each test, each of its assertions and each failure. */
 function parse (text, { onTest, onAssertion, onFailure }) {
   const path = []
   const opened = new Set()
@@ -72,12 +71,12 @@ function parse (text, { onTest, onAssertion, onFailure }) {
   }
 }
 
-/** File and test in one key. */
+/** Joins file and test into one key. */
 function keyOf ([file, ...titles]) {
   return JSON.stringify([file, titles.map(normalise).join(separator) || outside])
 }
 
-/** Counts of one output by file and test, and those that failed in it. */
+/** The counts of one output by file and test, and its failed tests. */
 function countsOf (text) {
   const counts = new Map()
   const failed = new Set()
@@ -92,7 +91,7 @@ function countsOf (text) {
   return { counts, failed }
 }
 
-/** The counts of several outputs, and the tests whose counts differ though they passed. */
+/** The counts of several outputs, and the passed tests whose counts differ. */
 function merge (outputs) {
   const passed = new Map()
   const failed = new Map()
@@ -118,7 +117,7 @@ function toJson ({ counts, variable }) {
   return `${JSON.stringify({ total: totalOf(counts), variable: [...variable].sort(compareText), tests }, null, 2)}\n`
 }
 
-/** The name of a test after the renames; null for one that was dropped. The longest path that fits is renamed. */
+/** The name of a test after the renames; null for a removed test. The longest matching prefix applies. */
 function renamed (test, renames) {
   const parts = test.split(separator)
   for (let length = parts.length; length > 0; length--) {
@@ -129,7 +128,7 @@ function renamed (test, renames) {
   return test
 }
 
-/** The counts that are expected now, by the names of now. */
+/** The expected counts by the current names. */
 function expectedCounts ({ tests, variable }, renames) {
   const expected = new Map()
   for (const [test, count] of Object.entries(tests)) {
@@ -141,7 +140,7 @@ function expectedCounts ({ tests, variable }, renames) {
   return expected
 }
 
-/** What is missing of the expected assertions, and what is new. */
+/** The missing and the new assertions, compared with the expected counts. */
 function compare (expected, { counts, variable }) {
   const losses = []
   for (const [test, { count, isVariable }] of expected) {
@@ -165,6 +164,7 @@ if (values.compare === undefined) {
   const before = readJson(values.compare)
   const { losses, added } = compare(expectedCounts(before, values.renames === undefined ? {} : readJson(values.renames)), found)
   const tests = `${Object.keys(before.tests).length} → ${found.counts.size}`
-  console.log([...added.sort(compareText), ...losses, `assertions: ${before.total} → ${totalOf(found.counts)}; tests: ${tests}`].join('\n'))
+  const summary = `assertions: ${before.total} → ${totalOf(found.counts)}; tests: ${tests}`
+  console.log([...added.sort(compareText), ...losses, summary].join('\n'))
   process.exitCode = losses.length > 0 ? 1 : 0
 }

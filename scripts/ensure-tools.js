@@ -1,9 +1,9 @@
-// Programs that tests start: which of them are missing, and their installation where that is possible.
+// Finds missing programs that tests start, and installs them where possible.
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 
-/** Programs that tests start, each with the Debian package that brings it. */
+/** The programs that tests start, each with its Debian package. */
 const tools = [['redis-server', 'redis-server'], ['chromium', 'chromium']]
 
 export function isOnPath (program) {
@@ -45,13 +45,13 @@ function install (packages) {
 }
 
 /**
- * Installs missing programs, or says which packages to install. Without them the tests that need them are skipped; with
- * CI=true the result is false.
+ * Installs missing programs, or prints the packages to install. Tests skip if their program is missing.
+ * @returns false if a program is missing and CI=true
  */
 export function ensureTools () {
   if (missing().length > 0 && canInstall()) install(missing().map(([, name]) => name))
   if (missing().length === 0) return true
   const [programs, names] = [0, 1].map(column => missing().map(tool => tool[column]).join(', '))
-  console.error(`Missing: ${programs}. Tests that need them are skipped; install the packages ${names}`)
+  console.error(`Missing: ${programs}. Tests that need them are skipped. Install the packages ${names}.`)
   return process.env.CI !== 'true'
 }

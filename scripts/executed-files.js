@@ -1,4 +1,4 @@
-// Which files of the built package run between a stimulus and its answer, by the coverage of V8.
+// Finds the files of the built package that run during one operation, with the coverage of V8.
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { Session } from 'node:inspector/promises'
@@ -14,7 +14,7 @@ const entry = join(dist, 'src/index.js')
 const rounds = 5
 const timeoutMs = 10_000
 
-/** The registry of dist with the memory store, on a free port of the loopback interface. */
+/** Starts the registry of dist with the memory store, on a free port of the loopback interface. */
 async function openRegistry () {
   if (!existsSync(entry)) throw new Error('dist is missing: run npm run build')
   const { default: agentRegistry } = await import(pathToFileURL(entry).href)
@@ -42,7 +42,7 @@ function register (base, id, token) {
     agent_type: 'testing',
     endpoint: 'http://127.0.0.1:9',
     capabilities: ['measuring'],
-    context_brief: 'An agent that is measured',
+    context_brief: 'An agent of the measurement',
     version: '1.0.0',
     owner: 'scripts',
     public_key: 'k'.repeat(40),
@@ -81,7 +81,7 @@ function ask (socket, frame, ...answers) {
   return answer
 }
 
-/** The socket of a newly registered agent. */
+/** Registers an agent and opens its socket. */
 async function connectAgent (base, id) {
   const { temp_token: temporary } = await requestToken(base, id)
   const { access_token: token } = await register(base, id, temporary)
@@ -90,7 +90,7 @@ async function connectAgent (base, id) {
   return socket
 }
 
-/** The files of src, plugins and routes with a function that was called since the last reading, module code apart. */
+/** The files of src, plugins and routes with a function called since the last reading. Module code does not count. */
 async function calledFiles (session) {
   const { result } = await session.post('Profiler.takePreciseCoverage')
   return result
@@ -102,7 +102,7 @@ async function calledFiles (session) {
 const isModuleCode = ({ functionName, ranges: [{ startOffset }] }) => functionName === '' && startOffset === 0
 const isCalled = entry => entry.ranges[0].count > 0 && !isModuleCode(entry)
 
-/** The files that run in one round; the fewest of several rounds, since timers run too. */
+/** The files that run in one round. Timers also run, so the round with the fewest files applies. */
 async function measure (session, round) {
   await round('warm-up')
   let fewest
@@ -140,7 +140,7 @@ async function registrationRound ({ base }) {
   }
 }
 
-/** The files that one publish to one subscriber and one registration with one watcher execute. */
+/** The files that one publish to one subscriber executes, and those of one registration with one watcher. */
 export async function fewestFiles () {
   const session = new Session()
   session.connect()

@@ -1,5 +1,5 @@
-// Writes .env.example, the interface of the options and the generated pages of docs/. `--check` writes nothing and fails if
-// one of them is out of date or if a link between the documents is broken.
+// Writes .env.example, the interface of the options and the generated pages of docs/. With `--check` it writes no file and
+// fails if one of them is out of date or if a link between documents is broken.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -21,7 +21,7 @@ function readIfPresent (url) {
   }
 }
 
-/** Writes the pages that differ; with `--check` only names them. */
+/** Writes the pages that differ. With `--check` it only lists them. */
 function update (pages) {
   const stale = Object.entries(pages).filter(([name, text]) => readIfPresent(new URL(`../${name}`, import.meta.url)) !== text)
   if (!check) for (const [name, text] of stale) writeFileSync(new URL(`../${name}`, import.meta.url), text)

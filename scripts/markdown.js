@@ -1,4 +1,4 @@
-// Reading and writing Markdown: tables, fenced blocks, headings and links.
+// Reads and writes Markdown: tables, fenced blocks, headings and links.
 
 export function cell (text) {
   return text.replaceAll('|', '\\|').replaceAll('\n', ' ')
@@ -52,7 +52,7 @@ export function anchorsOf (text) {
   return anchors
 }
 
-/** The targets of links and images of a page, without what is inside code. */
+/** The targets of links and images of a page, except those inside code. */
 export function linksOf (text) {
   const prose = withoutBlocks(text).replaceAll(/`[^`\n]*`/g, '')
   const inline = Array.from(prose.matchAll(/\]\(<?([^)>\s]+)>?(?: "[^"]*")?\)/g), match => match[1])

@@ -1,5 +1,5 @@
 /**
- * Prints the measures of the code's shape with the limit of each: `npm run measure`. Options: `--json` prints JSON,
+ * Prints measures of the structure of the code, each with its limit: `npm run measure`. Options: `--json` prints JSON,
  * `--list` also prints the files behind the counts.
  */
 import { readFileSync, readdirSync } from 'node:fs'
@@ -24,7 +24,7 @@ function importedOnce (imports) {
   return new Set([...importers].filter(([, files]) => files.size === 1).map(([path]) => path))
 }
 
-/** Pairs of first-level folders that import each other; files directly in src are no folders. */
+/** Pairs of first-level folders that import each other. Files directly in src do not count as folders. */
 function mutualFolders (imports) {
   const between = new Set(imports.map(({ from, to }) => `${folderOf(from)} ${folderOf(to)}`))
   return [...between]
@@ -38,7 +38,7 @@ function isCast (node) {
   return ts.isAsExpression(node) && !(ts.isTypeReferenceNode(node.type) && ts.isConstTypeReference(node.type))
 }
 
-/** Where a syntax tree has nodes of a kind: `path:line`. */
+/** The positions of nodes of one kind in a syntax tree, as `path:line`. */
 function placesOf (files, test) {
   const places = []
   for (const { path, source } of files) {

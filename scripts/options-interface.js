@@ -27,7 +27,7 @@ function wrap (text, width) {
   return lines
 }
 
-/** The TypeScript type of a value that a caller may give: members with a default may be left out. */
+/** The TypeScript type of the input of the schema: members with a default are optional. */
 function typeText (schema, indent) {
   if (schema.tsType) return schema.tsType
   if ('const' in schema) return literal(schema.const)

@@ -5,7 +5,7 @@ import { code, table } from './markdown.js'
 
 const standAloneDefault = path => path.reduce((value, name) => value?.[name], standAloneDefaults)
 
-/** A default as it is written into a variable, in the variable's unit; '' without a default. */
+/** A default as the value of a variable, in the unit of the variable; '' without a default. */
 function asText ({ path, schema, factor }) {
   const value = standAloneDefault(path) ?? schema.default
   if (typeof value === 'number') return String(value / factor)
@@ -72,7 +72,7 @@ function defaultText (schema, path) {
   return standAlone === undefined ? show(schema.default) : `${show(schema.default)}; server: ${show(standAlone)}`
 }
 
-/** The values that a setting can have, unless its description lists them. */
+/** The description, followed by the allowed values unless it already lists them. */
 function descriptionText ({ description, anyOf = [] }) {
   const values = anyOf.map(branch => branch.const).filter(value => value !== undefined)
   return values.every(value => description.includes(value)) ? description : `${description}. One of ${values.map(code).join(', ')}`

@@ -1,5 +1,5 @@
-// Packs the package, installs it into an empty app and uses it there: ESM, CommonJS, sockets, the command, the types; the
-// sockets a second time with the oldest ws that @fastify/websocket takes.
+// Packs the package, installs it into an empty app and tests it there: ESM, CommonJS, sockets, the command and the types.
+// Tests the sockets a second time with the oldest ws that @fastify/websocket supports.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { begin, makeFolder, ownStorage, root, run, script, startedLine, stop, waitForOutput } from './support.js'
@@ -25,11 +25,11 @@ import agentRegistry from 'fastify-agent-registry'
 ${useIt}`,
   'cjs.cjs': `const fastify = require('fastify')
 const agentRegistry = require('fastify-agent-registry')
-if (typeof agentRegistry !== 'function' || agentRegistry.default !== agentRegistry) throw new Error('require() gives no plugin')
+if (typeof agentRegistry !== 'function' || agentRegistry.default !== agentRegistry) throw new Error('require() does not return the plugin')
 async function main () {${useIt}}
 main().catch(error => { console.error(error); process.exit(1) })
 `,
-  // Below a ws that it does not know the registry warns, and a client gets its frames all the same.
+  // With an unknown version of ws the registry warns, and clients still receive their frames.
   'sockets.mjs': `import { Writable } from 'node:stream'
 import { once } from 'node:events'
 import fastify from 'fastify'
@@ -50,9 +50,9 @@ for (const protocols of [[], ['agent-registry.msgpack']]) {
   for (const requestId of numbers) socket.send(JSON.stringify({ type: 'ping', requestId }))
   socket.send('ping')
   while (frames.at(-1) !== 'pong') await once(socket, 'message')
-  if (frames.length !== count + 2) throw new Error(frames.length + ' frames')
+  if (frames.length !== count + 2) throw new Error('received ' + frames.length + ' frames')
   const wrong = numbers.filter((requestId, n) => !frames[n + 1].includes(requestId) || !frames[n + 1].includes('pong'))
-  if (wrong.length > 0) throw new Error('not the answers to ' + wrong)
+  if (wrong.length > 0) throw new Error('wrong replies to ' + wrong)
   socket.close()
   await once(socket, 'close')
 }
@@ -94,14 +94,14 @@ async function checkFiles (tarball) {
   const files = (await run('tar', ['-tzf', tarball])).trim().split('\n')
   const unwanted = files.filter(file => !wanted.test(file))
   const missing = required.filter(file => !files.includes(`package/${file}`))
-  if (unwanted.length > 0) throw new Error(`does not belong in the package: ${unwanted.join(', ')}`)
-  if (missing.length > 0) throw new Error(`missing in the package: ${missing.join(', ')}`)
+  if (unwanted.length > 0) throw new Error(`the package contains unexpected files: ${unwanted.join(', ')}`)
+  if (missing.length > 0) throw new Error(`the package lacks files: ${missing.join(', ')}`)
   console.log(`  ${files.length} files`)
 }
 
 const versionIn = (folder, name) => JSON.parse(readFileSync(join(folder, 'node_modules', name, 'package.json'), 'utf8')).version
 
-/** The oldest ws that @fastify/websocket takes. It has known faults, so that only an override installs it. */
+/** The oldest ws that @fastify/websocket supports. It has known vulnerabilities, so npm installs it only with an override. */
 const oldestWs = '8.16.0'
 
 async function install (tarball, folder, settings = []) {
@@ -122,7 +122,7 @@ async function checkCommand (cwd) {
   const server = begin(join(cwd, 'node_modules/.bin/fastify-agent-registry'), [], { cwd, env })
   const [, url] = await waitForOutput(server, startedLine)
   const { status } = await fetch(`${url}/public/stats`)
-  if (status !== 200) throw new Error(`the started server answers GET /public/stats with ${status}`)
+  if (status !== 200) throw new Error(`GET /public/stats of the started server returned ${status}`)
   await stop(server)
 }
 
@@ -130,7 +130,7 @@ await script('pack-test', async function packTest () {
   const folder = makeFolder('pack')
   const tarball = await pack(folder)
   await checkFiles(tarball)
-  // The folder's name becomes the app's: one that npm takes.
+  // The folder's name becomes the name of the app, so it must be a valid package name.
   const app = join(folder, 'app')
   const oldApp = join(folder, 'old-app')
   await install(tarball, app)

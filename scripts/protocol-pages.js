@@ -52,7 +52,7 @@ function frameRow (document, replies, key) {
   return isFromClient(key) ? [code(name), members, Array.from(names, code).join(', '), summary ?? ''] : [code(name), members, summary ?? '']
 }
 
-/** A frame on the wire: bare texts are not JSON. */
+/** A frame as text. A frame that is a string is not encoded as JSON. */
 function exampleText ({ examples: [{ payload }] }) {
   return typeof payload === 'string' ? payload : JSON.stringify(payload)
 }
@@ -77,7 +77,7 @@ function section (document, title, keys) {
   ]
 }
 
-/** The frames that tiers share, then those of each tier. */
+/** The frames of several tiers, then those of each tier. */
 function sections (document) {
   const keys = Object.keys(document.components.messages)
   const isOf = tier => key => key.startsWith(`${tier}.`)

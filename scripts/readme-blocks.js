@@ -1,13 +1,13 @@
 // Runs or checks every fenced block of README.md, CONTRIBUTING.md and docs/, page by page, each page against a registry of its own:
 //
-//   js, ts, py   programs that must end with code 0; a name (`client.js`) makes one importable for later blocks; with `listen` it is a
+//   js, ts, py   programs that must exit with code 0; a name (`client.js`) makes one importable for later blocks; with `listen` it is a
 //                server, which is started, requested and stopped. TypeScript is type-checked. A `ts` block of types only is
 //                type-checked and compared with the schemas of frames
 //   sh           run by one bash per page; with `check` not run, but its scripts, files and settings must exist
 //   http         a request and the response to expect
 //   json         parsed, whole or line by line; frames are validated
 //   env          read as the stand-alone server reads it
-//   text output  what the block before it prints; `…` stands for anything
+//   text output  the expected output of the previous block; `…` matches any text
 //   text mermaid are free
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -38,7 +38,7 @@ function escapeRegExp (text) {
 function compareOutput (expected, output) {
   const pattern = expected.trim().split('…').map(escapeRegExp).join('[^]*')
   const actual = output.replaceAll(/[ \t]+$/gm, '').trim()
-  if (!new RegExp(`^${pattern}$`).test(actual)) throw new Error(`the block before it printed\n${actual}`)
+  if (!new RegExp(`^${pattern}$`).test(actual)) throw new Error(`the previous block printed\n${actual}`)
 }
 
 function parseValues (code) {
@@ -52,11 +52,11 @@ function parseValues (code) {
 function checkEnv (code) {
   const values = parseEnv(code)
   const unknown = Object.keys(values).filter(name => !variables.has(name))
-  if (unknown.length > 0) throw new Error(`no such settings: ${unknown.join(', ')}`)
+  if (unknown.length > 0) throw new Error(`unknown settings: ${unknown.join(', ')}`)
   optionsFromEnv(values)
 }
 
-/** What runs the blocks of one page. Everything that it needs is started with the first block that needs it. */
+/** Runs the blocks of one page. Starts each service with the first block that needs it. */
 class Page {
   #frames
   #environment
@@ -96,7 +96,7 @@ class Page {
   async #runProgram (block, index) {
     if (block.language === 'py' && !hasPython()) {
       if (process.env.CI === 'true') throw new Error('python3 is missing')
-      console.log('  python3 is missing: a block is skipped')
+      console.log('  python3 is missing: block skipped')
       return
     }
     if (block.language === 'ts' && isDeclarations(block.code)) return this.#frames.checkDeclarations(block.code)
@@ -121,7 +121,7 @@ class Page {
       text: () => marks.includes('output') && compareOutput(code, this.#output),
       mermaid: () => {}
     }
-    if (!Object.hasOwn(kinds, language)) throw new Error(`'${language}' is not a language that can be checked`)
+    if (!Object.hasOwn(kinds, language)) throw new Error(`blocks in the language '${language}' cannot be checked`)
     await kinds[language]()
     this.counts[language] = (this.counts[language] ?? 0) + 1
   }

@@ -1,4 +1,4 @@
-// The TypeScript files of the package and the imports between them, type imports and `import()` included.
+// The TypeScript files of the package and the imports between them, including type imports and `import()`.
 import { join, relative, sep } from 'node:path'
 import ts from 'typescript'
 import { root } from './support.js'
@@ -6,7 +6,7 @@ import { root } from './support.js'
 /** Paths in the graph are relative to the root of the repository and use slashes. */
 const toPath = fileName => relative(root, fileName).split(sep).join('/')
 
-/** The TypeScript program that the build compiles, without the types of its dependencies: its syntax trees are enough. */
+/** The TypeScript program of the build, without the types of dependencies, because only syntax trees are needed. */
 export function createProgram () {
   const { config, error } = ts.readConfigFile(join(root, 'tsconfig.build.json'), ts.sys.readFile)
   if (error) throw new Error(ts.flattenDiagnosticMessageText(error.messageText, '\n'))
@@ -35,7 +35,7 @@ function allTypes (bindings) {
   return bindings?.elements !== undefined && bindings.elements.length > 0 && bindings.elements.every(element => element.isTypeOnly)
 }
 
-/** The module specifier of a node that imports; undefined for other nodes. */
+/** The module specifier of an import or re-export; undefined for other nodes. */
 function specifierOf (node) {
   if (ts.isImportDeclaration(node) || ts.isExportDeclaration(node)) return node.moduleSpecifier
   if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)) return node.argument.literal
@@ -118,7 +118,7 @@ function closeComponent (node, { stack, onStack, cycles }) {
   if (component.length > 1) cycles.push(component.sort())
 }
 
-/** The shortest way from a node back to itself: `[a, b, …, a]`. */
+/** The shortest path from a node back to itself: `[a, b, …, a]`. */
 export function shortestCycle (graph, start) {
   const cameFrom = new Map()
   const queue = [start]

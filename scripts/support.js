@@ -1,4 +1,4 @@
-// What the checking scripts share: commands, temporary folders, a registry to talk to, and the outcome.
+// Helpers of the check scripts: commands, temporary folders, a running registry and the exit code.
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -11,7 +11,7 @@ export const root = fileURLToPath(new URL('..', import.meta.url))
 const running = new Set()
 const folders = new Set()
 
-/** A folder that is gone when the script ends. Inside the project, code in it can import the package by its name. */
+/** Makes a folder that the script removes when it ends. Code in a folder inside the project can import the package by its name. */
 export function makeFolder (name, insideProject = false) {
   const folder = mkdtempSync(join(insideProject ? root : tmpdir(), `.${name}-`))
   folders.add(folder)
@@ -19,8 +19,8 @@ export function makeFolder (name, insideProject = false) {
 }
 
 /**
- * Starts a command; `ended` gives its exit code, signal and output, and fails after `timeoutMs`. With `input: null` the standard
- * input stays open.
+ * Starts a command. `ended` resolves with its exit code, signal and output, and rejects after `timeoutMs`. With `input: null` the
+ * standard input stays open.
  * @param {string} command
  * @param {string[]} args
  * @param {{ cwd?: string, env?: Record<string, string | undefined>, input?: string | null, timeoutMs?: number }} [options]
@@ -44,14 +44,14 @@ export function begin (command, args, { cwd = root, env = {}, input = '', timeou
   return run
 }
 
-/** Runs a command to its end and gives its output; any exit code but 0 is an error with the output in it. */
+/** Runs a command and resolves with its output. Rejects with the output if the exit code is not 0. */
 export async function run (command, args, options) {
   const { code, signal, output } = await begin(command, args, options).ended
   if (code !== 0) throw new Error(`${[command, ...args].join(' ')}: ended with ${code ?? signal}\n${output}`)
   return output
 }
 
-/** Waits until the output of a run matches, and gives the match. */
+/** Waits until the output of a process matches, and resolves with the match. */
 export async function waitForOutput (started, pattern, timeoutMs = 30_000) {
   const deadline = Date.now() + timeoutMs
   while (Date.now() < deadline) {
@@ -60,26 +60,26 @@ export async function waitForOutput (started, pattern, timeoutMs = 30_000) {
     if (!running.has(started.child)) break
     await sleep(20)
   }
-  throw new Error(`no output that matches ${pattern}:\n${started.output}`)
+  throw new Error(`the output does not match ${pattern}:\n${started.output}`)
 }
 
-/** Sends a signal and requires that the process ends with code 0. */
+/** Sends a signal and rejects unless the process exits with code 0. */
 export async function stop (started, signal = 'SIGTERM') {
   started.child.kill(signal)
   const { code, signal: killedBy, output } = await started.ended
   if (code !== 0) throw new Error(`ended with ${code ?? killedBy} after ${signal}\n${output}`)
 }
 
-/** The line with which the server says that it listens, and its URL; log lines say nearly the same. */
+/** The line that the server prints when it listens, with its URL. Log lines are similar but do not match. */
 export const startedLine = /^fastify-agent-registry \S+ listening at (http\S+)$/m
 
 export const agentKey = 'script-agent-key-1'
 export const adminPassword = 'script-admin-password'
 
-/** Data in the folder where a server is started, whatever the environment of the script says. */
+/** Keeps the data in the working directory of the server, regardless of the environment of the script. */
 export const ownStorage = { STORE: '', ARCP_DATA_DIR: '', REDIS_URL: '', REDIS_HOST: '', REDIS_SENTINELS: '', REDIS_CLUSTER: '' }
 
-/** Starts the built stand-alone server on a free port, in an empty folder, and gives its URL. `more` is its environment too. */
+/** Starts the built stand-alone server in an empty folder and resolves with its URL. `more` adds to its environment. */
 export async function startRegistry (more = {}) {
   const address = { HOST: '', ARCP_HOST: '', PORT: '0', ARCP_PORT: '' }
   const secrets = { AGENT_KEYS: agentKey, ADMIN_PASSWORD: adminPassword }
@@ -93,7 +93,7 @@ export function transpileFile (from, to) {
   writeFileSync(to, transpile(readFileSync(from, 'utf8')))
 }
 
-/** Transpiles bench/ of a checkout into a folder directly in it. Where it imports sources, the result imports their build in dist/. */
+/** Transpiles bench/ of a checkout into a folder directly in it. Imports of sources become imports of their build in dist/. */
 export function buildBench (checkout, built) {
   for (const name of readdirSync(join(checkout, 'bench'))) {
     const code = transpile(readFileSync(join(checkout, 'bench', name), 'utf8')).replaceAll("'../src/", "'../dist/src/")
@@ -106,7 +106,7 @@ function cleanUp () {
   for (const folder of folders) rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
 }
 
-/** Runs a script's steps; whatever they started or made is gone afterwards, and the exit code says how it went. */
+/** Runs a script's steps, then removes their processes and folders. Exits with 0, or with 1 after an error. */
 export async function script (name, steps) {
   process.once('exit', cleanUp)
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1))

@@ -1,4 +1,4 @@
-// Runs the tests: `node scripts/test.js fast` (needs only Node), `all` (with the coverage floor), `rest` (what `fast` leaves out,
+// Runs the tests: `node scripts/test.js fast` (needs only Node), `all` (with the coverage floor), `rest` (all that `fast` omits,
 // then the coverage of both) or `long` (the long forms of tests that kill, fuzz or soak). Arguments after the part go to tap.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -19,7 +19,7 @@ const coverage = join(root, '.tap/coverage')
 const outputOf = part => join(root, `.tap/${part}.tap`)
 const outputTo = part => `--output-file=${outputOf(part)}`
 
-/** What runs now; a signal that ends this process ends it first. */
+/** The running child process. A signal to this process ends it first. */
 const running = new Set()
 
 async function run (program, args) {
@@ -40,7 +40,7 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 
 const tap = (...args) => run('node_modules/tap/dist/esm/run.mjs', args)
 
-/** tap removes its coverage folder at the start of a run: that of the fast part is kept beside it. */
+/** tap removes its coverage folder at the start of a run, so a copy of the fast part's folder is kept. */
 async function runFast (args) {
   rmSync(kept, { recursive: true, force: true })
   const passed = await tap('run', ...partial, outputTo('fast'), ...folders.fast, ...args)
@@ -48,10 +48,10 @@ async function runFast (args) {
   return passed
 }
 
-/** A part cannot reach the floor of the whole, which `report` checks. */
+/** A single part cannot reach the coverage floor. `report` checks the floor for both parts together. */
 const partial = ['--allow-incomplete-coverage', '--allow-empty-coverage', '--coverage-report=none']
 
-/** Runs `work` while a redis-server runs whose folder the tests find in TEST_REDIS_FOLDER. */
+/** Runs `work` with a redis-server, whose folder is in TEST_REDIS_FOLDER. */
 async function withRedis (work) {
   if (!isOnPath('redis-server')) return work()
   const folder = mkdtempSync(join(tmpdir(), 'redis-'))
@@ -72,7 +72,7 @@ async function withRedis (work) {
 }
 
 async function runRest (args) {
-  if (!existsSync(kept)) throw new Error('Run `npm test` first: its coverage is part of the whole')
+  if (!existsSync(kept)) throw new Error('Run `npm test` first: the report includes its coverage')
   const passed = await withRedis(() => tap('run', ...partial, outputTo('rest'), ...folders.rest, ...args))
   cpSync(kept, coverage, { recursive: true })
   return passed
@@ -87,13 +87,13 @@ function runLong (args) {
 function countsOf (part) {
   const text = existsSync(outputOf(part)) ? readFileSync(outputOf(part), 'utf8') : ''
   const summary = /^# \{ total: .*\}$/m.exec(text)?.[0]
-  // A run that was killed leaves no summary: that is not "0 failed".
+  // A killed run leaves no summary. It counts as one failure.
   if (summary === undefined) return { pass: 0, fail: 1, skip: 0 }
   const count = name => Number(new RegExp(`\\b${name}: (\\d+)`).exec(summary)?.[1] ?? 0)
   return { pass: count('pass'), fail: count('fail'), skip: count('skip') + count('todo') }
 }
 
-/** A run can also fail without a failed assertion, as by its coverage: that is one failure. */
+/** A run that fails without a failed assertion, such as by its coverage, counts as one failure. */
 function printCounts (parts, passed) {
   const counts = parts.map(countsOf)
   const sum = name => counts.reduce((total, count) => total + count[name], 0)
@@ -102,7 +102,7 @@ function printCounts (parts, passed) {
 
 const report = () => tap('report', 'text', '--no-show-full-coverage')
 
-/** Runs the steps one after the other, also after a failure, until a signal ends the run. */
+/** Runs the steps in order. Continues after a failure and stops after a signal. */
 async function inOrder (...steps) {
   let passed = true
   for (const step of steps) passed = !isEnding && await step() && passed
@@ -115,11 +115,11 @@ async function runPart (part, args) {
   if (part === 'all') return inOrder(() => runFast(args), () => runRest(args), report)
   if (part === 'rest') return inOrder(() => runRest(args), report)
   if (part === 'long') return runLong(args)
-  throw new Error(`Unknown part ${part}: fast, rest, all or long`)
+  throw new Error(`Unknown part ${part}. Expected: fast, rest, all or long`)
 }
 
 const [part = 'fast', ...args] = process.argv.slice(2)
-// The rest follows on the fast part, whose counts remain.
+// The rest follows the fast part and keeps its counts.
 for (const stale of part === 'all' ? ['fast', 'rest'] : [part]) rmSync(outputOf(stale), { force: true })
 const passed = await runPart(part, args)
 printCounts(part === 'fast' || part === 'long' ? [part] : ['fast', 'rest'], passed)

@@ -3,16 +3,16 @@ import { createRequire } from 'node:module'
 
 const require = createRequire(import.meta.url)
 
-/** Of the project, as text. */
+/** The tsconfig.json of the project, as text. */
 export const settings = readFileSync(new URL('../tsconfig.json', import.meta.url), 'utf8')
 
 /**
- * The JavaScript of a TypeScript module. Types are not checked here.
+ * Transpiles a TypeScript module to JavaScript, without type checks.
  * @param {string} source
- * @param {{ fileName?: string, [option: string]: unknown }} [options] of the compiler, besides those of the project
+ * @param {{ fileName?: string, [option: string]: unknown }} [options] compiler options that override those of the project
  */
 export function transpile (source, { fileName, ...more } = {}) {
-  // Not before it is needed: it takes longer to load than most of what is loaded instead.
+  // Loaded on demand, because the compiler takes longer to load than most modules of a cached run.
   const ts = require('typescript')
   const { compilerOptions } = JSON.parse(settings)
   const modules = { module: 'esnext', moduleResolution: 'bundler' }

@@ -1,6 +1,6 @@
 /**
- * Compiles TypeScript for the tests, as `tsc` would, and keeps the result: a file is compiled once for all of the
- * processes that load it, until it changes. Used with `node --import`.
+ * Compiles TypeScript for the tests with the options of `tsc` and caches the result. All processes share the cache; a file is
+ * compiled again only after a change. Used with `node --import`.
  */
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
@@ -25,7 +25,7 @@ function compiled (path) {
   const name = join(folder, createHash('sha256').update(inputs).digest('base64url'))
   if (existsSync(name)) return readFileSync(name, 'utf8')
   const output = transpile(source, { fileName: path, inlineSourceMap: true, inlineSources: true })
-  // Another process may be writing the same.
+  // Another process may write the same file at the same time.
   writeFileSync(`${name}.${process.pid}`, output)
   renameSync(`${name}.${process.pid}`, name)
   return output

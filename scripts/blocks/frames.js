@@ -1,4 +1,4 @@
-// Frames in documents are compared with the schemas that the registry checks frames with.
+// Compares frames in documents with the schemas that the registry validates frames with.
 import { createRequire } from 'node:module'
 import fastify from 'fastify'
 import { typeDeclarations } from '../protocol-pages.js'
@@ -23,7 +23,7 @@ function membersOf (node) {
   }))
 }
 
-/** How the members of a type differ from those of a schema; null when they are the same. */
+/** The differences between the members of a type and those of a schema; null if there are none. */
 function difference (members, { properties, required = [] }, path = '') {
   for (const name of Object.keys(properties)) if (!members.has(name)) return `${path}${name} is missing`
   for (const [name, { isOptional, inner }] of members) {
@@ -40,13 +40,13 @@ function typeOf (node) {
   return member?.type && ts.isLiteralTypeNode(member.type) && ts.isStringLiteral(member.type.literal) ? member.type.literal.text : undefined
 }
 
-/** Whether a TypeScript block has nothing but types. */
+/** Whether a TypeScript block contains only types. */
 export function isDeclarations (code) {
   const { statements } = ts.createSourceFile('block.ts', code, ts.ScriptTarget.Latest, true)
   return statements.every(statement => ts.isInterfaceDeclaration(statement) || ts.isTypeAliasDeclaration(statement))
 }
 
-/** The types that the declarations of a page may use, without those that it declares itself. */
+/** The types that the declarations of a page may use, except those that the page declares. */
 function typesFor (declarations, code) {
   const { statements } = ts.createSourceFile('page.ts', code, ts.ScriptTarget.Latest, true)
   const own = new Set(statements.map(({ name }) => name.text))
@@ -66,9 +66,9 @@ export function createFrameChecks (document) {
   const types = messagesByType(document)
   const validator = createValidator(document, types)
   return {
-    /** The declarations of a page with the types of frames' members, to be type-checked as one file. */
+    /** Adds the types of members of frames to the declarations of a page, for the type check as one file. */
     withTypes: code => `${code}\n${typesFor(typeDeclarations(document), code)}\nexport {}\n`,
-    /** Interfaces whose `type` is that of a frame have the members of one of the frames with that type. */
+    /** Checks that each interface with the `type` of a frame has the members of one of the frames with that type. */
     checkDeclarations (code) {
       const { statements } = ts.createSourceFile('block.ts', code, ts.ScriptTarget.Latest, true)
       for (const statement of statements) {
@@ -79,7 +79,7 @@ export function createFrameChecks (document) {
         if (!differences.includes(null)) throw new Error(`${statement.name.text}: ${differences.join('; or ')}`)
       }
     },
-    /** A value that is a frame by its `type` is one that its schema allows. */
+    /** Validates a value with the `type` of a frame against the schema of that frame. */
     async checkFrame (value) {
       if (!types.has(value?.type)) return
       const { statusCode, body } = await validator.inject({ method: 'POST', url: `/${value.type}`, payload: value })

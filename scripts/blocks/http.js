@@ -1,5 +1,5 @@
-// Blocks in the syntax of HTTP: a request, and below it the response that is expected. `{{name}}` stands for a variable; in the
-// body of a response it gives the variable its value. `…` in a response stands for anything.
+// Blocks in the syntax of HTTP: a request, followed by the expected response. `{{name}}` is replaced by the value of a variable;
+// in the body of a response it sets the variable. `…` in a response matches any value.
 import { isDeepStrictEqual } from 'node:util'
 
 function parseHeader (line) {
@@ -25,7 +25,7 @@ function escapeRegExp (text) {
   return RegExp.escape?.(text) ?? text.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
 }
 
-/** Compares what is written with what came; members that are not written may be there. */
+/** Compares the expected with the actual value. The actual value may have additional members. */
 function compare (expected, actual, variables, path = '') {
   if (expected === '…') return
   const variable = typeof expected === 'string' ? /^\{\{(\w+)\}\}$/.exec(expected)?.[1] : undefined

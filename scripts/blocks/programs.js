@@ -1,4 +1,4 @@
-// JavaScript, TypeScript and Python blocks. Each is a program of its own; the blocks of a page share a folder.
+// JavaScript, TypeScript and Python blocks. Each block is a separate program; the blocks of a page share a folder.
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ export function programFolder () {
 
 export const isProgram = ({ language }) => ['js', 'ts', 'py'].includes(language)
 
-/** Writes a block as a file; `name` is that of a module which later blocks import. */
+/** Writes a block to a file. Later blocks import it as a module by its `name`. */
 export function writeProgram (folder, { language, code, marks }, index) {
   const name = marks.find(mark => /\.[jt]s$/.test(mark))?.replace(/\.[jt]s$/, '') ?? `block-${index + 1}`
   const path = join(folder, name)
@@ -27,7 +27,7 @@ export async function checkTypes (folder) {
   await run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder])
 }
 
-/** Starts a server, requests it once it listens, and stops it. */
+/** Starts a server, sends a request after it listens, and stops it. */
 async function tryServer (file, env) {
   const server = begin(process.execPath, [file], { env, timeoutMs: 60_000 })
   const [, url] = await waitForOutput(server, /listening at (http:\/\/[\w.:[\]]+)/i)
@@ -47,7 +47,7 @@ export async function runProgram (file, { language, marks }, env) {
   if (language === 'py') return run('python3', [file], { env, timeoutMs: 60_000 })
   if (marks.includes('listen')) return tryServer(file, { ...env, PORT: '0' })
   const output = await run(process.execPath, [file], { env: { ...env, PORT: '0' }, timeoutMs: 60_000 })
-  // Sockets that a program has left are closed before the next one connects.
+  // Waits until the registry has closed the sockets of the program, before the next program connects.
   await sleep(50)
   return output
 }

@@ -1,11 +1,11 @@
-// Shell blocks: one bash per page runs them; blocks marked `check` are not run but checked against package.json.
+// Shell blocks. One bash per page runs them. Blocks marked `check` are checked against package.json instead.
 import { randomUUID } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { builtinModules } from 'node:module'
 import { begin, makeFolder, root, run, waitForOutput } from '../support.js'
 
-/** A bash in an empty folder: variables, functions and files of a block are there for the later ones. */
+/** A bash in an empty folder. Later blocks can use the variables, functions and files of earlier ones. */
 export function startShell (env) {
   const path = `${join(root, 'node_modules/.bin')}:${process.env.PATH}`
   const shell = begin('bash', ['-euo', 'pipefail'], { cwd: makeFolder('shell'), env: { ...env, PATH: path }, input: null })
@@ -32,14 +32,14 @@ function complaintOf (words, variables) {
   const [command, first, second] = words
   if (command === 'npm' && npmCommands.has(first)) return unknownPackages(words.slice(2))
   if (command === 'npm') return checkScript(first === 'run' ? second : first)
-  if (command === 'node' || command === 'cp') return existsSync(join(root, first)) ? null : `${first}: no such file`
+  if (command === 'node' || command === 'cp') return existsSync(join(root, first)) ? null : `${first}: file not found`
   if (command === 'npx') return { [ownName]: true, ...devDependencies, ...dependencies }[first] ? null : `npx ${first}: not a dependency`
   if (command === 'export') return null
-  return variables && command === undefined ? null : `${command}: not a command that can be checked`
+  return variables && command === undefined ? null : `${command}: this command cannot be checked`
 }
 
 function checkScript (name) {
-  return name in scripts ? null : `npm run ${name}: no such script`
+  return name in scripts ? null : `npm run ${name}: script not found`
 }
 
 function unknownPackages (names) {
@@ -49,8 +49,8 @@ function unknownPackages (names) {
 }
 
 /**
- * Checks commands that cannot run here, such as the start of a server: bash parses them, each npm script and file exists,
- * and each variable in front of a command is a setting of the server.
+ * Checks commands that cannot run here, such as the start of a server: bash can parse them, each npm script and file exists,
+ * and each variable before a command is a setting of the server.
  */
 export async function checkCommands (code, isSetting) {
   await run('bash', ['-n'], { input: code })
@@ -60,7 +60,7 @@ export async function checkCommands (code, isSetting) {
     const assignments = words.filter(word => /^[A-Z_]+=/.test(word)).map(word => word.split('=')[0])
     const unknown = assignments.filter(name => !isSetting(name))
     const command = words.slice(words[0] === 'export' ? 0 : assignments.length)
-    const finding = unknown.length > 0 ? `${unknown.join(', ')}: no such setting` : complaintOf(command, assignments.length > 0)
+    const finding = unknown.length > 0 ? `${unknown.join(', ')}: unknown setting` : complaintOf(command, assignments.length > 0)
     if (finding) throw new Error(`${text}: ${finding}`)
   }
 }
