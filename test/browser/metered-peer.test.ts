@@ -13,7 +13,8 @@ const sdk = await readFile('node_modules/@metered-ca/realtime/dist/index.umd.js'
 
 /** Pages of a host application, served next to the registry. */
 function addPages (app: FastifyInstance) {
-  app.get('/page', async (_request, reply) => reply.type('text/html').send('<!doctype html><title>peer</title><script src="/sdk.js"></script>'))
+  app.get('/page', async (_request, reply) =>
+    reply.type('text/html').send('<!doctype html><title>peer</title><script src="/sdk.js"></script>'))
   app.get('/sdk.js', async (_request, reply) => reply.type('text/javascript').send(sdk))
 }
 

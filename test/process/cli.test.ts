@@ -15,7 +15,9 @@ const source = [...sourceArgs, resolve('src/server/main.ts')]
 const built = [builtServer(t)]
 
 /** Starts the server as a process in `folder`, which ends with the test. */
-function start (t: Test, folder: string, { env, args = [], program = built }: { env?: Environment, args?: string[], program?: string[] } = {}) {
+function start (
+  t: Test, folder: string, { env, args = [], program = built }: { env?: Environment, args?: string[], program?: string[] } = {}
+) {
   return startProcess(t, folder, { env: env ?? {}, args: [...program, ...args] })
 }
 
@@ -146,7 +148,9 @@ t.test('cli: the server listens within two seconds', async t => {
 })
 
 t.test('cli: .env is read from the working directory, and environment variables take precedence', async t => {
-  const folder = t.testdir({ '.env': `PORT=0\nARCP_PREFIX=/from-file\nADMIN_PASSWORD="${password}"\nLOG_LEVEL=silent\nARCP_ROUTES_DOCS=false\n` })
+  const folder = t.testdir(
+    { '.env': `PORT=0\nARCP_PREFIX=/from-file\nADMIN_PASSWORD="${password}"\nLOG_LEVEL=silent\nARCP_ROUTES_DOCS=false\n` }
+  )
   const started = start(t, folder, { env: { ARCP_PREFIX: '/from-environment' } })
   const url = await urlOf(started)
   t.equal((await fetch(`${url}/from-environment/health`)).status, 200)

@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -192,7 +194,9 @@ const put = (key: string, value: string): Operation => ({ type: 'put', key, valu
 const del = (key: string): Operation => ({ type: 'del', key })
 
 async function twice (t: Test, folder: string, finding: RegExp): Promise<void> {
-  for (const attempt of [1, 2]) await t.rejects(open(folder), { message: finding, code: 'AGENT_REGISTRY_STORE_REFUSED' }, `attempt ${attempt}`)
+  for (const attempt of [1, 2]) {
+    await t.rejects(open(folder), { message: finding, code: 'AGENT_REGISTRY_STORE_REFUSED' }, `attempt ${attempt}`)
+  }
 }
 
 const records: ReadonlyArray<[name: string, key: string, value: string | null, finding: RegExp]> = [
@@ -295,7 +299,9 @@ t.test('level storage: a folder without a store is refused and left unchanged', 
   writeFileSync(join(arcp, 'registry_state.json'), '{"agents":{}}')
   await refused(t, arcp, /\(registry_state\.json\)\. Give it an empty or a new folder\. The command import reads the files of ARCP\./)
 
-  await t.rejects(open(join(arcp, 'registry_state.json')), { message: /registry_state\.json was not opened: it is a file\. Give it a folder/ })
+  await t.rejects(
+    open(join(arcp, 'registry_state.json')), { message: /registry_state\.json was not opened: it is a file\. Give it a folder/ }
+  )
   await t.rejects(open(join(arcp, 'registry_state.json', 'inside')), { message: /was not opened: a part of its path is a file\. / })
   t.equal(readFileSync(join(arcp, 'registry_state.json'), 'utf8'), '{"agents":{}}')
 })
@@ -326,7 +332,9 @@ async function openElsewhere (folder: string): Promise<string> {
       console.log('opened')
       await agents.close()
     } catch (error) { console.log(error.message) }`
-  const child = spawn(process.execPath, [...process.execArgv, '--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(
+    process.execPath, [...process.execArgv, '--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] }
+  )
   const [out] = await Promise.all([text(child.stdout), once(child, 'close')])
   return out
 }
@@ -351,6 +359,8 @@ t.test('level storage: a read-only folder is refused', async t => {
     rmSync(folder, { recursive: true })
   })
   if (isRoot) process.seteuid!('nobody')
-  await t.rejects(open(folder), { message: /was not opened: .*(may not be written to|[Pp]ermission denied)\. Give it a folder that this user may write to/ })
+  await t.rejects(open(folder), {
+    message: /was not opened: .*(may not be written to|[Pp]ermission denied)\. Give it a folder that this user may write to/
+  })
   t.same(readdirSync(folder), [])
 })

@@ -54,8 +54,11 @@ for (const clean of [true, false]) {
     t.equal(again.snapshot.epoch, epoch)
     t.equal(again.snapshot.revision, listener.changes.at(-1)!.n)
     const last = again.snapshot.changes!
-    t.same(last.map(change => [change.n, change.event, change.id, change.reason]), listener.changes.map(change => [change.n, change.event, change.id, change.reason]))
-    t.same(last.map(({ after }) => after && { ...after, metrics: null }), listener.changes.map(({ after }) => after && { ...after, metrics: null }))
+    t.same(last.map(
+      change => [change.n, change.event, change.id, change.reason]
+    ), listener.changes.map(change => [change.n, change.event, change.id, change.reason]))
+    t.same(last.map(({ after }) =>
+      after && { ...after, metrics: null }), listener.changes.map(({ after }) => after && { ...after, metrics: null }))
     t.same(last.map(change => change.before?.body), listener.changes.map(change => change.before?.body))
     t.same(await again.storage.kv.open(deaf), [{ kind: 'session', key: 'one', value: 'of an admin', until: forever }])
     t.equal(await again.storage.kv.get('ticket', 'one'), undefined)
@@ -213,7 +216,9 @@ t.test('level storage: a full disk acknowledges and notifies nothing, and all ch
   t.teardown(() => limitFiles(null))
   limitFiles(1)
   const unavailable = { code: 'AGENT_REGISTRY_STORAGE_UNAVAILABLE', headers: { 'retry-after': '2' } }
-  const lost: Array<Promise<unknown>> = [register(storage, 'late-0'), register(storage, 'late-1'), kv.put({ kind: 'session', key: 'late', value: 'x', until: forever })]
+  const lost: Array<Promise<unknown>> = [
+    register(storage, 'late-0'), register(storage, 'late-1'), kv.put({ kind: 'session', key: 'late', value: 'x', until: forever })
+  ]
   for (const call of lost) await t.rejects(call, unavailable)
   t.equal(listener.changes.length, 3, 'unwritten changes are not notified')
   t.match(listener.faults, [/./])
@@ -269,7 +274,9 @@ t.test('level storage: heartbeats of thousands of agents are written in slices',
   await storage.kv.open(deaf)
   await registerMany(storage, 2500)
   clock.advance(1000)
-  for (const outcome of await storage.agents.renew(Array.from({ length: 2500 }, (_, n) => ({ id: `agent-${n}` })))) if (!outcome.ok) t.fail(outcome.reason)
+  for (const outcome of await storage.agents.renew(Array.from({ length: 2500 }, (_, n) => ({ id: `agent-${n}` })))) {
+    if (!outcome.ok) t.fail(outcome.reason)
+  }
   clock.advance(1000)
   const seen = clock() - 1000
   await storage.agents.renew(Array.from({ length: 2500 }, (_, n) => ({ id: `agent-${n}` })))

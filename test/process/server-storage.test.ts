@@ -25,14 +25,23 @@ function startIn (t: Test, folder: string, env: Environment = {}) {
   return startProcess(t, folder, { args: [built], env: { ...settings, ...env } })
 }
 
-async function request (url: string, path: string, { token, body }: { token?: string, body?: object } = {}): Promise<{ status: number, body: Json }> {
-  const headers = { 'x-client-fingerprint': fingerprint, 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) }
+async function request (
+  url: string, path: string, { token, body }: { token?: string, body?: object } = {}
+): Promise<{ status: number, body: Json }> {
+  const headers = {
+    'x-client-fingerprint': fingerprint,
+    'content-type': 'application/json',
+    ...(token &&
+    { authorization: `Bearer ${token}` })
+  }
   const response = await fetch(url + path, { headers, ...(body && { method: 'POST', body: JSON.stringify(body) }) })
   return { status: response.status, body: await response.json() }
 }
 
 async function register (url: string): Promise<string> {
-  const { body: { temp_token: token } } = await request(url, '/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } })
+  const { body: { temp_token: token } } = await request(
+    url, '/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } }
+  )
   return (await request(url, '/agents/register', { token, body: registration() })).body.access_token
 }
 
@@ -55,7 +64,9 @@ t.test('server storage: a restarted server keeps its agents and accepts the toke
   t.same([after.incarnation, after.registered_at], [before.incarnation, before.registered_at])
   t.equal((await request(again, '/auth/session_status', { token: admin })).status, 200)
   t.equal((await request(again, '/auth/session_status', { token: gone })).status, 401, 'ended sessions stay ended')
-  t.match((await request(again, '/health/detailed', { token: admin })).body, { detailed: { database: { type: 'level' } }, components: { storage: { status: 'healthy' } } })
+  t.match((await request(again, '/health/detailed', { token: admin })).body, {
+    detailed: { database: { type: 'level' } }, components: { storage: { status: 'healthy' } }
+  })
   t.match((await request(again, '/health')).body, { status: 'healthy', storage: { redis: 'not_configured' } })
 })
 
@@ -75,7 +86,9 @@ t.test('server storage: rotating the secret leaves every agent with its key', as
 
   const third = await urlOf(startIn(t, folder, { JWT_SECRET: fresh }))
   t.equal((await request(third, '/agents/agent-one', { token: agent })).status, 401)
-  const { body: { temp_token: token } } = await request(third, '/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } })
+  const { body: { temp_token: token } } = await request(
+    third, '/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } }
+  )
   const response = await fetch(`${third}/agents/agent-one`, { method: 'DELETE', headers: { authorization: `Bearer ${token}` } })
   t.equal(response.status, 200, 'the key still owns its agents')
 })
@@ -145,13 +158,27 @@ t.test('storage options: the Redis options name the server', async t => {
     [{ host: 'redis.test', port: 6380, db: 2, ...login, tls: true }, { host: 'redis.test', port: 6380, db: 2, ...login, tls: {} }],
     [{ url: 'rediss://redis.test/1', host: 'another.test' }, { url: 'rediss://redis.test/1' }],
     [{ url: '/run/redis.sock' }, { url: '/run/redis.sock' }],
-    [{ sentinels: ['a.test:26379', '[::1]:26380'], sentinelName: 'main', db: 1 }, { sentinels: [{ host: 'a.test', port: 26379 }, { host: '::1', port: 26380 }], name: 'main', db: 1 }],
-    [{ cluster: ['a.test:7000', 'b.test:7001'], ...login }, { cluster: [{ host: 'a.test', port: 7000 }, { host: 'b.test', port: 7001 }], ...login }]
+    [{
+      sentinels: [
+        'a.test:26379', '[::1]:26380'
+      ],
+      sentinelName: 'main',
+      db: 1
+    }, { sentinels: [{ host: 'a.test', port: 26379 }, { host: '::1', port: 26380 }], name: 'main', db: 1 }],
+    [{
+      cluster: [
+        'a.test:7000', 'b.test:7001'
+      ],
+      ...login
+    }, { cluster: [{ host: 'a.test', port: 7000 }, { host: 'b.test', port: 7001 }], ...login }]
   ]
   for (const [given, expected] of table) t.same(JSON.parse(JSON.stringify(connection(given))), expected, JSON.stringify(given))
   t.equal(connection({ client, host: 'redis.test' }).client, client)
   t.throws(() => connection({ sentinels: ['a.test:26379'] }), { message: /redis\.sentinelName/ })
-  for (const wrong of [{ url: 'http://redis.test' }, { cluster: ['a.test'] }, { sentinels: [] }, { port: 0 }]) t.throws(() => connection(wrong), { code: 'AGENT_REGISTRY_INVALID_OPTIONS' }, JSON.stringify(wrong))
+  for (const wrong of [{ url: 'http://redis.test' }, { cluster: ['a.test'] }, { sentinels: [] }, { port: 0 }]) {
+    t.throws(() =>
+      connection(wrong), { code: 'AGENT_REGISTRY_INVALID_OPTIONS' }, JSON.stringify(wrong))
+  }
 })
 
 t.test('storage options: a registry that fails to start leaves nothing open', async t => {
@@ -173,7 +200,8 @@ t.test('storage options: a registry in memory loads neither LevelDB nor a Redis 
     import fastify from 'fastify'
     import agentRegistry from ${JSON.stringify(built.replace(/server\/main\.js$/, 'index.js'))}
     const app = fastify()
-    const loaded = () => Object.keys(createRequire(import.meta.url).cache).filter(name => /node_modules.(ioredis|classic-level)/.test(name)).length
+    const isStorage = name => /node_modules.(ioredis|classic-level)/.test(name)
+    const loaded = () => Object.keys(createRequire(import.meta.url).cache).filter(isStorage).length
     await app.register(agentRegistry)
     console.log(loaded())
     await app.close()
@@ -200,7 +228,14 @@ async function fill (folder: string): Promise<readonly AgentRecord[]> {
   const { storage: { agents } } = await open(folder)
   for (const id of ['one', 'two', 'three', 'four'].map(name => `agent-${name}`)) {
     const body = JSON.stringify(read(JSON.stringify([registration(id)])).map(({ body }) => JSON.parse(body))[0])
-    await agents.register({ id, content: { body, type: 'testing', capabilities: ['cap one'], publicBody: null }, claim: { kind: 'key', digest: 'key-a', exclusive: false }, maxAgents: 100 })
+    await agents.register({
+      id,
+      content: {
+        body, type: 'testing', capabilities: ['cap one'], publicBody: null
+      },
+      claim: { kind: 'key', digest: 'key-a', exclusive: false },
+      maxAgents: 100
+    })
   }
   await agents.report({ id: 'agent-one', update: { request: { responseTime: 2, success: true } } })
   await agents.setState({ id: 'agent-two', state: 'draining', reason: 'asked' })
@@ -231,14 +266,18 @@ t.test('transfer: an export can be imported into an empty store and into one wit
   await importAgents(read(`${lines.join('\n')}\n`), { ...leases, path: other, replace: false })
   const { agents, revision, changes } = await agentsOf(other)
   t.equal(revision, 5)
-  t.same(changes!.map(({ n, event, id, reason }) => [n, event, id, reason]).slice(-2), [[4, 'registered', 'agent-three', 'imported'], [5, 'registered', 'agent-four', 'imported']])
-  t.same(agents.slice(1).map(agent => ({ ...agent, created: 0, revision: 0 })), before.map(agent => ({ ...agent, created: 0, revision: 0 })))
+  t.same(changes!.map(({ n, event, id, reason }) => [n, event, id, reason])
+    .slice(-2), [[4, 'registered', 'agent-three', 'imported'], [5, 'registered', 'agent-four', 'imported']])
+  t.same(agents.slice(1)
+    .map(agent => ({ ...agent, created: 0, revision: 0 })), before.map(agent => ({ ...agent, created: 0, revision: 0 })))
 })
 
 t.test('transfer: imported agents have a full lease or retention and stay owned by their keys', async t => {
   const clock = manualClock()
   const folder = newFolder()
-  const records = fresh('agent-one', 'agent-two').map((record, index): AgentRecord => ({ ...record, ownerKey: 'key-a', state: index === 0 ? 'alive' : 'dead' }))
+  const records = fresh('agent-one', 'agent-two').map(
+    (record, index): AgentRecord => ({ ...record, ownerKey: 'key-a', state: index === 0 ? 'alive' : 'dead' })
+  )
   await importAgents(records, { ...leases, path: folder, replace: false, clock })
   clock.advance(10 * leases.leaseMs)
   const { storage: { agents } } = await open(folder, { clock })
@@ -257,7 +296,9 @@ t.test('transfer: existing ids refuse the whole import unless replacement is req
   const folder = newFolder()
   const before = await fill(folder)
   const ids = ['agent-zero', 'agent-one', 'agent-two', ...Array.from({ length: 10 }, (_, n) => `more-${n}`)]
-  await t.rejects(importAgents(fresh(...ids), { ...leases, path: folder, replace: false }), { message: 'nothing was imported, these agents are registered already (--replace replaces them): agent-one, agent-two' })
+  await t.rejects(importAgents(
+    fresh(...ids), { ...leases, path: folder, replace: false }
+  ), { message: 'nothing was imported, these agents are registered already (--replace replaces them): agent-one, agent-two' })
   t.same((await agentsOf(folder)).agents, before)
 
   await importAgents(fresh(...ids), { ...leases, path: folder, replace: true })
@@ -270,12 +311,22 @@ t.test('transfer: existing ids refuse the whole import unless replacement is req
 
 t.test('transfer: an ARCP state file, a list under `agents` and a bare list are read as registrations', async t => {
   const times = { registered_at: '2029-06-01T10:00:00.555085', last_seen: '2029-06-01 11:00:00.978259' }
-  const state = { agents: { 'agent-one': { ...registration('agent-one'), ...times, status: 'dead', similarity: null }, 'agent-two': { ...registration(), agent_id: undefined, registered_at: '2029-06-01T12:00:00+02:00' } }, info_hashes: {} }
+  const state = {
+    agents: {
+      'agent-one': {
+        ...registration('agent-one'), ...times, status: 'dead', similarity: null
+      },
+      'agent-two': { ...registration(), agent_id: undefined, registered_at: '2029-06-01T12:00:00+02:00' }
+    },
+    info_hashes: {}
+  }
   const [one, two] = read(JSON.stringify(state))
   t.match(one, { id: 'agent-one', type: 'testing', capabilities: ['cap one'], ownerKey: null, state: 'dead', metrics: null })
   t.same([one!.registeredAt, one!.lastSeen], [Date.parse('2029-06-01T10:00:00.555Z'), Date.parse('2029-06-01T11:00:00.978Z')])
   t.notMatch(one!.body, 'similarity')
-  t.match(two, { id: 'agent-two', state: 'alive', registeredAt: Date.parse('2029-06-01T10:00:00Z'), lastSeen: Date.parse('2029-06-01T10:00:00Z') })
+  t.match(
+    two, { id: 'agent-two', state: 'alive', registeredAt: Date.parse('2029-06-01T10:00:00Z'), lastSeen: Date.parse('2029-06-01T10:00:00Z') }
+  )
   for (const list of [[registration('agent-one')], { agents: [registration('agent-one')] }]) {
     t.match(read(JSON.stringify(list)), [{ id: 'agent-one', registeredAt: context.now }])
   }
@@ -283,7 +334,8 @@ t.test('transfer: an ARCP state file, a list under `agents` and a bare list are 
 })
 
 t.test('transfer: every error in the input is reported', async t => {
-  const exported = (...lines: object[]) => [{ format: 'fastify-agent-registry/agents', version: 1, agents: lines.length }, ...lines].map(line => JSON.stringify(line)).join('\n')
+  const exported = (...lines: object[]) =>
+    [{ format: 'fastify-agent-registry/agents', version: 1, agents: lines.length }, ...lines].map(line => JSON.stringify(line)).join('\n')
   const record = fresh('agent-one')[0]!
   const table: Array<[text: string, finding: RegExp]> = [
     ['', /JSON/],
@@ -298,7 +350,9 @@ t.test('transfer: every error in the input is reported', async t => {
     [exported({ ...record, body: '{' }), /\n {2}line 2: .*JSON/],
     [exported({ ...record, body: '{}' }), /\n {2}line 2: \/agent_id: /],
     [JSON.stringify([7, registration('agent-one'), registration('x')]), /\n {2}item 1: \/?: Expected object\n {2}item 3: \/agent_id: /],
-    [JSON.stringify({ agents: { 'agent-one': 7, 'agent-two': registration('agent-one') } }), /\n {2}'agent-one': .*Expected object\n {2}'agent-two': its agent_id is 'agent-one'$/],
+    [JSON.stringify(
+      { agents: { 'agent-one': 7, 'agent-two': registration('agent-one') } }
+    ), /\n {2}'agent-one': .*Expected object\n {2}'agent-two': its agent_id is 'agent-one'$/],
     [JSON.stringify(Array(25).fill({})), /\n {2}item 20: .*\n {2}and 5 more$/]
   ]
   for (const [text, finding] of table) t.throws(() => read(text), { message: finding }, text.slice(0, 60))
@@ -323,7 +377,9 @@ t.test('transfer: the commands copy from folder to folder, by a pipe and by a fi
   writeFileSync(file, out)
   t.match(await call(['import', file], { ARCP_DATA_DIR: filed, NODE_ENV: 'production' }), { code: 0, err: /^4 agents imported/ })
   for (const copy of [piped, filed]) t.equal((await agentsOf(copy)).agents.length, 4)
-  t.match(await call(['import', '--data-dir', filed, file]), { code: 1, err: /registered already \(--replace replaces them\): agent-one, / })
+  t.match(
+    await call(['import', '--data-dir', filed, file]), { code: 1, err: /registered already \(--replace replaces them\): agent-one, / }
+  )
   t.match(await call(['import', '--replace', '--data-dir', filed, file]), { code: 0 })
   t.equal((await agentsOf(filed)).revision, 8)
   t.match(await call(['export'], { ARCP_DATA_DIR: filed }), { code: 0, out: /^(\{.*\}\n){5}$/ })
@@ -331,7 +387,9 @@ t.test('transfer: the commands copy from folder to folder, by a pipe and by a fi
 
 t.test('transfer: invalid input changes nothing', async t => {
   const folder = newFolder()
-  t.same(await call(['export', '--data-dir', folder]), { code: 1, out: '', err: `fastify-agent-registry: there is no store in ${folder}: set its folder by --data-dir or ARCP_DATA_DIR\n` })
+  t.same(await call(['export', '--data-dir', folder]), {
+    code: 1, out: '', err: `fastify-agent-registry: there is no store in ${folder}: set its folder by --data-dir or ARCP_DATA_DIR\n`
+  })
   t.notOk(existsSync(folder))
   const table: Array<[args: string[], err: RegExp]> = [
     [['restore'], /unknown command 'restore'; see --help/],

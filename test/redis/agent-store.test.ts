@@ -19,7 +19,8 @@ async function peers (t: Test, count: number, options: Partial<ConstructorParame
   return opened
 }
 
-const comparable = ({ n, event, id, reason, before, after }: Change) => ({ n, event, id, reason, before: before && still(before), after: after && still(after) })
+const comparable = ({ n, event, id, reason, before, after }: Change) =>
+  ({ n, event, id, reason, before: before && still(before), after: after && still(after) })
 /** The change without the members that heartbeats update, which are sent separately. */
 const still = ({ lastSeen, metrics, ...rest }: AgentRecord) => rest
 
@@ -43,8 +44,11 @@ t.test(`redis agents: after concurrent random writes three processes hold the sa
     const processes = await peers(t, 3)
     await Promise.all(steps.map(async ([kind, id, index]) => {
       const { store, agents } = processes[index]!
-      if (kind === 'register') await store.register(registration(id, { content: { body: `{"by":${index}}`, type: 'testing', capabilities: [] } }))
-      else if (kind === 'remove') await store.remove({ id, reason: 'left' })
+      if (kind === 'register') {
+        await store.register(
+          registration(id, { content: { body: `{"by":${index}}`, type: 'testing', capabilities: [] } })
+        )
+      } else if (kind === 'remove') await store.remove({ id, reason: 'left' })
       else if (kind === 'renew') await store.renew([{ id }])
       else if (kind === 'report') await store.report({ id, update: { request: { responseTime: 1, success: true } } })
       else if (kind === 'update') await store.update({ id, content: registration(id).content, revision: agents.get(id)?.revision ?? 1 })
@@ -64,12 +68,24 @@ t.test('redis agents: a change carries the record before and after it, also when
   await a.store.register(registration('one', { claim: { kind: 'key', digest: 'k', exclusive: false } }))
   await a.store.report({ id: 'one', update: { values: { success_rate: 0.5 } } })
   const before = a.agents.get('one')!
-  await a.store.update({ id: 'one', content: { body: '{"b":2}', type: 'other', capabilities: ['x'], publicBody: '{}', publicFacets: { type: 'o', capabilities: [] } }, revision: before.revision })
+  await a.store.update({
+    id: 'one',
+    content: {
+      body: '{"b":2}', type: 'other', capabilities: ['x'], publicBody: '{}', publicFacets: { type: 'o', capabilities: [] }
+    },
+    revision: before.revision
+  })
   await a.store.remove({ id: 'one', reason: 'left' })
   await eventually('b received it', () => b.n === a.n)
   t.same(b.changes, a.changes)
   const [updated, removed] = b.changes.slice(-2)
-  t.match(updated, { event: 'updated', before: { body: registration('one').content.body, ownerKey: 'k', metrics: { success_rate: 0.5 } }, after: { body: '{"b":2}', publicBody: '{}', publicFacets: { type: 'o' } } })
+  t.match(updated, {
+    event: 'updated',
+    before: {
+      body: registration('one').content.body, ownerKey: 'k', metrics: { success_rate: 0.5 }
+    },
+    after: { body: '{"b":2}', publicBody: '{}', publicFacets: { type: 'o' } }
+  })
   t.match(removed, { event: 'unregistered', before: { body: '{"b":2}', type: 'other', metrics: { success_rate: 0.5 } }, after: null })
 })
 
@@ -111,8 +127,10 @@ t.test('redis agents: an agent that registers again after removal keeps no repor
 t.test('redis agents: concurrent reports of several processes are all counted', async t => {
   const processes = await peers(t, 3)
   await processes[0]!.store.register(registration('one'))
-  const outcomes = await Promise.all(Array.from({ length: 300 }, (_, index) => processes[index % 3]!.store.report({ id: 'one', update: { request: { responseTime: 1, success: index % 3 !== 0 } } })))
-  t.same(outcomes.map(outcome => (outcome as { record: AgentRecord }).record.metrics!.total_requests).sort((x, y) => x - y), Array.from({ length: 300 }, (_, index) => index + 1))
+  const outcomes = await Promise.all(Array.from({ length: 300 }, (_, index) =>
+    processes[index % 3]!.store.report({ id: 'one', update: { request: { responseTime: 1, success: index % 3 !== 0 } } })))
+  t.same(outcomes.map(outcome => (outcome as { record: AgentRecord }).record.metrics!.total_requests)
+    .sort((x, y) => x - y), Array.from({ length: 300 }, (_, index) => index + 1))
   const outcome = await processes[1]!.store.report({ id: 'one', update: { values: {} } })
   t.match(outcome, { ok: true, record: { metrics: { total_requests: 300, requests_processed: 300 } } })
 })
@@ -122,7 +140,8 @@ t.test('redis agents: reports of an older instance of an agent do not count', as
   const update = { request: { responseTime: 1, success: true } }
   const first = await a.store.register(registration('one')) as { record: AgentRecord }
   const second = await a.store.register(registration('one')) as { record: AgentRecord }
-  const [stale, fresh, any] = await Promise.all([first.record.incarnation, second.record.incarnation, undefined].map(incarnation => a.store.report({ id: 'one', update, incarnation })))
+  const [stale, fresh, any] = await Promise.all([first.record.incarnation, second.record.incarnation, undefined].map(incarnation =>
+    a.store.report({ id: 'one', update, incarnation })))
   t.same(stale, { ok: false, reason: 'stale-incarnation' })
   t.match([fresh, any], [{ record: { metrics: { total_requests: 1 } } }, { record: { metrics: { total_requests: 2 } } }])
 })
@@ -183,7 +202,9 @@ t.test('redis agents: namespaces in one Redis are isolated', async t => {
   await b.store.register(registration('two'))
   t.same([[...a.agents.keys()], [...b.agents.keys()]], [['one'], ['two']])
   t.same(await b.store.renew([{ id: 'one' }]), [{ ok: false, reason: 'not-found' }])
-  t.same([await b.storage.kv.get('session', 's'), await b.storage.kv.takeTokens(['x'], { burst: 1, windowMs: 60_000 }), received], [undefined, null, []])
+  t.same([
+    await b.storage.kv.get('session', 's'), await b.storage.kv.takeTokens(['x'], { burst: 1, windowMs: 60_000 }), received
+  ], [undefined, null, []])
 })
 
 t.test('redis agents: a process that starts later has the newest changes', async t => {
@@ -204,7 +225,10 @@ t.test('redis agents: a process that starts later has the newest changes', async
 
 t.test('redis agents: opening a store that changes faster than it is read fails, and the message names the remedy', async t => {
   const [a] = await peers(t, 1, { changes: 1 }) as [Peer]
-  const fill = "for i = 1, 30000 do redis.call('HSET', KEYS[1], 'old-' .. i, ARGV[1]); redis.call('HSET', KEYS[2], 'old-' .. i, ARGV[2]) end"
+  const fill = `for i = 1, 30000 do
+    redis.call('HSET', KEYS[1], 'old-' .. i, ARGV[1])
+    redis.call('HSET', KEYS[2], 'old-' .. i, ARGV[2])
+  end`
   const head = JSON.stringify({ registeredAt: 1, created: 1, incarnation: 1, revision: 0, state: 'alive' })
   await server.client.eval(fill, 2, `{ar:${a.namespace}}:heads`, `{ar:${a.namespace}}:agents`, head, '{"type":"t","capabilities":[]}\n{}')
   await a.close()
@@ -249,7 +273,17 @@ t.test('redis agents: agents written while another process loads are not missed'
 /** Returns a function that creates storages of one new namespace. */
 function family (options: Partial<RedisStorageOptions>) {
   const namespace = newNamespace()
-  return () => new RedisStorage({ connection: { path: server.path }, namespace, leaseMs: 1000, retentionMs: 1000, commandTimeoutMs: 10_000, onError: error => { throw error }, ...options })
+  return () => new RedisStorage({
+    connection: {
+      path: server.path
+    },
+    namespace,
+    leaseMs: 1000,
+    retentionMs: 1000,
+    commandTimeoutMs: 10_000,
+    onError: error => { throw error },
+    ...options
+  })
 }
 
 async function build (settings: ContractSettings) {
@@ -278,7 +312,9 @@ function contract (name: string, builder: typeof build, flags: ContractFlags) {
 }
 
 contract('redis agent store: passes the agent store contract', build, { persistent: true })
-contract('redis agent store: passes the agent store contract on the clock of Redis', buildWithItsClock, { injectedClock: false, persistent: true })
+contract(
+  'redis agent store: passes the agent store contract on the clock of Redis', buildWithItsClock, { injectedClock: false, persistent: true }
+)
 
 async function buildState ({ clock }: StateContractSettings) {
   const make = family({ clock })

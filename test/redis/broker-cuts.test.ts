@@ -42,7 +42,9 @@ t.test('redis broker: a repeatedly disconnected subscriber receives each message
   const [a, proxy] = await through(t, server, limits)
   const [b, other] = [await join(t, server, limits), await join(t, server, limits)]
   const logs = ['c:one', 'c:two', 'c:three/x', 'c:three/y']
-  await Promise.all([a.broker.follow('c:one'), a.broker.follow('c:two'), a.broker.followPattern('three/*'), other.broker.followPattern('**')])
+  await Promise.all(
+    [a.broker.follow('c:one'), a.broker.follow('c:two'), a.broker.followPattern('three/*'), other.broker.followPattern('**')]
+  )
   await b.sayAll('c:three/x', ['first'])
   await b.sayAll('c:three/y', ['first'])
   await Promise.all(['c:three/x', 'c:three/y'].map(log => a.receives(log, 1)))
@@ -153,7 +155,8 @@ t.test('redis broker: a refused Redis subscription is retried until it succeeds'
   await a.receives(log, 1)
   await server.client.call('ACL', 'SETUSER', 'default', 'resetchannels')
   await server.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
-  await eventually('it was refused several times', async () => Number(/errorstat_NOPERM:count=(\d+)/.exec(await server.client.info('errorstats'))?.[1]) >= 20)
+  await eventually('it was refused several times', async () =>
+    Number(/errorstat_NOPERM:count=(\d+)/.exec(await server.client.info('errorstats'))?.[1]) >= 20)
   await server.client.call('ACL', 'SETUSER', 'default', 'allchannels')
   await persist(() => b.say(log, '2'))
   t.same(await a.receives(log, 2), ['1', '2'])
@@ -173,7 +176,11 @@ t.test('redis broker: while Redis is stopped every call is refused in time and h
   await b.broker.enter('c:other', 'p', '{}')
   server.freeze()
   const begun = Date.now()
-  const calls = () => [a.say(log, 'during'), a.broker.read(log, { limit: 1 }), a.broker.follow('c:new'), a.broker.followPattern('new/*'), a.broker.enter(place, 'comes', '{}'), a.broker.enter(place, 'stays', '2'), a.broker.leave(place, 'goes'), a.broker.roster(place), a.broker.watch('c:new')]
+  const calls = () => [
+    a.say(log, 'during'), a.broker.read(log, { limit: 1 }), a.broker.follow('c:new'), a.broker.followPattern('new/*'),
+    a.broker.enter(place, 'comes', '{}'), a.broker.enter(place, 'stays', '2'), a.broker.leave(place, 'goes'), a.broker.roster(place),
+    a.broker.watch('c:new')
+  ]
   for (const fault of await Promise.all(calls().map(faultOf))) t.match(fault, unavailable)
   await away(a, b)
   for (const fault of await Promise.all(calls().map(faultOf))) t.match(fault, unavailable)
@@ -224,7 +231,9 @@ class Publisher {
 t.test('publish: while Redis is stopped the publisher gets either an error or a confirmation', async t => {
   const server = await RedisServer.start()
   t.teardown(() => server.stop())
-  const options = { storage: 'redis', redis: { url: server.path }, agentsWs: { ...rates, intervalMs: 60_000 }, messaging: { historyEntries: 10_000 } } as const
+  const options = {
+    storage: 'redis', redis: { url: server.path }, agentsWs: { ...rates, intervalMs: 60_000 }, messaging: { historyEntries: 10_000 }
+  } as const
   const registries = [await build(t, options), await build(t, options)] as [Harness, Harness]
   const publishers: Publisher[] = []
   for (const [index, registry] of registries.entries()) {

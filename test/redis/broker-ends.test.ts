@@ -11,7 +11,8 @@ const log = 'c:workflows/one'
 const place = 'c:workflows/one'
 const presenceTtlMs = 1500
 
-const keysOf = async (server: RedisServer) => (await server.client.keys('*')).filter(key => /:(place|members|processes|presence)/.test(key)).sort()
+const keysOf = async (server: RedisServer) =>
+  (await server.client.keys('*')).filter(key => /:(place|members|processes|presence)/.test(key)).sort()
 
 /** Number of joins and leaves of each peer. */
 function tally (moves: readonly string[]): Record<string, number> {
@@ -61,7 +62,8 @@ t.test('redis broker: a process that resumes while it is marked dead has all its
   await a.broker.watch(place)
   proxy.close()
   await away(slow)
-  await eventually('its time has passed', async () => Number(await server.client.zscore('{ar:n}:processes', slow.broker.process)) < Date.now())
+  await eventually('its time has passed', async () =>
+    Number(await server.client.zscore('{ar:n}:processes', slow.broker.process)) < Date.now())
   proxy.reopen()
   await back(slow)
   await slow.broker.enter(place, 'new', 'slow')
@@ -91,9 +93,12 @@ async function checkNewEpoch (t: Tap, a: Process, b: Process, epoch: string) {
   t.equal(first.offset, 1)
   for (const process of [a, b]) {
     t.same((await process.receives(log, 3)).slice(2), ['anew'])
-    t.same(process.gaps.filter(loss => loss.log === log).map(({ epoch, offset, after }) => ({ epoch, offset, after })), [{ epoch: first.epoch, offset: 0, after: 2 }])
+    t.same(process.gaps.filter(loss => loss.log === log)
+      .map(({ epoch, offset, after }) => ({ epoch, offset, after })), [{ epoch: first.epoch, offset: 0, after: 2 }])
   }
-  t.match(await a.broker.read(log, { since: { epoch, offset: 2 }, limit: 10 }), { epoch: first.epoch, recovered: false, entries: [{ offset: 1 }] })
+  t.match(
+    await a.broker.read(log, { since: { epoch, offset: 2 }, limit: 10 }), { epoch: first.epoch, recovered: false, entries: [{ offset: 1 }] }
+  )
   await eventually('all peers are present again', async () => (await a.membersOf(place)).join() === 'p a,q b')
   const newest = Math.max(...[a, b].flatMap(({ changes }) => changes.map(({ revision }) => revision)))
   await a.broker.enter(place, 'r', '{}')
@@ -216,12 +221,16 @@ t.test('redis broker: a broker closes while Redis is unreachable, and opens only
 t.test('redis broker: peers exchange messages over a Redis Cluster', async t => {
   const free = await freePort()
   const port = free > 55_000 ? free - 20_000 : free
-  const server = await start(t, '--port', String(port), '--bind', '127.0.0.1', '--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1')
+  const server = await start(
+    t, '--port', String(port), '--bind', '127.0.0.1', '--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1'
+  )
   await server.client.call('CLUSTER', 'ADDSLOTSRANGE', 0, 16383)
   await eventually('the cluster is up', async () => String(await server.client.call('CLUSTER', 'INFO')).includes('cluster_state:ok'))
   const client = new Cluster([{ host: '127.0.0.1', port }], { lazyConnect: true })
   t.teardown(() => { client.disconnect() })
-  const [a, b] = [await join(t, server, { connection: { cluster: [{ host: '127.0.0.1', port }] } }), await join(t, server, { connection: { client } })]
+  const [a, b] = [
+    await join(t, server, { connection: { cluster: [{ host: '127.0.0.1', port }] } }), await join(t, server, { connection: { client } })
+  ]
   await Promise.all([a.broker.follow(log), a.broker.watch(place), b.broker.followPattern('workflows/*')])
   await b.sayAll(log, numbers(100))
   await b.broker.enter(place, 'p', '{}')

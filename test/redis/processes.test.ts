@@ -98,7 +98,9 @@ t.test('two processes: a repeated registration at the other process gets the sam
   const { access_token: given, heartbeat_every_ms: _, ...answer } = again.body
   t.match(first.body, answer)
   t.equal((await two.get('/agents/agent-one', { token: given })).status, 200)
-  t.match((await two.post('/agents/register', { token, body: registration('agent-one', { name: 'Another' }) })).body, { detail: 'This temporary token has been used' })
+  t.match((await two.post('/agents/register', { token, body: registration('agent-one', { name: 'Another' }) })).body, {
+    detail: 'This temporary token has been used'
+  })
 })
 
 t.test('two processes: a repeated removal with a temporary token at the other process gets the same response', async t => {
@@ -108,7 +110,9 @@ t.test('two processes: a repeated removal with a temporary token at the other pr
   t.match(await one.delete('/agents/agent-one', { token }), { status: 200 })
   t.match(await two.delete('/agents/agent-one', { token }), { status: 200 })
   await one.register('agent-two', {}, keys.other)
-  t.match(await two.delete('/agents/agent-two', { token: await two.tempToken('agent-two') }), { status: 403 }, 'an agent of another key stays')
+  t.match(
+    await two.delete('/agents/agent-two', { token: await two.tempToken('agent-two') }), { status: 403 }, 'an agent of another key stays'
+  )
 })
 
 t.test('two processes: failed attempts are counted across both processes', async t => {
@@ -117,7 +121,8 @@ t.test('two processes: failed attempts are counted across both processes', async
   const login = (registry: Harness, text: string) => registry.post('/auth/login', { headers, body: { username: 'admin', password: text } })
   for (const registry of [one, two, one, two]) t.equal((await login(registry, 'wrong')).status, 401)
   for (const registry of [one, two]) t.equal((await login(registry, password)).status, 429)
-  const request = (registry: Harness, key: string) => registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: key } })
+  const request = (registry: Harness, key: string) =>
+    registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: key } })
   for (const registry of [one, two, one, two]) t.equal((await request(registry, 'a wrong agent key')).status, 401)
   t.equal((await request(one, 'a wrong agent key')).status, 429)
   t.equal((await request(one, keys.plain)).status, 429)
@@ -136,10 +141,14 @@ t.test('two processes: processes without a secret share one, and agents keep the
 t.test('two processes: the log names the Redis in use', async t => {
   const [one] = await pair(t)
   const admin = await one.admin()
-  t.match((await one.get('/health')).body, { status: 'healthy', storage: { redis: 'connected' }, features: { redis_storage: true }, performance: { redis_connected: true } })
+  t.match((await one.get('/health')).body, {
+    status: 'healthy', storage: { redis: 'connected' }, features: { redis_storage: true }, performance: { redis_connected: true }
+  })
   t.match((await one.get('/health/redis', admin)).body, { status: 'healthy', redis: 'connected' })
   t.match((await one.get('/health/detailed', admin)).body, { detailed: { database: { type: 'redis' } } })
-  t.match((await one.get('/agents/stats', admin)).body, { registry_statistics: { redis_connected: true }, features: { redis_storage_enabled: true } })
+  t.match((await one.get('/agents/stats', admin)).body, {
+    registry_statistics: { redis_connected: true }, features: { redis_storage_enabled: true }
+  })
   t.match((await one.get('/health/config', admin)).body, { optional_config: { redis: ['redis.url', 'redis.commandTimeoutMs'] } })
 })
 
@@ -148,7 +157,15 @@ const rates = { messagesPerSecond: 1_000_000, burst: 1_000_000 }
 /** Registries that share one Redis, optionally through other connections. */
 async function fleet (t: Test, options: AgentRegistryOptions = {}, paths = [server.path, server.path]): Promise<Harness[]> {
   const namespace = newNamespace()
-  return await Promise.all(paths.map(async url => await build(t, { storage: 'redis', namespace, agentsWs: { ...rates, intervalMs: 60_000, maxConnections: 1000 }, redis: { url, commandTimeoutMs: 10_000, probeIntervalMs: 300 }, ...options })))
+  return await Promise.all(paths.map(async url => await build(t, {
+    storage: 'redis',
+    namespace,
+    agentsWs: {
+      ...rates, intervalMs: 60_000, maxConnections: 1000
+    },
+    redis: { url, commandTimeoutMs: 10_000, probeIntervalMs: 300 },
+    ...options
+  })))
 }
 
 async function tokenFor (registries: Harness[], id: string): Promise<string> {
@@ -194,12 +211,16 @@ t.test('channels across processes: a process disconnected during heavy traffic r
   t.match(await ask(one, { type: 'publish', channel, data: 'lost' }), { type: 'error', code: 'storage_unavailable', retryAfterMs: Number })
   t.match(await ask(one, { type: 'subscribe', channel: 'agents/new', presence: true }), { type: 'error', code: 'storage_unavailable' })
   t.match(await ask(one, { type: 'subscribe', channel: 'agents/*' }), { type: 'error', code: 'storage_unavailable' })
-  for (const name of ['agents/new', 'agents/*']) t.match(await there.app.agentRegistry.onMessage(name, () => {}).catch((error: unknown) => error), { type: 'storage-unavailable' })
+  for (const name of ['agents/new', 'agents/*']) {
+    t.match(await there.app.agentRegistry.onMessage(name, () => {})
+      .catch((error: unknown) => error), { type: 'storage-unavailable' })
+  }
   proxy.reopen()
   for (const client of [one, pattern]) {
     t.same(await client.next('channel_gap', 20_000), { type: 'channel_gap', channel, epoch, offset: 81, recovered: false })
     await until(() => client.all.filter(({ type }) => type === 'message').length === 21)
-    t.same(client.all.filter(({ type }) => type === 'message').map(({ offset }) => offset), [1, ...Array.from({ length: 20 }, (_, n) => 82 + n)])
+    t.same(client.all.filter(({ type }) => type === 'message')
+      .map(({ offset }) => offset), [1, ...Array.from({ length: 20 }, (_, n) => 82 + n)])
   }
   t.same(reported.map(({ offset }) => offset), Array.from({ length: 20 }, (_, n) => 82 + n))
   await until(async () => (await ask(one, { type: 'subscribe', channel: 'agents/new' })).type === 'ack', 20_000)
@@ -236,10 +257,14 @@ t.test('channels across processes: presence covers all processes', async t => {
   await ask(sockets[1]!, { type: 'presence_update', metadata: { mood: 'busy' } })
   await until(() => deltas().at(-1).joined[0]?.metadata.mood === 'busy')
   await until(() => deltas().length === 3, 1000).catch(() => {})
-  for (const { app } of registries) t.match((await app.agentRegistry.presence(channel)).find(({ peerId }) => peerId === 'agent-one'), { metadata: { mood: 'busy', agent_id: 'agent-one' } })
+  for (const { app } of registries) {
+    t.match((await app.agentRegistry.presence(channel)).find(({ peerId }) =>
+      peerId === 'agent-one'), { metadata: { mood: 'busy', agent_id: 'agent-one' } })
+  }
   const before = deltas().length
   sockets[0]!.ws.close()
-  await until(async () => !(await ask(watcher, { type: 'presence', channel })).joined.every((member: Json) => member.peerId !== 'agent-one'))
+  await until(async () => !(await ask(watcher, { type: 'presence', channel })).joined.every((member: Json) =>
+    member.peerId !== 'agent-one'))
   sockets[1]!.ws.terminate()
   await until(() => deltas().length > before)
   t.same(deltas().slice(before).map(({ joined, left }) => [joined, left]), [[[], [{ peerId: 'agent-one' }]]])
@@ -261,7 +286,9 @@ t.test('channels across processes: a token revoked at one process receives no mo
 })
 
 for (const isTrimmed of [false, true]) {
-  t.test(`channels across processes: after a Redis outage a lagging subscriber ${isTrimmed ? 'learns of the gap' : 'receives the rest'}`, async t => {
+  t.test(`channels across processes: after a Redis outage a lagging subscriber ${isTrimmed
+    ? 'learns of the gap'
+    : 'receives the rest'}`, async t => {
     const proxy = await RedisProxy.start(server)
     t.teardown(() => { proxy.stop() })
     const registries = await fleet(t, { messaging: { historyEntries: 300, historyBytes: 60_000_000 } }, [server.path, proxy.path])
@@ -287,7 +314,10 @@ for (const isTrimmed of [false, true]) {
     const end = isTrimmed ? 700 : 300
     await until(() => offsets().at(-1) === end, 30_000)
     const gaps = one.all.filter(({ type }) => type === 'channel_gap')
-    const expected = isTrimmed ? [...Array.from({ length: before }, (_, n) => n + 1), ...Array.from({ length: 300 }, (_, n) => 401 + n)] : Array.from({ length: 300 }, (_, n) => n + 1)
+    const expected = isTrimmed
+      ? [...Array.from({ length: before }, (_, n) =>
+          n + 1), ...Array.from({ length: 300 }, (_, n) => 401 + n)]
+      : Array.from({ length: 300 }, (_, n) => n + 1)
     t.same(offsets(), expected)
     t.same(gaps.map(({ offset }) => offset), isTrimmed ? [400] : [])
   })
@@ -309,7 +339,8 @@ t.test('channels across processes: presence after a Redis outage shows the last 
   await two.closed
   await sleep(1500)
   proxy.reopen()
-  const namesIn = async (name: string) => (await here.app.agentRegistry.presence(name)).map(({ peerId, metadata }) => `${peerId} ${metadata.mood ?? '-'}`).sort().join()
+  const namesIn = async (name: string) =>
+    (await here.app.agentRegistry.presence(name)).map(({ peerId, metadata }) => `${peerId} ${metadata.mood ?? '-'}`).sort().join()
   await until(async () => await namesIn('$agents') === 'agent-one cut off,agent-three -', 30_000)
   await until(async () => await namesIn(channel) === 'agent-one cut off', 30_000)
   t.pass('all messages arrive')

@@ -33,7 +33,8 @@ async function through (t: Test, server: RedisServer, options: Partial<RedisStor
 /** Whether a process has lost Redis and reconnected. */
 const isBack = ({ faults }: Peer) => faults.at(-1) === null
 const back = (...peers: Peer[]) => eventually('every process reconnects to Redis', () => peers.every(isBack))
-const away = (...peers: Peer[]) => eventually('every process lost Redis', () => peers.every(({ faults }) => typeof faults.at(-1) === 'string'))
+const away = (...peers: Peer[]) =>
+  eventually('every process lost Redis', () => peers.every(({ faults }) => typeof faults.at(-1) === 'string'))
 
 function sweep (t: Test, ...peers: Peer[]) {
   const timer = setInterval(() => { for (const { store } of peers) store.expire({ cleanup: true }).catch(() => {}) }, 100)
@@ -42,7 +43,9 @@ function sweep (t: Test, ...peers: Peer[]) {
 
 t.test('redis outage: no agent expires because Redis was stopped, and agents that fall silent afterwards expire', async t => {
   const server = await start(t)
-  const [a, b] = [await open(t, server, { leaseMs: 3000, preservation: false }), await open(t, server, { leaseMs: 3000, preservation: false })]
+  const [a, b] = [
+    await open(t, server, { leaseMs: 3000, preservation: false }), await open(t, server, { leaseMs: 3000, preservation: false })
+  ]
   await Promise.all(Array.from({ length: 100 }, (_, index) => (index % 2 ? a : b).store.register(registration(`agent-${index}`))))
   sweep(t, a, b)
   server.freeze()
@@ -52,7 +55,8 @@ t.test('redis outage: no agent expires because Redis was stopped, and agents tha
   await back(a, b)
   await sleep(1500)
   t.same(a.changes.filter(({ event }) => event === 'dead'), [])
-  await eventually('they expire on time', () => [a, b].every(({ changes }) => changes.filter(({ event }) => event === 'dead').length === 100))
+  await eventually('they expire on time', () =>
+    [a, b].every(({ changes }) => changes.filter(({ event }) => event === 'dead').length === 100))
   t.same([a.faults, b.faults].map(faults => faults.length), [2, 2])
   t.same([a.reloads, b.reloads], [[], []])
   t.equal(a.digest, b.digest)
@@ -92,7 +96,8 @@ t.test('redis outage: a closed or half-open connection is detected and replaced'
     await a.store.register(registration(`after-${kind}`))
     await eventually('b received it', () => b.n === a.n)
     const seen = await a.store.renew([{ id: `after-${kind}` }])
-    await eventually('b received the heartbeat', () => b.agents.get(`after-${kind}`)!.lastSeen === (seen[0] as { record: { lastSeen: number } }).record.lastSeen)
+    await eventually('b received the heartbeat', () =>
+      b.agents.get(`after-${kind}`)!.lastSeen === (seen[0] as { record: { lastSeen: number } }).record.lastSeen)
   }
   t.same([a.reloads, b.reloads], [[], []])
   t.equal(a.digest, b.digest)
@@ -247,8 +252,12 @@ t.test('redis outage: key-value entries are reloaded when messages may have been
 })
 
 t.test('redis outage: without Redis nothing opens, and the message names the address', async t => {
-  const storage = new RedisStorage({ connection: { path: '/nowhere/redis.sock' }, namespace: 'n', leaseMs: 1000, retentionMs: 1000, onError: () => {} })
-  await t.rejects(storage.agents.open(new Peer({ path: '' } as RedisServer, { namespace: 'n' })), { message: /^Redis cannot be reached: connect ENOENT \/nowhere\/redis.sock\. Start it/ })
+  const storage = new RedisStorage(
+    { connection: { path: '/nowhere/redis.sock' }, namespace: 'n', leaseMs: 1000, retentionMs: 1000, onError: () => {} }
+  )
+  await t.rejects(storage.agents.open(new Peer({ path: '' } as RedisServer, { namespace: 'n' })), {
+    message: /^Redis cannot be reached: connect ENOENT \/nowhere\/redis.sock\. Start it/
+  })
   await storage.agents.close()
   await storage.kv.close()
 })

@@ -25,7 +25,9 @@ async function start (t: Test, ...args: string[]): Promise<RedisServer> {
 
 async function startCluster (t: Test) {
   const port = await clusterPort()
-  const server = await start(t, '--port', String(port), '--bind', '127.0.0.1', '--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1')
+  const server = await start(
+    t, '--port', String(port), '--bind', '127.0.0.1', '--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1'
+  )
   await server.client.call('CLUSTER', 'ADDSLOTSRANGE', 0, 16383)
   await eventually('the cluster is up', async () => String(await server.client.call('CLUSTER', 'INFO')).includes('cluster_state:ok'))
   return { server, nodes: [{ host: '127.0.0.1', port }] }
@@ -37,8 +39,17 @@ async function open (t: Test, server: RedisServer, connection: RedisConnection):
   return peer
 }
 
-const haveEqualState = (...peers: [Peer, Peer]) => eventually('both processes have the same state', () => peers[0].digest === peers[1].digest, () => {
-  return peers.map(({ digest, agents, faults, errors, reloads }) => ({ digest, agents: [...agents.keys()], faults, errors: errors.map(String), reloads: reloads.map(({ epoch, revision }) => `${epoch}:${revision}`) }))
+const haveEqualState = (...peers: [Peer, Peer]) => eventually('both processes have the same state', () =>
+  peers[0].digest === peers[1].digest, () => {
+  return peers.map(({ digest, agents, faults, errors, reloads }) => ({
+    digest,
+    agents: [
+      ...agents.keys()
+    ],
+    faults,
+    errors: errors.map(String),
+    reloads: reloads.map(({ epoch, revision }) => `${epoch}:${revision}`)
+  }))
 })
 
 /** Checks that two processes receive each other's agents, heartbeats and sessions, and reconnect after a disconnect. */
@@ -50,13 +61,15 @@ async function shares (t: Test, server: RedisServer, a: Peer, b: Peer) {
   await b.store.setState({ id: 'one', state: 'draining', reason: 'asked' })
   await eventually('a received it', () => a.agents.get('one')?.state === 'draining')
   const [outcome] = await a.store.renew([{ id: 'one' }])
-  await eventually('b received the heartbeat', () => b.agents.get('one')!.lastSeen === (outcome as { record: { lastSeen: number } }).record.lastSeen)
+  await eventually('b received the heartbeat', () =>
+    b.agents.get('one')!.lastSeen === (outcome as { record: { lastSeen: number } }).record.lastSeen)
   await a.storage.kv.put({ kind: 'session', key: 's', value: 'v', until: Date.now() + 60_000 })
   await eventually('b received the session', () => sessions.includes('s'))
   await server.client.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
   await eventually('both reconnected', async () => {
     const outcomes = await Promise.allSettled([a, b].map(({ store }) => store.register(registration('two'))))
-    return outcomes.every(({ status }) => status === 'fulfilled') && [a, b].every(({ faults }) => faults.length === 0 || faults.at(-1) === null)
+    return outcomes.every(({ status }) => status === 'fulfilled') &&
+      [a, b].every(({ faults }) => faults.length === 0 || faults.at(-1) === null)
   })
   await haveEqualState(a, b)
   t.same([...a.agents.keys()].sort(), ['one', 'two'])
@@ -75,7 +88,9 @@ t.test('redis topologies: a cluster is configured by one of its nodes or by a cl
 t.test('redis topologies: an unusable cluster fails without a wait', async t => {
   const port = await clusterPort()
   const server = await start(t, '--port', String(port), '--bind', '127.0.0.1', '--cluster-enabled', 'yes')
-  await t.rejects(Peer.open(server, { ...quick, commandTimeoutMs: 200, connection: { cluster: [{ host: '127.0.0.1', port }] } }), { message: /^Redis cannot be reached: / })
+  await t.rejects(Peer.open(
+    server, { ...quick, commandTimeoutMs: 200, connection: { cluster: [{ host: '127.0.0.1', port }] } }
+  ), { message: /^Redis cannot be reached: / })
 })
 
 t.test('redis topologies: a stand-alone Redis is configured by URL, by host and port, or by a client of the host', async t => {
@@ -98,12 +113,17 @@ t.test('redis topologies: the new master is found through Sentinels', async t =>
   const replica = await start(t, ...tcp(second), '--replicaof', `127.0.0.1 ${port}`)
   await eventually('the replica follows', async () => (await replica.client.info('replication')).includes('master_link_status:up'))
   const settings = join(master.folder, 'sentinel.conf')
-  await writeFile(settings, `port ${sentinelPort}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 ${port} 1\nsentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 2000\n`)
+  await writeFile(
+    settings,
+    `port ${sentinelPort}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 ${port} 1\n` +
+    'sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 2000\n'
+  )
   const sentinel = spawn('redis-server', [settings, '--sentinel'], { stdio: 'ignore' })
   t.teardown(() => { sentinel.kill('SIGKILL') })
   const asked = new Redis(sentinelPort, '127.0.0.1', { retryStrategy: () => 50 }).on('error', () => {})
   t.teardown(() => { asked.disconnect() })
-  await eventually('the Sentinel knows the replica', async () => ((await asked.call('SENTINEL', 'REPLICAS', 'main').catch(() => [])) as unknown[]).length === 1)
+  await eventually('the Sentinel knows the replica', async () =>
+    ((await asked.call('SENTINEL', 'REPLICAS', 'main').catch(() => [])) as unknown[]).length === 1)
   const connection = { sentinels: [{ host: '127.0.0.1', port: sentinelPort }], name: 'main' }
   const [a, b] = [await open(t, master, connection), await open(t, master, connection)]
   await a.store.register(registration('one'))
@@ -120,7 +140,12 @@ t.test('redis topologies: the new master is found through Sentinels', async t =>
 
 t.test('cli: the log shows the location of Redis without its credentials', async t => {
   const redis = await sharedRedis(t)
-  const started = startProcess(t, t.testdir(), { args: [...sourceArgs, resolve('src/server/main.ts')], env: { PORT: '0', LOG_LEVEL: 'silent', REDIS_URL: redis.path, ARCP_NAMESPACE: 'named' } })
+  const started = startProcess(t, t.testdir(), {
+    args: [
+      ...sourceArgs, resolve('src/server/main.ts')
+    ],
+    env: { PORT: '0', LOG_LEVEL: 'silent', REDIS_URL: redis.path, ARCP_NAMESPACE: 'named' }
+  })
   await urlOf(started)
   t.match(started.output(), `data: Redis at ${redis.path}, namespace 'named'`)
 })

@@ -28,7 +28,9 @@ t.test('deaths: 10,000 leases, of which 1,000 expire within a second, expire onc
   const { agentRegistry } = registry.app
   const heartbeats = new HeartbeatLoop(t, { ids, everyMs: 3000, beat: id => agentRegistry.heartbeat(id) })
   const token = await populate(registry, ids)
-  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsReceived: true }) }))
+  const watchers = fleet.map(
+    member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsReceived: true }) })
+  )
   t.teardown(() => { for (const watcher of watchers) watcher.end() })
   await Promise.all(watchers.map(watcher => watcher.reach(agentRegistry.revision)))
 
@@ -67,7 +69,9 @@ t.test('deaths: in processes with other time zones or clocks off by an hour, lea
     { nodeArgs: ['--import', join(folder, 'slow.mjs')] }
   ][index]!
   const { redisUrl } = await startRedis(t)
-  const fleet = await startFleet(t, { program, size: 4, folder, redisUrl, each, env: { AGENT_HEARTBEAT_TIMEOUT: '4', AGENT_RETENTION: '3', AGENT_CLEANUP_INTERVAL: '0.5' } })
+  const fleet = await startFleet(t, {
+    program, size: 4, folder, redisUrl, each, env: { AGENT_HEARTBEAT_TIMEOUT: '4', AGENT_RETENTION: '3', AGENT_CLEANUP_INTERVAL: '0.5' }
+  })
   const [fast, slow] = [fleet[2]!, fleet[3]!]
   t.match([await timeOf(fast), await timeOf(slow)].map(hours => Math.round(hours)), [1, -1], 'the clocks are wrong')
 
@@ -75,7 +79,9 @@ t.test('deaths: in processes with other time zones or clocks off by an hour, lea
   const tokens = new Map<string, string>()
   for (const [i, id] of ids.entries()) tokens.set(id, await fleet[i % 4]!.agent(id))
   const token = tokens.get('agent-0')!
-  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsReceived: true }) }))
+  const watchers = fleet.map(
+    member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsReceived: true }) })
+  )
   t.teardown(() => { for (const watcher of watchers) watcher.end() })
   let turn = 0
   const lastBeat = new Map<string, number>()

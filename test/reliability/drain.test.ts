@@ -66,7 +66,9 @@ class Pipeliner {
     if (frame.type === 'going_away') this.#leave(frame.retryAfterMs)
     if (frame.type === 'error') this.faults.push(JSON.stringify(frame))
     if (frame.type !== 'ack') return
-    if (frame.requestId !== String(this.acknowledged)) this.faults.push(`${frame.requestId} was acknowledged after ${this.acknowledged - 1}`)
+    if (frame.requestId !== String(this.acknowledged)) {
+      this.faults.push(`${frame.requestId} was acknowledged after ${this.acknowledged - 1}`)
+    }
     this.acknowledged++
     if (this.acknowledged === this.sent) setTimeout(() => { this.sendGroup() }, 2 * meanPauseMs * Math.random())
   }
@@ -144,14 +146,17 @@ t.test(`drain: ${clientCount} clients that pipeline frames disconnect in turn, a
   t.strictSame([code, signal, err], [0, null, ''])
   t.strictSame([...new Set(codes)], [1001])
   t.strictSame(clients.flatMap(({ faults }) => faults).slice(0, 5), [])
-  t.strictSame(clients.filter(({ acknowledged, sentBefore }) => acknowledged < sentBefore).map(({ id, acknowledged, sentBefore }) => `${id} ${acknowledged} of ${sentBefore}`), [],
-    'every frame sent before is answered')
+  t.strictSame(clients.filter(({ acknowledged, sentBefore }) => acknowledged < sentBefore)
+    .map(({ id, acknowledged, sentBefore }) => `${id} ${acknowledged} of ${sentBefore}`), [],
+  'every frame sent before is answered')
 
   const announced = clients.map(({ slot }) => slot!)
   const counts = slices(announced, 0, drainMs)
   const times = clients.map(({ back }) => back!)
   const backs = slices(times, Math.min(...times), drainMs)
-  t.comment(`${clients.reduce((sum, { acknowledged }) => sum + acknowledged, 0)} frames acknowledged; drained after ${Math.round(took)} ms; announced in slices of ${drainMs / sliceCount} ms: ${counts.join(' ')}; reconnected: ${backs.join(' ')}`)
+  t.comment(`${clients.reduce((sum, { acknowledged }) => sum + acknowledged, 0)} frames acknowledged; drained after ${Math.round(
+    took
+  )} ms; announced in slices of ${drainMs / sliceCount} ms: ${counts.join(' ')}; reconnected: ${backs.join(' ')}`)
   t.ok(Math.max(...counts) <= 2 * clientCount / sliceCount, 'the peak is at most twice the mean')
   t.ok(Math.max(...backs) <= 2 * clientCount / sliceCount, 'reconnects are spread too')
   dead.terminate()

@@ -57,14 +57,17 @@ t.test('fleet: an agent registered at one process is visible at another to a req
   for (let i = 0; i < 50; i++) {
     const registered = await a.register(`agent-seen-${i}`)
     const { status, body } = await b.get(`/agents/agent-seen-${i}`, at(revisionOf(registered)))
-    t.match({ status, body }, { status: 200, body: { agent_id: `agent-seen-${i}`, revision: revisionOf(registered), incarnation: registered.body.incarnation } })
+    t.match({
+      status, body
+    }, { status: 200, body: { agent_id: `agent-seen-${i}`, revision: revisionOf(registered), incarnation: registered.body.incarnation } })
   }
   for (const socket of sockets) {
     const change = await changeOf(socket, 'agent-seen-49')
     t.match(change, { op: 'put', reason: 'created', agent: { name: 'Agent One' } })
   }
   t.equal((await b.get('/agents/stats', admin)).body.registry_statistics.total_agents, 50)
-  await until(async () => /^agent_registry_agents\{status="alive"\} 50$/m.test((await b.get('/metrics/scrape', { token: scrapeToken })).text))
+  await until(async () =>
+    /^agent_registry_agents\{status="alive"\} 50$/m.test((await b.get('/metrics/scrape', { token: scrapeToken })).text))
   const found = await b.get('/public/agent/agent-seen-49')
   t.equal(found.status, 200)
   for (const socket of sockets) socket.close()
@@ -173,7 +176,8 @@ t.test('fleet: a ticket issued by one process opens one socket across all proces
   const token = await a.agent('agent-ticket')
   const { ticket } = (await a.post('/ws-tickets', { token })).body
   const tries = [b, a, b, a].map(remote => remote.socket(`/agents/ws?ticket=${ticket}`))
-  const outcomes = await Promise.all(tries.map(socket => Promise.race([socket.next('auth_success').then(() => 'in'), socket.closed.then(({ code }) => code)])))
+  const outcomes = await Promise.all(tries.map(socket =>
+    Promise.race([socket.next('auth_success').then(() => 'in'), socket.closed.then(({ code }) => code)])))
   t.same(outcomes.map(String).sort(), ['4001', '4001', '4001', 'in'])
   for (const socket of tries) socket.close()
 })
@@ -184,8 +188,10 @@ t.test('fleet: a temporary token spent at one process is spent at the other', as
   const body = registration('agent-temp')
   const first = await a.post('/agents/register', { token, body })
   const repeated = await b.post('/agents/register', { token, body })
-  t.match([first, repeated], [{ status: 200, body: { created: true } }, { status: 200, body: { created: true, incarnation: first.body.incarnation } }],
-    'a repeat of the request gets the same response')
+  t.match([
+    first, repeated
+  ], [{ status: 200, body: { created: true } }, { status: 200, body: { created: true, incarnation: first.body.incarnation } }],
+  'a repeat of the request gets the same response')
   const other = await b.post('/agents/register', { token, body: registration('agent-temp', { name: 'Something else' }) })
   t.equal(other.status, 401)
   t.equal((await b.delete('/agents/agent-temp', { token })).status, 401)
@@ -194,7 +200,8 @@ t.test('fleet: a temporary token spent at one process is spent at the other', as
 t.test('fleet: of concurrent registrations of one id with one shared key at both processes, one succeeds', async t => {
   const { a, b } = scene
   const tokens = await Promise.all(Array.from({ length: 10 }, (_, i) => [a, b][i % 2]!.tempToken('agent-race', keys.plain)))
-  const answers = await Promise.all(tokens.map((token, i) => [a, b][i % 2]!.post('/agents/register', { token, body: registration('agent-race') })))
+  const answers = await Promise.all(tokens.map((token, i) =>
+    [a, b][i % 2]!.post('/agents/register', { token, body: registration('agent-race') })))
   t.same(answers.map(({ status }) => status).sort(), [200, ...Array(9).fill(409)])
 })
 
@@ -208,7 +215,9 @@ t.test('fleet: a process that ends logs it, and a restarted one has the complete
   const { status, body } = await b.get('/agents/agent-meanwhile', at(revision))
   t.match([status, body.revision], [200, revision])
   const lists = await Promise.all([a, b].map(remote => remote.get('/agents', admin)))
-  t.same(lists[0]!.body.map((agent: Json) => [agent.agent_id, agent.revision, agent.state]), lists[1]!.body.map((agent: Json) => [agent.agent_id, agent.revision, agent.state]))
+  t.same(lists[0]!.body.map(
+    (agent: Json) => [agent.agent_id, agent.revision, agent.state]
+  ), lists[1]!.body.map((agent: Json) => [agent.agent_id, agent.revision, agent.state]))
 })
 
 const rates = { AGENT_WS_MESSAGES_PER_SECOND: '1000000', AGENT_WS_BURST: '1000000' }
@@ -316,10 +325,13 @@ async function joinChannel (member: Member, id: string): Promise<void> {
 t.test('presence: five hundred peers of a killed process leave once each within the presence TTL', async t => {
   const presenceTtlMs = 9000
   const { redisUrl } = await startRedis(t)
-  const [here, there] = await startFleet(t, { program, size: 2, redisUrl, env: { ...rates, MESSAGING_PRESENCE_TTL: String(presenceTtlMs / 1000) } }) as [Member, Member]
+  const [here, there] = await startFleet(
+    t, { program, size: 2, redisUrl, env: { ...rates, MESSAGING_PRESENCE_TTL: String(presenceTtlMs / 1000) } }
+  ) as [Member, Member]
   const watcher = await here.agentSocket(await here.agent('agent-watcher'))
   await ask(watcher, { type: 'subscribe', channel, presence: true })
-  const moved = (key: 'joined' | 'left') => watcher.all.filter(({ type, snapshot }) => type === 'presence' && !snapshot).flatMap((frame: Json) => frame[key].map(({ peerId }: Json) => peerId)).sort()
+  const moved = (key: 'joined' | 'left') => watcher.all.filter(({ type, snapshot }) =>
+    type === 'presence' && !snapshot).flatMap((frame: Json) => frame[key].map(({ peerId }: Json) => peerId)).sort()
   const ids = numbers(500).map(n => `agent-${String(n).padStart(3, '0')}`)
   for (let n = 0; n < ids.length; n += 20) await Promise.all(ids.slice(n, n + 20).map(id => joinChannel(there, id)))
   await until(() => moved('joined').length === ids.length, 20_000)
@@ -351,13 +363,17 @@ t.test('requests: agents of a killed process leave within the presence TTL, and 
   const able = { capabilities: [capability] }
   const token = await there!.agent('agent-two', able)
   const two = await there!.agentSocket(token)
-  const ask = (requestId: string, more: object = {}) => { one.send({ type: 'request', requestId, capability, data: requestId, timeoutMs: 60_000, ...more }) }
+  const ask = (requestId: string, more: object = {}) => {
+    one.send({ type: 'request', requestId, capability, data: requestId, timeoutMs: 60_000, ...more })
+  }
   await until(async () => {
     const requestId = `probe-${Math.random()}`
     one.send({ type: 'send', to: 'agent-two', data: null, requestId })
     return (await answerOf(one, requestId, 5000)).delivered
   })
-  for (const [requestId, more] of Object.entries({ accepted: {}, once: { idempotent: false }, named: { capability: undefined, to: 'agent-two' } })) {
+  for (const [requestId, more] of Object.entries(
+    { accepted: {}, once: { idempotent: false }, named: { capability: undefined, to: 'agent-two' } }
+  )) {
     ask(requestId, more)
     const { rid } = await nextWhere(two, 'request', ({ data }) => data === requestId)
     if (requestId !== 'accepted') continue
@@ -369,7 +385,9 @@ t.test('requests: agents of a killed process leave within the presence TTL, and 
   ask('moved')
   const moved = await nextWhere(three, 'request', ({ data }) => data === 'moved')
   three.send({ type: 'reply', rid: moved.rid, data: 'done' })
-  for (const requestId of ['accepted', 'once', 'named']) t.match(await answerOf(one, requestId, 5 * presenceTtlMs), { code: 'agent_offline', requestId })
+  for (const requestId of ['accepted', 'once', 'named']) {
+    t.match(await answerOf(one, requestId, 5 * presenceTtlMs), { code: 'agent_offline', requestId })
+  }
   t.match(await answerOf(one, 'moved', 1000), { type: 'response', from: 'agent-three', data: 'done' })
   one.send({ type: 'request', requestId: 'gone', to: 'agent-two', data: null, timeoutMs: 60_000 })
   t.match(await answerOf(one, 'gone', 1000), { code: 'agent_offline' })

@@ -56,7 +56,16 @@ class Victim {
   }
 
   async start (): Promise<void> {
-    const env = { STORE: 'level', ARCP_DATA_DIR: 'data', PORT: '0', LOG_LEVEL: 'silent', ADMIN_PASSWORD: password, JWT_SECRET: secret, ARCP_SEARCH: 'false', ARCP_ROUTES_DOCS: 'false' }
+    const env = {
+      STORE: 'level',
+      ARCP_DATA_DIR: 'data',
+      PORT: '0',
+      LOG_LEVEL: 'silent',
+      ADMIN_PASSWORD: password,
+      JWT_SECRET: secret,
+      ARCP_SEARCH: 'false',
+      ARCP_ROUTES_DOCS: 'false'
+    }
     this.#process = start(this.#t, this.#folder, { env, args: [this.#program] })
     this.remote = new Remote(await urlOf(this.#process))
   }
@@ -78,7 +87,9 @@ async function work (remote: Remote, admin: Admin, model: Model, prefix: string,
       model.begins(id, text)
       const { status } = text === null
         ? await remote.delete(`/agents/${id}`, admin)
-        : await remote.post('/agents/register', { ...admin, body: registration(id, { context_brief: text, metadata: { text, list: Array(20).fill(text) } }) })
+        : await remote.post(
+          '/agents/register', { ...admin, body: registration(id, { context_brief: text, metadata: { text, list: Array(20).fill(text) } }) }
+        )
       if (status !== 200 && status !== 404) throw new Error(`answered ${status}`, { cause: status })
       model.settles(id, text)
       done++
@@ -172,7 +183,9 @@ t.test(`${agents * operationsEach} random operations on three processes end in t
     let differences: string[] = []
     // Reports arrive outside of the changes that the revision counts.
     await until(async () => {
-      const { body } = await member.get('/agents?include_metrics=true', { ...admin, headers: { ...admin.headers, 'x-min-revision': newest } })
+      const {
+        body
+      } = await member.get('/agents?include_metrics=true', { ...admin, headers: { ...admin.headers, 'x-min-revision': newest } })
       const byId = new Map<string, Json>(body.map((record: Json) => [record.agent_id, record]))
       differences = models.flatMap(model => model.difference(byId.get(model.id) ?? null) ?? [])
       return differences.length === 0

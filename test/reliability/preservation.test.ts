@@ -34,9 +34,12 @@ async function startFleetWithAgents (t: Test, size: number): Promise<FleetWithAg
   const loops = fleet.map(member => new HeartbeatLoop(t, { ids: ids.filter(id => homes.get(id) === member), everyMs: leaseMs / 8, beat }))
   const silence = (silent: readonly string[]) => { for (const heartbeats of loops) heartbeats.silence(silent) }
   const { token, headers } = await fleet[1]!.admin()
-  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, headers, place: () => member, view: new View({ keepsReceived: true }) }))
+  const watchers = fleet.map(
+    member => new Watcher({ carrier: 'agents', token: () => token, headers, place: () => member, view: new View({ keepsReceived: true }) })
+  )
   t.teardown(() => { for (const watcher of watchers) watcher.end() })
-  await until(() => watchers.every(({ view }) => view.agents.size === size && [...view.agents.values()].every(({ state }) => state === 'alive')), 15_000)
+  await until(() =>
+    watchers.every(({ view }) => view.agents.size === size && [...view.agents.values()].every(({ state }) => state === 'alive')), 15_000)
   return { fleet, ids, tokens, silence, watchers, received: watchers[1]!.view.received }
 }
 
@@ -79,7 +82,8 @@ t.test('self-preservation: half of the fleet falls silent, is held for three lea
   await sleep(2 * leaseMs)
   for (const { view } of watchers) {
     t.same(view.faults, [])
-    t.strictSame(view.received.filter(text => / (suspect|dead)$/.test(text)).map(text => text.replace(' state', '')).sort(), gone.flatMap(id => [`${id} dead`, `${id} suspect`]).sort())
+    t.strictSame(view.received.filter(text => / (suspect|dead)$/.test(text)).map(text =>
+      text.replace(' state', '')).sort(), gone.flatMap(id => [`${id} dead`, `${id} suspect`]).sort())
   }
 })
 

@@ -28,15 +28,19 @@ async function scene (t: Test, { leaseSeconds = 600, redisArgs = [] as string[] 
   const env = { AGENT_HEARTBEAT_TIMEOUT: String(leaseSeconds), REDIS_COMMAND_TIMEOUT_MS: '1000', REDIS_PROBE_INTERVAL_MS: '1000' }
   const fleet = await startFleet(t, { program, size: 2, redisUrl, env })
   const token = await fleet[0]!.agent('agent-reader')
-  const watchers = fleet.map(member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsReceived: true }) }))
+  const watchers = fleet.map(
+    member => new Watcher({ carrier: 'agents', token: () => token, place: () => member, view: new View({ keepsReceived: true }) })
+  )
   t.teardown(() => { for (const watcher of watchers) watcher.end() })
   await until(() => watchers.every(({ view }) => view.revision !== undefined))
   return { redis, redisUrl, fleet, a: fleet[0]!, b: fleet[1]!, token, watchers }
 }
 
 const readiness = async (member: Member) => (await member.get('/health/ready')).status
-const allReady = (fleet: readonly Member[]) => until(async () => (await Promise.all(fleet.map(readiness))).every(status => status === 200), 30_000)
-const allRed = (fleet: readonly Member[]) => until(async () => (await Promise.all(fleet.map(readiness))).every(status => status === 503), 30_000)
+const allReady = (fleet: readonly Member[]) =>
+  until(async () => (await Promise.all(fleet.map(readiness))).every(status => status === 200), 30_000)
+const allRed = (fleet: readonly Member[]) =>
+  until(async () => (await Promise.all(fleet.map(readiness))).every(status => status === 503), 30_000)
 
 /** Registers an agent at one process, and waits until every process has it. */
 async function checkHealed (t: Test, { fleet, watchers }: Scene, id: string): Promise<void> {

@@ -1,6 +1,8 @@
 import { registration, type Answer, type Json, type Remote } from './harness.js'
 
-export const kindsOfOperation = ['register', 'heartbeat', 'late heartbeat', 'report', 'drain', 'maintain', 'wake', 'rename', 'unregister', 'read'] as const
+export const kindsOfOperation = [
+  'register', 'heartbeat', 'late heartbeat', 'report', 'drain', 'maintain', 'wake', 'rename', 'unregister', 'read'
+] as const
 
 /** The next operation on an agent, the process that it uses, and the process that checks the outcome. */
 export interface Operation { does: typeof kindsOfOperation[number], at: number, lookAt: number }
@@ -52,7 +54,9 @@ export class ModelAgent {
   difference (record: Json): string | undefined {
     const expected = this.#exists ? { ...this.#shown, reports: this.#reports } : null
     const actual = record && { ...shownOf(record), reports: record.metrics?.total_requests ?? 0 }
-    return JSON.stringify(actual) === JSON.stringify(expected) ? undefined : `${JSON.stringify(actual)} instead of ${JSON.stringify(expected)}`
+    return JSON.stringify(actual) === JSON.stringify(expected)
+      ? undefined
+      : `${JSON.stringify(actual)} instead of ${JSON.stringify(expected)}`
   }
 
   get #shown () {
@@ -99,7 +103,8 @@ export class ModelAgent {
   async #sign (member: Remote, does: 'heartbeat' | 'report') {
     const body = does === 'report' ? { response_time: 0.1, success: true, operation: 'test' } : undefined
     const path = does === 'report' ? 'metrics' : 'heartbeat'
-    if (!this.#expect(await member.post(`/agents/${this.id}/${path}`, { ...this.#caller, body }), this.#exists ? 200 : 404) || !this.#exists) return
+    if (!this.#expect(await member.post(`/agents/${this.id}/${path}`, { ...this.#caller, body }), this.#exists ? 200 : 404) ||
+      !this.#exists) return
     if (does === 'report') this.#reports++
     if (this.#state === 'alive' || isAsked(this.#state)) return
     // The first heartbeat is a change whose revision is not in the response; the process that received it has it.

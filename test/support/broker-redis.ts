@@ -27,7 +27,9 @@ export async function start (t: Test, ...args: string[]): Promise<RedisServer> {
 }
 
 export async function join (t: Test, server: RedisServer, options: Partial<RedisStorageOptions> = {}): Promise<Process> {
-  const peer = await Peer.open(server, { namespace: 'n', probeIntervalMs: 300, commandTimeoutMs: 1000, messaging: { presenceTtlMs: 1500 }, ...options })
+  const peer = await Peer.open(
+    server, { namespace: 'n', probeIntervalMs: 300, commandTimeoutMs: 1000, messaging: { presenceTtlMs: 1500 }, ...options }
+  )
   t.teardown(() => peer.close())
   const process = new Process(peer)
   await process.open()
@@ -36,14 +38,17 @@ export async function join (t: Test, server: RedisServer, options: Partial<Redis
 }
 
 /** A process whose connection to Redis can be closed. */
-export async function through (t: Test, server: RedisServer, options: Partial<RedisStorageOptions> = {}): Promise<[process: Process, proxy: RedisProxy]> {
+export async function through (
+  t: Test, server: RedisServer, options: Partial<RedisStorageOptions> = {}
+): Promise<[process: Process, proxy: RedisProxy]> {
   const proxy = await RedisProxy.start(server)
   t.teardown(() => { proxy.stop() })
   return [await join(t, server, { connection: { path: proxy.path }, ...options }), proxy]
 }
 
 export const away = (...processes: Process[]) => eventually('every process lost Redis', () => processes.every(process => process.isAway))
-export const back = (...processes: Process[]) => eventually('every process reconnects to Redis', () => processes.every(({ peer }) => peer.faults.at(-1) === null))
+export const back = (...processes: Process[]) =>
+  eventually('every process reconnects to Redis', () => processes.every(({ peer }) => peer.faults.at(-1) === null))
 
 /** Outcome of a call. */
 export const faultOf = (call: Promise<unknown>) => call.then(() => 'none', (error: unknown) => error)

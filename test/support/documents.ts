@@ -15,7 +15,8 @@ function strip (value: unknown, isExample: boolean): unknown {
   if (!isObject(value)) return value
   return Object.fromEntries(Object.entries(value).filter(([key, child]) => !isText(key, child)).map(([key, child]) => {
     if (isExample && isExampleText(key, child)) return [key, '<text>']
-    if (sets.has(key) && Array.isArray(child)) return [key, child.map(item => JSON.stringify(strip(item, isExample))).sort().map(item => JSON.parse(item))]
+    if (sets.has(key) &&
+      Array.isArray(child)) return [key, child.map(item => JSON.stringify(strip(item, isExample))).sort().map(item => JSON.parse(item))]
     return [key, strip(child, isExample || key === 'examples')]
   }))
 }
@@ -39,6 +40,9 @@ export function seriesOf (text: string): string {
   }
   // The labels of Node's own series depend on the previous work of the process.
   const isOfNode = (name: string) => /^(nodejs|process)_/.test(name)
-  const lines = [...types].map(([name, type]) => `${name} ${type}${isOfNode(name) ? '' : ` {${[...labels.get(name) ?? []].sort().join(', ')}}`}`)
+  const lines = [...types].map(([name, type]) => `${name} ${type}${isOfNode(name)
+? ''
+: ` {${[...labels.get(name) ?? []].sort()
+    .join(', ')}}`}`)
   return `${lines.sort().join('\n')}\n`
 }

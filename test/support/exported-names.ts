@@ -39,7 +39,8 @@ function moduleSymbol (program: ts.Program, file: string): ts.Symbol {
 function typeNames (program: ts.Program, file: string): string[] {
   const checker = program.getTypeChecker()
   const target = (symbol: ts.Symbol) => symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol
-  return checker.getExportsOfModule(moduleSymbol(program, file)).filter(symbol => target(symbol).flags & ts.SymbolFlags.Type).map(({ name }) => name).sort()
+  return checker.getExportsOfModule(moduleSymbol(program, file)).filter(symbol =>
+    target(symbol).flags & ts.SymbolFlags.Type).map(({ name }) => name).sort()
 }
 
 /** Names of the members of an exported interface, including inherited ones. */

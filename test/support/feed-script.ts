@@ -43,7 +43,10 @@ async function act (registry: Harness, patcher: { token: string, headers: Record
 }
 
 /** Applies one step to the registry and the subscriber. @param admin may change every agent */
-export async function play (registry: Harness, admin: { token: string, headers: Record<string, string> }, follower: { cut (): void, resume (): Promise<void> }, step: Step): Promise<unknown> {
+export async function play (
+  registry: Harness, admin: { token: string, headers: Record<string, string> }, follower: { cut (): void, resume (): Promise<void> },
+  step: Step
+): Promise<unknown> {
   if (step.do === 'cut') return follower.cut()
   if (step.do === 'resume') return follower.resume()
   if (step.do === 'settle') return new Promise(setImmediate)

@@ -89,7 +89,9 @@ export const sharedEnvironment: Environment = {
 }
 
 /** Stand-alone servers in processes of their own that form one registry and end with the test. */
-export async function startFleet (t: Test, { program, size, folder = t.testdir(), redisUrl, env = {}, each = () => ({}) }: FleetOptions): Promise<Member[]> {
+export async function startFleet (
+  t: Test, { program, size, folder = t.testdir(), redisUrl, env = {}, each = () => ({}) }: FleetOptions
+): Promise<Member[]> {
   const place = { t, program, folder }
   return Promise.all(Array.from({ length: size }, (_, index) => {
     const { env: own = {}, nodeArgs } = each(index)

@@ -77,7 +77,12 @@ export class RecordedSocket {
     let body = ''
     for await (const chunk of response) body += chunk
     this.#ws.terminate()
-    return { refused: response.statusCode, headers: Object.keys(response.headers).sort(), body: body === '' ? '' : normalise(JSON.parse(body)) }
+    return {
+      refused: response.statusCode,
+      headers: Object.keys(response.headers)
+        .sort(),
+      body: body === '' ? '' : normalise(JSON.parse(body))
+    }
   }
 
   #push (data: Buffer, isBinary: boolean) {

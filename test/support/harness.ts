@@ -64,7 +64,12 @@ export class Remote {
     const payload = raw ?? (body === undefined ? undefined : JSON.stringify(body))
     const response = await fetch(this.base + path, {
       method,
-      headers: { ...(payload !== undefined && { 'content-type': 'application/json' }), ...(token && { authorization: `Bearer ${token}` }), ...headers },
+      headers: {
+        ...(payload !== undefined &&
+        { 'content-type': 'application/json' }),
+        ...(token && { authorization: `Bearer ${token}` }),
+        ...headers
+      },
       ...(payload !== undefined && { body: payload }),
       redirect: 'manual'
     })
@@ -179,7 +184,9 @@ export class Client {
     for (;;) {
       const index = this.#frames.findIndex(frame => type === undefined || typeOf(frame) === type)
       if (index >= 0) return this.#frames.splice(0, index + 1).at(-1)
-      if (Date.now() >= deadline) throw new Error(`No frame '${type}' within ${within} ms; there were ${JSON.stringify(this.all.map(typeOf))}`)
+      if (Date.now() >= deadline) {
+        throw new Error(`No frame '${type}' within ${within} ms; there were ${JSON.stringify(this.all.map(typeOf))}`)
+      }
       await this.#arrival(deadline - Date.now())
     }
   }
@@ -239,7 +246,9 @@ export function withDefaults (options: AgentRegistryOptions = {}): AgentRegistry
 }
 
 /** A listening app with a registry, closed with the test. `before` may prepare the host. */
-export async function build (t: Test, options: AgentRegistryOptions = {}, { before, server = {} }: { before?: (app: FastifyInstance) => unknown, server?: FastifyServerOptions } = {}): Promise<Harness> {
+export async function build (t: Test, options: AgentRegistryOptions = {}, {
+  before, server = {}
+}: { before?: (app: FastifyInstance) => unknown, server?: FastifyServerOptions } = {}): Promise<Harness> {
   const app = fastify(server)
   await before?.(app)
   await app.register(agentRegistry, withDefaults(options))
@@ -255,7 +264,9 @@ function answerErrors (request: FastifyRequest, status: number, payload: unknown
   const schemas = request.routeOptions.schema?.response as ResponseSchemas | undefined
   const schema = schemas?.[status] ?? schemas?.[`${String(status)[0]}xx`]
   if (!schema || typeof payload !== 'string') return []
-  return [...Value.Errors(schema, JSON.parse(payload))].map(({ path, message }) => `${request.method} ${request.url} ${status} ${path}: ${message}`)
+  return [...Value.Errors(schema, JSON.parse(payload))].map(
+    ({ path, message }) => `${request.method} ${request.url} ${status} ${path}: ${message}`
+  )
 }
 
 /** Collects each response that does not match the schema of its route. */

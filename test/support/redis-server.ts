@@ -43,7 +43,12 @@ export class RedisServer {
   get client (): Redis {
     // The socket file is missing before the start and after a kill.
     const password = this.#args[this.#args.indexOf('--requirepass') + 1]
-    this.#client ??= new Redis({ path: this.path, retryStrategy: () => 20, ...(this.#args.includes('--requirepass') && { password }) }).on('error', () => {})
+    this.#client ??= new Redis({
+      path: this.path,
+      retryStrategy: () => 20,
+      ...(this.#args.includes('--requirepass') &&
+      { password })
+    }).on('error', () => {})
     return this.#client
   }
 

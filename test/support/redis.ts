@@ -36,7 +36,9 @@ export class Peer implements StoreListener {
 
   constructor (server: RedisServer, options: Partial<RedisStorageOptions> & { namespace: string }) {
     this.namespace = options.namespace
-    this.storage = new RedisStorage({ connection: { path: server.path }, leaseMs: 30_000, retentionMs: 30_000, onError: error => { this.errors.push(error) }, ...options })
+    this.storage = new RedisStorage(
+      { connection: { path: server.path }, leaseMs: 30_000, retentionMs: 30_000, onError: error => { this.errors.push(error) }, ...options }
+    )
   }
 
   static async open (server: RedisServer, options: Partial<RedisStorageOptions> & { namespace: string }): Promise<Peer> {

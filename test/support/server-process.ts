@@ -39,7 +39,9 @@ export function builtServer (t: Test): string {
 export const sourceArgs = process.execArgv.map(arg => arg.replace('=./', `=${pathToFileURL(process.cwd()).href}/`))
 
 /** Environment variables that would change a server started here. */
-const variables = new Set(['NODE_ENV', ...[...settingsOf(OptionsSchema), ...settingsOf(ServerSettingsSchema)].flatMap(({ names }) => names)])
+const variables = new Set(
+  ['NODE_ENV', ...[...settingsOf(OptionsSchema), ...settingsOf(ServerSettingsSchema)].flatMap(({ names }) => names)]
+)
 
 /** Starts a program with this node as a process in `folder`, which ends with the test. */
 export function start (t: Test, folder: string, { env = {}, args }: { env?: Environment, args: string[] }): Started {

@@ -17,7 +17,9 @@ test('options: agent keys are strings or objects', () => {
 })
 
 test('options: storage is one of three kinds, a client or a store of the host', () => {
-  expect<AgentRegistryOptions>().type.toBeAssignableFrom({ storage: 'level' as const, level: { path: './data', durability: 'sync' as const } })
+  expect<AgentRegistryOptions>().type.toBeAssignableFrom(
+    { storage: 'level' as const, level: { path: './data', durability: 'sync' as const } }
+  )
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ storage: 'redis' as const, redis: { client: {} as Redis | Cluster } })
   expect<AgentRegistryOptions>().type.toBeAssignableFrom({ storage: { agents: {} as AgentStore, kv: {} as KeyValueStore } })
   expect<AgentRegistryOptions>().type.not.toBeAssignableFrom({ storage: 'disk' as const })

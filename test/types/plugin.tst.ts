@@ -2,9 +2,12 @@ import fastify, { type FastifyInstance } from 'fastify'
 import { describe, expect, test } from 'tstyche'
 import agentRegistry, {
   agentRegistry as named, MemoryAgentStore, problemTypes, type AgentFilter, type AgentInfo, type AgentRegistration, type AgentRegistry,
-  type AgentRegistryOptions, type AgentState, type AgentStore, type AuthenticateHook, type AuthorizePublishHook, type AuthorizeSubscribeHook,
-  type ChannelMessage, type CustomStorage, type HostReply, type MessageListener, type PresentPeer, type Published, type Sent, type OnRegisterHook, type Principal, type ProblemType,
-  type PublicViewHook, type RegisterHookContext, type RegistrationBody, type RegistrationResponse, type RegistryEvent, type RegistryEvents, type RegistryStatistics
+  type AgentRegistryOptions, type AgentState, type AgentStore,
+  type AuthenticateHook, type AuthorizePublishHook, type AuthorizeSubscribeHook,
+  type ChannelMessage, type CustomStorage, type HostReply, type MessageListener, type PresentPeer,
+  type Published, type Sent, type OnRegisterHook, type Principal, type ProblemType,
+  type PublicViewHook, type RegisterHookContext, type RegistrationBody,
+  type RegistrationResponse, type RegistryEvent, type RegistryEvents, type RegistryStatistics
 } from '../../src/index.js'
 
 const app = fastify()
@@ -67,7 +70,12 @@ describe('hooks', () => {
 
 describe('channel hooks', () => {
   test('channel hooks: a hook allows or refuses, synchronously or asynchronously', () => {
-    expect<AuthorizePublishHook>().type.toBeAssignableFrom(({ channel, peerId, principal, data }: { channel: string, peerId: string, principal: Principal, data: string }) => channel.length + peerId.length + data.length > principal.scopes.length)
+    expect<AuthorizePublishHook>().type.toBeAssignableFrom(({ channel, peerId, principal, data }: {
+      channel: string
+      peerId: string
+      principal: Principal
+      data: string
+    }) => channel.length + peerId.length + data.length > principal.scopes.length)
     expect<AuthorizeSubscribeHook>().type.toBeAssignableFrom(async () => false)
     expect<AuthorizeSubscribeHook>().type.not.toBeAssignableFrom(() => {})
     expect<AgentRegistryOptions['authorizePublish']>().type.toBe<AuthorizePublishHook | undefined>()
@@ -105,7 +113,9 @@ describe('decorator', () => {
     expect<Published>().type.toBe<{ readonly epoch: string, readonly offset: number, readonly duplicate: boolean }>()
     expect(registry.presence('$agents')).type.toBe<Promise<PresentPeer[]>>()
     expect(registry.onMessage).type.toBe<(channelOrPattern: string, listener: MessageListener) => Promise<() => void>>()
-    expect(registry.onMessage).type.toBeCallableWith('agents/**', async ({ channel, data }: ChannelMessage) => { expect([channel, data]).type.toBe<unknown[]>() })
+    expect(registry.onMessage).type.toBeCallableWith(
+      'agents/**', async ({ channel, data }: ChannelMessage) => { expect([channel, data]).type.toBe<unknown[]>() }
+    )
   })
 
   test('decorator: messages and requests are typed', () => {
@@ -114,7 +124,9 @@ describe('decorator', () => {
     expect(registry.send).type.toBeCallableWith('agent-one', null, { from: 'me', msgId: 'm', level: 'delivered' })
     expect(registry.send).type.not.toBeCallableWith('agent-one', null, { level: 'read' })
     expect(registry.request({ capability: 'summarise', data: null, timeoutMs: 1000 })).type.toBe<Promise<HostReply>>()
-    expect(registry.request).type.toBeCallableWith({ to: 'agent-one', data: 1, timeoutMs: 1000, idempotent: false, from: 'me', signal: new AbortController().signal })
+    expect(registry.request).type.toBeCallableWith(
+      { to: 'agent-one', data: 1, timeoutMs: 1000, idempotent: false, from: 'me', signal: new AbortController().signal }
+    )
     expect(registry.request).type.not.toBeCallableWith({ to: 'agent-one', data: 1 })
   })
 

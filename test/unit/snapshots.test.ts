@@ -32,7 +32,9 @@ await t.test('snapshot: options and environment variables', async t => {
 
 t.test('snapshot: metrics after one use of each kind of message', { buffered: true }, async t => {
   const registry = await build(t, everything)
-  const [one, two] = [await registry.agentSocket(await registry.agent('agent-one')), await registry.agentSocket(await registry.agent('agent-two'))]
+  const [one, two] = [
+    await registry.agentSocket(await registry.agent('agent-one')), await registry.agentSocket(await registry.agent('agent-two'))
+  ]
   one.send({ type: 'subscribe', requestId: '1', channel: 'public/a' })
   await one.next('ack')
   two.send({ type: 'publish', requestId: '2', channel: 'public/a', data: 1 })

@@ -53,7 +53,8 @@ async function upgrade (recorder: FrameRecorder, registry: Harness, token: strin
     'a ticket': [`${path}?ticket=${ticket}`, {}]
   } as const
   for (const [name, [url, { ...settings }]] of Object.entries(accepted)) {
-    const socket = await recorder.open(`upgrade: ${name}`, url, 'protocols' in settings ? { protocols: [...settings.protocols] } : settings).opened()
+    const socket = await recorder.open(`upgrade: ${name}`, url, 'protocols' in settings ? { protocols: [...settings.protocols] } : settings)
+      .opened()
     await socket.expect('auth_success', 'list')
     await socket.leave()
   }
@@ -88,7 +89,9 @@ async function authenticate (recorder: FrameRecorder, registry: Harness, token: 
 /** Connections of users and admins, and the ends of their tokens. */
 async function otherRoles (recorder: FrameRecorder, registry: Harness) {
   const admin = await registry.admin()
-  const { body: { access_token: userToken } } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'user-one', agent_id: 'agent-minted', role: 'user' } })
+  const {
+    body: { access_token: userToken }
+  } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'user-one', agent_id: 'agent-minted', role: 'user' } })
   const user = await openAgent(recorder, 'a user', userToken)
   await user.send({ type: 'status', status: 'draining', requestId: 'r1' }, 'error')
   await user.send({ type: 'goodbye', requestId: 'r2' }, 'error')
@@ -139,7 +142,9 @@ async function exceedLimits (t: Test, recorder: FrameRecorder) {
 }
 
 async function expire (t: Test, recorder: FrameRecorder) {
-  const registry = await build(t, { jwt: { expiresInMs: 3000 }, agentsWs: { pingIntervalMs: 300 }, sockets: { maxAgentsPerUpdate: 1, drainMs: 50 } })
+  const registry = await build(
+    t, { jwt: { expiresInMs: 3000 }, agentsWs: { pingIntervalMs: 300 }, sockets: { maxAgentsPerUpdate: 1, drainMs: 50 } }
+  )
   const token = await registry.join('agent-one')
   const socket = await openAgent(recorder, 'a token that expires', token, registry)
   await socket.expect('token_expiring')

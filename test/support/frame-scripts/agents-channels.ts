@@ -95,7 +95,9 @@ async function replaceRights (recorder: FrameRecorder, registry: Harness) {
   const admin = await registry.admin()
   const mint = async (channels: string[]) => {
     const grants = [{ channels, allow: ['subscribe', 'presence'] }]
-    const { body } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'user-rights', agent_id: 'agent-rights', role: 'user', grants } })
+    const {
+      body
+    } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'user-rights', agent_id: 'agent-rights', role: 'user', grants } })
     return body.access_token
   }
   const socket = await openAgent(recorder, 'a user whose rights change', await mint(['a/**']))

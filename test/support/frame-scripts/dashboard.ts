@@ -41,7 +41,9 @@ async function refuse (recorder: FrameRecorder, registry: Harness, token: string
 
 async function accept (recorder: FrameRecorder, registry: Harness, token: string) {
   const { body: { ticket } } = await registry.post('/ws-tickets', { ...bearerCall(token), body: { tier: 'dashboard' } })
-  for (const [name, url, settings] of [['a token in the header', path, bearer(token)], ['a ticket', `${path}?ticket=${ticket}`, {}]] as const) {
+  for (const [name, url, settings] of [
+    ['a token in the header', path, bearer(token)], ['a ticket', `${path}?ticket=${ticket}`, {}]
+  ] as const) {
     const socket = await recorder.open(`upgrade: ${name}`, url, settings).opened()
     await socket.expect(...firstFrames)
     await socket.leave()
@@ -62,7 +64,9 @@ async function monitor (socket: RecordedSocket) {
   await socket.send({ type: 'agents_request' }, 'agents', 'agents_ack')
   const alert = { type: 'tests', title: 'said title', message: 'said message', severity: 'CRITICAL', id: 7, details: { a: 1 } }
   await socket.send({ type: 'dashboard_alert', data: alert, requestId: 'r4' }, 'ack')
-  await socket.send({ type: 'dashboard_alert', data: { alerts: [{ message: 'said second' }, { title: 'said third' }, 5] }, requestId: 'r5' }, 'ack')
+  await socket.send(
+    { type: 'dashboard_alert', data: { alerts: [{ message: 'said second' }, { title: 'said third' }, 5] }, requestId: 'r5' }, 'ack'
+  )
   await socket.send({ type: 'dashboard_alert', data: alert })
   await socket.send({ type: 'resume_monitoring', requestId: 'r6' }, 'monitoring', 'health', 'alert', 'resume_ack')
   await socket.send({ type: 'dashboard_log', data: { level: 'warning', message: 'said hello', timestamp }, requestId: 'r7' }, 'ack')
@@ -104,7 +108,9 @@ const hasRefusal = ({ data }: Json) => data.logs.some((entry: Json) => entry.sta
 
 /** Frames that the server sends on its own. */
 async function wait (t: Test, recorder: FrameRecorder) {
-  const rule = { id: 'tests', type: 'tests', metric: 'agents_total' as const, comparison: '>=' as const, threshold: 0, message: 'said {value}' }
+  const rule = {
+    id: 'tests', type: 'tests', metric: 'agents_total' as const, comparison: '>=' as const, threshold: 0, message: 'said {value}'
+  }
   const registry = await build(t, {
     ...recordedOptions,
     dashboardWs: { intervalMs: 100, pingIntervalMs: 200, maxConnections: 1 },

@@ -18,7 +18,9 @@ async function readDiscovery (recorder: FrameRecorder, registry: Harness) {
   await reader.send({ type: 'ping' }, 'pong')
   await reader.send({ type: 'pong' })
   await reader.send({ type: 'get_discovery' }, 'discovery_data')
-  await registry.join('agent-one', { features: ['a'], policy_tags: ['b'], language_support: ['en'], max_tokens: 10, ai_context: 'said context' })
+  await registry.join(
+    'agent-one', { features: ['a'], policy_tags: ['b'], language_support: ['en'], max_tokens: 10, ai_context: 'said context' }
+  )
   await registry.join('agent-two', { agent_type: 'security' })
   await registry.join('agent-three')
   await reader.send({ type: 'get_discovery', requestId: 'r2' }, 'discovery_data')
@@ -82,7 +84,9 @@ async function wait (t: Test, recorder: FrameRecorder) {
   const registry = await build(t, {
     publicWs: { intervalMs: 50, pingIntervalMs: 200 }, feed: { bookmarkIntervalMs: 100 }, sockets: { maxAgentsPerUpdate: 1, drainMs: 50 }
   })
-  const [reader, watcher] = [await openReader(recorder, 'a server that shuts down', registry), await openReader(recorder, 'a watcher of that server', registry)]
+  const [reader, watcher] = [
+    await openReader(recorder, 'a server that shuts down', registry), await openReader(recorder, 'a watcher of that server', registry)
+  ]
   await watcher.send({ type: 'watch', requestId: 'r1' }, 'ack')
   for (const id of ['agent-one', 'agent-two', 'agent-three']) {
     await registry.join(id)

@@ -5,7 +5,14 @@ import { openAgent } from './agents-auth.js'
 
 const secretKey = 'sk_id_test:sk_secret_0123456789'
 const publishableKey = 'pk_live_0123456789'
-const peerKeys = [{ key: publishableKey, channels: ['room-*'], permissions: ['subscribe' as const, 'publish' as const, 'presence' as const], maxConnections: 1 }]
+const peerKeys = [{
+  key: publishableKey,
+  channels: [
+    'room-*'
+  ],
+  permissions: ['subscribe' as const, 'publish' as const, 'presence' as const],
+  maxConnections: 1
+}]
 const options = { ...recordedOptions, secretKeys: [secretKey], peerKeys }
 
 async function peerToken (registry: Harness, peerId: string, more: object = {}): Promise<string> {
@@ -20,7 +27,9 @@ async function openPeer (recorder: FrameRecorder, name: string, token: string, r
 }
 
 async function publish (recorder: FrameRecorder, registry: Harness) {
-  const alice = await openPeer(recorder, 'alice', await peerToken(registry, 'alice', { metadata: { ice: [1] }, peerMetadata: { username: 'Alice' } }))
+  const alice = await openPeer(
+    recorder, 'alice', await peerToken(registry, 'alice', { metadata: { ice: [1] }, peerMetadata: { username: 'Alice' } })
+  )
   const bob = await openPeer(recorder, 'bob', await peerToken(registry, 'bob'))
   await alice.send({ type: 'subscribe', channel: 'app/room 1', requestId: 'r1' }, 'ack', 'presence')
   await bob.send({ type: 'subscribe', channel: 'app/room 1', includeSenderMetadata: true }, 'presence')
@@ -117,7 +126,8 @@ async function endConnections (t: Test, recorder: FrameRecorder, registry: Harne
   await alice.ended()
   const limited = await build(t, { ...options, messaging: { maxConnectionsPerPeer: 1 }, sockets: { drainMs: 50 } })
   const first = await openPeer(recorder, 'a server that shuts down', await peerToken(limited, 'dave', { expiresInSec: 60 }), limited)
-  const second = await recorder.open('more connections than a peer may have', `/v1?token=${await peerToken(limited, 'dave')}`, {}, limited).opened()
+  const second = await recorder.open('more connections than a peer may have', `/v1?token=${await peerToken(limited, 'dave')}`, {}, limited)
+    .opened()
   await second.ended()
   const closed = limited.app.close()
   await first.expect('going_away')

@@ -15,7 +15,9 @@ export const served = {
 const agentRoute = '/agents/{id}'
 
 async function registerAgents (http: HttpRecorder, endpoint: string) {
-  const temp = await http.call('POST /auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } })
+  const temp = await http.call(
+    'POST /auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } }
+  )
   const token: string = temp.body.temp_token
   const body = registration('agent-one', { endpoint })
   await http.call('POST /auth/agent/validate_compliance', { token, body })
@@ -33,7 +35,13 @@ async function actAsAgent (http: HttpRecorder, token: string, endpoint: string) 
   await http.call('GET /agents', call)
   await http.call('GET /agents?include_metrics=true&status=alive&limit=1', call)
   const one = await http.call('GET /agents/agent-one', call, agentRoute)
-  await http.call('GET /agents/agent-one?include_metrics=false', { ...call, headers: { 'if-none-match': one.headers.get('etag') ?? '' } }, agentRoute)
+  await http.call('GET /agents/agent-one?include_metrics=false', {
+    ...call,
+    headers: {
+      'if-none-match': one.headers.get('etag') ??
+    ''
+    }
+  }, agentRoute)
   await http.call('HEAD /agents/agent-one', call, agentRoute)
   await http.call('PATCH /agents/agent-one', { ...call, body: { name: 'Agent 1', metadata: { a: null, c: 'd' } } }, agentRoute)
   await http.call('PATCH /agents/agent-one', { ...call, body: { name: 'Agent 2' }, headers: { 'if-match': '"other:1"' } }, agentRoute)
@@ -65,7 +73,8 @@ async function actAsAgent (http: HttpRecorder, token: string, endpoint: string) 
 async function readPublic (http: HttpRecorder) {
   const paths = [
     '/', '/public/discover', '/public/discover?limit=1&offset=1&agent_type=testing', '/public/stats', '/public/info', '/public/agent_types',
-    '/health', '/health/live', '/health/ready', '/.well-known/jwks.json', '/.well-known/arcp-configuration', '/docs', '/docs/', '/openapi.json'
+    '/health', '/health/live', '/health/ready', '/.well-known/jwks.json', '/.well-known/arcp-configuration', '/docs', '/docs/',
+    '/openapi.json'
   ]
   for (const path of paths) await http.call(`GET ${path}`)
   await http.call('GET /public/agent/agent-one', {}, '/public/agent/{id}')
@@ -98,7 +107,9 @@ async function openSession (http: HttpRecorder) {
 async function actAsAdmin (http: HttpRecorder) {
   const call = await openSession(http)
   const withPin = { ...call, headers: { ...call.headers, 'x-session-pin': 'said-4711' } }
-  for (const path of ['/agents/stats', '/health/detailed', '/health/config', '/health/redis', '/health/azure', '/metrics', '/dashboard/config']) {
+  for (const path of [
+    '/agents/stats', '/health/detailed', '/health/config', '/health/redis', '/health/azure', '/metrics', '/dashboard/config'
+  ]) {
     await http.call(`GET ${path}`, call)
   }
   await http.call('POST /dashboard/config', { ...withPin, body: { ui: { refreshInterval: 60, maxLogEntries: 5 } } })
@@ -123,7 +134,9 @@ async function actAsPeers (http: HttpRecorder, registry: Harness, token: string)
   await http.call('POST /v1/tokens', { ...call, body: { ...peer, peerId: '' } })
   await http.call('POST /v1/tokens', { ...call, body: { ...peer, peerId: 'agent-one' } })
   await http.call('GET /v1/usage', call)
-  await http.call(`POST ${channel}/publish`, { ...call, body: { data: { text: 'hello' }, from: 'said-me', msgId: 'm1' } }, '/v1/channels/{channel}/publish')
+  await http.call(`POST ${channel}/publish`, {
+    ...call, body: { data: { text: 'hello' }, from: 'said-me', msgId: 'm1' }
+  }, '/v1/channels/{channel}/publish')
   await http.call(`POST ${channel}/publish`, { ...call, body: {} }, '/v1/channels/{channel}/publish')
   await http.call(`GET ${channel}/history`, call, '/v1/channels/{channel}/history')
   await http.call(`GET ${channel}/peers`, call, '/v1/channels/{channel}/peers')

@@ -56,7 +56,9 @@ async function outcomesOf (registry: Harness, { method, route }: Route, callers:
   for (const [name, call] of Object.entries(callers)) outcomes[name] = await send(call)
   const call = Object.entries(callers).findLast(([name]) => !isRefused(outcomes[name]))?.[1]
   if (method !== 'GET') {
-    for (const [name, wrong] of Object.entries(wrongBodies)) outcomes[name] = await send({ ...call, ...wrong, headers: { ...call?.headers, ...wrong.headers } })
+    for (const [name, wrong] of Object.entries(wrongBodies)) {
+      outcomes[name] = await send({ ...call, ...wrong, headers: { ...call?.headers, ...wrong.headers } })
+    }
   }
   outcomes['another method'] = outcomeOf(await inject(registry, 'PUT', path, call))
   return outcomes
@@ -105,7 +107,9 @@ async function refuseAnywhere (t: Test) {
 
 /** Limits, address lists and hooks of the host. */
 async function refuseByOptions (t: Test) {
-  const limited = await build(t, { ...served, attempts: { burst: 1 }, admission: { registrationsPerSecond: 1, burst: 1 }, limits: { maxAgents: 1 } })
+  const limited = await build(
+    t, { ...served, attempts: { burst: 1 }, admission: { registrationsPerSecond: 1, burst: 1 }, limits: { maxAgents: 1 } }
+  )
   const http = new HttpRecorder(limited)
   const headers = { 'x-client-fingerprint': fingerprint }
   const token = await limited.tempToken()
@@ -117,10 +121,14 @@ async function refuseByOptions (t: Test) {
   const crowded = new HttpRecorder(small)
   const own = await small.join('agent-one')
   await crowded.call('POST /agents/register', { token: await small.tempToken('agent-two'), body: registration('agent-two') })
-  await crowded.call('POST /agents/register', { token: own, body: registration('agent-one', { context_brief: 'x'.repeat(900), ai_context: 'x'.repeat(1500) }) })
+  await crowded.call('POST /agents/register', {
+    token: own, body: registration('agent-one', { context_brief: 'x'.repeat(900), ai_context: 'x'.repeat(1500) })
+  })
   const blocked = new HttpRecorder(await build(t, { ...served, prefix: '/registry', addresses: { blocked: ['127.0.0.1'] } }))
   await blocked.call('GET /public/info')
-  const hooks = await build(t, { ...served, prefix: '/registry', onRegister ({ registration: { agent_id: id } }) { if (id === 'agent-none') throw new Error('said no') } })
+  const hooks = await build(t, {
+    ...served, prefix: '/registry', onRegister ({ registration: { agent_id: id } }) { if (id === 'agent-none') throw new Error('said no') }
+  })
   const hooked = new HttpRecorder(hooks)
   await hooked.call('POST /agents/register', { token: await hooks.tempToken('agent-none'), body: registration('agent-none') })
   await hooked.call('GET /nothing')

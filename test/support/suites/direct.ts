@@ -33,9 +33,20 @@ export function directTests (t: Test, name: string, open: Pair): void {
     const { offset } = await two.next('direct')
     t.strictSame(await one.next('ack'), { type: 'ack', requestId: 'r1', offset, delivered: true })
     for (const level of ['accepted', 'delivered'] as const) {
-      const [ack, direct, again] = [await ackOf(one, { type: 'send', to: 'agent-two', data: [level], level, requestId: level }), await two.next('direct'), await nextWhere(second, 'direct', ({ data }) => data[0] === level)]
+      const [ack, direct, again] = [await ackOf(
+        one, { type: 'send', to: 'agent-two', data: [level], level, requestId: level }
+      ), await two.next('direct'), await nextWhere(second, 'direct', ({ data }) => data[0] === level)]
       t.strictSame(ack, { type: 'ack', requestId: level, offset: direct.offset, delivered: true })
-      t.match(direct, { type: 'direct', from: 'agent-one', data: [level], fromMetadata: { agent_id: 'agent-one', role: 'agent', agentName: 'Agent One' }, epoch: String, timestamp: Number })
+      t.match(direct, {
+        type: 'direct',
+        from: 'agent-one',
+        data: [
+          level
+        ],
+        fromMetadata: { agent_id: 'agent-one', role: 'agent', agentName: 'Agent One' },
+        epoch: String,
+        timestamp: Number
+      })
       t.strictSame(again, direct)
       t.ok(Math.abs(direct.timestamp - Date.now() / 1000) < 60)
     }
@@ -47,7 +58,16 @@ export function directTests (t: Test, name: string, open: Pair): void {
     const one = await connect(here, 'agent-one')
     const token = await here.join('agent-two')
     const sent = []
-    for (const data of [1, 2, 3]) sent.push(await ackOf(one, { type: 'send', to: 'agent-two', data, requestId: `r${data}`, ...(data === 3 && { level: 'delivered' }) }))
+    for (const data of [1, 2, 3]) {
+      sent.push(await ackOf(one, {
+        type: 'send',
+        to: 'agent-two',
+        data,
+        requestId: `r${data}`,
+        ...(data === 3 &&
+      { level: 'delivered' })
+      }))
+    }
     t.strictSame(sent.map(({ delivered }) => delivered), [false, false, false])
     const two = await there.agentSocket(token)
     await present(one, 'agent-two')
@@ -80,9 +100,13 @@ export function directTests (t: Test, name: string, open: Pair): void {
     const first = await ackOf(one, { ...frame, requestId: 'r1' })
     const { offset } = await two.next('direct')
     t.strictSame(first, { type: 'ack', requestId: 'r1', offset, delivered: true })
-    t.strictSame(await ackOf(one, { ...frame, requestId: 'r2' }), { type: 'ack', requestId: 'r2', offset, delivered: true, duplicate: true })
-    t.strictSame(await ackOf(one, { ...frame, level: 'delivered', requestId: 'r3' }), { type: 'ack', requestId: 'r3', offset, delivered: false, duplicate: true },
-      'this call delivered to no connection')
+    t.strictSame(
+      await ackOf(one, { ...frame, requestId: 'r2' }), { type: 'ack', requestId: 'r2', offset, delivered: true, duplicate: true }
+    )
+    t.strictSame(await ackOf(one, { ...frame, level: 'delivered', requestId: 'r3' }), {
+      type: 'ack', requestId: 'r3', offset, delivered: false, duplicate: true
+    },
+    'this call delivered to no connection')
     await ackOf(three, { ...frame, requestId: 'r1' })
     t.match(await two.next('direct'), { from: 'agent-three', offset: offset + 1 }, 'msgIds of another sender are independent')
     await assertAlive(two)
@@ -101,10 +125,13 @@ export function directTests (t: Test, name: string, open: Pair): void {
       const last = await nextWhere(client, 'message', ({ content }) => content === 'last')
       t.strictSame(Object.keys(last), ['type', 'from', 'to', 'content', 'timestamp'])
       t.match(last, { from: 'agent-speaker', to: null })
-      t.strictSame(client.all.filter(({ type }) => type === 'message').map(({ content }) => content), [...Array.from({ length: 50 }, (_, n) => n), 'last'])
+      t.strictSame(client.all.filter(({ type }) => type === 'message')
+        .map(({ content }) => content), [...Array.from({ length: 50 }, (_, n) => n), 'last'])
       t.strictSame(undocumentedFrames('agents', client.all), [])
     }
     t.notOk(speaker.all.some(({ type }) => type === 'message'), 'but not the sender')
-    t.match(await refusalOf(others[0]!, { type: 'message', content: 'x', requestId: 'r' }), { code: 'action_not_permitted', requestId: 'r' })
+    t.match(
+      await refusalOf(others[0]!, { type: 'message', content: 'x', requestId: 'r' }), { code: 'action_not_permitted', requestId: 'r' }
+    )
   })
 }

@@ -53,7 +53,9 @@ export function requestTests (t: Test, name: string, open: Pair): void {
       t.ok(request.deadline >= before + 9_000 && request.deadline <= Date.now() + 11_000, 'in epoch milliseconds')
       t.match(request.rid, /^[\w-]+\.[\w-]{36}$/)
       t.strictSame(await ackOf(two, { type: 'accept', rid: request.rid, requestId: 'a1' }), { type: 'ack', requestId: 'a1' })
-      t.strictSame(await ackOf(two, { type: 'reply', rid: request.rid, data: { words: 2 }, requestId: 'p1' }), { type: 'ack', requestId: 'p1' })
+      t.strictSame(
+        await ackOf(two, { type: 'reply', rid: request.rid, data: { words: 2 }, requestId: 'p1' }), { type: 'ack', requestId: 'p1' }
+      )
       t.strictSame(await one.next('response'), { type: 'response', requestId: 'r1', from: 'agent-two', data: { words: 2 } })
     }
     one.send(ask({ requestId: 'r2' }))
@@ -80,7 +82,9 @@ export function requestTests (t: Test, name: string, open: Pair): void {
     t.not(second.rid, rid)
     t.strictSame(await two.next('request_cancelled'), { type: 'request_cancelled', rid })
     for (const type of ['accept', 'reply', 'reject']) {
-      t.match(await refusalOf(two, { type, rid, data: 'late', code: 'c', message: 'm', requestId: type }), { code: 'unknown_request', requestId: type }, type)
+      t.match(await refusalOf(two, { type, rid, data: 'late', code: 'c', message: 'm', requestId: type }), {
+        code: 'unknown_request', requestId: type
+      }, type)
     }
     t.match(await refusalOf(two, { type: 'reply', rid: second.rid, data: 'stolen' }), { code: 'unknown_request' },
       'another agent\'s reply does not count')
@@ -157,8 +161,12 @@ export function requestTests (t: Test, name: string, open: Pair): void {
     three.terminate()
     t.match(await answerOf(one, 'r1'), { code: 'agent_offline', requestId: 'r1' })
     t.match(await answerTo(one, ask({ requestId: 'r2' })), { code: 'no_responders', requestId: 'r2' })
-    t.match(await answerTo(one, ask({ requestId: 'r3', capability: undefined, to: 'agent-three' })), { code: 'agent_offline', requestId: 'r3' })
-    t.match(await answerTo(one, ask({ requestId: 'r4', capability: undefined, to: 'agent-none' })), { code: 'agent_offline', requestId: 'r4' })
+    t.match(
+      await answerTo(one, ask({ requestId: 'r3', capability: undefined, to: 'agent-three' })), { code: 'agent_offline', requestId: 'r3' }
+    )
+    t.match(
+      await answerTo(one, ask({ requestId: 'r4', capability: undefined, to: 'agent-none' })), { code: 'agent_offline', requestId: 'r4' }
+    )
   })
 
   t.test(`requests in ${name}: agents that are draining, observe only or may not serve are skipped`, async t => {
@@ -188,7 +196,9 @@ export function requestTests (t: Test, name: string, open: Pair): void {
 
   t.test(`requests in ${name}: the least loaded agent is asked, and equally loaded agents take turns`, async t => {
     const [here, there] = await open(t)
-    const [one, ...workers] = [await connect(here, 'agent-one'), await worker(there, 'agent-two'), await worker(here, 'agent-three'), await worker(there, 'agent-four')] as [Client, ...Client[]]
+    const [one, ...workers] = [await connect(
+      here, 'agent-one'
+    ), await worker(there, 'agent-two'), await worker(here, 'agent-three'), await worker(there, 'agent-four')] as [Client, ...Client[]]
     await known(here, one, workers)
     const rids = async (worker: Client, count: number) => {
       await until(() => worker.all.filter(({ type }) => type === 'request').length === count)

@@ -10,7 +10,8 @@ const seen = ({ status, body }: Answer) => status === 200 ? body : [status, body
 export function v1Tests (t: Test, name: string, open: Pair): void {
   t.test(`idempotency keys over HTTP in ${name}`, async t => {
     const [here, there] = await open(t, v1Options)
-    const post = (registry: Harness, path: string, body: object, key?: string, by = token) => registry.post(`/v1/${path}`, { token: by, body, ...(key && { headers: { 'idempotency-key': key } }) })
+    const post = (registry: Harness, path: string, body: object, key?: string, by = token) =>
+      registry.post(`/v1/${path}`, { token: by, body, ...(key && { headers: { 'idempotency-key': key } }) })
 
     await t.test('idempotency keys: a request with a key runs once', async t => {
       const publish = (registry: Harness, key: string, data: unknown = 1) => post(registry, 'channels/a/publish', { data }, key)
@@ -33,16 +34,20 @@ export function v1Tests (t: Test, name: string, open: Pair): void {
       const alice = await peerSocket(there, (await mint()).body.token)
       // A failed request is not recorded: the other process may not know alice yet.
       await until(async () => (await post(here, 'peers/alice/send', { data: 'hello' }, 'send')).status !== 404)
-      for (const registry of [here, there]) t.match(seen(await post(registry, 'peers/alice/send', { data: 'hello' }, 'send')), { offset: 1, delivered: true })
+      for (const registry of [here, there]) {
+        t.match(seen(await post(registry, 'peers/alice/send', { data: 'hello' }, 'send')), { offset: 1, delivered: true })
+      }
       t.equal((await alice.next('direct')).data, 'hello')
       t.same(await alice.pending(), [])
       alice.close()
     })
 
-    await t.test('idempotency keys: a concurrent repeat is refused, and a later one gets the stored response without the first caller', async t => {
+    const repeated = 'idempotency keys: a concurrent repeat is refused, and a later one gets the stored response without the first caller'
+    await t.test(repeated, async t => {
       const agent = await there.agentSocket(await there.join('agent-three', { capabilities: ['think'] }))
       // A peer that the process does not know yet is not asked.
-      await until(async () => here.app.agentRegistry.get('agent-three') && seen(await post(here, 'peers/agent-three/send', { data: 'hello' })).delivered)
+      await until(async () =>
+        here.app.agentRegistry.get('agent-three') && seen(await post(here, 'peers/agent-three/send', { data: 'hello' })).delivered)
       const ask = (registry: Harness) => post(registry, 'request', { capability: 'think', data: 1 }, 'ask')
       const first = ask(here)
       const { rid } = await agent.next('request')
@@ -63,7 +68,9 @@ export function v1Tests (t: Test, name: string, open: Pair): void {
     })
 
     await t.test('idempotency keys: the key must be a string', async t => {
-      for (const key of ['""', '"a', 'a b', 'a"b', 'x'.repeat(256), '"\\x"']) t.same(seen(await post(here, 'channels/a/publish', { data: 1 }, key)), [400, 'invalid_request'], key.slice(0, 10))
+      for (const key of ['""', '"a', 'a b', 'a"b', 'x'.repeat(256), '"\\x"']) {
+        t.same(seen(await post(here, 'channels/a/publish', { data: 1 }, key)), [400, 'invalid_request'], key.slice(0, 10))
+      }
       t.equal((await post(here, 'channels/a/publish', { data: 1 }, '"a\\"b\\\\"')).status, 200)
     })
   })

@@ -54,7 +54,9 @@ t.test('logout: ends every token of the session', async t => {
   const built = buildAuthority()
   const first = await loggedIn(built)
   const second = await loggedIn(built)
-  const minted = await built.authority.mint(first.principal, { subject: 'alice', agentId: 'agent-one', role: 'agent', scopes: [], incarnation: null })
+  const minted = await built.authority.mint(
+    first.principal, { subject: 'alice', agentId: 'agent-one', role: 'agent', scopes: [], incarnation: null }
+  )
   t.ok(await built.authority.authenticate(minted.token))
   await built.authority.logout(first.principal)
   t.same(await refusal(() => built.authority.authenticate(first.token)), sessionInvalid)
@@ -168,13 +170,16 @@ t.test('tokens: refreshed and minted tokens expire with their session', async t 
   const minted = await built.authority.mint(root, { ...request, role: 'admin' })
   t.equal(minted.expiresIn, 1200)
   t.match(await built.authority.authenticate(minted.token), { role: 'admin', subject: 'alice', sessionId: root.sessionId })
-  t.match(await refusal(() => built.authority.mint(principal(), { ...request, role: 'agent' })), { type: 'insufficient-permissions', status: 403 })
+  t.match(await refusal(() =>
+    built.authority.mint(principal(), { ...request, role: 'agent' })), { type: 'insufficient-permissions', status: 403 })
 })
 
 t.test('tokens: principals without a session mint and refresh without a session end', async t => {
   const { authority, tokens } = buildAuthority()
   const hostAdmin = principal({ type: 'admin', role: 'admin' })
-  const { token, expiresIn } = await authority.mint(hostAdmin, { subject: 'alice', agentId: 'agent-one', role: 'user', scopes: [], incarnation: null })
+  const {
+    token, expiresIn
+  } = await authority.mint(hostAdmin, { subject: 'alice', agentId: 'agent-one', role: 'user', scopes: [], incarnation: null })
   t.equal(expiresIn, 3600)
   t.equal((await authority.refresh(token)).expiresIn, 3600)
   const temp = tokens.issueTemp({ agentId: 'agent-one', agentType: 'testing', keyDigest: 'd' })
@@ -185,7 +190,9 @@ t.test('temporary tokens: an agent key is exchanged for one', async t => {
   const { authority, keys } = buildAuthority()
   const request = { agentId: 'agent-one', agentType: 'Testing', agentKey, address: '192.0.2.1' }
   const answer = await authority.requestTempToken(request)
-  t.match(answer, { token_type: 'bearer', expires_in: 900, message: 'Temporary token issued. Use this token to complete agent registration.' })
+  t.match(
+    answer, { token_type: 'bearer', expires_in: 900, message: 'Temporary token issued. Use this token to complete agent registration.' }
+  )
   const bearer = await authority.authenticate(answer.temp_token)
   t.match(bearer, { type: 'temp', agentId: 'agent-one', keyDigest: keys.find(agentKey)?.digest })
 })
@@ -195,9 +202,13 @@ t.test('temporary tokens: missing and short credentials are invalid input and co
   const request = { agentId: 'agent-one', agentType: 'testing', agentKey, address: '192.0.2.1' }
   for (let n = 0; n < 10; n++) {
     for (const member of ['agentId', 'agentType', 'agentKey']) {
-      t.match(await failure(authority.requestTempToken({ ...request, [member]: undefined })), { type: 'invalid-input', statusCode: 400, members: { field: 'agent credentials' } })
+      t.match(await failure(authority.requestTempToken({ ...request, [member]: undefined })), {
+        type: 'invalid-input', statusCode: 400, members: { field: 'agent credentials' }
+      })
     }
-    t.match(await failure(authority.requestTempToken({ ...request, agentKey: 'short' })), { type: 'invalid-input', members: { field: 'agent_key' } })
+    t.match(await failure(authority.requestTempToken({ ...request, agentKey: 'short' })), {
+      type: 'invalid-input', members: { field: 'agent_key' }
+    })
   }
   t.ok(await authority.requestTempToken(request))
 })
@@ -208,7 +219,10 @@ t.test('temporary tokens: a wrong key costs its address an attempt, a right one 
   await Promise.all(Array.from({ length: 100 }, () => authority.requestTempToken(request)))
   const wrong = { ...request, agentKey: `${agentKey}x` }
   const detail = 'Authentication failed: Invalid agent registration key'
-  for (let n = 0; n < 5; n++) t.same(await refusal(() => authority.requestTempToken(wrong)), { type: 'authentication-failed', status: 401, detail })
+  for (let n = 0; n < 5; n++) {
+    t.same(await refusal(() =>
+      authority.requestTempToken(wrong)), { type: 'authentication-failed', status: 401, detail })
+  }
   t.match(await refusal(() => authority.requestTempToken(request)), { type: 'rate-limit-exceeded' })
   t.ok(await authority.requestTempToken({ ...request, address: '192.0.2.2' }))
 })

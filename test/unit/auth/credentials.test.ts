@@ -41,7 +41,11 @@ t.test('agent keys: a duplicate key stops the start without being disclosed', as
 t.test('agent keys: a key may be limited to ids, types and capabilities', async t => {
   const ring = new KeyRing([], secret)
   const key = (limits: { ids?: string[], types?: string[], capabilities?: string[] }) => ({ digest: 'd', exclusive: false, ...limits })
-  const passing = [{}, { ids: ['other', 'agent-one'] }, { ids: ['agent-*'] }, { ids: ['*'] }, { types: ['TESTING'] }, { capabilities: ['write', 'read', 'more'] }]
+  const passing = [{}, {
+    ids: [
+      'other', 'agent-one'
+    ]
+  }, { ids: ['agent-*'] }, { ids: ['*'] }, { types: ['TESTING'] }, { capabilities: ['write', 'read', 'more'] }]
   for (const limits of passing) t.equal(ring.denialReason(key(limits), use), undefined, JSON.stringify(limits))
   t.match(ring.denialReason(key({ ids: ['agent', 'agent-one-more', 'agent-1*'] }), use), /agent_id 'agent-one'/)
   t.match(ring.denialReason(key({ types: ['test'] }), use), /agent_type 'testing'/)
@@ -113,7 +117,9 @@ t.test('attempts: a burst of failures is allowed, then none', async t => {
   t.same(await fail(attempts, home, 6), [...Array(5).fill('authentication-failed'), 'rate-limit-exceeded'])
   let checked = false
   const refused = attempts.attempt(home, async () => { checked = true })
-  await t.rejects(refused, { statusCode: 429, message: 'Too many failed attempts', members: { retry_after: 10 }, headers: { 'retry-after': '10' } })
+  await t.rejects(
+    refused, { statusCode: 429, message: 'Too many failed attempts', members: { retry_after: 10 }, headers: { 'retry-after': '10' } }
+  )
   t.equal(checked, false)
 })
 

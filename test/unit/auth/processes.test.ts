@@ -100,7 +100,9 @@ t.test('auth across processes: an unknown session is looked up, and an ended one
   state.changed({ kind: 'session', key: id, value: null, until: expiresAt })
   t.equal(await sessions.find(id), undefined)
   t.equal(await sessions.find('never there'), undefined)
-  await store.put({ kind: 'session', key: 'never there', value: JSON.stringify({ ...root, id: 'never there', expiresAt, pinHash: null }), until: expiresAt })
+  await store.put({
+    kind: 'session', key: 'never there', value: JSON.stringify({ ...root, id: 'never there', expiresAt, pinHash: null }), until: expiresAt
+  })
   t.equal(await sessions.find('never there'), undefined)
   state.changed({ kind: 'session', key: id, value: JSON.stringify({ ...root, id, expiresAt, pinHash: null }), until: expiresAt })
   t.equal(await sessions.find(id), undefined, 'late events do not revive a session')
@@ -142,7 +144,8 @@ t.test('auth across processes: concurrent revocations for one agent are all kept
     two.revocations.revokeAgent({ agentId: 'agent-one', incarnation: 7, mayRegister: true })
   ])
   for (const { revocations } of [one, two]) {
-    t.same([5, 6, 7, 8].map(incarnation => revocations.check(principal({ incarnation }))), ['revoked', 'register-only', 'register-only', 'ok'])
+    t.same([5, 6, 7, 8].map(incarnation =>
+      revocations.check(principal({ incarnation }))), ['revoked', 'register-only', 'register-only', 'ok'])
   }
 })
 
@@ -150,7 +153,9 @@ t.test('auth across processes: a process without a previous revocation extends i
   const { one, now, store } = build()
   const deaf = shared(now, deafTo(store))
   await one.revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: false })
-  await new Revocations({ kvReplica: deaf, maxTokenLifeMs: hour, now }).revokeAgent({ agentId: 'agent-one', incarnation: 7, mayRegister: true })
+  await new Revocations({ kvReplica: deaf, maxTokenLifeMs: hour, now }).revokeAgent(
+    { agentId: 'agent-one', incarnation: 7, mayRegister: true }
+  )
   t.same([5, 7].map(incarnation => one.revocations.check(principal({ incarnation }))), ['revoked', 'register-only'])
 })
 
@@ -173,7 +178,10 @@ function buildAttempts () {
 
 t.test('auth across processes: attempts are counted and returned across all processes', async t => {
   const { now, one, two, locked } = buildAttempts()
-  for (const attempts of [one, two, one, two, one]) t.match(await refusal(() => attempts.attempt(home, wrong)), { type: 'authentication-failed' })
+  for (const attempts of [one, two, one, two, one]) {
+    t.match(await refusal(() =>
+      attempts.attempt(home, wrong)), { type: 'authentication-failed' })
+  }
   for (const attempts of [one, two]) t.match(await refusal(() => attempts.attempt(home, () => 'right')), { type: 'rate-limit-exceeded' })
   t.same(locked, ['one login', 'two login'])
   now.advance(10_000)
@@ -379,7 +387,8 @@ t.test('temporary tokens: a request that waits too long for another process is r
   const { now, state, one } = buildTwo()
   const two = new OneTimeTokens({ kv: state, now, waitMs: 200 })
   one.use('t1', asked('a', () => new Promise(() => {}))).catch(() => {})
-  t.match(await refusal(() => two.use('t1', asked('b', async () => 2))), { type: 'token-invalid', detail: 'This temporary token is in use' })
+  t.match(await refusal(() =>
+    two.use('t1', asked('b', async () => 2))), { type: 'token-invalid', detail: 'This temporary token is in use' })
 })
 
 t.test('temporary tokens: a store outage during a request changes neither its result nor its failure', async t => {

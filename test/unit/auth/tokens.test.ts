@@ -30,7 +30,9 @@ t.test('tokens: a temporary token carries its key and lives exactly 900 s', asyn
   t.match(claims, { iss: 'agent-registry:default', aud: 'arcp:validate', sub: 'temp_agent-one', typ: 'temp', role: 'agent', jti: tokenId })
   t.match(claims, { temp_registration: true, token_type: 'temp', agent_type: 'testing', key: 'd1', scopes: [] })
   t.equal(claims.exp - claims.iat, 900)
-  t.match(tokens.verify(token), { type: 'temp', agentId: 'agent-one', keyDigest: 'd1', agentType: 'testing', incarnation: null, sessionId: null, issuedAt: now() })
+  t.match(tokens.verify(token), {
+    type: 'temp', agentId: 'agent-one', keyDigest: 'd1', agentType: 'testing', incarnation: null, sessionId: null, issuedAt: now()
+  })
   now.advance(899_000)
   t.ok(tokens.verify(token))
   now.advance(1_000)
@@ -44,14 +46,18 @@ t.test('tokens: an agent token carries its incarnation', async t => {
   t.not(first.tokenId, second.tokenId)
   t.equal(first.expiresIn, 3600)
   t.match(tokens.claims(first.token), { aud: 'arcp:operations', sub: 'agent-one', inc: 7, scopes: [] })
-  t.match(tokens.verify(first.token), { type: 'agent', role: 'agent', subject: 'agent-one', agentId: 'agent-one', incarnation: 7, keyDigest: null, agentType: null })
+  t.match(tokens.verify(first.token), {
+    type: 'agent', role: 'agent', subject: 'agent-one', agentId: 'agent-one', incarnation: 7, keyDigest: null, agentType: null
+  })
 })
 
 t.test('tokens: an admin token expires with its session', async t => {
   const { tokens, now } = build()
   const { token, expiresIn, expiresAt } = tokens.issueAdmin({ username: 'root', sessionId: 's1', expiresAt: now() + 60_000 })
   t.equal(expiresIn, 60)
-  t.match(tokens.verify(token), { type: 'admin', role: 'admin', subject: 'root', agentId: 'user_root', sessionId: 's1', scopes: ['admin', 'agent_management'], expiresAt })
+  t.match(tokens.verify(token), {
+    type: 'admin', role: 'admin', subject: 'root', agentId: 'user_root', sessionId: 's1', scopes: ['admin', 'agent_management'], expiresAt
+  })
   now.advance(60_000)
   t.equal(reasonOf(() => tokens.verify(token)), 'expired')
 })
@@ -111,11 +117,14 @@ t.test('tokens: tokens of every role can be minted', async t => {
   for (const role of ['user', 'agent', 'admin'] as const) {
     const { token, expiresIn } = tokens.mint({ ...request, role, agentType: 'testing' })
     t.equal(expiresIn, 3600)
-    t.match(tokens.verify(token), { type: role, role, subject: 'alice', agentId: 'agent-one', scopes: ['read'], sessionId: 's1', agentType: 'testing' })
+    t.match(tokens.verify(token), {
+      type: role, role, subject: 'alice', agentId: 'agent-one', scopes: ['read'], sessionId: 's1', agentType: 'testing'
+    })
   }
   t.equal(tokens.mint({ ...request, role: 'user', endsAt: now() + 10_000 }).expiresIn, 10)
   t.equal(reasonOf(() => tokens.mint({ ...request, role: 'user', endsAt: now() })), 'expired')
-  t.match(await refusal(() => tokens.mint({ ...request, role: 'admin', sessionId: null })), { type: 'insufficient-permissions', status: 403 })
+  t.match(await refusal(() =>
+    tokens.mint({ ...request, role: 'admin', sessionId: null })), { type: 'insufficient-permissions', status: 403 })
 })
 
 t.test('tokens: a refresh keeps every claim and renews the lifetime', async t => {
@@ -146,7 +155,16 @@ t.test('tokens: temporary tokens and admin tokens without a session cannot be re
 })
 
 const bearer = (subject: string): Principal => ({
-  type: 'user', role: 'user', subject, agentId: null, incarnation: null, tokenId: subject, sessionId: null, expiresAt: 1, scopes: [], keyDigest: null
+  type: 'user',
+  role: 'user',
+  subject,
+  agentId: null,
+  incarnation: null,
+  tokenId: subject,
+  sessionId: null,
+  expiresAt: 1,
+  scopes: [],
+  keyDigest: null
 })
 
 t.test('verified tokens: the newest tokens are cached, at most twice the limit', async t => {
@@ -201,7 +219,9 @@ t.test('revocations: a revocation stays when its store entry disappears', async 
   const revocations = new Revocations({ kvReplica: state, maxTokenLifeMs: hour, now })
   await revocations.revokeToken('token-1', null)
   await revocations.revokeAgent({ agentId: 'agent-two', incarnation: 5, mayRegister: false })
-  for (const [kind, key] of [['revoked-token', 'token-1'], ['revoked-agent', 'agent-two']] as const) t.type(await state.store.take(kind, key), 'string')
+  for (const [kind, key] of [['revoked-token', 'token-1'], ['revoked-agent', 'agent-two']] as const) {
+    t.type(await state.store.take(kind, key), 'string')
+  }
   state.reloaded([])
   t.equal(revocations.check(principal()), 'revoked')
   t.equal(revocations.check(principal({ agentId: 'agent-two', tokenId: 'token-3' })), 'revoked')
@@ -219,7 +239,8 @@ t.test('revocations: the stricter and newer of several revocations applies', asy
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 5, mayRegister: false })
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 7, mayRegister: true })
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 6, mayRegister: true })
-  t.same([5, 6, 7, 8].map(incarnation => revocations.check(principal({ incarnation }))), ['revoked', 'register-only', 'register-only', 'ok'])
+  t.same([5, 6, 7, 8].map(incarnation =>
+    revocations.check(principal({ incarnation }))), ['revoked', 'register-only', 'register-only', 'ok'])
   await revocations.revokeAgent({ agentId: 'agent-one', incarnation: 7, mayRegister: false })
   t.equal(revocations.check(principal({ incarnation: 7 })), 'revoked')
 })

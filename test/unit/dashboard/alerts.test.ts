@@ -23,19 +23,32 @@ const minutes = 60_000
 t.test('alerts: the default rules, the most severe of each type', async t => {
   const table: Array<[values: Parameters<typeof snapshot>[0], raised: string[]]> = [
     [{}, []],
-    [{ avg_response_time: 1 }, []], [{ avg_response_time: 1.01 }, ['performance info']], [{ avg_response_time: 1.6 }, ['performance warning']],
+    [{ avg_response_time: 1 }, []], [{ avg_response_time: 1.01 }, ['performance info']],
+    [{ avg_response_time: 1.6 }, ['performance warning']],
     [{ avg_response_time: 2.01 }, ['performance critical']], [{ avg_response_time: undefined }, []],
-    [{ error_rate: 0.06 }, ['error_rate info']], [{ error_rate: 0.16 }, ['error_rate warning']], [{ error_rate: 0.21 }, ['error_rate critical']], [{ error_rate: undefined }, []],
-    [{ agents_condition: 'none_alive' }, ['agent_connectivity critical']], [{ agents_condition: 'few_alive' }, ['agent_connectivity critical']],
-    [{ agents_condition: 'less_than_half_alive' }, ['agent_connectivity warning']], [{ agents_condition: 'some_dead' }, ['agent_connectivity info']],
-    [{ agents_condition: 'a_tenth_dead' }, ['agent_connectivity info']], [{ agents_condition: 'no_agents' }, ['agent_connectivity warning']],
+    [{ error_rate: 0.06 }, ['error_rate info']], [{ error_rate: 0.16 }, ['error_rate warning']],
+    [{ error_rate: 0.21 }, ['error_rate critical']], [{ error_rate: undefined }, []],
+    [{ agents_condition: 'none_alive' }, ['agent_connectivity critical']],
+    [{ agents_condition: 'few_alive' }, ['agent_connectivity critical']],
+    [{ agents_condition: 'less_than_half_alive' }, ['agent_connectivity warning']],
+    [{ agents_condition: 'some_dead' }, ['agent_connectivity info']],
+    [{ agents_condition: 'a_tenth_dead' }, ['agent_connectivity info']],
+    [{ agents_condition: 'no_agents' }, ['agent_connectivity warning']],
     [{ storage_status: 'error' }, ['storage critical']], [{ storage_status: 'degraded' }, ['storage warning']],
     [{ ai_status: 'degraded' }, ['ai_services info']], [{ system_status: 'unhealthy' }, ['system_health critical']],
-    [{ cpu: 71, memory: 76, storage: 81, network: 61 }, ['resource_cpu info', 'resource_memory info', 'resource_storage info', 'resource_network info']],
-    [{ cpu: 81, memory: 86, storage: 86, network: 81 }, ['resource_cpu warning', 'resource_memory warning', 'resource_storage warning', 'resource_network warning']],
-    [{ cpu: 91, memory: 96, storage: 96, network: 100 }, ['resource_cpu critical', 'resource_memory critical', 'resource_storage critical', 'resource_network warning']]
+    [{
+      cpu: 71, memory: 76, storage: 81, network: 61
+    }, ['resource_cpu info', 'resource_memory info', 'resource_storage info', 'resource_network info']],
+    [{
+      cpu: 81, memory: 86, storage: 86, network: 81
+    }, ['resource_cpu warning', 'resource_memory warning', 'resource_storage warning', 'resource_network warning']],
+    [{
+      cpu: 91, memory: 96, storage: 96, network: 100
+    }, ['resource_cpu critical', 'resource_memory critical', 'resource_storage critical', 'resource_network warning']]
   ]
-  for (const [values, raised] of table) t.same(brief(buildAlerts().alerts.evaluate(snapshot(values))).sort(), raised.sort(), JSON.stringify(values))
+  for (const [values, raised] of table) {
+    t.same(brief(buildAlerts().alerts.evaluate(snapshot(values))).sort(), raised.sort(), JSON.stringify(values))
+  }
 })
 
 t.test('alerts: an alert is complete and identical when live and when stored', async t => {
@@ -81,7 +94,14 @@ t.test('alerts: a higher severity raises at once, a lower one within the cooldow
 })
 
 t.test('custom rules', async t => {
-  const own: AlertRuleInput = { id: 'slow', type: 'registry', metric: 'registry_avg_response_time', threshold: 0.5, forMs: 10_000, message: 'The registry takes {value} s (over {threshold}), {unknown}' }
+  const own: AlertRuleInput = {
+    id: 'slow',
+    type: 'registry',
+    metric: 'registry_avg_response_time',
+    threshold: 0.5,
+    forMs: 10_000,
+    message: 'The registry takes {value} s (over {threshold}), {unknown}'
+  }
 
   t.test('custom rules: members have defaults, and a rule holds for its minimum duration', async t => {
     const { now, alerts } = buildAlerts({ rules: resolveAlertRules([own]) })
@@ -91,16 +111,28 @@ t.test('custom rules', async t => {
     t.same(look(0.5), [], 'an interruption')
     t.same(look(0.6), [])
     now.advance(10_000)
-    t.match(look(0.75), [{ type: 'registry', title: 'Registry', severity: 'warning', message: 'The registry takes 0.75 s (over 0.5), {unknown}', details: { metric: 'registry_avg_response_time', value: 0.75, threshold: 0.5 } }])
+    t.match(look(0.75), [{
+      type: 'registry',
+      title: 'Registry',
+      severity: 'warning',
+      message: 'The registry takes 0.75 s (over 0.5), {unknown}',
+      details: { metric: 'registry_avg_response_time', value: 0.75, threshold: 0.5 }
+    }])
   })
 
   t.test('custom rules: each operator compares', async t => {
     const raises = (comparison: '>' | '>=' | '<' | '<=' | '=', threshold: number, agents: number) => {
-      const rule: AlertRuleInput = { id: 'r', type: 'few', metric: 'agents_total', comparison, threshold, severity: 'info', cooldownMs: 0, title: 'Few', message: 'm' }
+      const rule: AlertRuleInput = {
+        id: 'r', type: 'few', metric: 'agents_total', comparison, threshold, severity: 'info', cooldownMs: 0, title: 'Few', message: 'm'
+      }
       return buildAlerts({ rules: resolveAlertRules([rule]) }).alerts.evaluate(snapshot({ agents_total: agents })).length === 1
     }
-    t.same([raises('>', 2, 3), raises('>=', 2, 2), raises('<', 2, 1), raises('<=', 2, 2), raises('=', 2, 2)], [true, true, true, true, true])
-    t.same([raises('>', 2, 2), raises('>=', 2, 1), raises('<', 2, 2), raises('<=', 2, 3), raises('=', 2, 3)], [false, false, false, false, false])
+    t.same(
+      [raises('>', 2, 3), raises('>=', 2, 2), raises('<', 2, 1), raises('<=', 2, 2), raises('=', 2, 2)], [true, true, true, true, true]
+    )
+    t.same(
+      [raises('>', 2, 2), raises('>=', 2, 1), raises('<', 2, 2), raises('<=', 2, 3), raises('=', 2, 3)], [false, false, false, false, false]
+    )
   })
 
   t.test('custom rules: a rule replaces the default of the same id', async t => {
@@ -110,13 +142,20 @@ t.test('custom rules', async t => {
   })
 
   t.test('custom rules: text is not ordered', async t => {
-    t.throws(() => resolveAlertRules([{ ...own, metric: 'ai_status', threshold: 'x' }]), { code: 'AGENT_REGISTRY_INVALID_OPTIONS', message: /alertRules\.0\.threshold: text/ })
+    t.throws(() => resolveAlertRules([{ ...own, metric: 'ai_status', threshold: 'x' }]), {
+      code: 'AGENT_REGISTRY_INVALID_OPTIONS', message: /alertRules\.0\.threshold: text/
+    })
     t.doesNotThrow(() => resolveAlertRules([{ ...own, metric: 'ai_status', threshold: 'x', comparison: '=' }]))
   })
 
   t.test('custom rules: an invalid rule stops the start', async t => {
-    for (const [changes, named] of [[{ metric: 'moon' }, 'metric'], [{ threshold: null }, 'threshold'], [{ extra: 1 }, 'extra'], [{ forMs: -1 }, 'forMs'], [{ message: '' }, 'message']] as const) {
-      t.throws(() => resolveAlertRules([own, { ...own, ...changes }]), { code: 'AGENT_REGISTRY_INVALID_OPTIONS', message: new RegExp(`alertRules\\.1\\.${named}`) })
+    for (const [changes, named] of [
+      [{ metric: 'moon' }, 'metric'], [{ threshold: null }, 'threshold'], [{ extra: 1 }, 'extra'], [{ forMs: -1 }, 'forMs'],
+      [{ message: '' }, 'message']
+    ] as const) {
+      t.throws(() => resolveAlertRules([own, { ...own, ...changes }]), {
+        code: 'AGENT_REGISTRY_INVALID_OPTIONS', message: new RegExp(`alertRules\\.1\\.${named}`)
+      })
     }
   })
 
@@ -128,20 +167,41 @@ t.test('custom rules', async t => {
 t.test('dashboard alerts', async t => {
   t.test('dashboard alerts: alerts are normalised', async t => {
     const { alerts } = buildAlerts()
-    const [alert] = alerts.add({ id: 5, message: ' Disk is full ', severity: 'DANGER', type: 'Disk_Space', timestamp: '2029-12-31T23:00:00+01:00', details: { disk: 'sda', token: 'secret', nested: {} } })
-    t.strictSame({ ...alert, id: '' }, { id: '', title: 'Disk space', message: 'Disk is full', severity: 'critical', type: 'disk_space', timestamp: '2029-12-31T22:00:00.000Z', details: { disk: 'sda' } })
+    const [alert] = alerts.add({
+      id: 5,
+      message: ' Disk is full ',
+      severity: 'DANGER',
+      type: 'Disk_Space',
+      timestamp: '2029-12-31T23:00:00+01:00',
+      details: { disk: 'sda', token: 'secret', nested: {} }
+    })
+    t.strictSame({ ...alert, id: '' }, {
+      id: '',
+      title: 'Disk space',
+      message: 'Disk is full',
+      severity: 'critical',
+      type: 'disk_space',
+      timestamp: '2029-12-31T22:00:00.000Z',
+      details: { disk: 'sda' }
+    })
     t.match(alert!.id, /^[0-9a-f-]{36}$/)
-    t.match(alerts.add({ title: 'Only a title' }), [{ title: 'Only a title', message: 'Only a title', severity: 'info', type: 'general', timestamp: '2030-01-01T00:00:00.250Z', details: {} }])
+    t.match(alerts.add({ title: 'Only a title' }), [{
+      title: 'Only a title', message: 'Only a title', severity: 'info', type: 'general', timestamp: '2030-01-01T00:00:00.250Z', details: {}
+    }])
     t.match(alerts.add({ message: 'untyped' }), [{ title: 'Alert', type: 'general' }])
     t.match(alerts.add({ message: 'a', type: 'warning' }), [{ severity: 'warning', type: 'warning', title: 'Warning' }])
     t.match(alerts.add({ message: 'b', severity: 'warn' }), [{ severity: 'warning' }])
-    t.match(alerts.add({ message: 'c', severity: 'odd', timestamp: 'never' }), [{ severity: 'info', timestamp: '2030-01-01T00:00:00.250Z' }])
+    t.match(
+      alerts.add({ message: 'c', severity: 'odd', timestamp: 'never' }), [{ severity: 'info', timestamp: '2030-01-01T00:00:00.250Z' }]
+    )
     t.match(alerts.add({ message: '/x?token=abc <b>', title: 5 }), [{ message: '/x?token=[redacted] <b>' }])
   })
 
   t.test('dashboard alerts: empty alerts are not stored', async t => {
     const { alerts } = buildAlerts()
-    for (const data of [null, 'text', [], {}, { message: '  ' }, { message: 5 }, { alerts: [null, {}] }, { alerts: 'x' }]) t.same(alerts.add(data), [])
+    for (const data of [null, 'text', [], {}, { message: '  ' }, { message: 5 }, { alerts: [null, {}] }, { alerts: 'x' }]) {
+      t.same(alerts.add(data), [])
+    }
     t.equal(alerts.size, 0)
   })
 
@@ -185,23 +245,56 @@ t.test('alerts: the rules evaluate a snapshot of the frames', async t => {
   const resources = { cpu: 1, memory: 2, network: 3, storage: 4 }
   function look (total: number, dead: number, reported = 0, ours = 0) {
     const replica = fleet(total, { dead })
-    const monitoring = monitoringData({ replica, metricsOf: ({ id }) => metrics(id, { total_requests: reported, error_rate: 0.5 }), resources: () => resources, process: () => processUse, requests: () => requests(ours) })
-    return alertSnapshot(monitoring, healthData({ storage: embeddedStorage, aiServices: noAiServices, agents: () => ({ total, active: total - dead }) }))
+    const monitoring = monitoringData({
+      replica,
+      metricsOf: ({ id }) => metrics(
+        id, { total_requests: reported, error_rate: 0.5 }
+      ),
+      resources: () => resources,
+      process: () => processUse,
+      requests: () => requests(ours)
+    })
+    return alertSnapshot(
+      monitoring, healthData({ storage: embeddedStorage, aiServices: noAiServices, agents: () => ({ total, active: total - dead }) })
+    )
   }
-  t.match(look(0, 0).values, { avg_response_time: undefined, error_rate: undefined, registry_error_rate: undefined, agents_ratio: undefined, agents_condition: 'no_agents', storage_status: 'healthy', system_status: 'healthy', ...resources })
-  t.match(look(1, 0, 11, 11).values, { avg_response_time: 0, error_rate: 0.5, registry_error_rate: 0.5, agents_ratio: 1, agents_condition: 'fine' })
+  t.match(look(0, 0).values, {
+    avg_response_time: undefined,
+    error_rate: undefined,
+    registry_error_rate: undefined,
+    agents_ratio: undefined,
+    agents_condition: 'no_agents',
+    storage_status: 'healthy',
+    system_status: 'healthy',
+    ...resources
+  })
+  t.match(look(1, 0, 11, 11).values, {
+    avg_response_time: 0, error_rate: 0.5, registry_error_rate: 0.5, agents_ratio: 1, agents_condition: 'fine'
+  })
   t.equal(look(1, 0, 10, 10).values.error_rate, undefined, 'ten requests raise nothing')
   const conditions: Array<[total: number, dead: number, condition: string]> = [
-    [1, 1, 'none_alive'], [2, 2, 'none_alive'], [2, 1, 'some_dead'], [3, 2, 'less_than_half_alive'], [10, 9, 'few_alive'], [10, 2, 'a_tenth_dead'], [10, 1, 'fine']
+    [1, 1, 'none_alive'], [2, 2, 'none_alive'], [2, 1, 'some_dead'], [3, 2, 'less_than_half_alive'], [10, 9, 'few_alive'],
+    [10, 2, 'a_tenth_dead'], [10, 1, 'fine']
   ]
-  for (const [total, dead, condition] of conditions) t.equal(look(total, dead).values.agents_condition, condition, `${dead} of ${total} dead`)
+  for (const [total, dead, condition] of conditions) {
+    t.equal(look(total, dead).values.agents_condition, condition, `${dead} of ${total} dead`)
+  }
   const { alerts } = buildAlerts()
   t.match(alerts.evaluate(look(2, 2)), [
-    { type: 'agent_connectivity', title: 'Agent connectivity', message: 'No active agents: all 2 are dead', details: { total_agents: 2, active_agents: 0 } },
+    {
+      type: 'agent_connectivity',
+      title: 'Agent connectivity',
+      message: 'No active agents: all 2 are dead',
+      details: {
+        total_agents: 2, active_agents: 0
+      }
+    },
     { type: 'system_health', message: 'System health is unhealthy: No active agents available', details: { status: 'unhealthy' } }
   ])
   const failed = healthData({ storage: embeddedStorage, aiServices: noAiServices, agents: () => { throw new Error('no figures') } })
-  t.equal(alertSnapshot(monitoringData({ replica: fleet(0), metricsOf: () => null, resources: () => resources, process: () => processUse, requests: () => requests(0) }), failed).values.agents_condition, 'unknown')
+  t.equal(alertSnapshot(monitoringData(
+    { replica: fleet(0), metricsOf: () => null, resources: () => resources, process: () => processUse, requests: () => requests(0) }
+  ), failed).values.agents_condition, 'unknown')
 })
 
 // Response times are seconds from report to alert, rates are shares, resources are percentages.
@@ -222,7 +315,11 @@ async function raised (client: Client, ...types: string[]): Promise<Json[]> {
   return stored.filter(alert => types.includes(alert.type))
 }
 
-type Step = [values: { avg_response_time?: number, error_rate?: number, total_requests?: number }, raises?: [severity: string, message: string, threshold: number]]
+type Step = [values: {
+  avg_response_time?: number
+  error_rate?: number
+  total_requests?: number
+}, raises?: [severity: string, message: string, threshold: number]]
 
 /** Reports of one agent with increasing values, each with its alert: a repeated severity raises none. */
 const worse: Record<string, Step[]> = {
@@ -251,7 +348,9 @@ for (const [type, steps] of Object.entries(worse)) {
       await nextWhere(client, 'monitoring', ({ data }) => Object.entries(values).every(([name, value]) => data[name] === value))
       if (raises) received.unshift(raises)
       const alerts = await raised(client, type)
-      t.strictSame(alerts.map(({ severity, message, details: { threshold } }) => [severity, message, threshold]), received, JSON.stringify(values))
+      t.strictSame(
+        alerts.map(({ severity, message, details: { threshold } }) => [severity, message, threshold]), received, JSON.stringify(values)
+      )
     }
   })
 }
@@ -259,10 +358,13 @@ for (const [type, steps] of Object.entries(worse)) {
 t.test('alerts: reports of single requests count in seconds and as rates', async t => {
   const { registry, client } = await watched(t)
   const token = await registry.agent()
-  for (let index = 0; index < 12; index++) await registry.post(`/agents/report-metrics/agent-one?response_time=1.25&success=${index < 11}`, { token })
+  for (let index = 0; index < 12; index++) {
+    await registry.post(`/agents/report-metrics/agent-one?response_time=1.25&success=${index < 11}`, { token })
+  }
   await nextWhere(client, 'monitoring', ({ data }) => data.total_requests === 12)
   t.strictSame((await raised(client, 'performance', 'error_rate')).map(({ message, details }) => [message, details]), [
-    ['Error rate is 8.3 %', { error_rate: 0.083, threshold: 0.05 }], ['Average response time is 1.25 s', { response_time: 1.25, threshold: 1 }]
+    ['Error rate is 8.3 %', { error_rate: 0.083, threshold: 0.05 }],
+    ['Average response time is 1.25 s', { response_time: 1.25, threshold: 1 }]
   ])
 })
 
@@ -270,14 +372,17 @@ t.test('alerts: a time in milliseconds is refused where seconds are required, an
   const { registry, client } = await watched(t)
   const token = await registry.agent()
   t.equal((await registry.post('/agents/report-metrics/agent-one?response_time=4000', { token })).status, 422)
-  t.match(await registry.post('/agents/agent-one/metrics', { token, body: { avg_response_time: 4000 } }), { status: 422, body: { errors: [{ path: '/avg_response_time' }] } })
+  t.match(await registry.post('/agents/agent-one/metrics', { token, body: { avg_response_time: 4000 } }), {
+    status: 422, body: { errors: [{ path: '/avg_response_time' }] }
+  })
   await nextWhere(client, 'monitoring', ({ data }) => data.agent_count === 1)
   await nextWhere(client, 'monitoring', ({ data }) => data.avg_response_time === 0)
   t.strictSame(await raised(client, 'performance'), [])
 })
 
 t.test('alerts: the registry\'s own requests are measured in seconds and as rates too', async t => {
-  const own = (id: string, metric: 'registry_avg_response_time' | 'registry_error_rate', threshold: number) => ({ id, type: id, metric, threshold, message: '{value} over {threshold}' })
+  const own = (id: string, metric: 'registry_avg_response_time' | 'registry_error_rate', threshold: number) =>
+    ({ id, type: id, metric, threshold, message: '{value} over {threshold}' })
   const { registry, client } = await watched(t, [
     own('slow', 'registry_avg_response_time', 0.1), own('slow_in_ms', 'registry_avg_response_time', 30),
     own('failing', 'registry_error_rate', 0.2), own('failing_in_percent', 'registry_error_rate', 1)
@@ -309,7 +414,16 @@ t.test('alerts: resources are percentages, positive values are reported, and non
 })
 
 t.test('alerts: the duration of a rule is in milliseconds', async t => {
-  const rule = { id: 'lonely', type: 'lonely', metric: 'agents_total' as const, comparison: '=' as const, threshold: 1, forMs: 800, severity: 'critical' as const, message: 'Only {value} agent' }
+  const rule = {
+    id: 'lonely',
+    type: 'lonely',
+    metric: 'agents_total' as const,
+    comparison: '=' as const,
+    threshold: 1,
+    forMs: 800,
+    severity: 'critical' as const,
+    message: 'Only {value} agent'
+  }
   const { registry, client } = await watched(t, [rule])
   const began = Date.now()
   await registry.join('first-one')

@@ -79,7 +79,9 @@ t.test('dashboard: invalid reports and records of one agent do not hide the flee
   await before.app.close()
   const registry = await build(t, { ...often, storage: { agents: store }, allowedAgentTypes: ['testing'] })
   const token = await registry.agent()
-  for (const raw of ['{"avg_response_time":4000}', '{"success_rate":NaN}', '{"success_rate":1e999}', '{"error_rate":"all"}']) t.equal((await registry.post('/agents/agent-one/metrics', { token, raw })).status, 422, raw)
+  for (const raw of ['{"avg_response_time":4000}', '{"success_rate":NaN}', '{"success_rate":1e999}', '{"error_rate":"all"}']) {
+    t.equal((await registry.post('/agents/agent-one/metrics', { token, raw })).status, 422, raw)
+  }
   await registry.post('/agents/agent-one/metrics', { token, body: { agent_id: 'agent-old', total_requests: 3 } })
   const [client] = await dashboards(registry, 1) as [Client]
   t.match((await client.next('agents')).data, { total_count: 2, active_count: 2, agent_types: { networking: 1, testing: 1 } })
@@ -126,7 +128,8 @@ t.test('dashboard: a logs frame never carries the whole buffer', async t => {
 
 t.test('dashboard: the cost of a log entry does not depend on the log size, and no request waits for it', async t => {
   const registry = await build(t, { ...quiet, attempts: { burst: 1000 } })
-  const refused = () => registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-bad', agent_type: 'testing', agent_key: 'wrong-key-0000' } })
+  const refused = () =>
+    registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-bad', agent_type: 'testing', agent_key: 'wrong-key-0000' } })
   const fresh = await timed(() => fill(registry, 5_000))
   fill(registry, 10_000)
   const full = await timed(() => fill(registry, 5_000))
@@ -172,7 +175,9 @@ t.test('dashboard: a stalled dashboard delays no frame, connect, pause or discon
 t.test('dashboard: a frame that is not an object is answered, and the socket stays open', async t => {
   const registry = await build(t, quiet)
   const [client] = await dashboards(registry, 1) as [Client]
-  for (const frame of ['[]', '5', 'null', '"text"', 'true', '{', Buffer.from([1, 2, 3])]) t.ok((await refusalOf(client, frame)).code, String(frame))
+  for (const frame of ['[]', '5', 'null', '"text"', 'true', '{', Buffer.from([1, 2, 3])]) {
+    t.ok((await refusalOf(client, frame)).code, String(frame))
+  }
   t.equal(client.ws.readyState, client.ws.OPEN)
 })
 
@@ -220,7 +225,8 @@ t.test('dashboard: pages that send alerts back create no duplicates, at any numb
   const messages = stored.map(({ type, message }) => `${type} ${message}`)
   t.equal(messages.filter(text => text.endsWith('No agents registered')).length, 1)
   t.equal(new Set(messages).size, messages.length)
-  t.match(stored.find(({ message }) => message === 'No agents registered'), { id: /^[0-9a-f-]{36}$/, title: 'Agent connectivity', details: { total_agents: 0 } })
+  t.match(stored.find(({ message }) =>
+    message === 'No agents registered'), { id: /^[0-9a-f-]{36}$/, title: 'Agent connectivity', details: { total_agents: 0 } })
 })
 
 t.test('dashboard: live and stored alerts are identical, and a pause loses none', async t => {
@@ -244,7 +250,11 @@ t.test('dashboard: ten thousand stored alerts do not slow the first frames of a 
   const { token } = await registry.admin()
   const client = await dashboard(registry, token)
   for (let batch = 0; batch < 200; batch++) {
-    const alerts = Array.from({ length: 50 }, (_, i) => ({ type: 'tests', message: `Alert ${batch * 50 + i} ${'x'.repeat(500)}`.slice(0, 500) }))
+    const alerts = Array.from({ length: 50 }, (_, i) => ({
+      type: 'tests',
+      message: `Alert ${batch * 50 +
+      i} ${'x'.repeat(500)}`.slice(0, 500)
+    }))
     client.send({ type: 'dashboard_alert', data: { alerts } })
   }
   await assertAlive(client)
@@ -300,7 +310,10 @@ t.test('dashboard: successful and failed logins are logged', async t => {
   const [client] = await dashboards(registry, 1) as [Client]
   const { logs } = client.all.find(({ type }) => type === 'logs').data
   const found = logs.filter(({ source }: Json) => source === 'auth').map(({ level, message, client_ip: ip }: Json) => [level, message, ip])
-  t.strictSame(found, [['INFO', 'Admin login succeeded: admin', '127.0.0.1'], ['WARN', 'Admin login failed: nobody', '127.0.0.1'], ['WARN', 'Admin login failed: admin', '127.0.0.1']])
+  t.strictSame(found, [
+    ['INFO', 'Admin login succeeded: admin', '127.0.0.1'], ['WARN', 'Admin login failed: nobody', '127.0.0.1'],
+    ['WARN', 'Admin login failed: admin', '127.0.0.1']
+  ])
 })
 
 t.test('dashboard: failed requests raise the error rate, times are in seconds, and both alerts are raised', async t => {

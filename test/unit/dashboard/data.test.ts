@@ -1,23 +1,17 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
-import { AgentsFrame, type DataFrameType, frameText, maxFrameBytes, round } from '../../../src/dashboard/frames.js'
+import { AgentsFrame, frameText, maxFrameBytes, round } from '../../../src/dashboard/frames.js'
 import { agentsHealth, embeddedStorage, healthData, type HealthSources, noAiServices } from '../../../src/dashboard/health.js'
 import {
   hostCounters, osCpuTimes, parseCpuTimes, parseDiskCounters, parseNetworkBytes, ProcessSampler, ResourceSampler
 } from '../../../src/dashboard/resources.js'
 import { monitoringData } from '../../../src/dashboard/monitoring.js'
 import { RequestStats } from '../../../src/dashboard/request-stats.js'
-import { checkerOf, fieldErrors } from '../../../src/protocol/validation.js'
+import { fieldErrors } from '../../../src/protocol/validation.js'
 import {
-  AgentsFrame as AgentsFrameSchema, dashboardClientFrames, dashboardServerFrames, HealthFrame, MonitoringFrame
+  AgentsFrame as AgentsFrameSchema, HealthFrame, MonitoringFrame
 } from '../../../src/protocol/frames/dashboard.js'
-import { Alerts } from '../../../src/dashboard/alerts.js'
-import { LogBuffer } from '../../../src/dashboard/logs.js'
-import { FrameBuilder, FrameProducer, type FrameSources } from '../../../src/dashboard/producer.js'
-import { UiSettings } from '../../../src/dashboard/dashboard.js'
-import { ConfigAnswer, DashboardConfig } from '../../../src/protocol/schemas/dashboard.js'
 import { fakeHost, fleet, type Host, manualClock, metrics, processUse, record, replicaOf, start } from './helper.js'
 
 const idle = { cpu: 0, memory: 0, network: 0, storage: 0 }
@@ -28,7 +22,8 @@ t.test('dashboard data: non-finite numbers become zero', async t => {
 })
 
 t.test('resources', async t => {
-  const host = (): Host => ({ cpu: { busy: 1000, total: 2000 }, memory: 0.5, network: 0, diskUsage: 0.5, disk: { bytes: 0, operations: 0 } })
+  const host = (): Host =>
+    ({ cpu: { busy: 1000, total: 2000 }, memory: 0.5, network: 0, diskUsage: 0.5, disk: { bytes: 0, operations: 0 } })
   function build (values: Host, capacityMbps = 8) {
     const now = manualClock()
     return { now, resources: new ResourceSampler({ now, counters: fakeHost(values), capacityMbps }) }
@@ -116,7 +111,8 @@ t.test('kernel figures', async t => {
   t.same(parseCpuTimes('cpu  10 1 4 80 5 2 3 0 7 7\ncpu0 1 1 1 1 1\n'), { busy: 20, total: 105 })
   const net = 'Inter-| Receive\n face |bytes\n    lo: 900 1 0 0 0 0 0 0 900 1 0 0 0 0 0 0\n  eth0:100 1 0 0 0 0 0 0 23 1 0 0 0 0 0 0\n'
   t.equal(parseNetworkBytes(net), 123)
-  const disks = ' 7 0 loop0 9 0 9 0 9 0 9 0 0 0 0\n 8 0 sda 3 0 4 0 5 0 6 0 0 0 0\n 8 1 sda1 3 0 4 0 5 0 6 0 0 0 0\n 259 0 nvme0n1 1 0 1 0 1 0 1 0 0 0 0\n'
+  const disks = ' 7 0 loop0 9 0 9 0 9 0 9 0 0 0 0\n' +
+    ' 8 0 sda 3 0 4 0 5 0 6 0 0 0 0\n 8 1 sda1 3 0 4 0 5 0 6 0 0 0 0\n 259 0 nvme0n1 1 0 1 0 1 0 1 0 0 0 0\n'
   t.same(parseDiskCounters(disks), { bytes: 12 * 512, operations: 10 })
   const { busy, total } = osCpuTimes()
   t.ok(busy > 0 && busy <= total)
@@ -157,10 +153,27 @@ t.test('request statistics', async t => {
 t.test('monitoring', async t => {
   const requests = () => ({ total_requests: 7, avg_response_time: 0.0123, error_rate: 0 })
   const build = (replica: ReturnType<typeof fleet>, reported: Record<string, Partial<ReturnType<typeof metrics>>>) =>
-    monitoringData({ replica, metricsOf: ({ id }) => reported[id] ? metrics(id, reported[id]) : null, resources: () => idle, process: () => processUse, requests })
+    monitoringData({
+      replica,
+      metricsOf: ({ id }) => reported[id]
+        ? metrics(id, reported[id])
+        : null,
+      resources: () => idle,
+      process: () => processUse,
+      requests
+    })
 
   t.test('monitoring: without agents all figures are zero', async t => {
-    t.same(build(fleet(0), {}), { total_requests: 0, avg_response_time: 0, error_rate: 0, agent_metrics: [], agent_count: 0, resource_utilization: idle, process: processUse, registry: requests() })
+    t.same(build(fleet(0), {}), {
+      total_requests: 0,
+      avg_response_time: 0,
+      error_rate: 0,
+      agent_metrics: [],
+      agent_count: 0,
+      resource_utilization: idle,
+      process: processUse,
+      registry: requests()
+    })
   })
 
   t.test('monitoring: means are weighted by requests, and dead agents count', async t => {
@@ -175,23 +188,41 @@ t.test('monitoring', async t => {
   })
 
   t.test('monitoring: without request counts all agents have equal weight', async t => {
-    t.match(build(fleet(3), { 'agent-0': { avg_response_time: 1, error_rate: 0.5 }, 'agent-1': { avg_response_time: 2 } }), { avg_response_time: 1.5, error_rate: 0.25 })
+    t.match(build(
+      fleet(3), { 'agent-0': { avg_response_time: 1, error_rate: 0.5 }, 'agent-1': { avg_response_time: 2 } }
+    ), { avg_response_time: 1.5, error_rate: 0.25 })
   })
 
   t.test('monitoring: a large fleet is truncated, its sums are not', async t => {
     const id = (n: number) => `${'x'.repeat(94)}${String(n).padStart(6, '0')}`
     const entry = replicaOf([record('agent-0', 1)]).get('agent-0')!
     const entries = Array.from({ length: 2_500 }, (_, n) => ({ ...entry, record: { ...entry.record, id: id(n) } }))
-    const long = { success_rate: 1 / 3, avg_response_time: 1 / 3, reputation_score: 1 / 3, average_response_time: 1 / 3, error_rate: 1 / 3, total_requests: 2 ** 40, requests_processed: 2 ** 40 }
+    const long = {
+      success_rate: 1 / 3,
+      avg_response_time: 1 / 3,
+      reputation_score: 1 / 3,
+      average_response_time: 1 / 3,
+      error_rate: 1 / 3,
+      total_requests: 2 ** 40,
+      requests_processed: 2 ** 40
+    }
     const replica = { size: 2_500, * newest () { yield * entries } }
-    const data = monitoringData({ replica, metricsOf: each => metrics(each.id, long), resources: () => idle, process: () => processUse, requests })
+    const data = monitoringData({
+      replica,
+      metricsOf: each =>
+        metrics(each.id, long),
+      resources: () => idle,
+      process: () => processUse,
+      requests
+    })
     t.match(data, { total_requests: 2_500 * 2 ** 40, agent_count: 2_500, truncated: true })
     t.ok(Buffer.byteLength(frameText('monitoring', start, JSON.stringify(data))) < maxFrameBytes)
   })
 })
 
 t.test('health', async t => {
-  const sources = (changes: Partial<HealthSources> = {}): HealthSources => ({ storage: embeddedStorage, aiServices: noAiServices, agents: () => ({ total: 2, active: 2 }), ...changes })
+  const sources = (changes: Partial<HealthSources> = {}): HealthSources =>
+    ({ storage: embeddedStorage, aiServices: noAiServices, agents: () => ({ total: 2, active: 2 }), ...changes })
   const agents = (total: number, active: number) => ({ agents: () => ({ total, active }) })
   const storage = (status: 'healthy' | 'degraded' | 'error') => ({ storage: () => ({ redis: 'connected' as const, status }) })
   const ai = (status: 'healthy' | 'degraded') => ({ aiServices: () => ({ azure_openai: 'unavailable', status }) })
@@ -200,8 +231,10 @@ t.test('health', async t => {
   t.test('health: agents by size of the fleet', async t => {
     const table: Array<[total: number, active: number, status: string, ratio: number]> = [
       [0, 0, 'no_agents', 0], [1, 1, 'healthy', 1], [1, 0, 'degraded', 0],
-      [2, 2, 'healthy', 1], [2, 1, 'degraded', 0.5], [2, 0, 'critical', 0], [3, 2, 'degraded', 0.667], [3, 1, 'degraded', 0.333], [3, 0, 'critical', 0],
-      [4, 3, 'healthy', 0.75], [4, 2, 'degraded', 0.5], [9, 1, 'degraded', 0.111], [10, 1, 'critical', 0.1], [10, 4, 'degraded', 0.4], [10, 0, 'critical', 0]
+      [2, 2, 'healthy', 1], [2, 1, 'degraded', 0.5], [2, 0, 'critical', 0], [3, 2, 'degraded', 0.667], [3, 1, 'degraded', 0.333],
+      [3, 0, 'critical', 0],
+      [4, 3, 'healthy', 0.75], [4, 2, 'degraded', 0.5], [9, 1, 'degraded', 0.111], [10, 1, 'critical', 0.1], [10, 4, 'degraded', 0.4],
+      [10, 0, 'critical', 0]
     ]
     for (const [total, active, status, ratio] of table) {
       t.same(agentsHealth({ total, active }), { total, active, status, connectivity_ratio: ratio }, `${active} of ${total}`)
@@ -228,7 +261,12 @@ t.test('health', async t => {
 
   t.test('health: a failing component is in error, and the others are reported', async t => {
     const data = healthData(sources({ storage: fail, agents: fail }))
-    t.match(data, { status: 'unhealthy', components: { storage: { redis: 'error', status: 'error' }, agents: { status: 'error' }, ai_services: { status: 'not_configured' } } })
+    t.match(data, {
+      status: 'unhealthy',
+      components: {
+        storage: { redis: 'error', status: 'error' }, agents: { status: 'error' }, ai_services: { status: 'not_configured' }
+      }
+    })
     t.same(fieldErrors(HealthFrame, JSON.parse(frameText('health', start, JSON.stringify(data)))), [])
     t.match(healthData(sources({ agents: fail })), { status: 'degraded', reason: 'Significant agent connectivity issues' })
     t.match(healthData(sources()).components.storage, { redis: 'not_configured', status: 'healthy' })
@@ -239,11 +277,23 @@ t.test('agents', async t => {
   t.test('agents frame: all agents, with counts', async t => {
     const frame: unknown = JSON.parse(frameText('agents', start, new AgentsFrame({ replica: fleet(3, { dead: 1 }) }).data()))
     t.same(fieldErrors(AgentsFrameSchema, frame), [])
-    t.match(frame, { type: 'agents', timestamp: '2030-01-01T00:00:00.250Z', data: { total_count: 3, active_count: 2, agent_types: { testing: 3 }, status_summary: { alive: 2, dead: 1 }, agents: [{ agent_id: 'agent-0', status: 'alive' }, {}, { agent_id: 'agent-2', status: 'dead' }] } })
+    t.match(frame, {
+      type: 'agents',
+      timestamp: '2030-01-01T00:00:00.250Z',
+      data: {
+        total_count: 3,
+        active_count: 2,
+        agent_types: { testing: 3 },
+        status_summary: { alive: 2, dead: 1 },
+        agents: [{ agent_id: 'agent-0', status: 'alive' }, {}, { agent_id: 'agent-2', status: 'dead' }]
+      }
+    })
   })
 
   t.test('agents frame: no agents', async t => {
-    t.same(JSON.parse(new AgentsFrame({ replica: fleet(0) }).data()), { agents: [], total_count: 0, active_count: 0, agent_types: {}, status_summary: {} })
+    t.same(JSON.parse(new AgentsFrame({ replica: fleet(0) }).data()), {
+      agents: [], total_count: 0, active_count: 0, agent_types: {}, status_summary: {}
+    })
   })
 
   t.test('agents frame: a fragment is used unchanged', async t => {
@@ -270,200 +320,4 @@ t.test('agents', async t => {
     t.ok(Buffer.byteLength(text) <= maxFrameBytes)
     t.ok(Buffer.byteLength(text) > maxFrameBytes - 40_000)
   })
-})
-
-interface Sent { type: DataFrameType, text: string }
-
-function build ({ intervalMs = 5_000, ...changes }: Partial<FrameSources> & { intervalMs?: number } = {}) {
-  const now = manualClock()
-  const replica = fleet(1)
-  const state = { watchers: 1, cpu: 0, made: 0 }
-  const sent: Sent[] = []
-  const logs = new LogBuffer({ now })
-  const alerts = new Alerts({ now })
-  const frames = new FrameBuilder({
-    now,
-    monitoring () {
-      state.made++
-      const resources = { cpu: state.cpu, memory: 0, network: 0, storage: 0 }
-      return monitoringData({ replica, metricsOf: () => null, resources: () => resources, process: () => processUse, requests: () => ({ total_requests: 0, avg_response_time: 0, error_rate: 0 }) })
-    },
-    health: () => healthData({ storage: embeddedStorage, aiServices: noAiServices, agents: () => ({ total: 1, active: 1 }) }),
-    agents: () => new AgentsFrame({ replica }).data(),
-    logs,
-    alerts,
-    ...changes
-  })
-  const broadcast = (type: DataFrameType, text: string) => { sent.push({ type, text }) }
-  const producer = new FrameProducer({ now, intervalMs, frames, logs, watchers: () => state.watchers, broadcast })
-  const types = () => sent.splice(0).map(({ type }) => type)
-  return { now, state, sent, types, logs, alerts, frames, producer }
-}
-
-const all: DataFrameType[] = ['monitoring', 'health', 'agents', 'logs']
-
-t.test('producer: without watchers it builds no frame', async t => {
-  const { now, state, types, logs, producer } = build()
-  state.watchers = 0
-  for (let n = 0; n < 20; n++) {
-    logs.add({ level: 'INFO', message: 'm', source: 's' })
-    producer.tick()
-    now.advance(1_000)
-  }
-  t.same([types(), state.made], [[], 0])
-  state.watchers = 3
-  producer.tick()
-  t.same(types(), [], 'a new watcher already has its first frames')
-  now.advance(4_000)
-  producer.tick()
-  t.same([types(), state.made], [all, 1])
-})
-
-t.test('producer: each frame is built once per interval, as one text for all', async t => {
-  const { now, sent, types, producer } = build()
-  for (let at = 0; at <= 10_000; at += 500) {
-    producer.tick()
-    now.advance(500)
-  }
-  t.same(sent.map(({ type }) => type), [...all, ...all])
-  for (const { type, text } of sent) {
-    const frame = JSON.parse(text) as { type: string, timestamp: string, data: object }
-    t.match(frame, { type, data: Object })
-    t.match(frame.timestamp, /^2030-01-01T00:00:(05|10)\.250Z$/)
-    t.ok(dashboardServerFrames.some(schema => schema.properties.type.const === type && checkerOf(schema).Check(frame)), type)
-  }
-  types()
-})
-
-t.test('producer: new log entries are pushed once within a second', async t => {
-  const { now, types, sent, logs, producer } = build({ maxLogsPerFrame: 2 })
-  for (let n = 0; n < 5; n++) logs.add({ level: 'INFO', message: String(n), source: 's' })
-  now.advance(500)
-  producer.tick()
-  t.match(sent.map(({ text }) => JSON.parse(text) as object), [{ type: 'logs', data: { count: 5, logs: [{ message: '4' }, { message: '3' }] } }])
-  t.same(types(), ['logs'])
-  producer.tick()
-  t.same(types(), [])
-})
-
-t.test('producer: all watchers receive new alerts, critical ones are logged, and a refresh removes none', async t => {
-  const { now, state, sent, types, logs, alerts, frames, producer } = build()
-  state.cpu = 95
-  t.equal(frames.frame('alert'), null)
-  for (const type of ['monitoring', 'health', 'agents', 'logs'] as const) t.match(JSON.parse(frames.frame(type)!), { type })
-  t.equal(alerts.size, 0)
-  now.advance(5_000)
-  producer.tick()
-  const alert = JSON.parse(sent.at(-1)!.text) as object
-  t.match(alert, { type: 'alert', data: { alerts: [{ type: 'resource_cpu', severity: 'critical' }] } })
-  t.match(sent.at(-2)!.text, /CPU usage is 95 %/)
-  t.same(types(), [...all, 'alert'])
-  t.match(logs.frame().logs, [{ level: 'CRIT', source: 'monitoring' }])
-  t.same((JSON.parse(frames.frame('alert')!) as { data: object }).data, (alert as { data: object }).data)
-  now.advance(5_000)
-  producer.tick()
-  t.same(types(), all, 'without new alerts there is no frame')
-})
-
-t.test('producer: critical alerts are logged by subject, others are not', async t => {
-  const { now, logs, producer } = build({
-    health: () => healthData({ storage: () => ({ redis: 'error', status: 'error' }), aiServices: () => ({ azure_openai: 'error', status: 'degraded' }), agents: () => ({ total: 2, active: 0 }) })
-  })
-  now.advance(5_000)
-  producer.tick()
-  t.same(logs.frame().logs.map(({ source, level }) => `${source} ${level}`).sort(), ['agents CRIT', 'monitoring CRIT', 'storage CRIT'])
-})
-
-t.test('producer: a frame that fails is skipped, and the others are sent', async t => {
-  const fail = () => { throw new Error('figures are gone') }
-  const odd: unknown = 'no error'
-  const { now, types, logs, producer } = build({ monitoring: fail, agents: () => { throw odd } })
-  now.advance(5_000)
-  producer.tick()
-  t.same(types(), ['health', 'logs'])
-  t.match(logs.frame().logs, [{ level: 'ERR', message: 'Failed to build the agents frame: unknown error' }, { message: 'Failed to build the monitoring frame: figures are gone' }])
-})
-
-t.test('producer: expensive frames are sent less often', async t => {
-  const { now, types, producer } = build({ agents: () => { now.advance(2_000); return '{}' } })
-  now.advance(5_000)
-  producer.tick()
-  types()
-  now.advance(7_999)
-  producer.tick()
-  t.same(types(), [])
-  now.advance(1)
-  producer.tick()
-  t.same(types(), all)
-})
-
-t.test('producer: it uses one timer and can be stopped', async t => {
-  const { sent, producer, now, logs } = build({ intervalMs: 5 })
-  producer.start()
-  producer.start()
-  now.advance(5)
-  while (sent.length < 4) await delay(1)
-  producer.stop()
-  sent.length = 0
-  now.advance(5)
-  await delay(20)
-  t.same(sent, [])
-  logs.add({ level: 'INFO', message: 'm', source: 's' })
-  producer.stop()
-})
-
-t.test('page settings', async t => {
-  const settings = () => new UiSettings({ pingIntervalMs: 30_000, logCapacity: 500, logMessageLength: 2_048 })
-
-  t.test('page settings: they start empty beside the settings of the server', async t => {
-    const config = settings().config()
-    t.same(config, { timezone: 'UTC', ws_ping_interval_ms: 30_000, log_buffer_maxlen: 500, log_message_maxlen: 2_048, ui: {} })
-    t.same(fieldErrors(DashboardConfig, config), [])
-    t.equal(settings().config('Europe/Berlin').timezone, 'Europe/Berlin')
-    for (const tz of ['', '<b>', 'x'.repeat(65)]) t.equal(settings().config(tz).timezone, 'UTC')
-  })
-
-  t.test('page settings: they are stored, also those unknown to the server', async t => {
-    const ui = settings()
-    const given = { enableAutoRefresh: true, refreshInterval: 60, maxLogEntries: 100, soundAlerts: false, theme: { dark: true } }
-    t.same(ui.update({ ui: given }), { status: 'ok', ui: given })
-    t.same(ui.update({ ui: { soundAlerts: true } }), { status: 'ok', ui: { ...given, soundAlerts: true } })
-    t.same(ui.config().ui, { ...given, soundAlerts: true })
-    t.same(fieldErrors(ConfigAnswer, ui.update({ ui: {} })), [])
-  })
-
-  t.test('page settings: maxLogEntries is clamped to the buffer size', async t => {
-    const table: Array<[given: unknown, kept: unknown]> = [[1, 10], [-5, 10], [10.7, 10], [500, 500], [501, 500], [1e300, 500], ['50', 50], ['many', undefined], [null, undefined], [Infinity, undefined]]
-    for (const [maxLogEntries, kept] of table) t.strictSame(settings().update({ ui: { maxLogEntries } }), { status: 'ok', ui: kept === undefined ? {} : { maxLogEntries: kept } })
-  })
-
-  t.test('page settings: a value that is not an object, too deep or too large is refused', async t => {
-    const ui = settings()
-    ui.update({ ui: { a: 1 } })
-    let deep: unknown = 1
-    for (let n = 0; n < 20; n++) deep = [deep]
-    for (const body of [null, 'x', [], {}, { ui: null }, { ui: [] }, { ui: 'x' }, { ui: { deep } }, { ui: { large: 'x'.repeat(16_384) } }]) {
-      t.strictSame(ui.update(body), { status: 'error', message: 'Invalid payload' })
-      t.same(fieldErrors(ConfigAnswer, ui.update(body)), [])
-    }
-    t.same(ui.config().ui, { a: 1 })
-  })
-
-  t.test('page settings: no member changes the prototype of an object', async t => {
-    const ui = settings()
-    t.strictSame(ui.update(JSON.parse('{"ui":{"__proto__":{"evil":1},"constructor":1,"b":2}}')), { status: 'ok', ui: { b: 2 } })
-  })
-})
-
-t.test('client frames', async t => {
-  const check = (type: keyof typeof dashboardClientFrames, more: object = {}) => checkerOf(dashboardClientFrames[type]).Check({ type, ...more })
-  const timestamp = '2030-01-01T00:00:00.000Z'
-  t.ok(check('auth', { token: 't', fingerprint: 'f', timestamp }))
-  t.notOk(check('auth'))
-  for (const type of ['pause_monitoring', 'resume_monitoring', 'refresh_request', 'agents_request', 'clear_logs', 'clear_alerts'] as const) t.ok(check(type, { timestamp, data: { forced: true } }))
-  t.ok(check('dashboard_log', { data: { level: 'INFO', message: 'm', timestamp } }))
-  t.notOk(check('dashboard_log', { data: { message: 'm', timestamp } }))
-  t.ok(check('dashboard_alert', { data: { alerts: [] } }))
-  t.notOk(check('dashboard_alert', { data: [] }))
-  t.notOk(check('dashboard_alert'))
 })

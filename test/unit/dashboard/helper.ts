@@ -11,8 +11,12 @@ import { record as registryRecord } from '../registry/helper.js'
 
 export { manualClock, start } from '../auth/helper.js'
 
-export function record (id: string, n: number, values: Partial<AgentRecord> & { state?: AgentState } = {}, fields: object = {}): AgentRecord {
-  const { body, registration: { agent_type: type, capabilities } } = parseRegistration(registration(id, fields), { allowedAgentTypes: ['*'], maxRecordBytes: 131_072 })
+export function record (
+  id: string, n: number, values: Partial<AgentRecord> & { state?: AgentState } = {}, fields: object = {}
+): AgentRecord {
+  const { body, registration: { agent_type: type, capabilities } } = parseRegistration(
+    registration(id, fields), { allowedAgentTypes: ['*'], maxRecordBytes: 131_072 }
+  )
   return registryRecord(id, { body, type, capabilities, registeredAt: start, lastSeen: start, created: n, revision: n, ...values })
 }
 
@@ -24,7 +28,8 @@ export function replicaOf (records: readonly AgentRecord[]): Replica {
 
 /** `count` agents, of which the last `dead` are dead. */
 export function fleet (count: number, { dead = 0, fields = {} }: { dead?: number, fields?: object } = {}): Replica {
-  return replicaOf(Array.from({ length: count }, (_, n) => record(`agent-${n}`, n + 1, { state: n >= count - dead ? 'dead' : 'alive' }, fields)))
+  return replicaOf(Array.from({ length: count }, (_, n) =>
+    record(`agent-${n}`, n + 1, { state: n >= count - dead ? 'dead' : 'alive' }, fields)))
 }
 
 export function metrics (agentId: string, values: Partial<AgentMetrics> = {}): AgentMetrics {

@@ -24,7 +24,13 @@ t.test('log buffer: entries are listed newest first, with the true count', async
     ring.add({ level: 'INFO', message, source: 'system' })
   }
   t.same(texts(ring), ['three', 'two', 'one'])
-  t.match(ring.frame(2), { count: 3, last_updated: '2030-01-01T00:00:03.250Z', logs: [{ timestamp: '2030-01-01T00:00:03.250Z', level: 'INFO', source: 'system' }, { message: 'two' }] })
+  t.match(ring.frame(2), {
+    count: 3,
+    last_updated: '2030-01-01T00:00:03.250Z',
+    logs: [
+      { timestamp: '2030-01-01T00:00:03.250Z', level: 'INFO', source: 'system' }, { message: 'two' }
+    ]
+  })
   t.same(fieldErrors(LogsFrame, JSON.parse(frameText('logs', start, JSON.stringify(ring.frame())))), [])
 })
 
@@ -48,7 +54,18 @@ t.test('log buffer: a cleared buffer is empty and usable', async t => {
 
 t.test('log buffer: levels have one spelling', async t => {
   const { ring } = build()
-  const table = { info: 'INFO', Information: 'INFO', debug: 'INFO', success: 'SUCS', warning: 'WARN', critical: 'CRIT', fatal: 'CRIT', ' error ': 'ERR', odd: 'INFO', constructor: 'INFO' }
+  const table = {
+    info: 'INFO',
+    Information: 'INFO',
+    debug: 'INFO',
+    success: 'SUCS',
+    warning: 'WARN',
+    critical: 'CRIT',
+    fatal: 'CRIT',
+    ' error ': 'ERR',
+    odd: 'INFO',
+    constructor: 'INFO'
+  }
   for (const [level, shown] of Object.entries(table)) t.equal(ring.add({ level, message: 'm', source: 's' }).level, shown)
 })
 
@@ -61,7 +78,9 @@ t.test('log buffer: external text is not escaped, but truncated', async t => {
   const many = Object.fromEntries(Array.from({ length: 100 }, (_, n) => [`n${n}`, n]))
   t.equal(Object.keys(ring.add({ level: 'INFO', message: 'm', source: 's', ...many })).length, 4 + 24)
   t.equal(ring.add({ level: 'INFO', message: 'm', source: 's'.repeat(1_000) }).source.length, 64)
-  const odd = JSON.parse('{"__proto__":1,"constructor":2,"nested":{"a":1},"list":[1],"none":null,"yes":true,"timestamp":"1999","text":"t"}') as object
+  const odd = JSON.parse(
+    '{"__proto__":1,"constructor":2,"nested":{"a":1},"list":[1],"none":null,"yes":true,"timestamp":"1999","text":"t"}'
+  ) as object
   const entry = ring.add({ ...odd, level: 'INFO', message: 'm', source: 's', infinite: Infinity, missing: undefined, ['k'.repeat(65)]: 1 })
   t.strictSame(entry, { timestamp: '2030-01-01T00:00:00.250Z', level: 'INFO', message: 'm', source: 's', none: null, yes: true, text: 't' })
 })
@@ -107,12 +126,33 @@ t.test('secrets', async t => {
   })
 
   t.test('redaction: members with secret names are removed, in any case', async t => {
-    const secret = ['token', 'access_token', 'apiKey', 'API-KEY', 'agent_keys', 'ticket', 'Authorization', 'password', 'newPassword', 'pin', 'sessionPin', 'x-session-pin', 'clientSecret', 'cookie', 'set-cookie', 'apikey', 'accesstoken']
+    const secret = [
+      'token', 'access_token', 'apiKey', 'API-KEY', 'agent_keys', 'ticket', 'Authorization', 'password', 'newPassword', 'pin', 'sessionPin',
+      'x-session-pin', 'clientSecret', 'cookie', 'set-cookie', 'apikey', 'accesstoken'
+    ]
     for (const name of secret) t.ok(isSecretName(name), name)
-    for (const name of ['event_type', 'agent_id', 'spin', 'pinned', 'client_ip', 'status_code', 'keyboard']) t.notOk(isSecretName(name), name)
+    for (const name of ['event_type', 'agent_id', 'spin', 'pinned', 'client_ip', 'status_code', 'keyboard']) {
+      t.notOk(isSecretName(name), name)
+    }
     const { ring } = build()
-    const entry = ring.add({ level: 'INFO', message: `/x?token=abc ${jwt}`, source: 'auth', token: jwt, agentKey: 'k', pin: '1234', endpoint: '/ws?ticket=abc', agent_id: 'agent-one' })
-    t.strictSame(entry, { timestamp: '2030-01-01T00:00:00.250Z', level: 'INFO', message: '/x?token=[redacted] [redacted]', source: 'auth', endpoint: '/ws?ticket=[redacted]', agent_id: 'agent-one' })
+    const entry = ring.add({
+      level: 'INFO',
+      message: `/x?token=abc ${jwt}`,
+      source: 'auth',
+      token: jwt,
+      agentKey: 'k',
+      pin: '1234',
+      endpoint: '/ws?ticket=abc',
+      agent_id: 'agent-one'
+    })
+    t.strictSame(entry, {
+      timestamp: '2030-01-01T00:00:00.250Z',
+      level: 'INFO',
+      message: '/x?token=[redacted] [redacted]',
+      source: 'auth',
+      endpoint: '/ws?ticket=[redacted]',
+      agent_id: 'agent-one'
+    })
   })
 
   t.test('redaction: truncation does not split a secret', async t => {
@@ -132,10 +172,13 @@ t.test('dashboard_log', async t => {
   const valid = { level: 'sucs', message: ' done ', timestamp: '2030-01-01T00:00:00Z' }
   t.same(dashboardLog(valid), { level: 'sucs', message: 'done', source: 'dashboard', frontend_timestamp: valid.timestamp })
   for (const level of ['INFORMATION', 'Success', 'WARNING', 'CRITICAL', 'ERROR']) t.ok(dashboardLog({ ...valid, level }), level)
-  for (const timestamp of ['2030-01-01', '2030-01-01T10:00', '2030-01-01T10:00:00.123456+02:00']) t.ok(dashboardLog({ ...valid, timestamp }), timestamp)
+  for (const timestamp of ['2030-01-01', '2030-01-01T10:00', '2030-01-01T10:00:00.123456+02:00']) {
+    t.ok(dashboardLog({ ...valid, timestamp }), timestamp)
+  }
   const wrong: unknown[] = [
     null, [], 'text', {}, { ...valid, level: 'FATAL' }, { ...valid, level: 1 }, { ...valid, message: ' ' }, { ...valid, message: 1 },
-    { ...valid, timestamp: undefined }, { ...valid, timestamp: 5 }, { ...valid, timestamp: 'yesterday' }, { ...valid, timestamp: '2030-13-01T00:00:00Z' },
+    { ...valid, timestamp: undefined }, { ...valid, timestamp: 5 }, { ...valid, timestamp: 'yesterday' },
+    { ...valid, timestamp: '2030-13-01T00:00:00Z' },
     { ...valid, timestamp: `2030-01-01T00:00:00.${'1'.repeat(40)}Z` }
   ]
   for (const data of wrong) t.equal(dashboardLog(data), undefined, JSON.stringify(data))
@@ -149,10 +192,14 @@ t.test('dashboard_log: records of a logger become entries', async t => {
     sink.write(`${JSON.stringify({ time: 1, pid: 2, hostname: 'h', ...record })}\n`)
     return ring.frame(1).logs[0]!
   }
-  t.strictSame(write({ level: 30, msg: 'hello' }), { timestamp: '2030-01-01T00:00:00.250Z', level: 'INFO', message: 'hello', source: 'server' })
+  t.strictSame(
+    write({ level: 30, msg: 'hello' }), { timestamp: '2030-01-01T00:00:00.250Z', level: 'INFO', message: 'hello', source: 'server' }
+  )
   t.match(write({ level: 40, msg: 'm', name: 'payments' }), { level: 'WARN', source: 'payments' })
   t.match(write({ level: 60, msg: 'm' }), { level: 'CRIT' })
-  t.strictSame(write({ level: 50, err: { type: 'TypeError', message: 'no good', stack: 'at …' } }), { timestamp: '2030-01-01T00:00:00.250Z', level: 'ERR', message: '', source: 'server', error: 'no good', error_type: 'TypeError' })
+  t.strictSame(write({ level: 50, err: { type: 'TypeError', message: 'no good', stack: 'at …' } }), {
+    timestamp: '2030-01-01T00:00:00.250Z', level: 'ERR', message: '', source: 'server', error: 'no good', error_type: 'TypeError'
+  })
   const request = { method: 'GET', url: '/agents/ws?token=abc', remoteAddress: '192.0.2.1', host: 'h' }
   t.strictSame(write({ level: 30, msg: 'incoming', reqId: 'r1', req: request, res: { statusCode: 200 }, responseTime: 1.5, token: 't' }), {
     timestamp: '2030-01-01T00:00:00.250Z',
@@ -204,16 +251,30 @@ t.test('audit: equal events pass once per window, with the number suppressed', a
 
 t.test('audit: labels are bounded, and refused calls use none', async t => {
   const labels = new BoundedLabels(['reserved'])
-  t.same([labels.known('reserved'), labels.known('new'), labels.known(undefined), labels.of('new'), labels.known('new')], ['reserved', 'other', 'unknown', 'new', 'new'])
+  t.same([
+    labels.known('reserved'), labels.known('new'), labels.known(undefined), labels.of('new'), labels.known('new')
+  ], ['reserved', 'other', 'unknown', 'new', 'new'])
   for (let index = 0; index < 60; index++) labels.of(`type-${index}`)
-  t.same([labels.of('type-47'), labels.of('type-48'), labels.of('later'), labels.of('new'), labels.of('reserved')], ['type-47', 'other', 'other', 'new', 'reserved'])
+  t.same([
+    labels.of('type-47'), labels.of('type-48'), labels.of('later'), labels.of('new'), labels.of('reserved')
+  ], ['type-47', 'other', 'other', 'new', 'reserved'])
 })
 
 t.test('audit: both logs receive every event', async t => {
   const { logs, lines, audit } = buildAudit()
   const sink = createLogSink(logs)
-  audit.record({ type: 'lockout', subject: 'admin', target: 'login', address: '192.0.2.1', details: { attempt_type: 'login', retry_after: 45 } })
-  const members = { attempt_type: 'login', retry_after: 45, source: 'security', event_type: 'lockout', user_id: 'admin', target: 'login', client_ip: '192.0.2.1' }
+  audit.record(
+    { type: 'lockout', subject: 'admin', target: 'login', address: '192.0.2.1', details: { attempt_type: 'login', retry_after: 45 } }
+  )
+  const members = {
+    attempt_type: 'login',
+    retry_after: 45,
+    source: 'security',
+    event_type: 'lockout',
+    user_id: 'admin',
+    target: 'login',
+    client_ip: '192.0.2.1'
+  }
   const entry = { timestamp: '2030-01-01T00:00:00.250Z', level: 'ERR', message: 'Too many failed attempts: login', ...members }
   t.strictSame(logs.frame().logs, [entry])
   t.strictSame(lines, [['error', { ...members, audit: 'agent-registry' }, entry.message]])
@@ -221,7 +282,9 @@ t.test('audit: both logs receive every event', async t => {
   t.equal(logs.size, 1, 'and once, also when one log feeds the other')
   audit.record({ type: 'temp_token_failed', subject: 'agent-one' })
   audit.record({ type: 'logout' })
-  t.match(logs.frame(2).logs, [{ message: 'Logout', level: 'INFO' }, { message: 'Temporary token failed: agent-one', agent_id: 'agent-one' }])
+  t.match(
+    logs.frame(2).logs, [{ message: 'Logout', level: 'INFO' }, { message: 'Temporary token failed: agent-one', agent_id: 'agent-one' }]
+  )
   t.same(lines.map(([level]) => level), ['error', 'warn', 'info'])
 })
 
@@ -265,9 +328,24 @@ t.test('audit: only failed and slow responses are logged, once per window', asyn
   requests.record({ ...request, statusCode: 503 })
   t.same(received, [200, 404, 429, 503, 503, 200])
   t.equal(requests.stats.summary().total_requests, 7)
-  const common = { timestamp: '2030-01-01T00:00:00.250Z', source: 'server', method: 'GET', endpoint: '/agents/:id', client_ip: '192.0.2.1', request_id: 'r1' }
+  const common = {
+    timestamp: '2030-01-01T00:00:00.250Z',
+    source: 'server',
+    method: 'GET',
+    endpoint: '/agents/:id',
+    client_ip: '192.0.2.1',
+    request_id: 'r1'
+  }
   t.strictSame(logs.frame().logs, [
-    { ...common, timestamp: '2030-01-01T00:00:10.250Z', level: 'ERR', message: 'Failed: GET /agents/:id (503, 12 ms)', status_code: 503, response_time: 0.012, held_back: 1 },
+    {
+      ...common,
+      timestamp: '2030-01-01T00:00:10.250Z',
+      level: 'ERR',
+      message: 'Failed: GET /agents/:id (503, 12 ms)',
+      status_code: 503,
+      response_time: 0.012,
+      held_back: 1
+    },
     { ...common, level: 'WARN', message: 'Slow: GET /agents/:id (200, 1000 ms)', status_code: 200, response_time: 1 },
     { ...common, level: 'ERR', message: 'Failed: GET /agents/:id (503, 12 ms)', status_code: 503, response_time: 0.012 }
   ])

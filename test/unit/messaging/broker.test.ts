@@ -29,7 +29,9 @@ function followerOf () {
   const settled = () => new Promise<void>(resolve => { setImmediate(resolve) })
   const follower = new LogFollower('c:x', {
     read: (_log, since) => new Promise((resolve, reject) => {
-      reads.push({ ...since, give: page => { resolve(page); return settled() }, fail: () => { reject(new Error('away')); return settled() } })
+      reads.push(
+        { ...since, give: page => { resolve(page); return settled() }, fail: () => { reject(new Error('away')); return settled() } }
+      )
     }),
     appended: (_log, epoch, { offset }) => { events.push(`${epoch}${offset}`) },
     gap: (_log, { epoch, offset }) => { events.push(`lost ${epoch}${offset}`) },
@@ -38,7 +40,8 @@ function followerOf () {
   return { follower, events, reads }
 }
 
-const page = (from: number, to: number, more: Partial<LogPage> = {}): LogPage => ({ epoch: 'e', offset: to, entries: entries(from, to), recovered: true, ...more })
+const page = (from: number, to: number, more: Partial<LogPage> = {}): LogPage =>
+  ({ epoch: 'e', offset: to, entries: entries(from, to), recovered: true, ...more })
 
 t.test('log reader: entries that arrive before the position is known are delivered once in order', async t => {
   const { follower, events } = followerOf()
@@ -146,7 +149,9 @@ t.test('entries: texts survive an encode and decode unchanged', t => {
   for (const name of ['', 'a', '"\\', 'a\nb', '☃ 🚀', '\ud800', '\ud800a', '\udc00']) {
     t.equal(decodeName(Buffer.from(encodeName(name)).toString()), name)
     const command = { log: 'x', from: name, data: '{"a":\n1}', metadata: '{\n}', origin: name }
-    t.same(unpackEntry(1, 2, packEntry(command)), { offset: 1, at: 2, from: name, data: command.data, metadata: command.metadata, origin: name })
+    t.same(
+      unpackEntry(1, 2, packEntry(command)), { offset: 1, at: 2, from: name, data: command.data, metadata: command.metadata, origin: name }
+    )
   }
   t.equal(globOf('{ar:n}:c:', 'a/*/[x]/**'), '{ar:n}:c:a/*/\\[x\\]/*')
   t.equal(globOf('', '?"'), '\\?\\\\"')
@@ -238,7 +243,9 @@ const channel = fc.array(segment, { minLength: 1, maxLength: 4 }).map(segments =
 const step = fc.record({ isSet: fc.boolean(), pattern, value: fc.nat(3) })
 
 t.test(`PatternTrie: finds what a naive matcher finds after any sequence of set and delete (TEST_SEED=${seed})`, async t => {
-  t.doesNotThrow(() => fc.assert(fc.property(fc.array(step, { maxLength: 40 }), fc.array(channel, { minLength: 1, maxLength: 5 }), (steps, channels) => {
+  t.doesNotThrow(() => fc.assert(fc.property(fc.array(
+    step, { maxLength: 40 }
+  ), fc.array(channel, { minLength: 1, maxLength: 5 }), (steps, channels) => {
     const trie = new PatternTrie<number>()
     const model = new Map<string, number>()
     for (const { isSet, pattern, value } of steps) {

@@ -9,7 +9,19 @@ import type { EncodedMessage } from '../../../src/protocol/encoded-message.js'
 import { until, type Json } from '../../support/harness.js'
 
 export function principal (agentId: string, more: Partial<Principal> = {}): Principal {
-  return { type: 'agent', role: 'agent', subject: agentId, agentId, incarnation: 1, tokenId: 'j', sessionId: null, expiresAt: null, scopes: [], keyDigest: null, ...more }
+  return {
+    type: 'agent',
+    role: 'agent',
+    subject: agentId,
+    agentId,
+    incarnation: 1,
+    tokenId: 'j',
+    sessionId: null,
+    expiresAt: null,
+    scopes: [],
+    keyDigest: null,
+    ...more
+  }
 }
 
 /** A connection that records its frames, and reports them as sent when the test allows it. */

@@ -17,7 +17,9 @@ t.test('direct messages: the examples of the /v1 dialect', async t => {
   one.send({ type: 'message', to: 'agent-two', content: 'hello' })
   const message = await two.next('message')
   t.strictSame(message, { type: 'message', from: 'agent-one', to: 'agent-two', content: 'hello', timestamp: message.timestamp })
-  t.strictSame(await ackOf(one, { type: 'message', to: 'agent-two', content: { a: [null] }, requestId: 'r1' }), { type: 'ack', requestId: 'r1', offset: 2, delivered: true })
+  t.strictSame(await ackOf(one, { type: 'message', to: 'agent-two', content: { a: [null] }, requestId: 'r1' }), {
+    type: 'ack', requestId: 'r1', offset: 2, delivered: true
+  })
   t.same((await two.next('message')).content, { a: [null] })
   t.equal(one.all.filter(({ type }) => type === 'ack').length, 1, '/v1 clients request no ack')
   await registry.join('agent-away')
@@ -42,7 +44,9 @@ t.test('direct messages: an invalid message is refused and not stored', async t 
     ['with another level', { to: 'agent-two', data: 1, level: 'read' }, 'invalid_frame'],
     ['without a message type', { to: 'agent-two', data: 1, msgId: '' }, 'invalid_frame']
   ]
-  for (const [name, frame, code] of refused) t.match(await refusalOf(one, { type: 'send', requestId: 'r', ...frame }), { code, requestId: 'r' }, name)
+  for (const [name, frame, code] of refused) {
+    t.match(await refusalOf(one, { type: 'send', requestId: 'r', ...frame }), { code, requestId: 'r' }, name)
+  }
   t.match(await refusalOf(one, { type: 'message', to: 'agent-two', requestId: 'r' }), { code: 'missing_data', requestId: 'r' })
   t.match(await refusalOf(one, { type: 'inbox', since: { epoch: 'e' }, requestId: 'r' }), { code: 'invalid_frame' })
   t.match(await ackOf(one, { type: 'send', to: 'agent-two', data: null, requestId: 'null' }), { offset: 1 })
@@ -56,7 +60,9 @@ t.test('direct messages: an agent named like a user cannot participate', async t
   const registry = await build(t)
   const one = await connect(registry, 'agent-one')
   const impostor = await connect(registry, 'user-admin')
-  for (const frame of [{ type: 'send', to: 'agent-one', data: 1 }, { type: 'inbox' }, { type: 'request', to: 'agent-one', data: 1, timeoutMs: 1000 }]) {
+  for (const frame of [
+    { type: 'send', to: 'agent-one', data: 1 }, { type: 'inbox' }, { type: 'request', to: 'agent-one', data: 1, timeoutMs: 1000 }
+  ]) {
     t.match(await refusalOf(impostor, { ...frame, requestId: 'r' }), { code: 'action_not_permitted', requestId: 'r' })
   }
   t.match(await refusalOf(one, { type: 'send', to: 'user-admin', data: 1, requestId: 'r' }), { code: 'peer_not_found' },
@@ -73,7 +79,9 @@ t.test('requests: a requestId in use is refused, and other frames are handled', 
   const [one, two] = [await connect(registry, 'agent-one'), await connect(registry, 'agent-two')]
   one.send({ type: 'request', to: 'agent-two', data: 1, timeoutMs: 5000, requestId: 'r1' })
   const { rid } = await two.next('request')
-  t.match(await refusalOf(one, { type: 'send', to: 'agent-two', data: 1, requestId: 'r1' }), { code: 'malformed_message', requestId: undefined })
+  t.match(
+    await refusalOf(one, { type: 'send', to: 'agent-two', data: 1, requestId: 'r1' }), { code: 'malformed_message', requestId: undefined }
+  )
   two.send({ type: 'reply', rid, data: 2 })
   t.match(await one.next('response'), { requestId: 'r1' })
   t.match(await ackOf(one, { type: 'send', to: 'agent-two', data: 1, requestId: 'r1' }), { delivered: true })
@@ -151,7 +159,9 @@ t.test('requests: an invalid request is refused and does not count against the l
   for (const [more, expected] of [[{}, 'missing_data'], [{ data: 'x'.repeat(1000) }, 'message_too_large']] as const) {
     t.match(await refusalOf(two, { type: 'reply', rid, requestId: 'p', ...more }), { code: expected, requestId: 'p' })
   }
-  for (const bad of ['x', `${rid}x`, `nobody.${'x'.repeat(37)}`]) t.match(await refusalOf(two, { type: 'accept', rid: bad, requestId: 'a' }), { code: 'unknown_request', requestId: 'a' })
+  for (const bad of ['x', `${rid}x`, `nobody.${'x'.repeat(37)}`]) {
+    t.match(await refusalOf(two, { type: 'accept', rid: bad, requestId: 'a' }), { code: 'unknown_request', requestId: 'a' })
+  }
   await ackOf(two, { type: 'reply', rid, data: 1, requestId: 'p' })
   one.send(ask({ requestId: 'r4' }))
   await until(() => two.all.filter(({ type }) => type === 'request').length === 4)
@@ -228,7 +238,9 @@ t.test('requests: the host sends and requests without an identity or as a given 
   const two = await worker(registry, 'agent-two')
   t.same(await agentRegistry.send('agent-two', { a: 1 }), { offset: 1, delivered: true, duplicate: false })
   t.match(await two.next('direct'), { from: '$host', data: { a: 1 }, fromMetadata: undefined })
-  t.same(await agentRegistry.send('agent-two', 2, { from: 'user-ann', msgId: 'm', level: 'delivered' }), { offset: 2, delivered: true, duplicate: false })
+  t.same(await agentRegistry.send('agent-two', 2, { from: 'user-ann', msgId: 'm', level: 'delivered' }), {
+    offset: 2, delivered: true, duplicate: false
+  })
   t.match(await two.next('direct'), { from: 'user-ann', data: 2 })
   t.match(await agentRegistry.send('agent-two', 2, { from: 'user-ann', msgId: 'm' }), { offset: 2, duplicate: true })
   await t.rejects(agentRegistry.send('agent-none', 1), { code: 'AGENT_REGISTRY_PEER_NOT_FOUND', statusCode: 404 })
@@ -243,8 +255,12 @@ t.test('requests: the host sends and requests without an identity or as a given 
   t.equal(second.from, 'user-ann')
   two.send({ type: 'reject', rid: second.rid, code: 'busy', message: 'Later' })
   await t.rejects(refused, { code: 'AGENT_REGISTRY_REQUEST_REJECTED', message: 'Later', members: { reason: 'busy' } })
-  await t.rejects(agentRegistry.request({ capability: 'fly', data: 1, timeoutMs: 100 }), { code: 'AGENT_REGISTRY_NO_RESPONDERS', statusCode: 503 })
-  await t.rejects(agentRegistry.request({ to: 'agent-two', data: 1, timeoutMs: 50 }), { code: 'AGENT_REGISTRY_DEADLINE_EXCEEDED', statusCode: 504 })
+  await t.rejects(
+    agentRegistry.request({ capability: 'fly', data: 1, timeoutMs: 100 }), { code: 'AGENT_REGISTRY_NO_RESPONDERS', statusCode: 503 }
+  )
+  await t.rejects(
+    agentRegistry.request({ to: 'agent-two', data: 1, timeoutMs: 50 }), { code: 'AGENT_REGISTRY_DEADLINE_EXCEEDED', statusCode: 504 }
+  )
   const controller = new AbortController()
   const aborted = agentRegistry.request({ to: 'agent-two', data: 1, timeoutMs: 5000, signal: controller.signal })
   await until(() => two.all.filter(({ type }) => type === 'request').length === 4)

@@ -41,14 +41,30 @@ async function open (t: Test, { processesOf, ...options }: Partial<RequestsOptio
     ...options
   })
   const responder = new Responder({ ...common, verdictMs: 50 })
-  await broker.open({ appended () {}, logGap () {}, presenceChanged () {}, presenceReloaded () {}, processMessage: (from, body) => { processMessages.received(from, body) } })
+  await broker.open({
+    appended () {},
+    logGap () {},
+    presenceChanged () {},
+    presenceReloaded () {},
+    processMessage: (from, body) => {
+      processMessages.received(from, body)
+    }
+  })
   const alive = setInterval(() => {}, 1000)
   t.teardown(async () => {
     clearInterval(alive)
     deadlines.close()
     await broker.close()
   })
-  return { broker, requests, responder, deadlines, peers, ask: ({ from = 'agent-one', to = 'agent-two', timeoutMs = 5000, signal } = {}) => requests.requestUnchecked(from, { to, data: null, timeoutMs }, signal) }
+  return {
+    broker,
+    requests,
+    responder,
+    deadlines,
+    peers,
+    ask: ({ from = 'agent-one', to = 'agent-two', timeoutMs = 5000, signal } = {}) =>
+      requests.requestUnchecked(from, { to, data: null, timeoutMs }, signal)
+  }
 }
 
 const code = (type: string) => ({ code: `AGENT_REGISTRY_${type}` })
@@ -141,7 +157,9 @@ t.test('requests: only timeouts within the limits are accepted', async t => {
 })
 
 t.test(`deadlines: they fire in order, once each, unless cancelled (TEST_SEED=${seed})`, async t => {
-  await fc.assert(fc.asyncProperty(fc.array(fc.record({ ms: fc.integer({ min: 0, max: 30 }), isCancelled: fc.boolean() }), { maxLength: 60 }), async plan => {
+  await fc.assert(fc.asyncProperty(fc.array(
+    fc.record({ ms: fc.integer({ min: 0, max: 30 }), isCancelled: fc.boolean() }), { maxLength: 60 }
+  ), async plan => {
     let now = 0
     const deadlines = new Deadlines(() => now)
     const expired: number[] = []

@@ -117,7 +117,11 @@ t.test('host plugins: decorators of the host with common names keep their meanin
 t.test('host plugins: @fastify/websocket in the same scope before, after or in a sibling scope', async t => {
   const orders: Record<string, (app: FastifyInstance) => Promise<unknown>> = {
     before: async app => { await app.register(fastifyWebsocket); await ours(app) },
-    sibling: async app => { await ours(app); await app.register(async scope => { await scope.register(fastifyWebsocket); addEcho(scope) }) },
+    sibling: async app => {
+      await ours(
+        app
+      ); await app.register(async scope => { await scope.register(fastifyWebsocket); addEcho(scope) })
+    },
     after: async app => { await ours(app); await app.register(fastifyWebsocket); addEcho(app) }
   }
   function addEcho (app: FastifyInstance) {
@@ -225,7 +229,9 @@ t.test('host plugins: validator compilers and body parsers of the host do not af
     app.post('/mine', async request => request.body)
   })
   const token = await registry.agent()
-  const patched = await registry.patch('/agents/agent-one', { token, body: { name: 'Another Name' }, headers: { 'content-type': 'application/merge-patch+json' } })
+  const patched = await registry.patch(
+    '/agents/agent-one', { token, body: { name: 'Another Name' }, headers: { 'content-type': 'application/merge-patch+json' } }
+  )
   t.same([patched.status, patched.body?.name], [200, 'Another Name'])
   const wrong = await registry.post('/auth/set_pin', { token: (await registry.admin()).token, body: {} })
   t.not(wrong.status, 500)
@@ -266,7 +272,11 @@ t.test('router settings of a host', async t => {
       const registry = await host(t, app => ours(app) as unknown as Promise<unknown>, server)
       await walk(t, registry)
       t.equal((await registry.call('PUT', '/agents/register')).status, 405)
-      const poisoned = await registry.post('/agents/register', { token: await registry.tempToken(), raw: JSON.stringify(registration()).replace('"metadata":{', '"metadata":{"__proto__":{"x":1},') })
+      const poisoned = await registry.post('/agents/register', {
+        token: await registry.tempToken(),
+        raw: JSON.stringify(registration())
+          .replace('"metadata":{', '"metadata":{"__proto__":{"x":1},')
+      })
       t.ok([400, 422].includes(poisoned.status), 'a poisoned body is refused whatever the host does with its own bodies')
     })
   }
@@ -297,7 +307,10 @@ t.test('host: a refused or ignored upgrade does not delay the close of the host'
   const { port } = registry.app.server.address() as AddressInfo
   for (const path of ['/nowhere', '/slow']) {
     const socket = connect(port, '127.0.0.1')
-    socket.write(`GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n`)
+    socket.write(
+      `GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+        'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n'
+    )
     socket.resume()
     await once(socket, 'close')
     t.ok(socket.destroyed, path)
@@ -393,7 +406,9 @@ async function walkTiers (t: Test, registry: Harness) {
   await other.closed
   t.equal(other.ws.protocol, '', 'nor is an unknown subprotocol')
   t.equal((await registry.socket('/agents/ws', [`bearer.${token}`]).refused).status, 400)
-  t.strictSame(await registry.socket('/agents/ws', ['agent-registry.json', `bearer.${expired(token)}`]).closed, { code: 4002, reason: 'Token expired' })
+  t.strictSame(
+    await registry.socket('/agents/ws', ['agent-registry.json', `bearer.${expired(token)}`]).closed, { code: 4002, reason: 'Token expired' }
+  )
   client.send('x'.repeat(100_000))
   t.equal((await client.next('error')).code, 'message_too_large')
   client.send('x'.repeat(300_000))
@@ -452,7 +467,9 @@ t.test('host sockets: a warning is logged once per tier where frame sizes cannot
   const stream = new Writable({ write (chunk, _encoding, done) { log += chunk; done() } })
   const app = fastify({ logger: { level: 'warn', stream } })
   await app.register(fastifyWebsocket)
-  app.websocketServer.on('connection', socket => { delete (socket as unknown as { _receiver: { _maxPayload?: number } })._receiver._maxPayload })
+  app.websocketServer.on(
+    'connection', socket => { delete (socket as unknown as { _receiver: { _maxPayload?: number } })._receiver._maxPayload }
+  )
   await app.register(agentRegistry, options())
   const [registry] = await listen(t, { app: app as unknown as FastifyInstance, prefixes: [''], own: [] }) as [Harness]
   for (let i = 0; i < 3; i++) {

@@ -76,7 +76,11 @@ const wrongOptions: Array<[name: string, options: object]> = [
   ['agentsWs.maxConnections', { agentsWs: { maxConnections: 0 } }],
   ['dashboardWs.pingIntervalMs', { dashboardWs: { pingIntervalMs: '30s' } }],
   ['dashboardWs.pingIntervalMs', { dashboardWs: { pingIntervalMs: Number.NaN } }],
-  ['dashboard.alertRules.0.threshold', { dashboard: { alertRules: [{ id: 'r', type: 'r', metric: 'cpu', threshold: 'high', message: 'm' }] } }],
+  ['dashboard.alertRules.0.threshold', {
+    dashboard: {
+      alertRules: [{ id: 'r', type: 'r', metric: 'cpu', threshold: 'high', message: 'm' }]
+    }
+  }],
   ['agentsWs.compress', { agentsWs: { compress: true } }],
   ['metricsScrapeToken', { metricsScrapeToken: 'no header can bear this' }],
   ['storage', { storage: 'disk' }],
@@ -127,7 +131,9 @@ t.test('options: undefined members count as omitted', async t => {
 })
 
 t.test('options: the caller\'s object is not modified, and may be frozen', async t => {
-  const options = Object.freeze({ agentKeys: Object.freeze([Object.freeze({ key: keys.plain })]), lease: Object.freeze({}) }) as unknown as AgentRegistryOptions
+  const options = Object.freeze(
+    { agentKeys: Object.freeze([Object.freeze({ key: keys.plain })]), lease: Object.freeze({}) }
+  ) as unknown as AgentRegistryOptions
   const before = structuredClone(options)
   const app = fastify()
   t.teardown(() => app.close())
@@ -157,7 +163,9 @@ async function statuses (registry: Harness, paths: string[]) {
 }
 
 t.test('options: groups of routes exist as configured', async t => {
-  const paths = ['/', '/health', '/health/live', '/health/ready', '/.well-known/jwks.json', '/.well-known/arcp-configuration', '/docs/', '/openapi.json']
+  const paths = [
+    '/', '/health', '/health/live', '/health/ready', '/.well-known/jwks.json', '/.well-known/arcp-configuration', '/docs/', '/openapi.json'
+  ]
   const answers = (...found: number[]) => Object.fromEntries(paths.map((path, index) => [path, found[index]]))
   t.same(await statuses(await build(t), paths), answers(404, 200, 200, 200, 200, 200, 404, 404), 'by default')
   const all = await build(t, { routes: { root: true, health: true, wellKnown: true, docs: true } })
@@ -234,7 +242,8 @@ t.test('registries: two in one app share nothing', async t => {
   const frame = await watchers[1].next('agents_update')
   t.same(frame.data.agents.map((agent: { agent_id: string }) => agent.agent_id), ['agent-two'])
   t.same([(await red.get('/public/stats')).body.total_agents, (await blue.get('/public/stats')).body.total_agents], [1, 1])
-  t.match([await red.get('/openapi.json'), await blue.get('/openapi.json')].map(answer => Object.keys(answer.body.paths).every(path => !path.startsWith('/red') || !path.startsWith('/blue'))), [true, true])
+  t.match([await red.get('/openapi.json'), await blue.get('/openapi.json')].map(answer =>
+    Object.keys(answer.body.paths).every(path => !path.startsWith('/red') || !path.startsWith('/blue'))), [true, true])
   for (const watcher of watchers) watcher.close()
 })
 
@@ -242,7 +251,9 @@ t.test('registries: two with one name are refused', async t => {
   const app = fastify()
   t.teardown(() => app.close())
   await app.register(agentRegistry, { prefix: '/one' })
-  await t.rejects(async () => { await app.register(agentRegistry, { prefix: '/two' }) }, { code: 'AGENT_REGISTRY_ALREADY_REGISTERED', message: /'agentRegistry' already exists.*decorateAs/ })
+  await t.rejects(async () => { await app.register(agentRegistry, { prefix: '/two' }) }, {
+    code: 'AGENT_REGISTRY_ALREADY_REGISTERED', message: /'agentRegistry' already exists.*decorateAs/
+  })
 })
 
 t.test('registries: a decorator name used by the host is refused', async t => {
@@ -267,7 +278,8 @@ t.test('the store', async t => {
 
   await t.test('store: readers cause no store calls, at any number of agents', async t => {
     const reads = [
-      '/public/discover?limit=1', '/public/discover', '/public/stats', '/public/agent/agent-one', '/health', '/agents', '/agents?limit=5', '/agents/agent-one', '/agents/agent-one/metrics',
+      '/public/discover?limit=1', '/public/discover', '/public/stats', '/public/agent/agent-one', '/health', '/agents', '/agents?limit=5',
+      '/agents/agent-one', '/agents/agent-one/metrics',
       '/agents/search?query=agent', '/agents/stats', '/dashboard/config', '/metrics'
     ]
     for (const path of reads) {
@@ -283,7 +295,10 @@ t.test('the store', async t => {
   })
 
   await t.test('store: each heartbeat and each report causes one store call, at any number of watchers', async t => {
-    const once: Array<[path: string, body?: object]> = [['/agents/agent-one/heartbeat'], ['/agents/agent-one/metrics', { success_rate: 1 }], ['/agents/report-metrics/agent-one?response_time=1']]
+    const once: Array<[path: string, body?: object]> = [
+      ['/agents/agent-one/heartbeat'], ['/agents/agent-one/metrics', { success_rate: 1 }],
+      ['/agents/report-metrics/agent-one?response_time=1']
+    ]
     for (const [path, body] of once) {
       const calls = await callsOf(async () => { t.equal((await registry.post(path, { token, body })).status, 200, path) })
       t.equal(calls.length, 1, `${path}: ${calls.join()}`)
@@ -322,7 +337,8 @@ t.test('tokens: a token carries nothing derived from its agent key', async t => 
   const registry = await build(t, {}, { server: { logger: { level: 'trace', stream: { write (line: string) { lines.push(line) } } } } })
   await registry.tempToken('agent-one', `${keys.plain}-and-more`)
   const tokens = [await registry.tempToken(), (await registry.register()).body.access_token]
-  const digests = (['hex', 'base64', 'base64url'] as const).flatMap(form => ['sha256', 'sha512', 'md5'].map(name => createHash(name).update(keys.plain).digest(form)))
+  const digests = (['hex', 'base64', 'base64url'] as const).flatMap(form =>
+    ['sha256', 'sha512', 'md5'].map(name => createHash(name).update(keys.plain).digest(form)))
   for (const text of [...tokens.map(token => JSON.stringify(claimsOf(token))), lines.join('')]) {
     t.notOk(text.includes(keys.plain.slice(0, 8)), 'nor a prefix of it')
     for (const digest of digests) t.notOk(text.includes(digest))
@@ -350,12 +366,16 @@ t.test('CORS: headers set by the host apply to the public documents', async t =>
   })
   for (const path of ['/.well-known/jwks.json', '/.well-known/arcp-configuration', '/public/stats', '/agents']) {
     t.equal((await registry.get(path)).headers.get('access-control-allow-origin'), '*', path)
-    t.equal((await registry.call('OPTIONS', path, { headers: { origin: 'https://other.example', 'access-control-request-method': 'GET' } })).status, 204, path)
+    t.equal((await registry.call(
+      'OPTIONS', path, { headers: { origin: 'https://other.example', 'access-control-request-method': 'GET' } }
+    )).status, 204, path)
   }
 })
 
 t.test('production: the server requires two secrets, and no list of hosts or origins', async t => {
-  const app = await buildApp(optionsFromEnv({ NODE_ENV: 'production', STORE: 'memory', JWT_SECRET: secret, ADMIN_PASSWORD: password, AGENT_KEYS: keys.plain, LOG_LEVEL: 'silent' }))
+  const app = await buildApp(optionsFromEnv(
+    { NODE_ENV: 'production', STORE: 'memory', JWT_SECRET: secret, ADMIN_PASSWORD: password, AGENT_KEYS: keys.plain, LOG_LEVEL: 'silent' }
+  ))
   t.teardown(() => app.close())
   await app.listen({ port: 0, host: '127.0.0.1' })
   const registry = new Harness(app)
@@ -370,7 +390,9 @@ t.test('production: the server requires two secrets, and no list of hosts or ori
 t.test('production: there are no default credentials', async t => {
   const registry = await build(t, { admin: { password: undefined } })
   for (const [username, word] of [['ARCP', 'ARCP'], ['admin', 'admin'], ['admin', '']] as const) {
-    const { status } = await registry.post('/auth/login', { headers: { 'x-client-fingerprint': fingerprint }, body: { username, password: word } })
+    const {
+      status
+    } = await registry.post('/auth/login', { headers: { 'x-client-fingerprint': fingerprint }, body: { username, password: word } })
     t.ok(status === 401 || status === 422, `${status}`)
   }
 })

@@ -36,7 +36,8 @@ function routeCounter () {
   const served = new Set<string>()
   const answered = new Set<string>()
   function note ({ method, url, schema }: RouteOptions) {
-    if (!(schema as { hide?: boolean } | undefined)?.hide && !url.startsWith('/docs')) for (const name of [method].flat()) if (name !== 'HEAD') served.add(`${name} ${url}`)
+    if (!(schema as { hide?: boolean } | undefined)?.hide &&
+      !url.startsWith('/docs')) for (const name of [method].flat()) if (name !== 'HEAD') served.add(`${name} ${url}`)
   }
   function before (app: FastifyInstance) {
     answers.before(app)
@@ -68,18 +69,38 @@ t.test('walkthrough: every endpoint of existing clients and of this registry suc
   const endpoint = await serve(t, (_request, response) => { response.end('{}') })
   const body = registration('walker-one', { endpoint })
 
-  const temp = await walk(t, registry, [['POST', '/auth/agent/request_temp_token', { body: { agent_id: 'walker-one', agent_type: 'testing', agent_key: keys.plain } }, { temp_token: String, token_type: 'bearer', expires_in: 900, message: String }]])
-  t.match(await registry.post('/auth/agent/validate_compliance', { token: temp.body.temp_token, body }), { status: 400, body: { detail: /not enabled/ } })
-  const joined = await walk(t, registry, [['POST', '/agents/register', { token: temp.body.temp_token, body }, { status: 'success', message: String, agent_id: 'walker-one', access_token: String }]])
+  const temp = await walk(t, registry, [['POST', '/auth/agent/request_temp_token', {
+    body: {
+      agent_id: 'walker-one', agent_type: 'testing', agent_key: keys.plain
+    }
+  }, { temp_token: String, token_type: 'bearer', expires_in: 900, message: String }]])
+  t.match(await registry.post('/auth/agent/validate_compliance', { token: temp.body.temp_token, body }), {
+    status: 400, body: { detail: /not enabled/ }
+  })
+  const joined = await walk(t, registry, [['POST', '/agents/register', {
+    token: temp.body.temp_token, body
+  }, { status: 'success', message: String, agent_id: 'walker-one', access_token: String }]])
   const token: string = joined.body.access_token
   await registry.agent('walker-two', { endpoint })
 
   await t.test('as an agent', async t => {
-    const found = [{ id: 'walker-one', name: 'Agent One', url: endpoint, capabilities: ['cap one'], version: '1.0.0', owner: 'tests', similarity: Number }]
+    const found = [{
+      id: 'walker-one',
+      name: 'Agent One',
+      url: endpoint,
+      capabilities: [
+        'cap one'
+      ],
+      version: '1.0.0',
+      owner: 'tests',
+      similarity: Number
+    }]
     const updated = { status: 'success', message: 'Metrics updated successfully' }
     await walk(t, registry, [
       ['GET', '/agents/walker-one?include_metrics=true', { token }, { ...body, status: 'alive', metrics: { agent_id: 'walker-one' } }],
-      ['GET', '/agents?include_metrics=true&agent_type=testing&status=alive&capabilities=cap%20one', { token }, [{ agent_id: 'walker-one' }, { agent_id: 'walker-two' }]],
+      ['GET', '/agents?include_metrics=true&agent_type=testing&status=alive&capabilities=cap%20one', {
+        token
+      }, [{ agent_id: 'walker-one' }, { agent_id: 'walker-two' }]],
       ['POST', '/agents/walker-one/heartbeat', { token }, { agent_id: 'walker-one', status: 'success', last_seen: /Z$/, metrics: null }],
       ['POST', '/agents/walker-one/metrics', { token, body: { success_rate: 0.5 } }, { ...updated, metrics: { success_rate: 0.5 } }],
       ['GET', '/agents/changes', { token }, { changes: [], revision: /:\d+$/ }],
@@ -88,7 +109,12 @@ t.test('walkthrough: every endpoint of existing clients and of this registry suc
       ['POST', '/agents/walker-one/metrics/compat?response_time=0.5', { token }, { ...updated, current_metrics: { total_requests: 2 } }],
       ['POST', '/agents/search', { token, body: { query: 'Agent', top_k: 3, min_similarity: 0.5, weighted: false } }, found],
       ['GET', '/agents/search?query=Agent', { token }, found],
-      ['POST', '/agents/walker-two/connection/notify', { token, body: { agent_id: 'walker-one', agent_endpoint: endpoint } }, { status: 'notified', agent_endpoint: endpoint, next_step: String }],
+      ['POST', '/agents/walker-two/connection/notify', {
+        token,
+        body: {
+          agent_id: 'walker-one', agent_endpoint: endpoint
+        }
+      }, { status: 'notified', agent_endpoint: endpoint, next_step: String }],
       ['PATCH', '/agents/walker-one', { token, body: { name: 'Walker' } }, { name: 'Walker' }],
       ['POST', '/agents/walker-one/status', { token, body: { status: 'alive' } }, { state: 'alive' }],
       ['GET', '/tokens/validate', { token }, { valid: true, agent_id: 'walker-one' }],
@@ -106,8 +132,16 @@ t.test('walkthrough: every endpoint of existing clients and of this registry suc
       ['GET', '/', {}, { service: 'ARCP', version: '2.1.2', status: 'healthy', dashboard: '/dashboard', docs: '/docs' }],
       ['GET', '/public/discover?limit=50&offset=0', {}, [{ agent_id: 'walker-one', name: 'Walker' }, {}]],
       ['GET', '/public/agent/walker-one', {}, { agent_id: 'walker-one', status: 'alive' }],
-      ['POST', '/public/search', { body: { query: 'Walker', top_k: 3, min_similarity: 0.5, weighted: true } }, [{ id: 'walker-one', metrics: { total_requests: 2 } }]],
-      ['POST', '/public/connect/walker-one', { body: { user_id: 'ann', user_endpoint: 'https://ann.example' } }, { status: 'connection_requested', request_id: String }],
+      ['POST', '/public/search', {
+        body: {
+          query: 'Walker', top_k: 3, min_similarity: 0.5, weighted: true
+        }
+      }, [{ id: 'walker-one', metrics: { total_requests: 2 } }]],
+      ['POST', '/public/connect/walker-one', {
+        body: {
+          user_id: 'ann', user_endpoint: 'https://ann.example'
+        }
+      }, { status: 'connection_requested', request_id: String }],
       ['GET', '/public/stats', {}, { total_agents: 2, alive_agents: 2, agent_types: 1, system_status: 'operational' }],
       ['GET', '/public/info', {}, { version: '2.1.2', limits: { discover_max_limit: 100 } }],
       ['GET', '/public/agent_types', {}, { allowed_agent_types: Array }],
@@ -130,21 +164,47 @@ t.test('walkthrough: every endpoint of existing clients and of this registry suc
       ['GET', '/auth/pin_status', admin, { pin_set: false }],
       ['POST', '/auth/set_pin', { ...admin, body: { pin: 'walk-4711' } }, { status: 'success', message: 'PIN set for session' }],
       ['POST', '/auth/verify_pin', { ...admin, body: { pin: 'walk-4711' } }, { status: 'success', message: 'PIN verified' }],
-      ['GET', '/auth/session_status', admin, { valid: true, user_id: 'admin', role: 'admin', is_admin: true, session_exists: true, pin_set: true }],
+      ['GET', '/auth/session_status', admin, {
+        valid: true, user_id: 'admin', role: 'admin', is_admin: true, session_exists: true, pin_set: true
+      }],
       ['GET', '/agents/stats', admin, { registry_statistics: { total_agents: 2, alive_agents: 2 } }],
-      ['GET', '/health/detailed', admin, { status: 'healthy', components: { storage: { redis: 'disconnected' } }, detailed: { database: { type: 'memory' } } }],
-      ['GET', '/health/config', admin, { status: 'ok', required_config: Array, optional_config: { azure: [], redis: [], security: Array, agent: Array } }],
+      ['GET', '/health/detailed', admin, {
+        status: 'healthy',
+        components: {
+          storage: { redis: 'disconnected' }
+        },
+        detailed: { database: { type: 'memory' } }
+      }],
+      ['GET', '/health/config', admin, {
+        status: 'ok',
+        required_config: Array,
+        optional_config: {
+          azure: [], redis: [], security: Array, agent: Array
+        }
+      }],
       ['GET', '/health/redis', admin, { status: 'unavailable', redis: 'disconnected' }],
       ['GET', '/health/azure', admin, { status: 'not_configured', details: { status: 'not_configured' } }],
       ['GET', '/metrics', admin, /^arcp_system_cpu_utilization_percent [\d.]+$/m],
-      ['GET', '/dashboard/config', admin, { timezone: String, ws_ping_interval_ms: Number, log_buffer_maxlen: Number, log_message_maxlen: Number, ui: {} }],
+      ['GET', '/dashboard/config', admin, {
+        timezone: String, ws_ping_interval_ms: Number, log_buffer_maxlen: Number, log_message_maxlen: Number, ui: {}
+      }],
       ['POST', '/dashboard/config', { ...admin, body: { ui: { refreshInterval: 60 } } }, { status: 'ok', ui: { refreshInterval: 60 } }],
-      ['POST', '/tokens/mint', { ...admin, body: { user_id: 'somebody', agent_id: 'some-body' } }, { access_token: String, token_type: 'bearer', expires_in: Number }],
+      ['POST', '/tokens/mint', {
+        ...admin,
+        body: {
+          user_id: 'somebody', agent_id: 'some-body'
+        }
+      }, { access_token: String, token_type: 'bearer', expires_in: Number }],
       ['POST', '/tokens/revoke', { ...admin, body: { agent_id: 'walker-two' } }, { status: 'success' }],
       ['DELETE', '/agents/walker-two', admin, { status: 'success', unregistered_by: 'admin (admin)' }]
     ])
     await walk(t, registry, [['POST', '/auth/logout', admin, { status: 'success', message: 'Logged out and session PIN cleared' }]])
-    await walk(t, registry, [['DELETE', '/agents/walker-one', { token, headers: { 'content-type': 'application/json' } }, { status: 'success', unregistered_by: 'agent (self)' }]])
+    await walk(t, registry, [['DELETE', '/agents/walker-one', {
+      token,
+      headers: {
+        'content-type': 'application/json'
+      }
+    }, { status: 'success', unregistered_by: 'agent (self)' }]])
   })
 
   const missing = [...routes.served].filter(route => !routes.answered.has(route))
@@ -153,8 +213,10 @@ t.test('walkthrough: every endpoint of existing clients and of this registry suc
 })
 
 type Payloads = Record<string, object>
-const typesIn = (frames: readonly TSchema[]): string[] => [...new Set(frames.map(({ properties }) => properties.type.const as string))].sort()
-const typesSeen = (clients: Client[]): string[] => [...new Set(clients.flatMap(({ all }) => all).map(frame => frame.type).filter(Boolean))].sort()
+const typesIn = (frames: readonly TSchema[]): string[] =>
+  [...new Set(frames.map(({ properties }) => properties.type.const as string))].sort()
+const typesSeen = (clients: Client[]): string[] =>
+  [...new Set(clients.flatMap(({ all }) => all).map(frame => frame.type).filter(Boolean))].sort()
 
 /** Sends every frame of a tier with a requestId, and waits for its answer; a pong has none. */
 async function sendAll (t: Test, client: Client, payloads: Payloads, catalogue: Payloads, ping = 'ping'): Promise<void> {
@@ -270,7 +332,9 @@ t.test('walkthrough: every frame and endpoint of /v1', async t => {
   const registry = await build(t, { ...walked, ...v1Options }, { before: routes.before })
   const alice = await peer(registry, 'alice')
   const room = { channel: 'room-1' }
-  await sendAll(t, alice, { ping: {}, subscribe: room, publish: { ...room, data: null }, unsubscribe: room, send: { to: 'alice', data: null } }, v1ClientFrames, '{"type":"ping"}')
+  await sendAll(t, alice, {
+    ping: {}, subscribe: room, publish: { ...room, data: null }, unsubscribe: room, send: { to: 'alice', data: null }
+  }, v1ClientFrames, '{"type":"ping"}')
   const bob = await peer(registry, 'bob')
   for (const client of [alice, bob]) client.send({ type: 'subscribe', ...room })
   bob.send({ type: 'publish', ...room, data: 1 })

@@ -63,7 +63,9 @@ t.test('schemas: valid input passes the assertion, and invalid input is refused 
     assertValid(schema, { a: 'x' })
     t.fail('not refused')
   } catch (error) {
-    t.match(error, { type: 'validation-failed', statusCode: 422, message: '/b: Expected required property' } satisfies Partial<ProblemError>)
+    t.match(
+      error, { type: 'validation-failed', statusCode: 422, message: '/b: Expected required property' } satisfies Partial<ProblemError>
+    )
     t.equal(((error as ProblemError).members!.errors as unknown[]).length, 2)
   }
 })
@@ -147,7 +149,9 @@ t.test('schemas: a coerced object has no foreign prototype', async t => {
 })
 
 t.test('schemas: names that hide a path or change an object are reserved', async t => {
-  for (const id of ['register', 'search', 'stats', 'ws', 'report-metrics', 'changes', 'events', '__proto__', 'constructor', 'prototype']) t.ok(isReservedAgentId(id), id)
+  for (const id of ['register', 'search', 'stats', 'ws', 'report-metrics', 'changes', 'events', '__proto__', 'constructor', 'prototype']) {
+    t.ok(isReservedAgentId(id), id)
+  }
   for (const id of ['Register', 'agent-one', 'hasOwnProperty', 'toString']) t.notOk(isReservedAgentId(id), id)
   t.same(['__proto__', 'constructor', 'prototype', 'toString', 'register'].map(isPoisonousKey), [true, true, true, false, false])
 })
@@ -162,10 +166,27 @@ t.test('schemas: a registration body may omit members that a stored registration
 t.test('schemas: claims of registry tokens are distinguished from other values', async t => {
   const claims = { iss: 'i', aud: 'a', sub: 's', jti: 'j', typ: 'agent', role: 'agent', iat: 1, exp: 2 }
   t.equal(matches(Claims, claims), true)
-  for (const more of [{ typ: 'ticket' }, { role: 'root' }, { sub: '' }, { exp: '2' }, { exp: 1.5 }, { iat: -1 }, { inc: 'x' }, { scopes: [1] }, { typ: undefined }]) t.equal(matches(Claims, { ...claims, ...more }), false, JSON.stringify(more))
-  const principal = { type: 'user', role: 'user', subject: 's', agentId: null, incarnation: null, tokenId: 't', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
+  for (const more of [{ typ: 'ticket' }, { role: 'root' }, { sub: '' }, { exp: '2' }, { exp: 1.5 }, { iat: -1 }, { inc: 'x' }, {
+    scopes: [
+      1
+    ]
+  }, { typ: undefined }]) t.equal(matches(Claims, { ...claims, ...more }), false, JSON.stringify(more))
+  const principal = {
+    type: 'user',
+    role: 'user',
+    subject: 's',
+    agentId: null,
+    incarnation: null,
+    tokenId: 't',
+    sessionId: null,
+    expiresAt: null,
+    scopes: [],
+    keyDigest: null
+  }
   t.equal(matches(HostPrincipal, principal), true)
-  for (const more of [{ type: 'root' }, { subject: '' }, { scopes: null }, { expiresAt: NaN }, { agentId: 7 }]) t.equal(matches(HostPrincipal, { ...principal, ...more }), false, JSON.stringify(more))
+  for (const more of [{ type: 'root' }, { subject: '' }, { scopes: null }, { expiresAt: NaN }, { agentId: 7 }]) {
+    t.equal(matches(HostPrincipal, { ...principal, ...more }), false, JSON.stringify(more))
+  }
 })
 
 const texts = (schema: unknown): TSchema[] => {
@@ -175,7 +196,9 @@ const texts = (schema: unknown): TSchema[] => {
 }
 
 t.test('schemas: each compiles, is plain JSON Schema, and answers are documented', async t => {
-  const all: TSchema[] = [...Object.values(publicClientFrames), ...Object.values(agentsClientFrames), ...publicServerFrames, ...agentsServerFrames, AgentInfo, RegistrationBody, Problem]
+  const all: TSchema[] = [...Object.values(
+    publicClientFrames
+  ), ...Object.values(agentsClientFrames), ...publicServerFrames, ...agentsServerFrames, AgentInfo, RegistrationBody, Problem]
   for (const schema of all) {
     t.doesNotThrow(() => checkerOf(schema))
     t.ok(texts(JSON.parse(JSON.stringify(schema))).every(({ type }) => type === 'string'))
@@ -213,7 +236,9 @@ const rows: Array<[field: keyof AgentRegistration, given: unknown, kept: unknown
 ]
 
 t.test('normalisation: values are corrected where possible', async t => {
-  for (const [field, given, kept] of rows) t.same(parse({ [field]: given }).registration[field], kept, `${field} of ${JSON.stringify(given)}`)
+  for (const [field, given, kept] of rows) {
+    t.same(parse({ [field]: given }).registration[field], kept, `${field} of ${JSON.stringify(given)}`)
+  }
 })
 
 const noRequirements = {
@@ -234,13 +259,24 @@ const noRequirements = {
 t.test('normalisation: requirements always have all twelve members', async t => {
   const kept = (requirements: unknown) => parse({ requirements }).registration.requirements
   t.strictSame(kept({}), noRequirements)
-  t.strictSame(kept('{"unknown":1,"requires_internet":"no","minimum_memory_mb":"512"}'), { ...noRequirements, requires_internet: false, minimum_memory_mb: 512 })
-  t.strictSame(kept({ permissions: [' a ', 'b'.repeat(101), ''], network_ports: [' 80 ', ''], schema_version: ' 2.0 ' }), { ...noRequirements, permissions: ['a'], network_ports: ['80'], schema_version: '2.0' })
-  t.strictSame(kept({ required_fields: [{ name: 'a', label: 'b', type: 'text', unknown: 1 }] })!.required_fields, [{ name: 'a', label: 'b', type: 'text' }])
+  t.strictSame(kept('{"unknown":1,"requires_internet":"no","minimum_memory_mb":"512"}'), {
+    ...noRequirements, requires_internet: false, minimum_memory_mb: 512
+  })
+  t.strictSame(kept({ permissions: [' a ', 'b'.repeat(101), ''], network_ports: [' 80 ', ''], schema_version: ' 2.0 ' }), {
+    ...noRequirements, permissions: ['a'], network_ports: ['80'], schema_version: '2.0'
+  })
+  t.strictSame(kept({ required_fields: [{ name: 'a', label: 'b', type: 'text', unknown: 1 }] })!.required_fields, [
+    { name: 'a', label: 'b', type: 'text' }
+  ])
 })
 
 t.test('normalisation: unknown members are dropped, and the order of members is fixed', async t => {
-  const { body, registration: kept } = parseRegistration({ unknown: 1, toString: 1, ...Object.fromEntries(Object.entries(registration()).reverse()) }, rules)
+  const { body, registration: kept } = parseRegistration({
+    unknown: 1,
+    toString: 1,
+    ...Object.fromEntries(Object.entries(registration())
+      .reverse())
+  }, rules)
   t.strictSame(Object.keys(JSON.parse(body)), Object.keys(AgentRegistration.properties))
   t.strictSame(JSON.parse(body), kept)
 })
@@ -272,7 +308,8 @@ t.test(`normalisation: a normalised value is unchanged by a second pass (TEST_SE
 })
 
 t.test(`normalisation: random input yields a registration or a list of errors (TEST_SEED=${seed})`, async t => {
-  const input = fc.record(Object.fromEntries(Object.keys(AgentRegistration.properties).map(name => [name, fc.anything({ withBigInt: true, withNullPrototype: true, withDate: true })])), { requiredKeys: [] })
+  const input = fc.record(Object.fromEntries(Object.keys(AgentRegistration.properties)
+    .map(name => [name, fc.anything({ withBigInt: true, withNullPrototype: true, withDate: true })])), { requiredKeys: [] })
   t.doesNotThrow(() => fc.assert(fc.property(input, more => Array.isArray(faults({ ...registration(), ...more }))), { numRuns: 500 }))
   t.doesNotThrow(() => fc.assert(fc.property(fc.anything(), value => faults(value).length > 0)))
 })
@@ -304,7 +341,9 @@ t.test('merge patch: the examples of RFC 7396 hold', async t => {
 })
 
 t.test('merge patch: names that change the prototype are found at every depth', async t => {
-  t.same([...poisonousMembers(JSON.parse('{"a":1,"__proto__":{"x":1},"b":{"constructor":null,"c":{"prototype":1}},"d":["constructor"]}'))], ['/__proto__', '/b/constructor', '/b/c/prototype'])
+  t.same([
+    ...poisonousMembers(JSON.parse('{"a":1,"__proto__":{"x":1},"b":{"constructor":null,"c":{"prototype":1}},"d":["constructor"]}'))
+  ], ['/__proto__', '/b/constructor', '/b/c/prototype'])
   t.same([...poisonousMembers('constructor')], [])
   mergePatch({}, JSON.parse('{"__proto__":{"polluted":1}}'))
   t.notOk('polluted' in {})

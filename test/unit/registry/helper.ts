@@ -28,7 +28,17 @@ export const faultsOf = (more: object, other?: Partial<RegistrationRules>) => fa
 
 export function principal (more: Partial<Principal> = {}): Principal {
   return {
-    type: 'agent', role: 'agent', subject: 'agent-one', agentId: 'agent-one', incarnation: 1, tokenId: 'token', sessionId: null, expiresAt: null, scopes: [], keyDigest: null, ...more
+    type: 'agent',
+    role: 'agent',
+    subject: 'agent-one',
+    agentId: 'agent-one',
+    incarnation: 1,
+    tokenId: 'token',
+    sessionId: null,
+    expiresAt: null,
+    scopes: [],
+    keyDigest: null,
+    ...more
   } as Principal
 }
 
@@ -55,7 +65,14 @@ export function record (id: string, more: Partial<AgentRecord> = {}): AgentRecor
 }
 
 /** One random operation on a fleet. */
-export interface Step { kind: 'put' | 'state' | 'remove', id: string, type: string, capabilities: string[], state: AgentState, hidden: boolean }
+export interface Step {
+  kind: 'put' | 'state' | 'remove'
+  id: string
+  type: string
+  capabilities: string[]
+  state: AgentState
+  hidden: boolean
+}
 
 export const steps = fc.array(fc.record<Step>({
   kind: fc.constantFrom('put', 'put', 'state', 'remove'),

@@ -18,7 +18,9 @@ function block (ms: number) {
   while (performance.now() < end);
 }
 
-async function open (t: Test, { retentionMs = 60_000, cleanupIntervalMs = 60_000, store }: { retentionMs?: number, cleanupIntervalMs?: number, store?: MemoryAgentStore } = {}) {
+async function open (t: Test, {
+  retentionMs = 60_000, cleanupIntervalMs = 60_000, store
+}: { retentionMs?: number, cleanupIntervalMs?: number, store?: MemoryAgentStore } = {}) {
   const errors: unknown[] = []
   const registry = new Registry({
     ...rules,

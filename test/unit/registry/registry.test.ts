@@ -1,9 +1,9 @@
-import fc from 'fast-check'
+import 'fast-check'
 import t, { type Test } from 'tap'
 import type { ProblemError } from '../../../src/errors.js'
 import { Registry, type RegistryEvent, type RegistryOptions } from '../../../src/registry/registry.js'
 import { type AgentFilter, count, slice } from '../../../src/registry/query.js'
-import { AgentMetrics, type AgentRegistration } from '../../../src/protocol/schemas/agent.js'
+import { type AgentRegistration } from '../../../src/protocol/schemas/agent.js'
 import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
 import type { Claim } from '../../../src/storage/agent-store.js'
 import { KeyRing } from '../../../src/auth/keys.js'
@@ -13,15 +13,9 @@ import { Revocations } from '../../../src/auth/revocations.js'
 import { Enrollment } from '../../../src/registry/enrollment.js'
 import { MemoryKeyValueStore } from '../../../src/storage/memory/kv-store.js'
 import { KeyValueReplica } from '../../../src/storage/kv-store.js'
-import { parseMetrics } from '../../../routes/agent-metrics.js'
-import { showMetrics } from '../../../src/registry/render.js'
-import { applyMetrics, type MetricsUpdate, noMetrics, type StoredMetrics } from '../../../src/storage/agent-metrics.js'
-import { fieldErrors } from '../../../src/protocol/validation.js'
 import { registration } from '../../support/harness.js'
 import { hmacSigner } from '../auth/helper.js'
 import { principal, rules } from './helper.js'
-import { seed } from '../../support/lengths.js'
-
 const owner: Claim = { kind: 'owner' }
 const keyA: Claim = { kind: 'key', digest: 'key-a', exclusive: false }
 
@@ -47,7 +41,8 @@ async function open (t: Test, { clock, ...options }: Setup = {}) {
   t.teardown(() => registry.close())
   const events: RegistryEvent[] = []
   registry.events.on('change', event => events.push(event))
-  const register = (id = 'agent-one', more: object = {}, claim = owner) => registry.register(registry.parse(registration(id, more)), claim, null)
+  const register = (id = 'agent-one', more: object = {}, claim = owner) =>
+    registry.register(registry.parse(registration(id, more)), claim, null)
   return { registry, store, errors, events, register }
 }
 
@@ -95,7 +90,8 @@ t.test('registry events: death, revival and removal are events too', async t => 
   now += 60_000
   await store.expire({ cleanup: true })
   t.same(events.map(({ type, reason, previous }) => [type, reason, previous]).slice(1), [
-    ['dead', 'lease-expired', 'starting'], ['alive', 'revived', 'dead'], ['dead', 'lease-expired', 'alive'], ['unregistered', 'retention', 'dead']
+    ['dead', 'lease-expired', 'starting'], ['alive', 'revived', 'dead'], ['dead', 'lease-expired', 'alive'],
+    ['unregistered', 'retention', 'dead']
   ])
   t.match(registry.stats(), { total_agents: 0, alive_agents: 0, dead_agents: 0, agent_types: {} })
 })
@@ -138,7 +134,8 @@ t.test('onRegister: it may refuse with a reason, also asynchronously', async t =
   t.same(await said(async () => { throw new Error('not now') }), ['insufficient-permissions', 'not now'])
   t.same(await said(() => Promise.reject(new Error('no'))), ['insufficient-permissions', 'no'])
   // A host may reject with a value that is not an error.
-  t.same(await said(() => Promise.reject(Object.create(null))), ['insufficient-permissions', 'The host application refused the registration'])
+  t.same(await said(() =>
+    Promise.reject(Object.create(null))), ['insufficient-permissions', 'The host application refused the registration'])
   t.equal(await said(() => {}), 'registered')
   t.equal(await said(async () => {}), 'registered')
 })
@@ -174,12 +171,16 @@ t.test('publicView: it decides the public fields of an agent', async t => {
     return registry.replica.get('agent-one')!.rendering.public()
   }
   t.equal(await shown(() => null), null)
-  t.match(JSON.parse((await shown(registration => ({ ...registration, name: 'Public', agent_id: 'somebody-else' })))!), { name: 'Public', agent_id: 'agent-one' })
+  t.match(JSON.parse((await shown(registration => ({ ...registration, name: 'Public', agent_id: 'somebody-else' })))!), {
+    name: 'Public', agent_id: 'agent-one'
+  })
   t.match(JSON.parse((await shown(async registration => Object.assign(registration, { owner: 'nobody' })))!), { owner: 'nobody' })
 })
 
 t.test('publicView: hidden fields do not make an agent findable', async t => {
-  const { registry, register } = await open(t, { publicView: registration => ({ ...registration, capabilities: ['public one'], agent_type: 'security' }) })
+  const {
+    registry, register
+  } = await open(t, { publicView: registration => ({ ...registration, capabilities: ['public one'], agent_type: 'security' }) })
   await register('agent-one', { capabilities: ['secret one'], agent_type: 'testing' })
   const found = (view: 'full' | 'public', filter: AgentFilter) => slice(registry.replica, view, filter, { offset: 0, limit: 9 }).length
   t.equal(found('public', { capabilities: ['secret one'] }), 0)
@@ -242,7 +243,9 @@ t.test('register: an id in use is refused', async t => {
 t.test('register: of two concurrent registrations one succeeds, also with hooks in between', async t => {
   const { registry } = await open(t, { onRegister: () => new Promise(resolve => setImmediate(resolve)) })
   const parsed = registry.parse(registration())
-  const results = await Promise.allSettled([registry.register(parsed, keyA, null), registry.register(parsed, { ...keyA, digest: 'key-b' }, null)])
+  const results = await Promise.allSettled(
+    [registry.register(parsed, keyA, null), registry.register(parsed, { ...keyA, digest: 'key-b' }, null)]
+  )
   t.same(results.map(({ status }) => status).sort(), ['fulfilled', 'rejected'])
   t.match(results.find(({ status }) => status === 'rejected'), { reason: { type: 'duplicate-agent' } })
 })
@@ -251,7 +254,9 @@ t.test('register: a registration or patch outside the scope of a key is refused,
   const { registry } = await open(t)
   const now = Date.now
   const state = new KeyValueReplica(new MemoryKeyValueStore())
-  const keys = new KeyRing(['key-of-tests', 'key-of-others'].map(key => ({ key, exclusive: false, types: ['testing'] })), Buffer.from('secret'))
+  const keys = new KeyRing(
+    ['key-of-tests', 'key-of-others'].map(key => ({ key, exclusive: false, types: ['testing'] })), Buffer.from('secret')
+  )
   const [keyA, keyB] = ['key-of-tests', 'key-of-others'].map(key => keys.find(key)!.digest)
   const enrollment = new Enrollment({
     registry,
@@ -260,7 +265,8 @@ t.test('register: a registration or patch outside the scope of a key is refused,
     oneTimeTokens: new OneTimeTokens({ kv: state.store, now }),
     revocations: new Revocations({ kvReplica: state, maxTokenLifeMs: 60_000, now })
   })
-  const register = (bearer: Principal | null, id: string, agentType = 'testing') => enrollment.register(registry.parse(registration(id, { agent_type: agentType })), bearer)
+  const register = (bearer: Principal | null, id: string, agentType = 'testing') =>
+    enrollment.register(registry.parse(registration(id, { agent_type: agentType })), bearer)
   const temporary = (agentId: string) => principal({ type: 'temp', agentId, tokenId: agentId, keyDigest: keyA })
   const refused = { type: 'insufficient-permissions', message: "This key does not cover the agent_type 'Security'" }
   await register(temporary('agent-one'), 'agent-one')
@@ -291,12 +297,18 @@ t.test('patch: it merges, keeps the rest and is validated as a whole', async t =
 t.test('patch: forbidden members are refused by path, also when they would change nothing', async t => {
   const { registry, register } = await open(t)
   await register()
-  for (const member of ['agent_id', 'public_key', 'owner', 'status', 'state', 'last_seen', 'registered_at', 'revision', 'incarnation', 'metrics', 'similarity']) {
+  for (const member of [
+    'agent_id', 'public_key', 'owner', 'status', 'state', 'last_seen', 'registered_at', 'revision', 'incarnation', 'metrics', 'similarity'
+  ]) {
     t.same(await faultsIn(registry.patch('agent-one', { [member]: null })), [`/${member}`])
-    t.same(await faultsIn(registry.patch('agent-one', { name: 'Renamed', [member]: Reflect.get(registry.get('agent-one')!, member) })), [`/${member}`])
+    t.same(await faultsIn(registry.patch('agent-one', { name: 'Renamed', [member]: Reflect.get(registry.get('agent-one')!, member) })), [
+      `/${member}`
+    ])
   }
-  t.same(await faultsIn(registry.patch('agent-one', JSON.parse('{"__proto__":{"name":"x"},"metadata":{"constructor":null},"requirements":{"user_configuration":{"prototype":1}}}'))),
-    ['/__proto__', '/metadata/constructor', '/requirements/user_configuration/prototype'])
+  t.same(await faultsIn(registry.patch('agent-one', JSON.parse(
+    '{"__proto__":{"name":"x"},"metadata":{"constructor":null},"requirements":{"user_configuration":{"prototype":1}}}'
+  ))),
+  ['/__proto__', '/metadata/constructor', '/requirements/user_configuration/prototype'])
   t.equal(registry.get('agent-one')!.name, 'Agent One')
 })
 
@@ -322,7 +334,8 @@ t.test('patch: an agent removed during its patch is not found', async t => {
 t.test('registry: an unknown agent is not found, and an older instance gets its own error', async t => {
   const { registry, register } = await open(t)
   const calls = (id: string, incarnation?: number) => [
-    registry.heartbeat({ id, incarnation }), registry.setState({ id, incarnation, state: 'draining', reason: 'x' }), registry.unregister({ id, incarnation }, 'x')
+    registry.heartbeat({ id, incarnation }), registry.setState({ id, incarnation, state: 'draining', reason: 'x' }),
+    registry.unregister({ id, incarnation }, 'x')
   ]
   t.same(await Promise.all(calls('agent-none').map(refusal)), Array(3).fill('agent-not-found'))
   t.equal(registry.get('agent-none'), undefined)
@@ -354,7 +367,10 @@ t.test('registry: a revision is a position while its changes are retained', asyn
   t.equal(registry.positionOf(registry.revision), 0)
   for (let index = 0; index < 5; index++) await register(`agent-${index}`)
   t.same([0, 1, 2, 3, 4, 5, 6].map(n => registry.positionOf(`${epoch}:${n}`)), [undefined, undefined, 2, 3, 4, 5, undefined])
-  for (const text of ['', '5', ':5', `${epoch}`, `${epoch}:`, `${epoch}:x`, `${epoch}:-1`, `${epoch}:5.0`, `${epoch}: 5`, `${epoch}:5:5`, `${epoch}:1e0`, `x${epoch}:5`, `${epoch}:${'9'.repeat(16)}`]) {
+  for (const text of [
+    '', '5', ':5', `${epoch}`, `${epoch}:`, `${epoch}:x`, `${epoch}:-1`, `${epoch}:5.0`, `${epoch}: 5`, `${epoch}:5:5`, `${epoch}:1e0`,
+    `x${epoch}:5`, `${epoch}:${'9'.repeat(16)}`
+  ]) {
     t.equal(registry.positionOf(text), undefined, text)
   }
   t.same(registry.changeLog.after(3, 10).map(({ id }) => id), ['agent-3', 'agent-4'])
@@ -368,111 +384,4 @@ t.test('registry: opening a store with agents loads them', async t => {
   const { registry } = await open(t, { store })
   t.same([registry.replica.size, registry.revision, registry.replica.digest], [2, first.registry.revision, first.registry.replica.digest])
   t.equal(registry.positionOf(registry.revision), 2)
-})
-
-const at = 1_700_000_000_000
-const show = (metrics: StoredMetrics | null) => showMetrics({ id: 'agent-one', metrics, registeredAt: at })
-
-/** Paths of the refused fields of a report; none if it is accepted. */
-function refusals (body: unknown): string[] {
-  try {
-    parseMetrics(body)
-    return []
-  } catch (error) {
-    const { statusCode, members } = error as { statusCode: number, members: { errors: Array<{ path: string }> } }
-    t.equal(statusCode, 422)
-    return members.errors.map(({ path }) => path)
-  }
-}
-
-const ranges: Array<[field: string, right: unknown[], wrong: unknown[]]> = [
-  ['success_rate', [0, 1, 0.5, '0.5', '1e-3'], [-0.001, 1.001, 7, 'x', '', null, true, [], {}, Infinity, NaN]],
-  ['error_rate', [0, 1], [-1e-9, 1 + 1e-9, null, -Infinity]],
-  ['avg_response_time', [0, 3600, '1e-05'], [-1, 3600.1, 4000, '1,5']],
-  ['average_response_time', [0, 3600], [-1, 3600.1]],
-  ['reputation_score', [0, 10], [-0.1, 10.1]],
-  ['total_requests', [0, 1, 1e9, '7'], [-1, 1.5, '1.5', null, '0x10']],
-  ['requests_processed', [0, 1e9], [-1, 0.5]]
-]
-
-t.test('value reports', async t => {
-  for (const [field, right, wrong] of ranges) {
-    await t.test(`value reports: ${field} is accepted within its range only`, async t => {
-      for (const value of right) t.same(parseMetrics({ [field]: value }), { values: { [field]: Number(value) } }, String(value))
-      for (const value of wrong) t.same(refusals({ [field]: value }), [`/${field}`], String(value))
-    })
-  }
-
-  await t.test('value reports: unknown members and those of the registry are dropped', async t => {
-    const body = JSON.parse('{"agent_id":"other","last_active":"yesterday","__proto__":{"error_rate":1},"model_config":1,"operation":"x","success_rate":0.5}')
-    t.same(parseMetrics(body), { values: { success_rate: 0.5 } })
-    t.same(parseMetrics({}), { values: {} })
-    t.same(parseMetrics({ metrics: { success_rate: 9 } }), { values: {} })
-  })
-
-  await t.test('value reports: each invalid field is named', async t => {
-    t.same(refusals({ success_rate: 7, error_rate: 2, total_requests: 1, avg_response_time: -1 }), ['/success_rate', '/avg_response_time', '/error_rate'])
-    for (const body of [null, undefined, [], 'text', 7]) t.same(refusals(body), [''], String(body))
-  })
-})
-
-t.test('request reports', async t => {
-  const taken: Array<[body: object, request: object]> = [
-    [{ response_time: 0 }, { responseTime: 0, success: true }],
-    [{ response_time: 3600, success: false, operation: 'translate' }, { responseTime: 3600, success: false }],
-    [{ response_time: 0.25, success: true, success_rate: 9 }, { responseTime: 0.25, success: true }]
-  ]
-  for (const [body, request] of taken) t.same(parseMetrics(body), { request })
-  const refused: Array<[body: object, paths: string[]]> = [
-    [{ response_time: -1 }, ['/response_time']],
-    [{ response_time: 3600.5, success: 'perhaps' }, ['/response_time', '/success']],
-    [{ response_time: null }, ['/response_time']],
-    [{ response_time: NaN }, ['/response_time']],
-    [{ success: true }, ['/response_time']],
-    [{ response_time: 1, success: null }, ['/success']]
-  ]
-  for (const [body, paths] of refused) t.same(refusals(body), paths, JSON.stringify(body))
-  t.same(parseMetrics({ success: true, success_rate: 1 }), { values: { success_rate: 1 } },
-    'success alone beside values is an unknown member')
-})
-
-t.test('metrics: without reports they are zero since the registration', async t => {
-  t.same(show(null), { agent_id: 'agent-one', ...noMetrics, last_active: new Date(at).toISOString() })
-  t.same(fieldErrors(AgentMetrics, show(null)), [])
-})
-
-const update: fc.Arbitrary<MetricsUpdate> = fc.oneof(
-  fc.record({ request: fc.record({ responseTime: fc.double({ min: 0, max: 3600, noNaN: true }), success: fc.boolean() }) }),
-  fc.record({
-    values: fc.record({
-      success_rate: fc.double({ min: 0, max: 1, noNaN: true }),
-      avg_response_time: fc.double({ min: 0, max: 3600, noNaN: true }),
-      total_requests: fc.nat(),
-      reputation_score: fc.double({ min: 0, max: 10, noNaN: true }),
-      error_rate: fc.double({ min: 0, max: 1, noNaN: true })
-    }, { requiredKeys: [] })
-  })
-)
-
-t.test(`metrics: any report yields metrics that clients accept and leaves the previous metrics unchanged (TEST_SEED=${seed})`, async t => {
-  fc.assert(fc.property(fc.array(update, { maxLength: 30 }), updates => {
-    let metrics: StoredMetrics | null = null
-    for (const [index, each] of updates.entries()) {
-      const before: string = JSON.stringify(metrics)
-      const after: StoredMetrics = applyMetrics(metrics, each, at + index)
-      if (JSON.stringify(metrics) !== before || after.lastActive !== at + index) return false
-      metrics = after
-    }
-    return fieldErrors(AgentMetrics, show(metrics)).length === 0
-  }), { numRuns: 300 })
-  t.pass()
-})
-
-t.test('metrics: the success rate of many requests does not drift', async t => {
-  let metrics: StoredMetrics | null = null
-  for (let index = 0; index < 10_000; index++) metrics = applyMetrics(metrics, { request: { responseTime: 0.1, success: index % 10 !== 0 } }, at)
-  t.ok(Math.abs(metrics!.success_rate - 0.9) < 1e-9)
-  t.ok(Math.abs(metrics!.error_rate - 0.1) < 1e-9)
-  t.equal(metrics!.total_requests, 10_000)
-  t.ok(Math.abs(metrics!.avg_response_time - 0.1) < 1e-9)
 })

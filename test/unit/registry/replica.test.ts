@@ -1,17 +1,15 @@
 import { createHash } from 'node:crypto'
-import { Value } from '@sinclair/typebox/value'
 import fc from 'fast-check'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { Digest, recordDigest, Replica } from '../../../src/registry/replica.js'
 import { ChangeLog } from '../../../src/registry/feed/change-log.js'
 import { DeltaRenderer, type FeedScope, scopeKey } from '../../../src/registry/feed/delta.js'
-import { type AgentFilter, count, matches, perMillisecondCache, select, slice, VersionedCache } from '../../../src/registry/query.js'
-import { Rendering, type View } from '../../../src/registry/render.js'
-import { AgentInfo, hideableFields, isDiscoverable, statusOf } from '../../../src/protocol/schemas/agent.js'
+import { type AgentFilter, count, matches, select, slice } from '../../../src/registry/query.js'
+import { type View } from '../../../src/registry/render.js'
+import { AgentInfo, isDiscoverable, statusOf } from '../../../src/protocol/schemas/agent.js'
 import { stateNames } from '../../../src/protocol/schemas/common.js'
-import type { AgentRecord, Change, StoreListener, StoreSnapshot } from '../../../src/storage/agent-store.js'
-import { MemoryAgentStore } from '../../../src/storage/memory/agent-store.js'
-import { build, type Harness, registration } from '../../support/harness.js'
+import type { AgentRecord, Change } from '../../../src/storage/agent-store.js'
+import { registration } from '../../support/harness.js'
 import { Model, parse, record, type Step, steps } from './helper.js'
 import { seed } from '../../support/lengths.js'
 
@@ -31,12 +29,14 @@ function follow (random: readonly Step[]) {
   return { model, replica, changes }
 }
 
-const isShown = (view: View, { state, publicBody }: AgentRecord) => view === 'full' || (!['dead', 'draining', 'maintenance'].includes(state) && publicBody !== null)
+const isShown = (view: View, { state, publicBody }: AgentRecord) =>
+  view === 'full' || (!['dead', 'draining', 'maintenance'].includes(state) && publicBody !== null)
 
 /** Result of a full scan of the records, in registration order. */
 function naive (model: Model, view: View, { agent_type: type, capabilities = [], status }: AgentFilter): string[] {
   return [...model.agents.values()]
-    .filter(agent => isShown(view, agent) && (!type || agent.type.toLowerCase() === type.toLowerCase()) && (!status || (agent.state === 'dead') === (status === 'dead')))
+    .filter(agent => isShown(view, agent) && (!type || agent.type.toLowerCase() === type.toLowerCase()) &&
+      (!status || (agent.state === 'dead') === (status === 'dead')))
     .filter(agent => capabilities.every(capability => agent.capabilities.includes(capability)))
     .sort((a, b) => a.created - b.created).map(({ id }) => id)
 }
@@ -58,7 +58,8 @@ t.test(`replica: agents are ordered by first registration, and newest first in r
   t.doesNotThrow(() => fc.assert(fc.property(steps, random => {
     const { model, replica } = follow(random)
     const expected = naive(model, 'full', {})
-    return same(idsOf(replica.entries), expected) && same(idsOf(select(replica, 'full', {})), expected) && same(idsOf(replica.newest()), expected.toReversed())
+    return same(idsOf(replica.entries), expected) && same(idsOf(select(replica, 'full', {})), expected) &&
+      same(idsOf(replica.newest()), expected.toReversed())
   })))
 })
 
@@ -70,7 +71,8 @@ t.test(`replica: counts and digest equal those computed from all records (TEST_S
     for (const agent of agents.toReversed()) digest.add(recordDigest('epoch', agent))
     const types = Object.values(replica.countTypes()).reduce((sum, count) => sum + count, 0)
     return replica.size === agents.length && replica.deadCount === agents.filter(({ state }) => state === 'dead').length &&
-      replica.digest === digest.toString() && types === agents.length && replica.revision === model.n && replica.discoverable.size === naive(model, 'public', {}).length
+      replica.digest === digest.toString() && types === agents.length && replica.revision === model.n &&
+      replica.discoverable.size === naive(model, 'public', {}).length
   })))
 })
 
@@ -79,14 +81,17 @@ t.test(`replica: a loaded replica equals one that applied every change (TEST_SEE
     const { model, replica } = follow(random)
     const loaded = new Replica()
     loaded.load({ epoch: 'epoch', revision: model.n, agents: [...model.agents.values()].reverse() })
-    return loaded.digest === replica.digest && loaded.revision === replica.revision && same(idsOf(loaded.entries), idsOf(replica.entries)) &&
+    return loaded.digest === replica.digest && loaded.revision === replica.revision && same(
+      idsOf(loaded.entries), idsOf(replica.entries)
+    ) &&
       same(idsOf(select(loaded, 'public', filter)).sort(), idsOf(select(replica, 'public', filter)).sort())
   })))
 })
 
 t.test('replica: the digest is the sum of the first eight bytes of SHA-256 of id, revision and state', async t => {
   const parts = [['agent-one', 7, 'alive'], ['agent-two', 8, 'dead']] as const
-  const sum = parts.reduce((sum, [id, n, state]) => sum + BigInt(`0x${createHash('sha256').update(`${id}\0e:${n}\0${state}`).digest('hex').slice(0, 16)}`), 0n) % 2n ** 64n
+  const sum = parts.reduce((sum, [id, n, state]) =>
+    sum + BigInt(`0x${createHash('sha256').update(`${id}\0e:${n}\0${state}`).digest('hex').slice(0, 16)}`), 0n) % 2n ** 64n
   const digest = new Digest()
   t.equal(digest.toString(), '0000000000000000')
   for (const [id, revision, state] of parts) digest.add(recordDigest('e', { id, revision, state }))
@@ -99,7 +104,8 @@ t.test('replica: the newest agents are right after many additions and removals',
   const replica = new Replica()
   replica.load({ epoch: 'e', revision: 0, agents: [] })
   let n = 0
-  const apply = (id: string, before: AgentRecord | null, after: AgentRecord | null) => replica.apply({ n: ++n, event: 'state', id, before, after, reason: 'x' })
+  const apply = (id: string, before: AgentRecord | null, after: AgentRecord | null) =>
+    replica.apply({ n: ++n, event: 'state', id, before, after, reason: 'x' })
   for (let index = 0; index < 500; index++) {
     const agent = record(`agent-${index}`, { created: index })
     apply(agent.id, null, agent)
@@ -111,7 +117,9 @@ t.test('replica: the newest agents are right after many additions and removals',
 })
 
 t.test('replica: an agent keeps its position when its registration changes', async t => {
-  const { replica } = follow(['agent-a', 'agent-b', 'agent-a'].map((id, index) => ({ kind: 'put', id, type: 'testing', capabilities: [`cap ${index}`], state: 'alive', hidden: false })))
+  const { replica } = follow(['agent-a', 'agent-b', 'agent-a'].map(
+    (id, index) => ({ kind: 'put', id, type: 'testing', capabilities: [`cap ${index}`], state: 'alive', hidden: false })
+  ))
   t.same(idsOf(select(replica, 'public', {})), ['agent-a', 'agent-b'])
   t.same([replica.withCapability('cap 0').size, replica.withCapability('cap 2').size], [0, 1])
 })
@@ -132,7 +140,13 @@ t.test('replica: a newer heartbeat is applied if it belongs to the current recor
 
 t.test('replica: a type is counted under the spelling of its first agent', async t => {
   const replica = new Replica()
-  replica.load({ epoch: 'e', revision: 2, agents: [record('agent-a', { type: 'TESTING' }), record('agent-b', { type: 'testing', created: 2 }), record('agent-c', { type: 'other', created: 3, state: 'dead' })] })
+  replica.load({
+    epoch: 'e',
+    revision: 2,
+    agents: [record(
+      'agent-a', { type: 'TESTING' }
+    ), record('agent-b', { type: 'testing', created: 2 }), record('agent-c', { type: 'other', created: 3, state: 'dead' })]
+  })
   t.strictSame(replica.countTypes(), { TESTING: 2, other: 1 })
 })
 
@@ -151,10 +165,20 @@ t.test('replica: a filter applies all of its members', async t => {
 })
 
 t.test(`change log: it holds the newest changes and knows its range (TEST_SEED=${seed})`, async t => {
-  t.doesNotThrow(() => fc.assert(fc.property(fc.integer({ min: 1, max: 20 }), fc.nat(60), fc.nat(100), fc.integer({ min: 1, max: 10 }), (size, pushed, newest, limit) => {
+  t.doesNotThrow(() => fc.assert(fc.property(fc.integer(
+    { min: 1, max: 20 }
+  ), fc.nat(60), fc.nat(100), fc.integer({ min: 1, max: 10 }), (size, pushed, newest, limit) => {
     const log = new ChangeLog(size)
     log.reset(newest)
-    const all: Change[] = Array.from({ length: pushed }, (_, index) => ({ n: newest + index + 1, event: 'state', id: 'x', before: null, after: null, reason: 'x' }))
+    const all: Change[] = Array.from({ length: pushed }, (_, index) => ({
+      n: newest + index +
+      1,
+      event: 'state',
+      id: 'x',
+      before: null,
+      after: null,
+      reason: 'x'
+    }))
     for (const change of all) log.push(change)
     const last = newest + pushed
     for (let n = newest - 2; n <= last + 2; n++) {
@@ -174,7 +198,15 @@ const scopes: FeedScope[] = [
   { view: 'public', filter: { capabilities: ['one', 'two'] } }
 ]
 
-interface FeedChange { revision: string, op: string, agent_id: string, agent?: AgentInfo, state?: string, previous?: string, reason: string }
+interface FeedChange {
+  revision: string
+  op: string
+  agent_id: string
+  agent?: AgentInfo
+  state?: string
+  previous?: string
+  reason: string
+}
 
 t.test(`feed: a subscriber of a scope ends with the agents that the scope finds (TEST_SEED=${seed})`, async t => {
   t.doesNotThrow(() => fc.assert(fc.property(steps, fc.constantFrom(...scopes), (random, scope) => {
@@ -231,7 +263,15 @@ t.test('feed: a change is classified by its effect for the subscriber', async t 
     }
     t.equal(received!.op, op, name)
     const { agent, ...rest } = JSON.parse(received!.json) as FeedChange
-    t.strictSame(rest, { revision: 'e:9', op, agent_id: 'agent-a', ...(op !== 'remove' && { state: after!.state }), ...(before && { previous: before.state }), reason: 'why' }, name)
+    t.strictSame(rest, {
+      revision: 'e:9',
+      op,
+      agent_id: 'agent-a',
+      ...(op !== 'remove' &&
+      { state: after!.state }),
+      ...(before && { previous: before.state }),
+      reason: 'why'
+    }, name)
     t.equal(agent?.agent_id, op === 'put' ? 'agent-a' : undefined, name)
   }
 })
@@ -251,202 +291,28 @@ t.test('feed: subscribers of one scope share one text, and other scopes see only
 
 t.test('feed: a batch is cut by bytes, never to nothing, and states its end', async t => {
   const { body } = parse({ metadata: { big: Array(1).fill('x'.repeat(100_000)) } })
-  const changes = Array.from({ length: 9 }, (_, index): Change => ({ n: index + 1, event: 'registered', id: 'agent-one', before: null, after: record('agent-one', { body, revision: index + 1 }), reason: 'created' }))
+  const changes = Array.from({ length: 9 }, (_, index): Change => ({
+    n: index +
+    1,
+    event: 'registered',
+    id: 'agent-one',
+    before: null,
+    after: record('agent-one', { body, revision: index + 1 }),
+    reason: 'created'
+  }))
   const feed = feedOf()
   const scope: FeedScope = { view: 'full', filter: {} }
   const first = feed.batch(scope, 0, changes)
   t.equal(first.to, first.deltas.length)
   t.ok(first.to > 1 && first.to < 9)
   t.equal(feed.batch(scope, first.to, changes.slice(first.to)).to, 9)
-  const huge = [{ ...changes[0]!, after: record('agent-one', { body: parse({ metadata: { big: ['x'.repeat(600_000)] } }, { maxRecordBytes: 1e6 }).body }) }]
+  const huge = [{
+    ...changes[0]!,
+    after: record(
+      'agent-one', { body: parse({ metadata: { big: ['x'.repeat(600_000)] } }, { maxRecordBytes: 1e6 }).body }
+    )
+  }]
   t.equal(feed.batch(scope, 0, huge).deltas.length, 1)
   t.same(feed.batch({ view: 'full', filter: { agent_type: 'none' } }, 0, changes), { deltas: [], to: 9 })
   t.same(feed.batch(scope, 5, []), { deltas: [], to: 5 })
-})
-
-/** A store whose changes from other processes the test emits. */
-class EmittingStore extends MemoryAgentStore {
-  listener!: StoreListener
-
-  override async open (listener: StoreListener): Promise<StoreSnapshot> {
-    this.listener = listener
-    return super.open(listener)
-  }
-}
-
-async function open (t: Test): Promise<{ registry: Harness, store: EmittingStore }> {
-  const store = new EmittingStore({ leaseMs: 60_000, retentionMs: 60_000 })
-  return { store, registry: await build(t, { storage: { agents: store } }) }
-}
-
-const idsOfRegistry = ({ app }: Harness) => app.agentRegistry.list().map(agent => agent.agent_id).sort()
-
-t.test('replica reload: it replaces records, lists, counts and digest', async t => {
-  const { registry, store } = await open(t)
-  await registry.app.agentRegistry.register(registration('agent-gone'))
-  const agents = [record('agent-new', { revision: 7 }), record('agent-late', { revision: 8, created: 2, state: 'dead' })]
-  store.listener.reloaded({ epoch: 'other', revision: 9, agents })
-  t.same(idsOfRegistry(registry), ['agent-late', 'agent-new'])
-  t.match(registry.app.agentRegistry.stats(), { total_agents: 2, alive_agents: 1, dead_agents: 1 })
-  t.equal(registry.app.agentRegistry.revision, 'other:9')
-  t.match((await registry.get('/public/discover')).body, [{ agent_id: 'agent-new', revision: 'other:7' }])
-  const found = await registry.app.agentRegistry.search({ query: 'agent used in tests' })
-  t.same(found.map(({ id }) => id), ['agent-new'])
-})
-
-t.test('replica reload: watchers get a resync when the epoch differs, also when numbers fit', async t => {
-  const { registry, store } = await open(t)
-  await registry.app.agentRegistry.register(registration('agent-one'))
-  const watcher = await registry.watcher()
-  watcher.send({ type: 'watch', requestId: 'r' })
-  await watcher.next('ack')
-  store.listener.reloaded({ epoch: 'other', revision: 2, agents: [record('agent-two', { revision: 1 })] })
-  t.match(await watcher.next('resync'), { revision: 'other:2' })
-  t.match(await watcher.next('agents_snapshot'), { agents: [{ agent_id: 'agent-two' }], last: true })
-})
-
-t.test('replica reload: watchers continue when the epoch is the same and their changes are retained', async t => {
-  const { registry, store } = await open(t)
-  await registry.app.agentRegistry.register(registration('agent-one'))
-  const [epoch, n] = registry.app.agentRegistry.revision.split(':') as [string, string]
-  const watcher = await registry.watcher()
-  watcher.send({ type: 'watch', requestId: 'r' })
-  await watcher.next('ack')
-  const after = record('agent-two', { revision: Number(n) + 1 })
-  const change = { n: after.revision, event: 'registered' as const, id: after.id, before: null, after, reason: 'created' }
-  store.listener.reloaded({ epoch, revision: after.revision, agents: [record('agent-one'), after], changes: [change] })
-  t.match(await watcher.next('agents_delta'), { changes: [{ op: 'put', agent_id: 'agent-two' }] })
-})
-
-t.test('replica reload: it is logged, as an error where writes were lost', async t => {
-  const lines: string[] = []
-  const store = new EmittingStore({ leaseMs: 60_000, retentionMs: 60_000 })
-  const logger = { level: 'warn', stream: { write: (line: string) => { lines.push(line) } } }
-  const registry = await build(t, { storage: { agents: store } }, { server: { logger } })
-  const [epoch] = registry.app.agentRegistry.revision.split(':') as [string]
-  store.listener.reloaded({ epoch, revision: 3, agents: [record('agent-one', { revision: 3 })] })
-  store.listener.reloaded({ epoch: 'other', revision: 1, agents: [] })
-  const received = lines.map(line => JSON.parse(line)).filter(({ source }) => source === 'storage')
-  t.match(received, [
-    { level: 40, msg: /^The store was reloaded/, epoch, agents: 1, differences: 1 },
-    { level: 50, msg: /^The store has lost writes: a new epoch begins/, previousEpoch: epoch, epoch: 'other', agents: 0, differences: 1 }
-  ])
-})
-
-t.test('replica reload: sockets of replaced instances are closed', async t => {
-  const { registry, store } = await open(t)
-  const agent = await registry.agentSocket(await registry.agent('agent-one'))
-  const [epoch] = registry.app.agentRegistry.revision.split(':') as [string]
-  const incarnation = registry.app.agentRegistry.get('agent-one')!.incarnation! + 1
-  store.listener.reloaded({ epoch, revision: 90, agents: [record('agent-one', { incarnation, revision: 90 })] })
-  t.match(await agent.closed, { code: 4009 })
-})
-
-t.test('replica: heartbeats from another process are shown unless they belong to another revision', async t => {
-  const { registry, store } = await open(t)
-  await registry.app.agentRegistry.register(registration('agent-one'))
-  const lastSeen = Date.UTC(2030, 0, 1)
-  const { revision } = registry.app.agentRegistry.get('agent-one')!
-  const n = Number(revision!.split(':')[1])
-  store.listener.touched([record('agent-one', { revision: n + 1, lastSeen: 5 }), record('agent-one', { revision: n, lastSeen }), record('agent-never')])
-  t.equal(registry.app.agentRegistry.get('agent-one')!.last_seen, '2030-01-01T00:00:00.000Z')
-  t.same(idsOfRegistry(registry), ['agent-one'])
-})
-
-const rich = {
-  features: ['f'],
-  max_tokens: 5,
-  language_support: ['en'],
-  rate_limit: 5,
-  requirements: { permissions: ['net'] },
-  policy_tags: ['internal'],
-  ai_context: 'how'
-}
-const { body } = parse(rich)
-const agent = record('agent-one', { body, revision: 7, incarnation: 3, registeredAt: Date.UTC(2030, 0, 31, 12), lastSeen: Date.UTC(2030, 0, 31, 12, 0, 1, 5), state: 'suspect' })
-
-t.test('render: an agent has its registered members and those of the registry', async t => {
-  const info = new Rendering(agent, 'e', []).info()
-  t.same([...Value.Errors(AgentInfo, info)], [])
-  t.match(info, {
-    ...registration('agent-one', rich),
-    registered_at: '2030-01-31T12:00:00.000Z',
-    revision: 'e:7',
-    incarnation: 3,
-    status: 'alive',
-    state: 'suspect',
-    last_seen: '2030-01-31T12:00:01.005Z',
-    similarity: null,
-    metrics: { agent_id: 'agent-one', total_requests: 0, last_active: '2030-01-31T12:00:00.000Z' }
-  })
-  t.strictSame(Object.keys(info), Object.keys(AgentInfo.properties))
-})
-
-t.test('render: a dead agent has the status of existing clients', async t => {
-  t.match(new Rendering({ ...agent, state: 'dead' }, 'e', []).info(), { status: 'dead', state: 'dead' })
-})
-
-t.test('render: metrics are null unless requested', async t => {
-  const rendering = new Rendering(agent, 'e', [])
-  t.equal(JSON.parse(rendering.full(false)).metrics, null)
-  t.equal(JSON.parse(rendering.public(false)!).metrics, null)
-  t.match(JSON.parse(rendering.full()).metrics, { agent_id: 'agent-one' })
-})
-
-t.test('render: without hidden fields the public sees all that agents see', async t => {
-  const rendering = new Rendering(agent, 'e', [])
-  t.equal(rendering.public(), rendering.full())
-})
-
-t.test('render: publicly hidden fields are present and empty', async t => {
-  const rendering = new Rendering(agent, 'e', hideableFields)
-  const shown = JSON.parse(rendering.public()!)
-  t.match(shown, { features: [], policy_tags: [], max_tokens: null, language_support: null, rate_limit: null, requirements: null, ai_context: null, metrics: null })
-  t.match(shown, registration())
-  t.strictSame(Object.keys(shown), Object.keys(AgentInfo.properties))
-  t.same([...Value.Errors(AgentInfo, shown)], [])
-  t.match(rendering.info(), { features: ['f'], ai_context: 'how', requirements: { permissions: ['net'] } })
-  t.equal(rendering.public(), rendering.public())
-})
-
-t.test('render: a public view replaces the registration publicly', async t => {
-  const publicBody = parse({ ...rich, name: 'Public name', owner: 'public' }).body
-  const rendering = new Rendering({ ...agent, publicBody }, 'e', ['ai_context'])
-  t.match(JSON.parse(rendering.public()!), { name: 'Public name', owner: 'public', ai_context: null, max_tokens: 5, revision: 'e:7' })
-  t.match(rendering.info(), { name: 'Agent One', ai_context: 'how' })
-  t.equal(new Rendering({ ...agent, publicBody: null }, 'e', []).public(), null)
-})
-
-t.test('page cache: a text is built once until the next change', async t => {
-  const replica = { version: 1 }
-  const pages = new VersionedCache(replica, 2)
-  let made = 0
-  const make = () => `text ${++made}`
-  t.equal(pages.get('a', make), 'text 1')
-  t.equal(pages.get('a', make), 'text 1')
-  t.equal(pages.get('b', make), 'text 2')
-  t.equal(pages.get('c', make), 'text 3', 'texts beyond the limit are rebuilt each time')
-  t.equal(pages.get('c', make), 'text 4')
-  replica.version++
-  t.equal(pages.get('a', make), 'text 5')
-  t.equal(pages.get('c', make), 'text 6', 'stale texts are evicted')
-  t.equal(pages.get('c', make), 'text 6')
-})
-
-t.test('per-millisecond cache: a text is rebuilt after a change or a millisecond later', async t => {
-  const replica = { version: 1 }
-  let made = 0
-  const text = perMillisecondCache(replica, () => `text ${++made} of ${replica.version}`)
-  const start = Date.now()
-  const first = text()
-  // It can only be the same within one millisecond.
-  const again = text()
-  if (Date.now() === start) t.equal(again, first)
-  replica.version = 2
-  t.match(text(), 'of 2')
-  const before = made
-  const last = Date.now()
-  while (Date.now() === last) { /* the next millisecond */ }
-  text()
-  t.equal(made, before + 1)
 })

@@ -48,7 +48,9 @@ t.test('lists', async t => {
 
   await t.test('lists: metrics are included on request, and always publicly', async t => {
     t.same((await list('')).body.map((agent: Json) => agent.metrics), Array(5).fill(null))
-    for (const query of ['?include_metrics=true', '?include_metrics=1']) t.match((await list(query)).body[0].metrics, { agent_id: 'agent-a', last_active: String })
+    for (const query of ['?include_metrics=true', '?include_metrics=1']) {
+      t.match((await list(query)).body[0].metrics, { agent_id: 'agent-a', last_active: String })
+    }
     t.match((await registry.get('/public/discover')).body[0].metrics, { agent_id: String })
     t.equal((await registry.get('/agents/agent-a?include_metrics=false', { token })).body.metrics, null)
     t.match((await registry.get('/agents/agent-a', { token })).body.metrics, { agent_id: 'agent-a' })
@@ -86,7 +88,9 @@ t.test('lists', async t => {
 
   await t.test('lists: limits at their bounds are accepted', async t => {
     for (const query of ['limit=1', 'limit=1000', 'cursor=0', `cursor=${'9'.repeat(64)}`]) t.equal((await list(`?${query}`)).status, 200)
-    for (const query of ['limit=1', 'limit=100', 'offset=0', 'offset=5', 'offset=999999999']) t.equal((await registry.get(`/public/discover?${query}`)).status, 200)
+    for (const query of ['limit=1', 'limit=100', 'offset=0', 'offset=5', 'offset=999999999']) {
+      t.equal((await registry.get(`/public/discover?${query}`)).status, 200)
+    }
     t.equal((await registry.get('/public/discover?limit=1')).body.length, 1)
   })
 
@@ -163,7 +167,16 @@ t.test('patch', async t => {
     const before = (await registry.get('/agents/agent-a', { token })).body
     const answer = await patch({ name: ' Newer ', metadata: { a: null, c: 3 }, ai_context: null, max_tokens: '9' })
     t.equal(answer.status, 200)
-    t.match(answer.body, { name: 'Newer', metadata: { b: '2', c: 3 }, ai_context: null, max_tokens: 9, incarnation: before.incarnation, registered_at: before.registered_at })
+    t.match(answer.body, {
+      name: 'Newer',
+      metadata: {
+        b: '2', c: 3
+      },
+      ai_context: null,
+      max_tokens: 9,
+      incarnation: before.incarnation,
+      registered_at: before.registered_at
+    })
     t.notOk('a' in answer.body.metadata)
     t.not(answer.body.revision, before.revision)
     t.same([...Value.Errors(AgentInfo, answer.body)], [])
@@ -172,7 +185,9 @@ t.test('patch', async t => {
   })
 
   await t.test('patch: identity, ownership and registry members cannot be changed', async t => {
-    for (const member of ['agent_id', 'public_key', 'owner', 'status', 'state', 'last_seen', 'registered_at', 'revision', 'incarnation', 'metrics', 'similarity']) {
+    for (const member of [
+      'agent_id', 'public_key', 'owner', 'status', 'state', 'last_seen', 'registered_at', 'revision', 'incarnation', 'metrics', 'similarity'
+    ]) {
       const answer = await patch({ name: 'Other', [member]: null })
       t.equal(problemOf(t, answer), 'validation-failed', member)
       t.match(answer.body.errors, [{ path: `/${member}` }])
@@ -181,7 +196,11 @@ t.test('patch', async t => {
   })
 
   await t.test('patch: the result must be a valid registration', async t => {
-    const bad = [{ name: 'x' }, { metadata: null }, { metadata: { b: null, c: null } }, { capabilities: [] }, { version: '1' }, { agent_type: 'unknown' }, { endpoint: null }, [], null, 'text', 7]
+    const bad = [{ name: 'x' }, { metadata: null }, {
+      metadata: {
+        b: null, c: null
+      }
+    }, { capabilities: [] }, { version: '1' }, { agent_type: 'unknown' }, { endpoint: null }, [], null, 'text', 7]
     for (const body of bad) t.equal(problemOf(t, await patch(body)), 'validation-failed', JSON.stringify(body))
     t.equal(problemOf(t, await registry.patch('/agents/agent-a', { token })), 'validation-failed')
     t.equal(problemOf(t, await registry.patch('/agents/agent-a', { token, raw: '{"__proto__":{"x":1}}' })), 'validation-failed')
@@ -304,7 +323,9 @@ t.test('heartbeats and single records', async t => {
   await t.test('records: the admin reads the statistics', async t => {
     const watcher = await registry.watcher()
     const { body } = await registry.get('/agents/stats', admin)
-    t.match(body.registry_statistics, { total_agents: 2, alive_agents: 2, dead_agents: 0, agent_types: { testing: 2 }, redis_connected: false })
+    t.match(
+      body.registry_statistics, { total_agents: 2, alive_agents: 2, dead_agents: 0, agent_types: { testing: 2 }, redis_connected: false }
+    )
     t.match(body.features, { vector_search_enabled: false, metrics_tracking_enabled: true, websocket_broadcasts_enabled: true })
     t.match(body.performance, { active_websocket_connections: 1, vector_embeddings_stored: 0 })
     watcher.close()
@@ -312,16 +333,31 @@ t.test('heartbeats and single records', async t => {
 })
 
 t.test('records: the public view may have fewer members', async t => {
-  const registry = await build(t, { publicFields: ['features'], publicView: agent => agent.owner === 'hidden' ? null : { ...agent, owner: 'somebody' } }, answers)
+  const registry = await build(
+    t, { publicFields: ['features'], publicView: agent => agent.owner === 'hidden' ? null : { ...agent, owner: 'somebody' } }, answers
+  )
   const more = { features: ['f'], ai_context: 'hints', policy_tags: ['p'], requirements: {}, max_tokens: 5 }
   const token = await registry.agent('agent-a', more)
   await registry.register('agent-b', { owner: 'hidden' }, keys.other)
   const [shown, ...others] = (await registry.get('/public/discover')).body
   t.same(others, [])
-  t.match(shown, { agent_id: 'agent-a', owner: 'somebody', features: ['f'], ai_context: null, policy_tags: [], requirements: null, max_tokens: null, metrics: null })
+  t.match(shown, {
+    agent_id: 'agent-a',
+    owner: 'somebody',
+    features: [
+      'f'
+    ],
+    ai_context: null,
+    policy_tags: [],
+    requirements: null,
+    max_tokens: null,
+    metrics: null
+  })
   t.same((await registry.get('/public/agent/agent-a')).body, shown)
   t.equal(problemOf(t, await registry.get('/public/agent/agent-b')), 'agent-not-found')
-  t.match((await registry.get('/agents/agent-a', { token })).body, { owner: 'tests', ai_context: 'hints', policy_tags: ['p'], max_tokens: 5 })
+  t.match(
+    (await registry.get('/agents/agent-a', { token })).body, { owner: 'tests', ai_context: 'hints', policy_tags: ['p'], max_tokens: 5 }
+  )
   t.match((await registry.get('/agents/agent-b', { token })).body, registration('agent-b', { owner: 'hidden' }))
 })
 

@@ -42,7 +42,8 @@ t.test('AsyncAPI: the document is valid AsyncAPI 3.0', async t => {
   await t.test('AsyncAPI: below a prefix', async t => {
     const document = await documentOf(await build(t, { ...docs, prefix: '/registry', agentsWs: { path: '/peers' } }))
     t.same(danglingReferences(document), [])
-    t.same(Object.values<Json>(document.channels).map(({ address }) => address), ['/registry/public/ws', '/registry/peers', '/registry/dashboard/ws', '/registry/v1'])
+    t.same(Object.values<Json>(document.channels)
+      .map(({ address }) => address), ['/registry/public/ws', '/registry/peers', '/registry/dashboard/ws', '/registry/v1'])
   })
 
   await t.test('AsyncAPI: without the dashboard tier', async t => {
@@ -98,7 +99,9 @@ t.test('AsyncAPI: answers are frames of the tier', async t => {
   for (const tier of tiers) {
     const { client, server, untyped } = catalogues[tier]
     const names = [...server.map(({ properties }) => properties.type.const), ...Object.keys(untyped.server)]
-    for (const { answers = [] } of [...Object.values(client), ...Object.values(untyped.client)]) t.same(answers.filter((name: string) => !names.includes(name)), [])
+    for (const { answers = [] } of [...Object.values(client), ...Object.values(untyped.client)]) {
+      t.same(answers.filter((name: string) => !names.includes(name)), [])
+    }
   }
 })
 
@@ -140,13 +143,19 @@ t.test('AsyncAPI document', async t => {
     t.notOk('traits' in document.operations['public.receive.ping'])
     t.same(Object.keys(document.channels.agents.bindings.ws.query.properties), ['ticket', 'token'])
     t.notOk('query' in document.channels.public.bindings.ws)
-    t.same(document.channels.public['x-content-types'], { 'agent-registry.json': 'application/json', 'agent-registry.msgpack': 'application/msgpack' })
+    t.same(document.channels.public['x-content-types'], {
+      'agent-registry.json': 'application/json', 'agent-registry.msgpack': 'application/msgpack'
+    })
   })
 
   await t.test('AsyncAPI: each code has a description', async t => {
-    t.same(schemas.ErrorCode.oneOf.map((code: Json) => [code.const, code.description]), errorCodes.map(code => [code, errorMeanings[code].meaning]))
+    t.same(schemas.ErrorCode.oneOf.map(
+      (code: Json) => [code.const, code.description]
+    ), errorCodes.map(code => [code, errorMeanings[code].meaning]))
     const closes = Object.entries(closeCodes) as Array<[keyof typeof closeCodes, number]>
-    t.same(schemas.CloseCode.oneOf.map((code: Json) => [code.const, code.description]), closes.map(([name, code]) => [code, closeMeanings[name].meaning]))
+    t.same(schemas.CloseCode.oneOf.map(
+      (code: Json) => [code.const, code.description]
+    ), closes.map(([name, code]) => [code, closeMeanings[name].meaning]))
   })
 
   await t.test('AsyncAPI: large schemas are not repeated', async t => {
@@ -182,7 +191,9 @@ function checkerOf (t: Test, { components: { messages, schemas } }: Json): Check
   const app = fastify({ ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, strict: false } } })
   t.teardown(() => app.close())
   const payloads = new Map(Object.entries<Json>(messages).map(([key, { payload }]) => [key, { ...payload, components: { schemas } }]))
-  app.post<{ Body: { key: string, frame: Json } }>('/', async request => ({ isValid: request.validateInput(request.body.frame, payloads.get(request.body.key)!) }))
+  app.post<{ Body: { key: string, frame: Json } }>(
+    '/', async request => ({ isValid: request.validateInput(request.body.frame, payloads.get(request.body.key)!) })
+  )
   return async (key, frame) => (await app.inject({ method: 'POST', url: '/', payload: { key, frame } })).json().isValid
 }
 
@@ -251,7 +262,8 @@ for (const tier of tiers) {
     const document = await documentOf(registry)
     await registry.join('agent-two')
     const { client, token } = await openers[tier](registry)
-    const answersOf = (key: string): string[] => document.operations[key].reply.messages.map((message: Json) => document.components.messages[lastOf(message)].name)
+    const answersOf = (key: string): string[] =>
+      document.operations[key].reply.messages.map((message: Json) => document.components.messages[lastOf(message)].name)
     const keys = [...handlers[tier].keys()].map(type => `${tier}.receive.${type}`)
     const asked = keys.filter(key => key !== closing)
     for (const key of asked) ask(client, document, token, key)

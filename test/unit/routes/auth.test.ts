@@ -1,5 +1,7 @@
 import t from 'tap'
-import { answerChecker, build, fingerprint, keys, password, problemOf, registration, until, type Call, type Harness, type Json } from '../../support/harness.js'
+import {
+  answerChecker, build, fingerprint, keys, password, problemOf, registration, until, type Call, type Harness, type Json
+} from '../../support/harness.js'
 
 const patient = { attempts: { burst: 1000, windowMs: 60_000 } }
 const answers = answerChecker()
@@ -19,12 +21,16 @@ t.test('login', async t => {
   })
 
   const refused: Array<[name: string, body: unknown, status: number, type: string, detail: RegExp]> = [
-    ['a wrong password', { ...right, password: 'wrong' }, 401, 'authentication-failed', /^Authentication failed: Invalid admin credentials$/],
+    ['a wrong password', {
+      ...right, password: 'wrong'
+    }, 401, 'authentication-failed', /^Authentication failed: Invalid admin credentials$/],
     ['a wrong name', { ...right, username: 'nobody' }, 401, 'authentication-failed', /^Authentication failed: Invalid admin credentials$/],
     ['a password with an extra blank', { ...right, password: `${password} ` }, 401, 'authentication-failed', /Invalid admin credentials/],
     ['the longest name', { ...right, username: x(255) }, 401, 'authentication-failed', /Invalid admin credentials/],
     ['the longest password', { ...right, password: x(1024) }, 401, 'authentication-failed', /Invalid admin credentials/],
-    ['the credentials of an agent', { agent_id: 'agent-one', agent_type: 'testing' }, 401, 'authentication-failed', /Direct agent login not allowed/],
+    ['the credentials of an agent', {
+      agent_id: 'agent-one', agent_type: 'testing'
+    }, 401, 'authentication-failed', /Direct agent login not allowed/],
     ['nothing', {}, 401, 'authentication-failed', /Invalid credentials - provide either/],
     ['nulls', { username: null, password: null, agent_id: null }, 401, 'authentication-failed', /provide either/],
     ['only a name', { username: 'admin' }, 401, 'authentication-failed', /provide either/]
@@ -92,7 +98,13 @@ t.test('temporary tokens', async t => {
   const ask = (body: unknown) => registry.post('/auth/agent/request_temp_token', { body })
 
   await t.test('temporary tokens: a key is exchanged for one, whatever the agent type', async t => {
-    const bodies = [good, { ...good, agent_id: ' agent-one ' }, { ...good, agent_type: 'unknown' }, { ...good, agent_id: x(100), agent_type: x(50) }, { ...good, agent_key: keys.exclusive }, { ...good, more: 1 }]
+    const bodies = [good, { ...good, agent_id: ' agent-one ' }, { ...good, agent_type: 'unknown' }, {
+      ...good,
+      agent_id: x(
+        100
+      ),
+      agent_type: x(50)
+    }, { ...good, agent_key: keys.exclusive }, { ...good, more: 1 }]
     for (const body of bodies) {
       const answer = await ask(body)
       t.equal(answer.status, 200)
@@ -197,7 +209,9 @@ t.test('sessions', async t => {
     const admin = await registry.admin()
     const { body } = await registry.get('/auth/session_status', admin)
     const seconds = Date.now() / 1000
-    t.same({ ...body, expires: 0 }, { valid: true, user_id: 'admin', role: 'admin', agent_id: 'user_admin', expires: 0, is_admin: true, session_exists: true, pin_set: false })
+    t.same({ ...body, expires: 0 }, {
+      valid: true, user_id: 'admin', role: 'admin', agent_id: 'user_admin', expires: 0, is_admin: true, session_exists: true, pin_set: false
+    })
     t.ok(body.expires > seconds + 1700 && body.expires <= seconds + 1800)
   })
 
@@ -231,7 +245,9 @@ t.test('sessions: a session expires without a logout', async t => {
 
 t.test('login: without a configured password it is refused', async t => {
   const registry = await build(t, { ...patient, admin: { password: undefined } }, answers)
-  t.equal(problemOf(t, await registry.post('/auth/login', { body: { username: 'admin', password: 'x' }, headers: print })), 'authentication-failed')
+  t.equal(problemOf(
+    t, await registry.post('/auth/login', { body: { username: 'admin', password: 'x' }, headers: print })
+  ), 'authentication-failed')
 })
 
 async function pinCase (registry: Harness) {
@@ -243,7 +259,9 @@ async function pinCase (registry: Harness) {
 }
 
 const digits = Array.from('0123456789', digit => digit.repeat(4))
-const badPins: Json[] = ['', 'abc', x(33), 1234, null, undefined, '1234', '12345', '123456', 'password', 'Password', 'admin', ...digits, ' abc ']
+const badPins: Json[] = [
+  '', 'abc', x(33), 1234, null, undefined, '1234', '12345', '123456', 'password', 'Password', 'admin', ...digits, ' abc '
+]
 
 t.test('session PIN', async t => {
   const registry = await build(t, patient, answers)
@@ -307,7 +325,8 @@ t.test('session PIN', async t => {
 t.test('guessing', async t => {
   const registry = await build(t, { attempts: { burst: 5, windowMs: 20_000 } }, { ...answers, server: { trustProxy: true } })
   const from = (address: string) => ({ ...print, 'x-forwarded-for': address })
-  const login = (address: string, secret = 'wrong') => registry.post('/auth/login', { body: { username: 'admin', password: secret }, headers: from(address) })
+  const login = (address: string, secret = 'wrong') =>
+    registry.post('/auth/login', { body: { username: 'admin', password: secret }, headers: from(address) })
   const tryKey = (address: string, key = 'a-wrong-key-1') => registry.post('/auth/agent/request_temp_token', {
     body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: key }, headers: from(address)
   })
@@ -349,7 +368,8 @@ t.test('guessing', async t => {
     const { token } = await registry.admin()
     const headers = from('192.0.2.9')
     t.equal((await registry.post('/auth/set_pin', { token, headers, body: { pin: '1357' } })).status, 200)
-    const guesses = await Promise.all(Array.from({ length: 12 }, () => registry.post('/auth/verify_pin', { token, headers, body: { pin: '9753' } })))
+    const guesses = await Promise.all(Array.from({ length: 12 }, () =>
+      registry.post('/auth/verify_pin', { token, headers, body: { pin: '9753' } })))
     t.ok(guesses.filter(({ status }) => status === 401).length < 10)
     t.ok(guesses.some(({ status }) => status === 429))
   })

@@ -36,7 +36,8 @@ export class EventReader {
         const found = this.all[this.#read++]!
         if (kinds.length === 0 || kinds.includes(found.event)) return found
       }
-      if (this.#ended || Date.now() > deadline) throw new Error(`No ${kinds.join(' or ')}; there were ${this.all.map(({ event }) => event).join(' ')}`)
+      if (this.#ended ||
+        Date.now() > deadline) throw new Error(`No ${kinds.join(' or ')}; there were ${this.all.map(({ event }) => event).join(' ')}`)
       await new Promise<void>(resolve => { this.#waiting.push(resolve); setTimeout(resolve, 1000) })
     }
   }
@@ -82,7 +83,9 @@ export async function answerOf (registry: Harness, path: string, headers: Record
   return response
 }
 
-export async function events (registry: Harness, { token, query = '', headers = {} }: { token: string, query?: string, headers?: Record<string, string> }): Promise<EventReader> {
+export async function events (
+  registry: Harness, { token, query = '', headers = {} }: { token: string, query?: string, headers?: Record<string, string> }
+): Promise<EventReader> {
   const response = await answerOf(registry, `/agents/events${query}`, { authorization: `Bearer ${token}`, ...headers })
   if (response.statusCode !== 200) throw new Error(`Answered ${response.statusCode}`)
   return new EventReader(response)

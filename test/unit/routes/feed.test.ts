@@ -14,7 +14,9 @@ import { answerOf, events, type SentEvent, textOf } from './feed-helper.js'
 const answers = answerChecker()
 
 const poll = (registry: Harness, token: string, query: object) =>
-  registry.get(`/agents/changes?${Object.entries(query).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('&')}`, { token })
+  registry.get(
+    `/agents/changes?${Object.entries(query).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('&')}`, { token }
+  )
 const idsOf = ({ body }: Answer) => body.changes.map((change: Json) => `${change.op} ${change.agent_id}`)
 
 t.test('changes: the first request returns a position, and the next one each change since, once', async t => {
@@ -73,7 +75,9 @@ t.test('changes: a position that cannot be resumed is reported at once, also to 
   for (let i = 1; i < 9; i++) await registry.join(`agent-${i}`)
   const epoch = registry.app.agentRegistry.revision.split(':')[0]
   for (const since of [`${epoch}:1`, `${epoch}:10`, 'other:9', 'incomplete']) {
-    t.strictSame((await poll(registry, token, { since, wait: 30 })).body, { changes: [], revision: registry.app.agentRegistry.revision, resync: true }, since)
+    t.strictSame((await poll(registry, token, { since, wait: 30 })).body, {
+      changes: [], revision: registry.app.agentRegistry.revision, resync: true
+    }, since)
   }
   const waiting = poll(registry, token, { since: registry.app.agentRegistry.revision, wait: 20, agent_type: 'security' })
   await sleep(100)
@@ -117,7 +121,17 @@ t.test('changes: a poll ends with its right to read, and a disconnected one leav
 
 t.test('changes: a change is evaluated once per scope, and wakes only polls that match it', async t => {
   const store = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
-  const registry = new Registry({ ...rules, store, leaseMs: 60_000, cleanupIntervalMs: 60_000, maxAgents: 100, ringSize: 100, hookTimeoutMs: 1000, hiddenFields: [], onError: error => { throw error } })
+  const registry = new Registry({
+    ...rules,
+    store,
+    leaseMs: 60_000,
+    cleanupIntervalMs: 60_000,
+    maxAgents: 100,
+    ringSize: 100,
+    hookTimeoutMs: 1000,
+    hiddenFields: [],
+    onError: error => { throw error }
+  })
   await registry.open()
   t.teardown(() => registry.close())
   const feed = new Feed(registry)
@@ -132,7 +146,9 @@ t.test('changes: a change is evaluated once per scope, and wakes only polls that
     return showsAny(scope, changes)
   }
   for (let i = 0; i < 1000; i++) {
-    const position = new FeedPosition({ feed, scope: { view: 'full', filter: { capabilities: [i % 2 ? 'cap odd' : 'cap even'] } }, position: 0 })
+    const position = new FeedPosition(
+      { feed, scope: { view: 'full', filter: { capabilities: [i % 2 ? 'cap odd' : 'cap even'] } }, position: 0 }
+    )
     const subscriber: FeedSubscriber = { position, pump () { woken.push(position.revision); subscribers.park(subscriber) } }
     subscribers.add(subscriber)
     subscribers.park(subscriber)
@@ -192,7 +208,9 @@ t.test('event stream: it resumes from Last-Event-ID, which takes precedence over
   first.close()
   await registry.join('agent-b')
   await registry.join('agent-c')
-  const byHeader = await events(registry, { token, query: `?since=${epochOf(registry)}:0&snapshot=true`, headers: { 'last-event-id': first.lastId } })
+  const byHeader = await events(
+    registry, { token, query: `?since=${epochOf(registry)}:0&snapshot=true`, headers: { 'last-event-id': first.lastId } }
+  )
   t.strictSame((await take(byHeader, 2)).map(short), [['put', 'agent-b'], ['put', 'agent-c']])
   const byQuery = await events(registry, { token, query: `?since=${first.lastId}` })
   t.strictSame((await take(byQuery, 2)).map(short), [['put', 'agent-b'], ['put', 'agent-c']])
@@ -210,7 +228,8 @@ t.test('event stream: a snapshot has pages, and only its last one has an id to r
   t.ok(pages.length > 1)
   t.ok(pages.every(({ event, data }) => event === 'snapshot' && data.revision === registry.app.agentRegistry.revision))
   t.strictSame(pages.map(({ id }) => id), [...Array(pages.length - 1).fill('incomplete'), registry.app.agentRegistry.revision])
-  t.strictSame(pages.flatMap(({ data }) => data.agents.map((agent: Json) => agent.agent_id)), Array.from({ length: 620 }, (_, i) => `agent-${i}`))
+  t.strictSame(pages.flatMap(({ data }) =>
+    data.agents.map((agent: Json) => agent.agent_id)), Array.from({ length: 620 }, (_, i) => `agent-${i}`))
   await registry.join('agent-next')
   t.strictSame(short(await stream.next()), ['put', 'agent-next'])
 })
@@ -223,7 +242,9 @@ t.test('event stream: an invalid or expired id starts a new snapshot', async t =
   for (const id of [`${epoch}:1`, `${epoch}:10`, 'other:9', 'incomplete', 'x'.repeat(300)]) {
     const stream = await events(registry, { token, headers: { 'last-event-id': id } })
     t.match(await stream.next(), { event: 'resync', id: 'incomplete', data: { revision: registry.app.agentRegistry.revision } }, id)
-    t.match(await stream.next(), { event: 'snapshot', id: registry.app.agentRegistry.revision, data: { last: true, agents: { length: 9 } } }, id)
+    t.match(
+      await stream.next(), { event: 'snapshot', id: registry.app.agentRegistry.revision, data: { last: true, agents: { length: 9 } } }, id
+    )
     stream.close()
   }
   const edge = await events(registry, { token, query: `?since=${epoch}:6` })

@@ -54,31 +54,51 @@ t.test('health: the details list present and absent parts', async t => {
       database: { status: 'healthy', type: 'memory' },
       storage: { redis: 'disconnected', backup_storage: 'available' },
       ai_services: { azure_openai: 'not_configured', embeddings: false, vector_search: false },
-      features: { agent_registration: true, heartbeat_monitoring: true, metrics_collection: true, websocket_broadcasts: true, jwt_authentication: true },
+      features: {
+        agent_registration: true, heartbeat_monitoring: true, metrics_collection: true, websocket_broadcasts: true, jwt_authentication: true
+      },
       agents: { total_registered: 1, alive_agents: 1, dead_agents: 0, agent_types: { testing: 1 }, embeddings_stored: 0 },
       performance: { redis_connected: false, ai_client_available: false }
     }
   })
-  t.match((await registry.get('/health/redis', admin)).body, { status: 'unavailable', redis: 'disconnected', timestamp: /Z$/, version: '2.1.2' })
-  t.match((await registry.get('/health/azure', admin)).body, { status: 'not_configured', details: { status: 'not_configured', reason: /\w/ } })
+  t.match(
+    (await registry.get('/health/redis', admin)).body, { status: 'unavailable', redis: 'disconnected', timestamp: /Z$/, version: '2.1.2' }
+  )
+  t.match(
+    (await registry.get('/health/azure', admin)).body, { status: 'not_configured', details: { status: 'not_configured', reason: /\w/ } }
+  )
 })
 
 t.test('health: the details reflect vectors and a store of the host', async t => {
   const memory = new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 })
-  const store = new Proxy({} as MemoryAgentStore, { get: (_target, name) => { const value = Reflect.get(memory, name); return typeof value === 'function' ? value.bind(memory) : value } })
+  const store = new Proxy({} as MemoryAgentStore, {
+    get: (_target, name) => { const value = Reflect.get(memory, name); return typeof value === 'function' ? value.bind(memory) : value }
+  })
   const registry = await build(t, { embed, storage: { agents: store } }, answers)
   const admin = await registry.admin()
   t.match((await registry.get('/health/azure', admin)).body, { status: 'available', details: { status: 'available' } })
   t.match((await registry.get('/health/detailed', admin)).body, {
     status: 'healthy',
     components: { ai_services: { status: 'healthy', azure_openai: 'available' } },
-    detailed: { database: { type: 'custom' }, ai_services: { embeddings: true, vector_search: true }, performance: { ai_client_available: true } }
+    detailed: {
+      database: { type: 'custom' }, ai_services: { embeddings: true, vector_search: true }, performance: { ai_client_available: true }
+    }
   })
-  t.match((await registry.get('/health')).body, { ai_services: { azure_openai: 'available', embeddings: true }, storage: { redis: 'not_configured' } })
+  t.match((await registry.get('/health')).body, {
+    ai_services: { azure_openai: 'available', embeddings: true }, storage: { redis: 'not_configured' }
+  })
 })
 
 t.test('health: settings are reported by name, never by value', async t => {
-  const registry = await build(t, { metricsScrapeToken: 'a-token-for-prometheus', lease: { durationMs: 61_234 }, addresses: { blocked: ['192.0.2.77'] }, embed, publicFields: ['metadata'] }, answers)
+  const registry = await build(t, {
+    metricsScrapeToken: 'a-token-for-prometheus',
+    lease: {
+      durationMs: 61_234
+    },
+    addresses: { blocked: ['192.0.2.77'] },
+    embed,
+    publicFields: ['metadata']
+  }, answers)
   const { body, text } = await registry.get('/health/config', await registry.admin())
   t.same(body.required_config, ['agentKeys', 'jwt.secret', 'admin.password'])
   t.same(body.optional_config, {
@@ -88,7 +108,9 @@ t.test('health: settings are reported by name, never by value', async t => {
     agent: ['lease.durationMs'],
     service: ['sockets.agentsUpdateIntervalMs', 'sockets.drainMs', 'agentsWs.intervalMs']
   })
-  for (const value of [...Object.values(keys), password, secret, 'a-token-for-prometheus', '61234', '192.0.2.77']) t.notOk(text.includes(value), value)
+  for (const value of [...Object.values(keys), password, secret, 'a-token-for-prometheus', '61234', '192.0.2.77']) {
+    t.notOk(text.includes(value), value)
+  }
 })
 
 t.test('health: a reachable Redis is connected, and a lost one degrades the service', async t => {
@@ -97,7 +119,9 @@ t.test('health: a reachable Redis is connected, and a lost one degrades the serv
   const { registry } = await openRegistry()
   t.teardown(() => registry.close())
   const known = new Dashboard({ options, registry, storageKind: 'memory', now: Date.now, log })
-  const search = new Search({ replica: registry.replica, onDifference: () => () => {}, hookTimeoutMs: 1_000, onError: error => { throw error } })
+  const search = new Search(
+    { replica: registry.replica, onDifference: () => () => {}, hookTimeoutMs: 1_000, onError: error => { throw error } }
+  )
   /** The same services with storage of this health. */
   const on = (storage: object): HealthServices => {
     const dashboard = Object.create(known, { health: { value: () => ({ components: { ...known.health().components, storage } }) } })
@@ -106,10 +130,16 @@ t.test('health: a reachable Redis is connected, and a lost one degrades the serv
   t.match(redisHealth(on({ redis: 'connected', status: 'healthy' })), { status: 'healthy', redis: 'connected' })
   t.match(redisHealth(on({ redis: 'error', status: 'degraded' })), { status: 'error', redis: 'unknown' })
   t.match(redisHealth(on(storageHealth('redis', true))), { status: 'unavailable', redis: 'disconnected' })
-  t.match(health(on(storageHealth('redis', true))), { status: 'degraded', storage: { redis: 'disconnected' }, features: { redis_storage: false } })
+  t.match(
+    health(on(storageHealth('redis', true))), { status: 'degraded', storage: { redis: 'disconnected' }, features: { redis_storage: false } }
+  )
   t.match(redisHealth(on(embeddedStorage())), { status: 'unavailable', redis: 'disconnected' })
-  t.match(health(on({ redis: 'connected', status: 'healthy' })), { status: 'healthy', features: { redis_storage: true }, performance: { redis_connected: true } })
-  t.match(detailedHealth(on({ redis: 'error', status: 'degraded' })), { status: 'degraded', components: { storage: { status: 'degraded', redis: 'disconnected' } } })
+  t.match(health(on({ redis: 'connected', status: 'healthy' })), {
+    status: 'healthy', features: { redis_storage: true }, performance: { redis_connected: true }
+  })
+  t.match(detailedHealth(on({ redis: 'error', status: 'degraded' })), {
+    status: 'degraded', components: { storage: { status: 'degraded', redis: 'disconnected' } }
+  })
 })
 
 t.test('every response matched its schema', async t => { t.same(answers.findings, []) })
@@ -118,7 +148,9 @@ const leaseMs = 600
 const away = () => problem('storage-unavailable', 'The store is away', { members: { retry_after: 2 }, headers: { 'retry-after': '2' } })
 
 /** Makes calls of these methods fail while `isAway` is true. */
-function guard<T extends object> (target: T, names: ReadonlyArray<keyof T & string>, isAway: () => boolean, note: (name: string) => void = () => {}) {
+function guard<T extends object> (
+  target: T, names: ReadonlyArray<keyof T & string>, isAway: () => boolean, note: (name: string) => void = () => {}
+) {
   for (const name of names) {
     const call = target[name] as (...args: unknown[]) => Promise<unknown>
     Object.defineProperty(target, name, {
@@ -141,7 +173,9 @@ class UnreachableStore extends MemoryAgentStore {
   constructor (lease = 60_000) {
     super({ leaseMs: lease, retentionMs: 60_000 })
     this.state = new MemoryKeyValueStore({ clock: this.now })
-    guard(this as UnreachableStore, ['register', 'update', 'remove', 'setState', 'renew', 'report', 'expire', 'release', 'extend'], () => this.isAway, name => this.calls.push(name))
+    guard(this as UnreachableStore, [
+      'register', 'update', 'remove', 'setState', 'renew', 'report', 'expire', 'release', 'extend'
+    ], () => this.isAway, name => this.calls.push(name))
     guard(this.state, ['get', 'put', 'take', 'list', 'takeTokens', 'returnTokens'], () => this.isAway)
   }
 
@@ -163,7 +197,16 @@ class UnreachableStore extends MemoryAgentStore {
 
 async function open (t: Test, lease?: number): Promise<{ registry: Harness, store: UnreachableStore }> {
   const store = new UnreachableStore(lease)
-  return { store, registry: await build(t, { storage: { agents: store, kv: store.state }, sockets: { agentsUpdateIntervalMs: 20, drainMs: 100 }, ...(lease !== undefined && { lease: { durationMs: lease } }) }) }
+  return {
+    store,
+    registry: await build(t, {
+      storage: {
+        agents: store, kv: store.state
+      },
+      sockets: { agentsUpdateIntervalMs: 20, drainMs: 100 },
+      ...(lease !== undefined && { lease: { durationMs: lease } })
+    })
+  }
 }
 
 t.test('store outage: each write is answered 503 at once, with spread retry times', async t => {
@@ -182,7 +225,9 @@ t.test('store outage: each write is answered 503 at once, with spread retry time
     () => registry.patch('/agents/agent-one', { token, body: { name: 'Renamed' } }),
     () => registry.delete('/agents/agent-one', { token }),
     () => registry.delete('/agents/agent-one', admin),
-    () => registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-three', agent_type: 'testing', agent_key: 'a-key-that-is-wrong' } }),
+    () => registry.post(
+      '/auth/agent/request_temp_token', { body: { agent_id: 'agent-three', agent_type: 'testing', agent_key: 'a-key-that-is-wrong' } }
+    ),
     () => registry.post('/auth/login', { headers: admin.headers, body: { username: 'admin', password } }),
     () => registry.post('/auth/set_pin', { ...admin, body: { pin: 'a-pin-4711' } }),
     () => registry.post('/ws-tickets', { token }),
@@ -211,7 +256,8 @@ t.test('store outage: reads continue with the last state and state its age', asy
   const token = await registry.agent('agent-one')
   const admin = await registry.admin()
   const reads: Array<[string, object]> = [
-    ['/agents', { token }], ['/agents/agent-one', { token }], ['/agents/agent-one/metrics', { token }], ['/agents/search?query=Agent', { token }], ['/agents/changes', { token }],
+    ['/agents', { token }], ['/agents/agent-one', { token }], ['/agents/agent-one/metrics', { token }],
+    ['/agents/search?query=Agent', { token }], ['/agents/changes', { token }],
     ['/agents/stats', admin], ['/public/discover', {}], ['/public/agent/agent-one', {}], ['/public/stats', {}]
   ]
   const since = Date.now()
@@ -244,10 +290,13 @@ t.test('store outage: health, readiness, dashboard and Prometheus report it; onl
   t.match((await registry.get('/health/detailed', admin)).body, { status: 'degraded', detailed: { database: { status: 'degraded' } } })
   t.match((await registry.get('/metrics', admin)).text, /^agent_registry_store_up 0$/m)
   dashboard.send({ type: 'refresh_request' })
-  t.match(await nextWhere(dashboard, 'health', ({ data }) => data.status !== 'healthy'), { data: { status: 'degraded', reason: /10\.1\.2\.3/, components: { storage: { status: 'degraded' } } } })
-  await nextWhere(dashboard, 'logs', ({ data }) => data.logs.some(({ level, message }: { level: string, message: string }) => level === 'ERR' && /store is unreachable/.test(message)))
+  t.match(await nextWhere(dashboard, 'health', ({ data }) =>
+    data.status !== 'healthy'), { data: { status: 'degraded', reason: /10\.1\.2\.3/, components: { storage: { status: 'degraded' } } } })
+  await nextWhere(dashboard, 'logs', ({ data }) =>
+    data.logs.some(({ level, message }: { level: string, message: string }) => level === 'ERR' && /store is unreachable/.test(message)))
   store.comeBack()
-  await nextWhere(dashboard, 'logs', ({ data }) => data.logs.some(({ message }: { message: string }) => /store is reachable again/.test(message)))
+  await nextWhere(dashboard, 'logs', ({ data }) =>
+    data.logs.some(({ message }: { message: string }) => /store is reachable again/.test(message)))
   t.match((await registry.get('/health')).body, { status: 'healthy', reason: undefined })
   t.match(await registry.get('/health/ready'), { status: 200 })
 })
@@ -317,13 +366,17 @@ t.test('store outage: a request waits at most a second for a revision that has n
   const answer = await waiting
   t.match(answer, { status: 200, body: [{ agent_id: 'agent-one' }, { agent_id: 'agent-two' }] })
   t.equal(answer.headers.get('x-registry-revision'), `${epoch}:${Number(n) + 1}`)
-  for (const path of ['/agents', '/public/discover', '/public/stats', '/agents/search?query=Agent', '/agents/agent-one', '/agents/events']) {
+  for (const path of [
+    '/agents', '/public/discover', '/public/stats', '/agents/search?query=Agent', '/agents/agent-one', '/agents/events'
+  ]) {
     const late = await ask(`${epoch}:${Number(n) + 50}`, path)
     t.equal(problemOf(t, late), 'storage-unavailable', path)
     t.ok(Number(late.headers.get('retry-after')) >= 1)
   }
   t.equal(problemOf(t, await ask('other:1')), 'precondition-failed')
-  for (const wrong of ['x', `${epoch}:`, `${epoch}:1:2`, '']) t.match(await ask(wrong), { status: 422, body: { errors: [{ path: '/headers/x-min-revision' }] } })
+  for (const wrong of ['x', `${epoch}:`, `${epoch}:1:2`, '']) {
+    t.match(await ask(wrong), { status: 422, body: { errors: [{ path: '/headers/x-min-revision' }] } })
+  }
   const moved = ask('moved:3')
   await sleep(100)
   store.listener.reloaded({ epoch: 'moved', revision: 3, agents: [] })
@@ -333,7 +386,8 @@ t.test('store outage: a request waits at most a second for a revision that has n
 t.test('admission: registrations beyond the rate get spread retry times', async t => {
   const registry = await build(t, { admission: { registrationsPerSecond: 1, burst: 3 } })
   const admin = await registry.admin()
-  const answers = await Promise.all(Array.from({ length: 10 }, (_, i) => registry.post('/agents/register', { ...admin, body: registration(`agent-${i}`) })))
+  const answers = await Promise.all(Array.from({ length: 10 }, (_, i) =>
+    registry.post('/agents/register', { ...admin, body: registration(`agent-${i}`) })))
   const [passed, refused] = [answers.filter(({ status }) => status === 200), answers.filter(({ status }) => status === 429)]
   t.ok(passed.length >= 3 && passed.length < 10, `${passed.length} registered`)
   t.equal(passed.length + refused.length, 10)

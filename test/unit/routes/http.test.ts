@@ -38,7 +38,9 @@ t.test('access', async t => {
   await t.test('access: an invalid token cannot end the sessions of an admin', async t => {
     await registry.post('/auth/set_pin', { ...admin, body: { pin: '1357' } })
     const forged = hmacSigner('not the secret of this registry at all').sign(claimsOf(admin.token))
-    for (const path of ['/agents', '/tokens/validate', '/auth/session_status']) t.equal((await registry.get(path, { token: forged, headers: print })).status, 401)
+    for (const path of ['/agents', '/tokens/validate', '/auth/session_status']) {
+      t.equal((await registry.get(path, { token: forged, headers: print })).status, 401)
+    }
     await registry.post(`/tokens/validate?token=${forged}`)
     t.equal((await registry.socket(`/agents/ws?token=${forged}`).closed).code, 4001)
     t.match((await registry.get('/auth/session_status', admin)).body, { valid: true, pin_set: true })
@@ -68,7 +70,9 @@ t.test('access', async t => {
     const token = await registry.tempToken('temp-one')
     t.equal((await registry.post('/agents/register', { token, body: registration('temp-two') })).status, 403)
     t.equal((await registry.post('/agents/register', { token, body: registration('temp-one') })).status, 200)
-    t.equal((await registry.post('/agents/register', { token, body: registration('temp-one', { endpoint: 'http://127.0.0.1:10', capabilities: ['all'] }) })).status, 401)
+    t.equal((await registry.post(
+      '/agents/register', { token, body: registration('temp-one', { endpoint: 'http://127.0.0.1:10', capabilities: ['all'] }) }
+    )).status, 401)
   })
 
   await t.test('access: a stored response is served only after authentication', async t => {
@@ -107,7 +111,9 @@ t.test('access', async t => {
   })
 
   await t.test('access: the Host header is in no URL that the registry returns', async t => {
-    const answer = await registry.get('/.well-known/arcp-configuration', { headers: { host: 'evil.example', 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' } })
+    const answer = await registry.get('/.well-known/arcp-configuration', {
+      headers: { host: 'evil.example', 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' }
+    })
     t.notMatch(answer.text, 'evil.example')
   })
 
@@ -115,7 +121,9 @@ t.test('access', async t => {
     await registry.register('pinned-one')
     await registry.post('/auth/set_pin', { ...admin, body: { pin: '97531' } })
     t.equal(problemOf(t, await registry.delete('/agents/pinned-one', admin)), 'pin-required')
-    t.equal(problemOf(t, await registry.delete('/agents/pinned-one', { ...admin, headers: { ...print, 'x-session-pin': '97532' } })), 'pin-incorrect')
+    t.equal(problemOf(
+      t, await registry.delete('/agents/pinned-one', { ...admin, headers: { ...print, 'x-session-pin': '97532' } })
+    ), 'pin-incorrect')
     t.equal((await registry.delete('/agents/pinned-one', { ...admin, headers: { ...print, 'x-session-pin': '97531' } })).status, 200)
   })
 
@@ -143,7 +151,9 @@ t.test('password guessing', async t => {
       statuses.push((await login('192.0.2.1', { 'user-agent': `agent ${n}`, accept: `text/${n}` })).status)
       await registry.post('/auth/agent/request_temp_token', { headers, body: {} })
       await registry.post('/auth/agent/request_temp_token', { headers, raw: '{' })
-      await registry.post('/auth/agent/request_temp_token', { headers, body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } })
+      await registry.post(
+        '/auth/agent/request_temp_token', { headers, body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } }
+      )
     }
     t.same(statuses, [...Array(6).fill(401), ...Array(4).fill(429)])
   })
@@ -198,7 +208,9 @@ t.test('secrets', async t => {
     await socket.closed
     const log = lines.join('')
     t.match(log, '/tokens/validate')
-    for (const hidden of [token, admin.token, token.split('.')[1]!, keys.plain, 'wrong-key', long, password, '97531']) t.notOk(log.includes(hidden))
+    for (const hidden of [token, admin.token, token.split('.')[1]!, keys.plain, 'wrong-key', long, password, '97531']) {
+      t.notOk(log.includes(hidden))
+    }
   })
 })
 
@@ -220,7 +232,9 @@ t.test('registering', async t => {
   })
 
   await t.test('registration: ids that a path would hide are refused', async t => {
-    for (const id of ['register', 'search', 'stats', 'report-metrics', 'changes', 'events']) t.equal((await registry.register(id)).status, 422)
+    for (const id of ['register', 'search', 'stats', 'report-metrics', 'changes', 'events']) {
+      t.equal((await registry.register(id)).status, 422)
+    }
   })
 
   await t.test('registration: an agent that crashed can register again at once', async t => {
@@ -256,7 +270,9 @@ t.test('registering', async t => {
 
 t.test('registration: without keys a token request is refused, and the server keeps working', async t => {
   const registry = await build(t, { agentKeys: [] })
-  const answer = await registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } })
+  const answer = await registry.post(
+    '/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: keys.plain } }
+  )
   t.equal(problemOf(t, answer), 'authentication-failed')
 })
 
@@ -285,7 +301,9 @@ t.test('the registry', async t => {
 
   await t.test('registry: the response has the hints for models', async t => {
     const token = await registry.agent('hint-one', { ai_context: 'hints' })
-    const bodies = [(await registry.get('/agents/hint-one', { token })).body, (await registry.get('/agents', { token })).body[0], (await registry.get('/public/discover')).body[0], (await registry.get('/public/agent/hint-one')).body]
+    const bodies = [(await registry.get('/agents/hint-one', { token })).body, (await registry.get(
+      '/agents', { token }
+    )).body[0], (await registry.get('/public/discover')).body[0], (await registry.get('/public/agent/hint-one')).body]
     for (const body of bodies) t.equal(body.ai_context, 'hints')
     await registry.delete('/agents/hint-one', { token })
   })
@@ -300,7 +318,9 @@ t.test('the registry', async t => {
 
   await t.test('registry: limits out of range and unknown states are refused', async t => {
     const token = await registry.agent('limits-one')
-    for (const path of ['/public/discover?limit=0', '/public/discover?limit=-5', '/public/discover?offset=-1', '/agents?limit=0', '/agents?status=alvie']) {
+    for (const path of [
+      '/public/discover?limit=0', '/public/discover?limit=-5', '/public/discover?offset=-1', '/agents?limit=0', '/agents?status=alvie'
+    ]) {
       t.equal(problemOf(t, await registry.get(path, { token })), 'validation-failed', path)
     }
   })
@@ -316,7 +336,9 @@ t.test('the registry', async t => {
   await t.test('registry: updates have an endpoint, and cannot make a record invalid', async t => {
     const token = await registry.agent('change-one')
     t.equal((await registry.patch('/agents/change-one', { token, body: { version: '2.0.0' } })).body.version, '2.0.0')
-    for (const body of [{ name: null }, { version: 'new' }, { metrics: { success_rate: 7 } }, { agent_id: 'other' }]) t.equal((await registry.patch('/agents/change-one', { token, body })).status, 422)
+    for (const body of [{ name: null }, { version: 'new' }, { metrics: { success_rate: 7 } }, { agent_id: 'other' }]) {
+      t.equal((await registry.patch('/agents/change-one', { token, body })).status, 422)
+    }
     for (const agent of (await registry.get('/agents', { token })).body) t.same([...Value.Errors(AgentInfo, agent)], [])
   })
 })
@@ -366,8 +388,10 @@ t.test('problems', async t => {
 
   await t.test('problems: a missing record, an unsupported method and a wrong token return one', async t => {
     for (const [answer, type] of [
-      [await registry.get('/agents/absent-one', admin), 'agent-not-found'], [await registry.call('PUT', '/agents/absent-one'), 'method-not-allowed'],
-      [await registry.get('/tokens/validate'), 'authentication-failed'], [await registry.get('/tokens/validate', { token: 'x' }), 'token-invalid']
+      [await registry.get('/agents/absent-one', admin), 'agent-not-found'],
+      [await registry.call('PUT', '/agents/absent-one'), 'method-not-allowed'],
+      [await registry.get('/tokens/validate'), 'authentication-failed'],
+      [await registry.get('/tokens/validate', { token: 'x' }), 'token-invalid']
     ] as Array<[Answer, string]>) t.equal(problemOf(t, answer), type)
   })
 
@@ -378,7 +402,9 @@ t.test('problems', async t => {
         controller.close()
       }
     })
-    const init: RequestInit & { duplex: 'half' } = { method: 'POST', body: chunks, duplex: 'half', headers: { 'content-type': 'application/json' } }
+    const init: RequestInit & { duplex: 'half' } = {
+      method: 'POST', body: chunks, duplex: 'half', headers: { 'content-type': 'application/json' }
+    }
     const response = await fetch(`${registry.base}/auth/login`, init)
     t.equal(response.status, 413)
     t.match(await response.json(), { type: /request-too-large$/, max_size: 1000 })
@@ -399,13 +425,23 @@ t.test('problems', async t => {
 const expected: Array<[method: string, path: string, body: unknown, status: number, match: object | RegExp]> = [
   ['GET', '/agents', undefined, 401, {}], ['GET', '/agents/agent-one', undefined, 401, {}], ['GET', '/agents/stats', undefined, 401, {}],
   ['POST', '/agents/agent-one/heartbeat', undefined, 401, {}], ['POST', '/agents/register', {}, 401, {}],
-  ['GET', '/tokens/validate', undefined, 401, { valid: false }], ['POST', '/tokens/validate?token=x', undefined, 200, { valid: false }], ['POST', '/tokens/validate', undefined, 422, {}],
-  ['POST', '/tokens/refresh', undefined, 401, { detail: String }], ['POST', '/auth/login', { agent_id: 'agent-one', agent_type: 'testing' }, 401, { detail: /Direct agent login not allowed/ }],
+  ['GET', '/tokens/validate', undefined, 401, { valid: false }], ['POST', '/tokens/validate?token=x', undefined, 200, { valid: false }],
+  ['POST', '/tokens/validate', undefined, 422, {}],
+  ['POST', '/tokens/refresh', undefined, 401, { detail: String }],
+  ['POST', '/auth/login', { agent_id: 'agent-one', agent_type: 'testing' }, 401, { detail: /Direct agent login not allowed/ }],
   ['POST', '/auth/agent/request_temp_token', { agent_id: 'agent-one', agent_type: 'testing' }, 400, {}],
   ['POST', '/auth/agent/request_temp_token', { agent_id: 'agent-one', agent_type: 'testing', agent_key: 'an-invalid-key' }, 401, {}],
   ['GET', '/public/discover?limit=150', undefined, 422, {}], ['GET', '/public/agent/unknown-one', undefined, 404, {}],
-  ['GET', '/public/discover', undefined, 200, [{ agent_id: 'agent-one', name: String, agent_type: 'testing', capabilities: Array, endpoint: String, status: 'alive' }]],
-  ['GET', '/public/info', undefined, 200, { service: String, version: '2.1.2', limits: { discover_max_limit: Number, search_max_limit: Number } }],
+  ['GET', '/public/discover', undefined, 200, [
+    { agent_id: 'agent-one', name: String, agent_type: 'testing', capabilities: Array, endpoint: String, status: 'alive' }
+  ]],
+  ['GET', '/public/info', undefined, 200, {
+    service: String,
+    version: '2.1.2',
+    limits: {
+      discover_max_limit: Number, search_max_limit: Number
+    }
+  }],
   ['GET', '/public/stats', undefined, 200, { agent_types: 1 }], ['GET', '/.well-known/jwks.json', undefined, 200, { keys: [] }]
 ]
 

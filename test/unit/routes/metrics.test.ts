@@ -8,7 +8,15 @@ import { assertAlive } from '../sockets/helper.js'
 import { rawOf } from '../sockets/pairs.js'
 
 const answers = answerChecker()
-const zero = { success_rate: 0, avg_response_time: 0, total_requests: 0, reputation_score: 0, requests_processed: 0, average_response_time: 0, error_rate: 0 }
+const zero = {
+  success_rate: 0,
+  avg_response_time: 0,
+  total_requests: 0,
+  reputation_score: 0,
+  requests_processed: 0,
+  average_response_time: 0,
+  error_rate: 0
+}
 const message = 'Metrics updated successfully'
 
 const pathsOf = ({ body }: Answer): string[] => body.errors.map(({ path }: Json) => path)
@@ -33,7 +41,15 @@ t.test('agent reports', async t => {
   })
 
   await t.test('agent reports: a report replaces the named fields, visible everywhere', async t => {
-    const values = { success_rate: 0.5, avg_response_time: 1.5, total_requests: 4, reputation_score: 7.5, requests_processed: 3, average_response_time: 1.25, error_rate: 0.5 }
+    const values = {
+      success_rate: 0.5,
+      avg_response_time: 1.5,
+      total_requests: 4,
+      reputation_score: 7.5,
+      requests_processed: 3,
+      average_response_time: 1.25,
+      error_rate: 0.5
+    }
     const { status, body } = await report({ ...values, agent_id: 'other-one', last_active: '1970-01-01T00:00:00.000Z', unknown: { a: 1 } })
     t.equal(status, 200)
     t.match(body, { status: 'success', message, metrics: { agent_id: 'agent-one', ...values } })
@@ -41,15 +57,21 @@ t.test('agent reports', async t => {
     const after = (await report({ success_rate: '0.75' })).body.metrics
     t.match(after, { ...values, success_rate: 0.75 })
     t.same(await metricsOf(registry, token), after)
-    for (const path of ['/agents/agent-one', '/public/agent/agent-one']) t.same((await registry.get(path, { token })).body.metrics, after, path)
-    for (const path of ['/agents?include_metrics=true', '/public/discover']) t.same((await registry.get(path, { token })).body[0].metrics, after, path)
+    for (const path of ['/agents/agent-one', '/public/agent/agent-one']) {
+      t.same((await registry.get(path, { token })).body.metrics, after, path)
+    }
+    for (const path of ['/agents?include_metrics=true', '/public/discover']) {
+      t.same((await registry.get(path, { token })).body[0].metrics, after, path)
+    }
   })
 
   await t.test('agent reports: metrics survive a newer registration', async t => {
     const before = await metricsOf(registry, token)
     const again = await registry.post('/agents/register', { token, body: (await registry.get('/agents/agent-one', { token })).body })
     t.equal(again.status, 200)
-    t.match(await metricsOf(registry, again.body.access_token), { success_rate: before.success_rate, total_requests: before.total_requests })
+    t.match(
+      await metricsOf(registry, again.body.access_token), { success_rate: before.success_rate, total_requests: before.total_requests }
+    )
     t.equal(problemOf(t, await report({ success_rate: 0 })), 'token-invalid', 'the older instance can no longer report')
   })
 })
@@ -78,7 +100,9 @@ t.test('invalid reports', async t => {
 
   await t.test('invalid reports: each wrong field is refused, and nothing is stored', async t => {
     for (const [body, paths] of wrong) {
-      const answer = await registry.post('/agents/agent-one/metrics', { token, raw: typeof body === 'string' ? body : JSON.stringify(body) })
+      const answer = await registry.post(
+        '/agents/agent-one/metrics', { token, raw: typeof body === 'string' ? body : JSON.stringify(body) }
+      )
       t.equal(answer.status, 422, JSON.stringify(body))
       t.equal(problemOf(t, answer), 'validation-failed')
       t.same(pathsOf(answer), paths, JSON.stringify(body))
@@ -89,7 +113,9 @@ t.test('invalid reports', async t => {
   })
 
   await t.test('invalid reports: malformed JSON is refused', async t => {
-    for (const raw of ['{"success_rate":NaN}', '{', '{"__proto__":{"success_rate":1}}']) t.equal((await registry.post('/agents/agent-one/metrics', { token, raw })).status, 422, raw)
+    for (const raw of ['{"success_rate":NaN}', '{', '{"__proto__":{"success_rate":1}}']) {
+      t.equal((await registry.post('/agents/agent-one/metrics', { token, raw })).status, 422, raw)
+    }
   })
 
   const queries: Array<[query: string, paths: string[]]> = [
@@ -124,7 +150,11 @@ t.test('request reports', async t => {
       const token = await registry.agent(id)
       const count = (query: string) => registry.post(`${path.replace('agent-one', id)}?${query}`, { token })
       t.match((await count('response_time=2')).body, {
-        status: 'success', message, current_metrics: { success_rate: 1, avg_response_time: 2, total_requests: 1, reputation_score: 0.85, last_active: /Z$/ }
+        status: 'success',
+        message,
+        current_metrics: {
+          success_rate: 1, avg_response_time: 2, total_requests: 1, reputation_score: 0.85, last_active: /Z$/
+        }
       })
       const { body } = await count('response_time=1&success=false')
       t.match(body.current_metrics, { success_rate: 0.5, avg_response_time: 1.9, total_requests: 2, reputation_score: 0.508 })
@@ -133,20 +163,25 @@ t.test('request reports', async t => {
       t.match(whole, { error_rate: 0.5, requests_processed: 2, average_response_time: whole.avg_response_time })
       t.ok(Math.abs(whole.avg_response_time - 1.9) < 1e-9)
       t.ok(Math.abs(whole.reputation_score - (0.7 * 0.5 + 0.3 / 1.9)) < 1e-9)
-      for (const query of ['response_time=0', 'response_time=3600', 'response_time=1e-05&success=no', 'response_time=0.5&success=1']) t.equal((await count(query)).status, 200, query)
+      for (const query of ['response_time=0', 'response_time=3600', 'response_time=1e-05&success=no', 'response_time=0.5&success=1']) {
+        t.equal((await count(query)).status, 200, query)
+      }
       t.equal((await metricsOf(registry, token, id)).total_requests, 6)
     })
   }
 
   await t.test('request reports: the body that guides show is accepted', async t => {
     const token = await registry.agent('guided-one')
-    const { body } = await registry.post('/agents/guided-one/metrics', { token, body: { operation: 'translate', response_time: 0.5, success: true } })
+    const {
+      body
+    } = await registry.post('/agents/guided-one/metrics', { token, body: { operation: 'translate', response_time: 0.5, success: true } })
     t.match(body.metrics, { total_requests: 1, success_rate: 1, avg_response_time: 0.5, reputation_score: 1, requests_processed: 1 })
   })
 
   await t.test('request reports: concurrent reports are all counted', async t => {
     const token = await registry.agent('busy-agent')
-    const reports = Array.from({ length: 100 }, (_, index) => registry.post(`/agents/report-metrics/busy-agent?response_time=1&success=${index % 2 === 0}`, { token }))
+    const reports = Array.from({ length: 100 }, (_, index) =>
+      registry.post(`/agents/report-metrics/busy-agent?response_time=1&success=${index % 2 === 0}`, { token }))
     t.ok((await Promise.all(reports)).every(({ status }) => status === 200))
     const { total_requests: total, success_rate: rate, error_rate: errors } = await metricsOf(registry, token, 'busy-agent')
     t.same([total, rate.toFixed(9), errors.toFixed(9)], [100, '0.500000000', '0.500000000'])
@@ -165,7 +200,9 @@ t.test('report rights', async t => {
   const token = await registry.agent()
   await registry.agent('agent-two')
   const admin = await registry.admin()
-  const { body: { access_token: user } } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'someone', agent_id: 'agent-one', role: 'user' } })
+  const {
+    body: { access_token: user }
+  } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'someone', agent_id: 'agent-one', role: 'user' } })
   const temp = await registry.tempToken('agent-one', keys.other)
 
   for (const [method, path, body] of endpoints) {
@@ -202,7 +239,9 @@ t.test('every response matched its schema', async t => { t.same(answers.findings
 
 const scrapeToken = 'a-token-for-prometheus'
 const quiet = { intervalMs: 600_000, pingIntervalMs: 600_000 }
-const options = { metricsScrapeToken: scrapeToken, publicWs: quiet, agentsWs: quiet, dashboardWs: quiet, sockets: { agentsUpdateIntervalMs: 600_000 } }
+const options = {
+  metricsScrapeToken: scrapeToken, publicWs: quiet, agentsWs: quiet, dashboardWs: quiet, sockets: { agentsUpdateIntervalMs: 600_000 }
+}
 
 /** Socket series by name and labels, without the common prefix of the names. */
 async function scrape (registry: Harness): Promise<Map<string, number>> {
@@ -216,7 +255,8 @@ const of = (tier: string) => `{tier="${tier}"}`
 
 /** Every changed series with its difference. */
 async function since (registry: Harness, before: Map<string, number>): Promise<Record<string, number>> {
-  return Object.fromEntries([...await scrape(registry)].map(([name, value]) => [name, value - (before.get(name) ?? 0)] as const).filter(([, by]) => by !== 0))
+  return Object.fromEntries([...await scrape(registry)].map(([name, value]) => [name, value - (before.get(name) ?? 0)] as const)
+    .filter(([, by]) => by !== 0))
 }
 
 /** Client messages in bytes on the wire. */
@@ -287,7 +327,9 @@ t.test('socket metrics: frames over the rate are counted and not handled', async
   const begin = await scrape(registry)
   sendTogether(client, Array.from({ length: 12 }, () => '{"type":"ping"}'))
   await until(() => client.all.length === 13)
-  t.match(await since(registry, begin), { [`frames_total${into('public')}`]: 12, [`rate_limited_frames_total${of('public')}`]: 7, [`frames_total${out('public')}`]: 12 })
+  t.match(await since(registry, begin), {
+    [`frames_total${into('public')}`]: 12, [`rate_limited_frames_total${of('public')}`]: 7, [`frames_total${out('public')}`]: 12
+  })
 })
 
 t.test('socket metrics: lagging sockets and queued bytes are measured on scrape', async t => {
@@ -296,7 +338,13 @@ t.test('socket metrics: lagging sockets and queued bytes are measured on scrape'
   const [slow, neighbour] = [await registry.agentSocket(token), await registry.agentSocket(token)]
   const queue = async () => {
     const series = await scrape(registry)
-    return { behind: series.get(`backpressured_connections${of('agents')}`)!, bytes: series.get(`buffered_bytes${of('agents')}`)!, superseded: series.get(`superseded_frames_total${of('agents')}`)! }
+    return {
+      behind: series.get(
+      `backpressured_connections${of('agents')}`
+      )!,
+      bytes: series.get(`buffered_bytes${of('agents')}`)!,
+      superseded: series.get(`superseded_frames_total${of('agents')}`)!
+    }
   }
   t.strictSame(await queue(), { behind: 0, bytes: 0, superseded: 0 })
   rawOf(slow.ws).pause()
@@ -329,9 +377,15 @@ t.test('socket metrics: a closed slow reader counts once', async t => {
 t.test('socket metrics: the number of series depends only on the tiers', async t => {
   const registry = await build(t, options)
   const before = [...(await scrape(registry)).keys()]
-  const names = ['connections', 'frames_total', 'bytes_total', 'writes_total', 'superseded_frames_total', 'rate_limited_frames_total', 'slow_closes_total', 'backpressured_connections', 'buffered_bytes']
+  const names = [
+    'connections', 'frames_total', 'bytes_total', 'writes_total', 'superseded_frames_total', 'rate_limited_frames_total',
+    'slow_closes_total', 'backpressured_connections', 'buffered_bytes'
+  ]
   t.strictSame([...new Set(before.map(name => name.slice(0, name.indexOf('{'))))].sort(), names.sort())
-  for (const tier of ['public', 'agents', 'dashboard']) t.equal(before.filter(name => name.includes(`"${tier}"`)).length, names.length + 2, tier)
+  for (const tier of ['public', 'agents', 'dashboard']) {
+    t.equal(before.filter(name => name.includes(`"${tier}"`)).length, names.length +
+    2, tier)
+  }
   for (let n = 0; n < 20; n++) {
     const client = await registry.agentSocket(await registry.join(`agent-${n}`))
     client.send({ type: `type-${n}` })

@@ -80,16 +80,21 @@ t.test('compatible series', async t => {
   await t.test('compatible series: service information and state are exported', async t => {
     const series = await scrape(registry)
     t.ok([...series.keys()].some(key => key.startsWith('arcp_service_info{version="2.1.2"')))
-    const states = ['healthy', 'degraded', 'unhealthy'].map(name => series.get(`arcp_service_health_status{arcp_service_health_status="${name}"}`))
+    const states = ['healthy', 'degraded', 'unhealthy'].map(name =>
+      series.get(`arcp_service_health_status{arcp_service_health_status="${name}"}`))
     t.same(states, [1, 0, 0])
-    for (const name of ['process_cpu_seconds_total', 'process_resident_memory_bytes', 'nodejs_version_info']) t.ok([...series.keys()].some(key => key.startsWith(name)), name)
+    for (const name of ['process_cpu_seconds_total', 'process_resident_memory_bytes', 'nodejs_version_info']) {
+      t.ok([...series.keys()].some(key => key.startsWith(name)), name)
+    }
   })
 
   await t.test('compatible series: agents are counted when they register, change state and leave', async t => {
     const token = await registry.agent('agent-one', { agent_type: 'cooks' })
     await registry.agent('agent-two', { agent_type: 'cooks' })
     await registry.post('/agents/agent-one/heartbeat', { token })
-    const { body: { access_token: newer } } = await registry.post('/agents/register', { token, body: (await registry.get('/agents/agent-one', { token })).body })
+    const {
+      body: { access_token: newer }
+    } = await registry.post('/agents/register', { token, body: (await registry.get('/agents/agent-one', { token })).body })
     await registry.post('/agents/agent-one/heartbeat', { token })
     const during = await scrape(registry)
     t.equal(during.get('arcp_active_agents{agent_type="cooks"}'), 2)
@@ -108,7 +113,8 @@ t.test('compatible series', async t => {
 
   await t.test('compatible series: searches, logins and key uses are counted', async t => {
     const before = await scrape(registry)
-    const names = ['arcp_vector_search_operations_total{status="success"}', ...['login', 'temp_token'].flatMap(type => ['success', 'failed'].map(status => `arcp_auth_attempts_total{status="${status}",auth_type="${type}"}`))]
+    const names = ['arcp_vector_search_operations_total{status="success"}', ...['login', 'temp_token'].flatMap(type =>
+      ['success', 'failed'].map(status => `arcp_auth_attempts_total{status="${status}",auth_type="${type}"}`))]
     await registry.post('/public/search', { body: { query: 'cooks' } })
     await registry.admin()
     await registry.post('/auth/login', { headers: { 'x-client-fingerprint': 'f' }, body: { username: 'admin', password: 'wrong' } })
@@ -124,7 +130,9 @@ t.test('compatible series', async t => {
     await dashboard.opened
     dashboard.send({ type: 'auth', token: admin.token })
     await dashboard.next('monitoring')
-    const clients = [await registry.watcher(), await registry.watcher(), await registry.agentSocket(await registry.agent('agent-six')), dashboard]
+    const clients = [
+      await registry.watcher(), await registry.watcher(), await registry.agentSocket(await registry.agent('agent-six')), dashboard
+    ]
     const tiers = async () => {
       const series = await scrape(registry)
       return ['public', 'agents', 'dashboard'].map(tier => series.get(`arcp_websocket_connections{tier="${tier}"}`))
@@ -184,7 +192,10 @@ t.test('request series', async t => {
       const registry = await build(t, { metricsScrapeToken: scrapeToken, prefix })
       async function requestUnknownPaths (round: number) {
         for (const method of ['GET', 'POST', 'DELETE', 'PROPFIND', 'LOCK', 'MKCOL']) {
-          for (const path of [`/nothing-${round}`, `/agents/some-${round}/what`, `/public/agent/agent-${round}`, `/agents/agent-${round}/metrics?x=${round}`, `/problems/type-${round}`]) await registry.call(method, path)
+          for (const path of [
+            `/nothing-${round}`, `/agents/some-${round}/what`, `/public/agent/agent-${round}`, `/agents/agent-${round}/metrics?x=${round}`,
+            `/problems/type-${round}`
+          ]) await registry.call(method, path)
         }
       }
       /** Names of the request series: process series vary with open sockets. */
@@ -203,7 +214,9 @@ t.test('request series', async t => {
 
 t.test('series: registrations are counted by outcome and type, and failed ones use no label of others', async t => {
   const registry = await build(t, { metricsScrapeToken: scrapeToken, allowedAgentTypes: ['testing', 'security'] })
-  const failed = async () => [...await scrape(registry)].flatMap(([key, value]) => /registrations_total\{status="failed",agent_type="(.*)"/.exec(key)?.[1] + ` ${value}`).filter(text => !text.startsWith('undefined')).sort()
+  const failed = async () => [...await scrape(registry)].flatMap(
+    ([key, value]) => /registrations_total\{status="failed",agent_type="(.*)"/.exec(key)?.[1] + ` ${value}`
+  ).filter(text => !text.startsWith('undefined')).sort()
   const token = await registry.agent('agent-one')
   t.same(await failed(), [])
   await registry.register('agent-one')
@@ -214,7 +227,9 @@ t.test('series: registrations are counted by outcome and type, and failed ones u
   await registry.post('/agents/register', { token, body: [] })
   await registry.post('/agents/register', { token, raw: '{"agent_type":' })
   await registry.post('/agents/register', { token, body: registration('agent-one', { agent_type: 7 }) })
-  await t.rejects(registry.app.agentRegistry.register({ ...registration('agent-two'), agent_type: 'security', endpoint: 'nowhere' } as RegistrationBody))
+  await t.rejects(
+    registry.app.agentRegistry.register({ ...registration('agent-two'), agent_type: 'security', endpoint: 'nowhere' } as RegistrationBody)
+  )
   await t.rejects(registry.join('agent-two', { agent_type: 'host-type' }))
   await until(async () => (await failed()).length === 4)
   t.same(await failed(), ['other 4', 'security 2', 'testing 1', 'unknown 3'])
@@ -242,7 +257,8 @@ function block (ms: number) {
 
 t.test('lag series', async t => {
   const registry = await build(t, { metricsScrapeToken: scrapeToken, lease: { durationMs: 300, preservation: false } })
-  const lag = (series: Map<string, number>, quantile: string) => series.get(`agent_registry_event_loop_lag_seconds{quantile="${quantile}"}`)!
+  const lag = (series: Map<string, number>, quantile: string) =>
+    series.get(`agent_registry_event_loop_lag_seconds{quantile="${quantile}"}`)!
 
   await t.test('lag series: the event loop lag covers the time since the last scrape', async t => {
     await until(async () => {
@@ -271,12 +287,16 @@ t.test('series: two registries in one application have separate series', async t
   const registry = await build(t, { metricsScrapeToken: scrapeToken, prefix: '/one' }, {
     before: async app => {
       const { default: agentRegistry } = await import('../../../src/index.js')
-      await app.register(agentRegistry, { prefix: '/two', decorateAs: 'second', routes: { wellKnown: false }, metricsScrapeToken: scrapeToken })
+      await app.register(
+        agentRegistry, { prefix: '/two', decorateAs: 'second', routes: { wellKnown: false }, metricsScrapeToken: scrapeToken }
+      )
     }
   })
   await registry.agent()
   t.equal((await scrape(registry)).get('agent_registry_agents{status="alive"}'), 1)
-  const second = parse(await (await fetch(registry.base.replace('/one', '/two/metrics/scrape'), { headers: { authorization: `Bearer ${scrapeToken}` } })).text())
+  const second = parse(await (await fetch(
+    registry.base.replace('/one', '/two/metrics/scrape'), { headers: { authorization: `Bearer ${scrapeToken}` } }
+  )).text())
   t.equal(second.get('agent_registry_agents{status="alive"}'), 0)
 })
 
@@ -296,14 +316,21 @@ t.test('metrics', async t => {
   })
 
   await t.test('metrics: an invalid report of one agent does not break a list', async t => {
-    const poison = ['{"success_rate":7}', '{"avg_response_time":4000}', '{"success_rate":1e999}', '{"success_rate":NaN}', '{"reputation_score":"best"}', '{"total_requests":null}']
+    const poison = [
+      '{"success_rate":7}', '{"avg_response_time":4000}', '{"success_rate":1e999}', '{"success_rate":NaN}', '{"reputation_score":"best"}',
+      '{"total_requests":null}'
+    ]
     for (const raw of poison) t.equal((await registry.post('/agents/agent-one/metrics', { token, raw })).status, 422, raw)
-    await registry.post('/agents/agent-one/metrics', { token, body: { agent_id: 'agent-two', last_active: 'never', model_fields: {}, success_rate: 1 } })
+    await registry.post(
+      '/agents/agent-one/metrics', { token, body: { agent_id: 'agent-two', last_active: 'never', model_fields: {}, success_rate: 1 } }
+    )
     const watcher = await registry.watcher()
     watcher.send({ type: 'get_discovery' })
     const frame = await watcher.next('discovery_data')
     const socket = await registry.agentSocket(other)
-    const lists: Json[][] = [(await registry.get('/agents?include_metrics=true', { token: other })).body, (await registry.get('/public/discover')).body, frame.data.agents, socket.all.find(Array.isArray)]
+    const lists: Json[][] = [(await registry.get(
+      '/agents?include_metrics=true', { token: other }
+    )).body, (await registry.get('/public/discover')).body, frame.data.agents, socket.all.find(Array.isArray)]
     for (const list of lists) {
       t.equal(list.length, 2)
       for (const agent of list) t.same([...Value.Errors(AgentInfo, agent)], [])
@@ -314,16 +341,21 @@ t.test('metrics', async t => {
   })
 
   await t.test('metrics: concurrent reports are all counted, the error rate included', async t => {
-    const reports = Array.from({ length: 200 }, (_, index) => registry.post(`/agents/report-metrics/agent-two?response_time=1&success=${index % 4 !== 0}`, { token: other }))
+    const reports = Array.from({ length: 200 }, (_, index) =>
+      registry.post(`/agents/report-metrics/agent-two?response_time=1&success=${index % 4 !== 0}`, { token: other }))
     await Promise.all(reports)
-    const { total_requests: total, error_rate: errors, success_rate: rate } = (await registry.get('/agents/agent-two/metrics', { token: other })).body
+    const {
+      total_requests: total, error_rate: errors, success_rate: rate
+    } = (await registry.get('/agents/agent-two/metrics', { token: other })).body
     t.same([total, errors.toFixed(6), rate.toFixed(6)], [200, '0.250000', '0.750000'])
   })
 
   await t.test('metrics: an agent that reports as the guides show has metrics', async t => {
     const guided = await registry.agent('agent-three')
     await registry.post('/agents/agent-three/metrics', { token: guided, body: { operation: 'x', response_time: 0.5, success: true } })
-    t.match((await registry.get('/agents/agent-three/metrics', { token: guided })).body, { total_requests: 1, success_rate: 1, avg_response_time: 0.5 })
+    t.match((await registry.get('/agents/agent-three/metrics', { token: guided })).body, {
+      total_requests: 1, success_rate: 1, avg_response_time: 0.5
+    })
   })
 })
 
@@ -335,7 +367,9 @@ t.test('calls to agents', async t => {
     await registry.agent('agent-one', { endpoint: await serve(t, (_request, response) => { response.end() }) })
     const ids = new Set<string>()
     for (let index = 0; index < 3; index++) {
-      const { status, body } = await registry.post('/public/connect/agent-one', { body: { user_id: 'ann.b@example.org', user_endpoint: 'https://example.org' } })
+      const {
+        status, body
+      } = await registry.post('/public/connect/agent-one', { body: { user_id: 'ann.b@example.org', user_endpoint: 'https://example.org' } })
       t.equal(status, 200)
       t.match(body.request_id, /^[a-zA-Z0-9_-]{5,100}$/)
       ids.add(body.request_id)
@@ -348,7 +382,9 @@ t.test('calls to agents', async t => {
     t.equal((await registry.post('/public/connect/sender-one', { body: {} })).status, 422)
     t.equal((await registry.get('/agents/search?query=a', { token })).status, 422)
     await registry.agent('silent-one', { endpoint: await serve(t, () => {}) })
-    const answer = await registry.post('/agents/silent-one/connection/notify', { token, body: { agent_id: 'sender-one', agent_endpoint: 'http://127.0.0.1:1' } })
+    const answer = await registry.post(
+      '/agents/silent-one/connection/notify', { token, body: { agent_id: 'sender-one', agent_endpoint: 'http://127.0.0.1:1' } }
+    )
     t.same([answer.status, problemOf(t, answer)], [504, 'connection-timeout'])
   })
 })
@@ -401,8 +437,12 @@ t.test('dashboard: the log has successful and failed logins', async t => {
   const registry = await build(t)
   const headers = { 'x-client-fingerprint': fingerprint }
   const admin = await registry.admin()
-  for (const wrong of ['wrong', `${password}x`]) await registry.post('/auth/login', { headers, body: { username: 'admin', password: wrong } })
-  await registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: 'no-such-key-at-all' } })
+  for (const wrong of ['wrong', `${password}x`]) {
+    await registry.post('/auth/login', { headers, body: { username: 'admin', password: wrong } })
+  }
+  await registry.post(
+    '/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: 'no-such-key-at-all' } }
+  )
   const dashboard = registry.socket('/dashboard/ws')
   await dashboard.opened
   dashboard.send({ type: 'auth', token: admin.token })

@@ -19,7 +19,9 @@ function fire (base: string, { method, path, headers, body }: Shot): Promise<Hit
   const { hostname, port } = new URL(base)
   return new Promise((resolve, reject) => {
     const length = body && { 'content-length': String(body.length) }
-    const sending = request({ hostname, port, method, path, headers: { ...headers, ...length }, agent: connections, timeout: 10_000 }, async response => {
+    const sending = request({
+      hostname, port, method, path, headers: { ...headers, ...length }, agent: connections, timeout: 10_000
+    }, async response => {
       let text = ''
       for await (const chunk of response) text += chunk
       resolve({ status: response.statusCode!, type: response.headers['content-type'] ?? '', text })
@@ -30,28 +32,50 @@ function fire (base: string, { method, path, headers, body }: Shot): Promise<Hit
   })
 }
 
-const ids = ['agent-one', 'agent-two', '__proto__', 'constructor', 'stats', 'register', 'x'.repeat(100), 'x'.repeat(257), '%00', '%E0%A4%A', '..%2f', '%3Cimg%3E', '1e999']
+const ids = ['agent-one', 'agent-two', '__proto__', 'constructor', 'stats', 'register', 'x'.repeat(
+  100
+), 'x'.repeat(257), '%00', '%E0%A4%A', '..%2f', '%3Cimg%3E', '1e999']
 const routes = [
-  'GET /', 'GET /health', 'GET /health/live', 'GET /health/ready', 'GET /.well-known/arcp-configuration', 'GET /.well-known/jwks.json', 'GET /openapi.json', 'GET /problems/ID',
-  'GET /public/ws', 'GET /agents/ws', 'POST /auth/agent/request_temp_token', 'POST /auth/agent/validate_compliance', 'POST /auth/login', 'POST /auth/logout', 'POST /auth/set_pin',
-  'POST /auth/verify_pin', 'GET /auth/pin_status', 'GET /auth/session_status', 'POST /tokens/mint', 'POST /tokens/validate', 'GET /tokens/validate', 'POST /tokens/refresh',
-  'POST /tokens/revoke', 'POST /ws-tickets', 'GET /agents', 'POST /agents/register', 'GET /agents/stats', 'GET /agents/ID', 'PATCH /agents/ID', 'DELETE /agents/ID',
-  'POST /agents/ID/heartbeat', 'POST /agents/ID/status', 'GET /public/discover', 'GET /public/agent/ID', 'GET /public/stats', 'GET /public/info', 'GET /public/agent_types', 'GET /nothing/ID'
+  'GET /', 'GET /health', 'GET /health/live', 'GET /health/ready', 'GET /.well-known/arcp-configuration', 'GET /.well-known/jwks.json',
+  'GET /openapi.json', 'GET /problems/ID',
+  'GET /public/ws', 'GET /agents/ws', 'POST /auth/agent/request_temp_token', 'POST /auth/agent/validate_compliance', 'POST /auth/login',
+  'POST /auth/logout', 'POST /auth/set_pin',
+  'POST /auth/verify_pin', 'GET /auth/pin_status', 'GET /auth/session_status', 'POST /tokens/mint', 'POST /tokens/validate',
+  'GET /tokens/validate', 'POST /tokens/refresh',
+  'POST /tokens/revoke', 'POST /ws-tickets', 'GET /agents', 'POST /agents/register', 'GET /agents/stats', 'GET /agents/ID',
+  'PATCH /agents/ID', 'DELETE /agents/ID',
+  'POST /agents/ID/heartbeat', 'POST /agents/ID/status', 'GET /public/discover', 'GET /public/agent/ID', 'GET /public/stats',
+  'GET /public/info', 'GET /public/agent_types', 'GET /nothing/ID'
 ]
-const parameters = ['limit', 'offset', 'cursor', 'status', 'agent_type', 'capabilities', 'include_metrics', 'token', '__proto__', 'constructor', 'a[b]']
-const values = ['', '0', '1', '-1', '100', '1e9', 'NaN', 'true', 'alive', 'testing', 'cap one', '%', 'null', '[]', '9'.repeat(64), 'é\u0000']
+const parameters = [
+  'limit', 'offset', 'cursor', 'status', 'agent_type', 'capabilities', 'include_metrics', 'token', '__proto__', 'constructor', 'a[b]'
+]
+const values = [
+  '', '0', '1', '-1', '100', '1e9', 'NaN', 'true', 'alive', 'testing', 'cap one', '%', 'null', '[]', '9'.repeat(64), 'é\u0000'
+]
 
 const encoded = fc.string({ unit: 'binary', maxLength: 20 }).map(encodeURIComponent)
-const route = fc.tuple(fc.constantFrom(...routes), fc.oneof(fc.constantFrom(...ids), encoded)).map(([line, id]) => line.replace('ID', id).split(' '))
-const parameter = fc.tuple(fc.constantFrom(...parameters), fc.oneof(fc.constantFrom(...values).map(encodeURIComponent), encoded)).map(pair => pair.join('='))
+const route = fc.tuple(fc.constantFrom(...routes), fc.oneof(fc.constantFrom(...ids), encoded))
+  .map(([line, id]) => line.replace('ID', id).split(' '))
+const parameter = fc.tuple(fc.constantFrom(...parameters), fc.oneof(fc.constantFrom(...values).map(encodeURIComponent), encoded))
+  .map(pair => pair.join('='))
 /** Mostly a supported method. */
-const line = fc.tuple(route, fc.array(parameter, { maxLength: 4 }), fc.oneof({ weight: 6, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary: fc.constantFrom('GET', 'POST', 'PATCH', 'DELETE', 'PUT', 'HEAD', 'OPTIONS', 'TRACE') }))
+const line = fc.tuple(route, fc.array(parameter, { maxLength: 4 }), fc.oneof({
+  weight: 6, arbitrary: fc.constant(undefined)
+}, { weight: 1, arbitrary: fc.constantFrom('GET', 'POST', 'PATCH', 'DELETE', 'PUT', 'HEAD', 'OPTIONS', 'TRACE') }))
   .map(([[method, path], query, other]) => ({ method: other ?? method!, path: query.length > 0 ? `${path}?${query.join('&')}` : path! }))
 
 const visible = fc.stringMatching(/^[!-~]{0,30}$/)
 const headers = (tokens: string[]) => fc.record({
-  authorization: fc.oneof({ weight: 9, arbitrary: fc.constantFrom(...tokens).map(token => `Bearer ${token}`) }, { weight: 1, arbitrary: visible }),
-  'content-type': fc.constantFrom('application/json', 'application/json', 'application/json; charset=utf-8', 'application/merge-patch+json', 'text/plain', 'application/xml', ''),
+  authorization: fc.oneof({
+    weight: 9,
+    arbitrary: fc.constantFrom(...tokens)
+      .map(token => `Bearer ${token}`)
+  }, { weight: 1, arbitrary: visible }),
+  'content-type': fc.constantFrom(
+    'application/json', 'application/json', 'application/json; charset=utf-8', 'application/merge-patch+json', 'text/plain',
+    'application/xml', ''
+  ),
   'x-client-fingerprint': fc.oneof({ weight: 9, arbitrary: fc.constant(fingerprint) }, { weight: 1, arbitrary: visible }),
   'x-session-pin': visible,
   'if-none-match': fc.oneof(fc.constant('*'), visible),
@@ -61,17 +85,33 @@ const headers = (tokens: string[]) => fc.record({
 }, { requiredKeys: [] })
 
 const shape = registration()
-const members = { ...shape, pin: '1357', username: 'admin', password, agent_key: keys.plain, user_id: 'some', role: 'user', scopes: [], token: 'x', tier: 'agents', status: 'alive' }
+const members = {
+  ...shape,
+  pin: '1357',
+  username: 'admin',
+  password,
+  agent_key: keys.plain,
+  user_id: 'some',
+  role: 'user',
+  scopes: [],
+  token: 'x',
+  tier: 'agents',
+  status: 'alive'
+}
 const names = Object.keys(members) as Array<keyof typeof members>
 const odd = fc.oneof(fc.jsonValue(), fc.constantFrom(NaN, Infinity, -0, '__proto__', { constructor: 1 }, [], {}, null, '\ud800'))
-const nearly = fc.tuple(fc.subarray(names), fc.dictionary(fc.constantFrom<string>(...names, '__proto__', 'constructor', 'requirements', 'features'), odd, { maxKeys: 3 }))
+const nearly = fc.tuple(fc.subarray(names), fc.dictionary(
+  fc.constantFrom<string>(...names, '__proto__', 'constructor', 'requirements', 'features'), odd, { maxKeys: 3 }
+))
   .map(([left, changed]) => ({ ...Object.fromEntries(left.map(name => [name, members[name]])), ...changed }))
 const body = fc.oneof(
   fc.constant(undefined),
   fc.oneof(nearly, fc.constant(members), fc.jsonValue()).map(value => Buffer.from(JSON.stringify(value))),
   fc.string().map(text => Buffer.from(text)),
   fc.uint8Array({ maxLength: 64 }).map(bytes => Buffer.from(bytes)),
-  fc.constantFrom('{', '[', '{"__proto__":{}}', `${'['.repeat(5000)}`, `{"metadata":${'{"a":'.repeat(5000)}1${'}'.repeat(5001)}`, 'NaN', '\ufeff{}').map(text => Buffer.from(text))
+  fc.constantFrom(
+    '{', '[', '{"__proto__":{}}', `${'['.repeat(5000)}`, `{"metadata":${'{"a":'.repeat(5000)}1${'}'.repeat(5001)}`, 'NaN', '\ufeff{}'
+  ).map(text => Buffer.from(text))
 )
 
 /** The error of a response; undefined if it is valid. */
@@ -85,7 +125,9 @@ function fault ({ status, type, text }: Hit, method: string): string | undefined
   return Object.hasOwn(problemTypes, suffix) && document.status === status ? undefined : `an unknown problem ${text}`
 }
 
-t.test(`random requests: each has a catalogued response, and the server keeps working (TEST_SEED=${seed})`, { timeout: 120_000 }, async t => {
+t.test(`random requests: each has a catalogued response, and the server keeps working (TEST_SEED=${seed})`, {
+  timeout: 120_000
+}, async t => {
   const options = withDefaults({ routes: { root: true, health: true, wellKnown: true, docs: true }, attempts: { burst: 100_000 } })
   const app = await buildApp({ options, server: { ...silentServer, trustProxy: true } })
   t.teardown(async () => {
@@ -134,7 +176,9 @@ class StreamFollower implements Follower {
 
   async resume () {
     this.#read = 0
-    this.#stream ??= await events(this.#registry, { token: this.#token, query: '?snapshot=true', headers: this.#lastId ? { 'last-event-id': this.#lastId } : {} })
+    this.#stream ??= await events(
+      this.#registry, { token: this.#token, query: '?snapshot=true', headers: this.#lastId ? { 'last-event-id': this.#lastId } : {} }
+    )
   }
 
   cut () {
@@ -193,7 +237,9 @@ const followers = { 'a stream': StreamFollower, polls: PollFollower }
 
 for (const [name, Follower] of Object.entries(followers)) {
   for (const ringSize of [1000, 3]) {
-    t.test(`${name}: a client that reconnects ends with the registry's agents, with a ring of ${ringSize} changes (TEST_SEED=${seed})`, async t => {
+    const title = `${name}: a client that reconnects ends with the registry's agents` +
+      `, with a ring of ${ringSize} changes (TEST_SEED=${seed})`
+    t.test(title, async t => {
       const registry = await build(t, { feed: { ringSize, bookmarkIntervalMs: 50 } })
       const admin = await registry.admin()
       const token = await registry.join('the-reader')

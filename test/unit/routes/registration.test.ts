@@ -27,9 +27,16 @@ function isTaken (t: Test, answer: Answer) {
 
 t.test('registration: a client registers, unregisters and registers again as existing clients do', async t => {
   const registry = await build(t, {}, answers)
-  const headers = { 'user-agent': 'ARCPClient/2.1.2', 'x-client-fingerprint': '7c9e6679-7425-40de-944b-e07fc1f90ae7', accept: '*/*', 'accept-encoding': 'gzip, deflate' }
+  const headers = {
+    'user-agent': 'ARCPClient/2.1.2',
+    'x-client-fingerprint': '7c9e6679-7425-40de-944b-e07fc1f90ae7',
+    accept: '*/*',
+    'accept-encoding': 'gzip, deflate'
+  }
   const body = registration('client-one')
-  const temp = await registry.post('/auth/agent/request_temp_token', { headers, body: { agent_id: 'client-one', agent_type: 'testing', agent_key: keys.plain } })
+  const temp = await registry.post(
+    '/auth/agent/request_temp_token', { headers, body: { agent_id: 'client-one', agent_type: 'testing', agent_key: keys.plain } }
+  )
   t.ok(temp.body.temp_token)
   const { endpoint, capabilities } = body
   const compliance = await registry.post('/auth/agent/validate_compliance', {
@@ -39,13 +46,17 @@ t.test('registration: a client registers, unregisters and registers again as exi
   t.match(compliance.body.detail, /not enabled/i)
 
   const registered = await registry.post('/agents/register', { headers, token: temp.body.temp_token, body })
-  t.match(registered.body, { status: 'success', message: "Agent 'Agent One' registered successfully", agent_id: 'client-one', access_token: String, created: true })
+  t.match(registered.body, {
+    status: 'success', message: "Agent 'Agent One' registered successfully", agent_id: 'client-one', access_token: String, created: true
+  })
   const token = registered.body.access_token
   const { body: info } = await registry.get('/agents/client-one?include_metrics=true', { headers, token })
   t.same([...Value.Errors(AgentInfo, info)], [])
   t.match(info, { ...body, status: 'alive', metrics: { agent_id: 'client-one' } })
   t.match(info.last_seen, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
-  t.match((await registry.post('/agents/client-one/heartbeat', { headers, token })).body, { agent_id: 'client-one', status: 'success', metrics: null, last_seen: String })
+  t.match((await registry.post('/agents/client-one/heartbeat', { headers, token })).body, {
+    agent_id: 'client-one', status: 'success', metrics: null, last_seen: String
+  })
   t.same((await registry.get('/agents', { headers, token })).body.map((agent: Json) => agent.agent_id), ['client-one'])
   t.same((await registry.get('/public/discover?limit=50&offset=0')).body.map((agent: Json) => agent.agent_id), ['client-one'])
 
@@ -66,7 +77,8 @@ t.test('a registered id', async t => {
     const { body } = await register('agent-new')
     t.match(body, { created: true, revision: /^[\w-]+:\d+$/, incarnation: Number, lease_ms: 60_000, heartbeat_every_ms: Number })
     t.ok(body.heartbeat_every_ms >= 18_000 && body.heartbeat_every_ms <= 20_000, 'a third of the lease at most, different for each agent')
-    t.same(Object.keys(body).sort(), ['access_token', 'agent_id', 'created', 'heartbeat_every_ms', 'incarnation', 'lease_ms', 'message', 'revision', 'status'])
+    t.same(Object.keys(body)
+      .sort(), ['access_token', 'agent_id', 'created', 'heartbeat_every_ms', 'incarnation', 'lease_ms', 'message', 'revision', 'status'])
   })
 
   await t.test('registered id: the token of the agent may register it again at any time', async t => {
@@ -75,7 +87,9 @@ t.test('a registered id', async t => {
     const { body: before } = await registry.get('/agents/agent-own', admin)
     const again = await register('agent-own', { token: body.access_token, more: { name: 'Newer' } })
     isReplacement(t, again, body)
-    t.match((await registry.get('/agents/agent-own', admin)).body, { name: 'Newer', registered_at: before.registered_at, incarnation: again.body.incarnation })
+    t.match((await registry.get('/agents/agent-own', admin)).body, {
+      name: 'Newer', registered_at: before.registered_at, incarnation: again.body.incarnation
+    })
   })
 
   await t.test('registered id: a shared key may not take it while it is starting or alive, whatever its owner', async t => {
@@ -108,7 +122,9 @@ t.test('a registered id', async t => {
     const { body: minted } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'us', agent_id: 'agent-mine' } })
     const other = await register('agent-mine', { token: await registry.agent('agent-other') })
     t.equal(problemOf(t, other), 'insufficient-permissions')
-    t.match(other.body, { status: 403, detail: 'Agents can only register themselves', agent_id: 'agent-other', request_agent_id: 'agent-mine' })
+    t.match(
+      other.body, { status: 403, detail: 'Agents can only register themselves', agent_id: 'agent-other', request_agent_id: 'agent-mine' }
+    )
     t.equal(problemOf(t, await register('agent-mine', { token: minted.access_token })), 'insufficient-permissions')
     t.equal(problemOf(t, await register('agent-free', { token: await registry.tempToken('agent-else') })), 'insufficient-permissions')
   })
@@ -122,8 +138,10 @@ t.test('a registered id', async t => {
     t.equal(late.status, 409)
     t.equal(problemOf(t, late), 'stale-incarnation')
     const elsewhere = [
-      await registry.get('/agents', { token }), await registry.delete('/agents/agent-old', { token }), await registry.post('/tokens/refresh', { token }),
-      await registry.patch('/agents/agent-old', { token, body: { name: 'Late' } }), await registry.post('/agents/agent-old/status', { token, body: { status: 'alive' } }),
+      await registry.get('/agents', { token }), await registry.delete('/agents/agent-old', { token }),
+      await registry.post('/tokens/refresh', { token }),
+      await registry.patch('/agents/agent-old', { token, body: { name: 'Late' } }),
+      await registry.post('/agents/agent-old/status', { token, body: { status: 'alive' } }),
       await registry.post('/ws-tickets', { token }), await register('agent-old', { token })
     ]
     for (const answer of elsewhere) t.equal(problemOf(t, answer), 'token-invalid')
@@ -185,7 +203,9 @@ t.test('agent keys', async t => {
 
   await t.test('agent keys: a key covers its configured ids, types and capabilities', async t => {
     for (const id of ['team-1', 'single']) t.equal((await registerAsTeam(id)).status, 200)
-    for (const [id, more] of [['teams', {}], ['single-2', {}], ['team-2', { agent_type: 'monitoring' }], ['team-2', { capabilities: ['read', 'delete'] }]] as const) {
+    for (const [id, more] of [
+      ['teams', {}], ['single-2', {}], ['team-2', { agent_type: 'monitoring' }], ['team-2', { capabilities: ['read', 'delete'] }]
+    ] as const) {
       const answer = await registerAsTeam(id, more)
       t.equal(answer.status, 403)
       t.equal(problemOf(t, answer), 'insufficient-permissions')
@@ -316,7 +336,8 @@ t.test('unregistering', async t => {
   const register = registrar(registry)
   const admin = await registry.admin()
   const rest = async (id: string, token: string) => [
-    await registry.get('/agents', { token }), await registry.post(`/agents/${id}/heartbeat`, { token }), await registry.delete(`/agents/${id}`, { token }),
+    await registry.get('/agents', { token }), await registry.post(`/agents/${id}/heartbeat`, { token }),
+    await registry.delete(`/agents/${id}`, { token }),
     await registry.post('/tokens/refresh', { token }), await registry.post('/ws-tickets', { token })
   ]
 
@@ -335,7 +356,9 @@ t.test('unregistering', async t => {
   await t.test('unregistering: a removal by an admin ends all rights, also of refreshed and minted tokens', async t => {
     const { body: { access_token: token } } = await register('removed-1')
     const { body: refreshed } = await registry.post('/tokens/refresh', { token })
-    const { body: minted } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'removed-1', agent_id: 'removed-1', role: 'agent' } })
+    const {
+      body: minted
+    } = await registry.post('/tokens/mint', { ...admin, body: { user_id: 'removed-1', agent_id: 'removed-1', role: 'agent' } })
     const answer = await registry.delete('/agents/removed-1', admin)
     t.equal(answer.body.unregistered_by, 'admin (admin)')
     for (const ended of [token, refreshed.access_token, minted.access_token]) {

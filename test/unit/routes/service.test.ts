@@ -4,7 +4,9 @@ import t from 'tap'
 import { buildApp } from '../../../src/server/app.js'
 import { problemTypes } from '../../../src/errors.js'
 import agentRegistry, { type AgentRegistryOptions } from '../../../src/index.js'
-import { answerChecker, build, Harness, problemOf, registration, silentServer, until, withDefaults, type Answer } from '../../support/harness.js'
+import {
+  answerChecker, build, Harness, problemOf, registration, silentServer, until, withDefaults, type Answer
+} from '../../support/harness.js'
 
 const answers = answerChecker()
 const all = { root: true, health: true, wellKnown: true, docs: true }
@@ -14,7 +16,14 @@ t.test('public routes', async t => {
   const get = async (path: string) => (await registry.get(path)).body
 
   await t.test('public routes: the service reports its name and state', async t => {
-    t.match(await get('/'), { service: 'ARCP', version: '2.1.2', status: 'healthy', dashboard: '/dashboard', docs: '/docs', implementation: { name: 'fastify-agent-registry' } })
+    t.match(await get('/'), {
+      service: 'ARCP',
+      version: '2.1.2',
+      status: 'healthy',
+      dashboard: '/dashboard',
+      docs: '/docs',
+      implementation: { name: 'fastify-agent-registry' }
+    })
     t.match(await get('/health'), {
       status: 'healthy',
       version: '2.1.2',
@@ -24,7 +33,9 @@ t.test('public routes', async t => {
       agents: { total_registered: 0, alive_agents: 0, dead_agents: 0, agent_types: {}, embeddings_stored: 0 },
       storage: { redis: String, backup_storage: String },
       ai_services: { azure_openai: String, embeddings: false },
-      features: { vector_search: false, redis_storage: false, metrics_tracking: true, jwt_authentication: true, websocket_broadcasts: true },
+      features: {
+        vector_search: false, redis_storage: false, metrics_tracking: true, jwt_authentication: true, websocket_broadcasts: true
+      },
       performance: { redis_connected: false, ai_client_available: false }
     })
     t.same(await get('/health/live'), { status: 'live' })
@@ -37,11 +48,29 @@ t.test('public routes', async t => {
       version: '2.1.2',
       capabilities: { search: true, vector_search: false, connection_facilitation: true },
       limits: { discover_max_limit: 100, search_max_limit: 50 },
-      public_api: { available: true, endpoints: { discover: '/public/discover', search: '/public/search', connect: '/public/connect/{agent_id}', agent_details: '/public/agent/{agent_id}', websocket: '/public/ws' } }
+      public_api: {
+        available: true,
+        endpoints: {
+          discover: '/public/discover',
+          search: '/public/search',
+          connect: '/public/connect/{agent_id}',
+          agent_details: '/public/agent/{agent_id}',
+          websocket: '/public/ws'
+        }
+      }
     })
     t.same(await get('/public/agent_types'), { allowed_agent_types: ['security', 'monitoring', 'automation', 'networking', 'testing'] })
     const empty = await get('/public/stats')
-    t.match(empty, { alive_agents: 0, total_agents: 0, agent_types: 0, system_status: 'operational', last_updated: /Z$/, features: { search: true, semantic_search: false, connection_facilitation: true } })
+    t.match(empty, {
+      alive_agents: 0,
+      total_agents: 0,
+      agent_types: 0,
+      system_status: 'operational',
+      last_updated: /Z$/,
+      features: {
+        search: true, semantic_search: false, connection_facilitation: true
+      }
+    })
     t.notOk('available_types' in empty)
     await registry.agent('agent-a')
     await registry.agent('agent-b', { agent_type: 'Security' })
@@ -50,8 +79,16 @@ t.test('public routes', async t => {
   })
 
   await t.test('public routes: endpoint URLs do not depend on the Host header', async t => {
-    const answer = await registry.get('/.well-known/arcp-configuration', { headers: { host: 'evil.example', 'x-forwarded-host': 'evil.example' } })
-    t.match(answer.body, { issuer: registry.base, token_endpoint: `${registry.base}/auth/agent/request_temp_token`, registration_endpoint: `${registry.base}/agents/register`, three_phase_registration_enabled: false, service_version: '2.1.2' })
+    const answer = await registry.get(
+      '/.well-known/arcp-configuration', { headers: { host: 'evil.example', 'x-forwarded-host': 'evil.example' } }
+    )
+    t.match(answer.body, {
+      issuer: registry.base,
+      token_endpoint: `${registry.base}/auth/agent/request_temp_token`,
+      registration_endpoint: `${registry.base}/agents/register`,
+      three_phase_registration_enabled: false,
+      service_version: '2.1.2'
+    })
     t.notMatch(answer.text, 'evil')
     const keys = await registry.get('/.well-known/jwks.json')
     t.same(keys.body, { keys: [] })
@@ -60,14 +97,20 @@ t.test('public routes', async t => {
 
   await t.test('public routes: every problem type has a page', async t => {
     for (const [type, [title, status]] of Object.entries(problemTypes)) t.same(await get(`/problems/${type}`), { type, title, status })
-    for (const type of ['unknown', '__proto__', 'constructor', 'toString']) t.equal(problemOf(t, await registry.get(`/problems/${type}`)), 'not-found')
+    for (const type of ['unknown', '__proto__', 'constructor', 'toString']) {
+      t.equal(problemOf(t, await registry.get(`/problems/${type}`)), 'not-found')
+    }
   })
 
   await t.test('public routes: every route is documented', async t => {
     const document = await get('/openapi.json')
     t.match(document.openapi, /^3\.1/)
-    for (const path of ['/', '/health', '/agents/register', '/agents/{id}', '/agents', '/public/discover', '/tokens/mint', '/auth/login', '/ws-tickets']) t.ok(document.paths[path], path)
-    t.match(document.paths['/agents/register'].post.requestBody.content['application/json'].schema.properties, { agent_id: { pattern: String } })
+    for (const path of [
+      '/', '/health', '/agents/register', '/agents/{id}', '/agents', '/public/discover', '/tokens/mint', '/auth/login', '/ws-tickets'
+    ]) t.ok(document.paths[path], path)
+    t.match(
+      document.paths['/agents/register'].post.requestBody.content['application/json'].schema.properties, { agent_id: { pattern: String } }
+    )
     t.same(Object.entries<object>(document.paths).filter(([, item]) => 'put' in item), [])
     t.match(document.paths['/agents/events'].get.responses['200'].content, { 'text/event-stream': { schema: { type: 'string' } } })
     t.equal((await registry.get('/docs')).status, 200)
@@ -93,7 +136,9 @@ t.test('public routes: the default issuer is right before listening, and on IPv6
 
 t.test('routes: groups can be disabled', async t => {
   const registry = await build(t, { routes: { root: false, health: false, wellKnown: false, docs: false } })
-  for (const path of ['/', '/health', '/.well-known/jwks.json', '/docs', '/openapi.json']) t.equal((await registry.get(path)).status, 404, path)
+  for (const path of ['/', '/health', '/.well-known/jwks.json', '/docs', '/openapi.json']) {
+    t.equal((await registry.get(path)).status, 404, path)
+  }
   t.equal((await registry.get('/public/stats')).status, 200)
 })
 
@@ -106,7 +151,10 @@ async function routeTable (options: AgentRegistryOptions): Promise<Map<string, S
   app.addHook('onRoute', function note ({ url, method, schema }: RouteOptions) {
     const isShown = !(schema as { hide?: boolean } | undefined)?.hide || url === '/openapi.json' || url.endsWith('/ws')
     if (!isShown || url.startsWith('/docs')) return
-    for (const verb of [method].flat()) if (verb !== 'HEAD' && !([method].flat().length > 1)) table.set(url, (table.get(url) ?? new Set()).add(verb))
+    for (const verb of [method].flat()) {
+      if (verb !== 'HEAD' &&
+      !([method].flat().length > 1)) table.set(url, (table.get(url) ?? new Set()).add(verb))
+    }
   })
   await app.register(agentRegistry, withDefaults(options))
   await app.ready()
@@ -166,7 +214,9 @@ t.test('bodies', async t => {
   const token = await registry.agent()
 
   await t.test('bodies: another media type is 415', async t => {
-    for (const type of ['application/xml', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x', 'application/json+x', 'nonsense']) {
+    for (const type of [
+      'application/xml', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x', 'application/json+x', 'nonsense'
+    ]) {
       const answer = await registry.post('/agents/register', { ...admin, raw: 'a=b', headers: { ...admin.headers, 'content-type': type } })
       t.equal(answer.status, 415)
       t.equal(problemOf(t, answer), 'unsupported-media-type')
@@ -174,7 +224,9 @@ t.test('bodies', async t => {
   })
 
   await t.test('bodies: JSON may state its charset', async t => {
-    const answer = await registry.post('/agents/register', { ...admin, body: registration('agent-two'), headers: { ...admin.headers, 'content-type': 'application/json; charset=utf-8' } })
+    const answer = await registry.post('/agents/register', {
+      ...admin, body: registration('agent-two'), headers: { ...admin.headers, 'content-type': 'application/json; charset=utf-8' }
+    })
     t.equal(answer.status, 200)
   })
 
@@ -203,7 +255,9 @@ t.test('headers and queries: values at the limit pass, and longer ones are refus
   const room = 1024 - (over.body.header_size - 1024)
   t.equal((await padded(room)).status, 200)
   t.equal((await padded(room + 1)).body.header_size, 1025)
-  for (const [query, status] of [['', 200], ['?', 200], ['?a', 200], ['?a&b&c', 200], ['?a=1&a=2&a=3', 200], ['?a&b&c&d', 400], ['?&&&', 400]] as const) {
+  for (const [query, status] of [
+    ['', 200], ['?', 200], ['?a', 200], ['?a&b&c', 200], ['?a=1&a=2&a=3', 200], ['?a&b&c&d', 400], ['?&&&', 400]
+  ] as const) {
     const answer = await registry.get(`/public/stats${query}`)
     t.equal(answer.status, status, query)
   }
@@ -216,8 +270,19 @@ const lists: Array<[name: string, addresses: AgentRegistryOptions['addresses'], 
   ['an address', { blocked: ['192.0.2.1'] }, ['192.0.2.1', '::ffff:192.0.2.1'], ['192.0.2.2', '2001:db8::1']],
   ['a network', { blocked: ['192.0.2.0/24', '2001:db8:1::/48'] }, ['192.0.2.200', '2001:db8:1::5'], ['192.0.3.1', '2001:db8:2::5']],
   ['an IPv6 address', { blocked: ['2001:db8::1'] }, ['2001:db8::1', '2001:0db8:0:0::0001'], ['2001:db8::2']],
-  ['everything else', { defaultDeny: true, allowed: ['192.0.2.0/24', '2001:db8::/32'] }, ['192.0.3.1', '2001:db9::1', 'nonsense'], ['192.0.2.1', '2001:db8::1']],
-  ['one of the allowed addresses', { defaultDeny: true, allowed: ['192.0.2.0/24'], blocked: ['192.0.2.66'] }, ['192.0.2.66', '198.51.100.1'], ['192.0.2.1']],
+  ['everything else', {
+    defaultDeny: true,
+    allowed: [
+      '192.0.2.0/24', '2001:db8::/32'
+    ]
+  }, ['192.0.3.1', '2001:db9::1', 'nonsense'], ['192.0.2.1', '2001:db8::1']],
+  ['one of the allowed addresses', {
+    defaultDeny: true,
+    allowed: [
+      '192.0.2.0/24'
+    ],
+    blocked: ['192.0.2.66']
+  }, ['192.0.2.66', '198.51.100.1'], ['192.0.2.1']],
   ['nothing with an empty deny list', { allowed: ['192.0.2.1'] }, [], ['198.51.100.1', 'nonsense']],
   ['all', { defaultDeny: true }, ['192.0.2.1', '::1'], []]
 ]
@@ -236,7 +301,9 @@ for (const [name, addresses, refused, welcome] of lists) {
 }
 
 t.test('address lists: an invalid entry stops the start and is named', async t => {
-  for (const wrong of ['nonsense', '192.0.2.256', '192.0.2.0/33', '192.0.2.0/', '192.0.2.0/1e1', '192.0.2.0/8/8', '/8', '2001:db8::/129', '2001:db8::x']) {
+  for (const wrong of [
+    'nonsense', '192.0.2.256', '192.0.2.0/33', '192.0.2.0/', '192.0.2.0/1e1', '192.0.2.0/8/8', '/8', '2001:db8::/129', '2001:db8::x'
+  ]) {
     for (const list of ['blocked', 'allowed']) {
       const app = fastify()
       const start = (async () => await app.register(agentRegistry, withDefaults({ addresses: { [list]: ['192.0.2.1', wrong] } })))()

@@ -2,7 +2,9 @@ import { createHmac, randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
 import { hmacSigner } from '../auth/helper.js'
 import type { Claims } from '../../../src/protocol/schemas/claims.js'
-import { answerChecker, build, fingerprint, problemOf, registration, secret, until, type Harness, type Json } from '../../support/harness.js'
+import {
+  answerChecker, build, fingerprint, problemOf, registration, secret, until, type Harness, type Json
+} from '../../support/harness.js'
 
 const answers = answerChecker()
 const x = (length: number) => 'x'.repeat(length)
@@ -45,9 +47,12 @@ t.test('mint', async t => {
   }
 
   const bad: Array<[more: object, path: string]> = [
-    [{ user_id: 'a' }, '/user_id'], [{ user_id: x(101) }, '/user_id'], [{ user_id: 'a b' }, '/user_id'], [{ user_id: undefined }, '/user_id'],
-    [{ agent_id: 'ab' }, '/agent_id'], [{ agent_id: x(101) }, '/agent_id'], [{ agent_id: 'a.b' }, '/agent_id'], [{ agent_id: undefined }, '/agent_id'],
-    [{ scopes: Array(51).fill('a') }, '/scopes'], [{ scopes: [x(101)] }, '/scopes/0'], [{ scopes: ['a b'] }, '/scopes/0'], [{ scopes: [''] }, '/scopes/0'],
+    [{ user_id: 'a' }, '/user_id'], [{ user_id: x(101) }, '/user_id'], [{ user_id: 'a b' }, '/user_id'],
+    [{ user_id: undefined }, '/user_id'],
+    [{ agent_id: 'ab' }, '/agent_id'], [{ agent_id: x(101) }, '/agent_id'], [{ agent_id: 'a.b' }, '/agent_id'],
+    [{ agent_id: undefined }, '/agent_id'],
+    [{ scopes: Array(51).fill('a') }, '/scopes'], [{ scopes: [x(101)] }, '/scopes/0'], [{ scopes: ['a b'] }, '/scopes/0'],
+    [{ scopes: [''] }, '/scopes/0'],
     [{ role: 'root' }, '/role'], [{ role: 1 }, '/role'], [{ agent_type: 'a' }, '/agent_type'], [{ agent_type: x(51) }, '/agent_type']
   ]
   await t.test('mint: invalid requests are refused', async t => {
@@ -120,7 +125,9 @@ t.test('refresh', async t => {
   const fixed = ({ iat, iat_ms: ms, exp, jti, ...claims }: Json) => claims
 
   await t.test('refresh: every claim but the times is kept', async t => {
-    const tokens = [await registry.agent(), await minted(), await minted({ role: 'agent', scopes: ['a'] }), await minted({ role: 'admin' }), admin.token]
+    const tokens = [
+      await registry.agent(), await minted(), await minted({ role: 'agent', scopes: ['a'] }), await minted({ role: 'admin' }), admin.token
+    ]
     for (const token of tokens) {
       const { status, body } = await refresh(token)
       t.equal(status, 200)
@@ -150,7 +157,17 @@ t.test('refresh', async t => {
 
 const now = () => Math.floor(Date.now() / 1000)
 const agentClaims = (more: object = {}): Claims => ({
-  iss: 'agent-registry:default', aud: 'arcp:operations', sub: 'agent-one', jti: randomUUID(), typ: 'agent', role: 'agent', iat: now(), exp: now() + 60, agent_id: 'agent-one', ...more
+  iss: 'agent-registry:default',
+  aud: 'arcp:operations',
+  sub: 'agent-one',
+  jti: randomUUID(),
+  typ: 'agent',
+  role: 'agent',
+  iat: now(),
+  exp: now() +
+    60,
+  agent_id: 'agent-one',
+  ...more
 })
 const sign = (claims: object, key = secret) => hmacSigner(key).sign(claims as Claims)
 
@@ -210,7 +227,8 @@ t.test('secrets: tokens of registries that share or rotate secrets', async t => 
   const next = 'the next secret of more than thirty-two characters'
   const make = (options: object) => build(t, options, answers)
   const [old, both, renewed, other] = [
-    await make({ jwt: { secret } }), await make({ jwt: { secret: [next, secret] } }), await make({ jwt: { secret: next } }), await make({ namespace: 'other' })
+    await make({ jwt: { secret } }), await make({ jwt: { secret: [next, secret] } }), await make({ jwt: { secret: next } }),
+    await make({ namespace: 'other' })
   ]
   const reads = async (registry: Harness, token: string) => (await registry.get('/agents', { token })).status
   const [first, second] = [await old.agent(), await both.agent('agent-two')]

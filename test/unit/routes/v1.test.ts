@@ -22,7 +22,9 @@ function errorOf (t: Test, { status, headers, body }: Answer): [number, string] 
 t.test('/v1 access', async t => {
   const registry = await buildV1(t, { attempts: { burst: 4, windowMs: 60_000 } })
   const agent = await registry.join('agent-one')
-  const user = (await registry.post('/tokens/mint', { ...await registry.admin(), body: { user_id: 'mary', agent_id: 'mary' } })).body.access_token
+  const user = (await registry.post(
+    '/tokens/mint', { ...await registry.admin(), body: { user_id: 'mary', agent_id: 'mary' } }
+  )).body.access_token
   const usage = (call: Parameters<Harness['get']>[1]) => registry.get('/v1/usage', call)
 
   await t.test('/v1 access: back ends with a secret key, admins, and agents for their own resources', async t => {
@@ -37,7 +39,9 @@ t.test('/v1 access', async t => {
     t.same(errorOf(t, await usage({})), [401, 'unauthorized'])
     t.same(errorOf(t, await usage({ token: user })), [403, 'action_not_permitted'])
     t.same(errorOf(t, await usage({ token: await registry.tempToken('agent-two') })), [403, 'action_not_permitted'])
-    for (const wrong of ['nonsense', 'sk_id_test', 'another:sk_secret_0123456789', 'pk_live_0123456789']) t.same(errorOf(t, await usage({ token: wrong })), [401, 'unauthorized'], wrong)
+    for (const wrong of ['nonsense', 'sk_id_test', 'another:sk_secret_0123456789', 'pk_live_0123456789']) {
+      t.same(errorOf(t, await usage({ token: wrong })), [401, 'unauthorized'], wrong)
+    }
   })
 
   await t.test('/v1 access: key guessing is rate-limited', async t => {
@@ -67,7 +71,17 @@ t.test('POST /v1/tokens', async t => {
     t.equal(status, 200)
     t.ok(Math.abs(body.expiresAt - Date.now() / 1000 - 3600) < 60)
     const claims = JSON.parse(Buffer.from(body.token.split('.')[1], 'base64url').toString())
-    t.match(claims, { typ: 'peer', sub: 'u_alice_123', channels: ['app_abc/room-1'], permissions: ['publish', 'subscribe', 'presence', 'send'], metadata: { a: 1 }, peerMetadata: { b: 2 }, exp: body.expiresAt })
+    t.match(claims, {
+      typ: 'peer',
+      sub: 'u_alice_123',
+      channels: [
+        'app_abc/room-1'
+      ],
+      permissions: ['publish', 'subscribe', 'presence', 'send'],
+      metadata: { a: 1 },
+      peerMetadata: { b: 2 },
+      exp: body.expiresAt
+    })
   })
 
   await t.test('POST /v1/tokens: errors name the wrong field', async t => {
@@ -93,7 +107,9 @@ t.test('POST /v1/tokens', async t => {
 
   await t.test('POST /v1/tokens: the name of another principal is refused', async t => {
     const agent = await registry.join('agent-one')
-    for (const peerId of ['agent-one', 'user-admin', '$host']) t.same(errorOf(t, await mint({ ...usual, peerId })), [409, 'name_taken'], peerId)
+    for (const peerId of ['agent-one', 'user-admin', '$host']) {
+      t.same(errorOf(t, await mint({ ...usual, peerId })), [409, 'name_taken'], peerId)
+    }
     t.equal((await mint({ peerId: 'agent-one', channels: ['agents/a'], permissions: ['subscribe'] }, agent)).status, 200)
     const admin = await registry.admin()
     t.equal((await registry.post('/v1/tokens', { ...admin, body: { ...usual, peerId: 'user-admin' } })).status, 200)
@@ -106,8 +122,12 @@ t.test('POST /v1/tokens', async t => {
       const answer = await mint({ peerId: 'child', channels, permissions }, by)
       return answer.status === 200 ? 200 : errorOf(t, answer)[1]
     }
-    for (const channel of ['agents/a', 'agents/*', 'agents/**', 'agents/a*', 'agent-two/deep/**']) t.equal(await errors([channel]), 200, channel)
-    for (const channel of ['a', '*', '**', 'agents*', 'agents**', 'agents', 'agent-one/x']) t.equal(await errors([channel]), 'channel_not_authorized', channel)
+    for (const channel of ['agents/a', 'agents/*', 'agents/**', 'agents/a*', 'agent-two/deep/**']) {
+      t.equal(await errors([channel]), 200, channel)
+    }
+    for (const channel of ['a', '*', '**', 'agents*', 'agents**', 'agents', 'agent-one/x']) {
+      t.equal(await errors([channel]), 'channel_not_authorized', channel)
+    }
     const narrow = forge(agent, { grants: [{ channels: ['room/*'], allow: ['subscribe'] }] })
     t.equal(await errors(['room/*'], ['subscribe'], narrow), 200)
     t.equal(await errors(['room/a*'], ['subscribe'], narrow), 200)
@@ -132,15 +152,27 @@ t.test('channels', async t => {
       const alice = await peer(registry, 'alice', { peerMetadata: { username: 'Alice' } })
       alice.send({ type: 'subscribe', channel, requestId: 's' })
       await alice.next('presence')
-      t.same((await registry.get(`${path}/peers`, { token })).body.peers, [{ peerId: 'alice', metadata: { username: 'Alice', role: 'peer' } }])
+      t.same(
+        (await registry.get(`${path}/peers`, { token })).body.peers, [{ peerId: 'alice', metadata: { username: 'Alice', role: 'peer' } }]
+      )
       const published = (await registry.post(`${path}/publish`, { token, body: { data: { n: 1 }, from: 'system' } })).body
       t.match(published, { channel, offset: 1, subscribers: 1 })
       t.match(await alice.next('message'), { channel, from: 'system', data: { n: 1 } })
       t.match((await registry.post(`${path}/publish`, { token, body: { data: null } })).body, { offset: 2 })
       t.match(await alice.next('message'), { from: '$sk_id_test', data: null })
       const history = (await registry.get(`${path}/history`, { token })).body
-      t.match(history, { channel, epoch: published.epoch, offset: 2, recovered: true, messages: [{ from: 'system', data: { n: 1 }, offset: 1 }, { data: null, offset: 2 }] })
-      t.same((await registry.get(`${path}/history?epoch=${published.epoch}&offset=1&limit=5`, { token })).body.messages, history.messages.slice(1))
+      t.match(history, {
+        channel,
+        epoch: published.epoch,
+        offset: 2,
+        recovered: true,
+        messages: [
+          { from: 'system', data: { n: 1 }, offset: 1 }, { data: null, offset: 2 }
+        ]
+      })
+      t.same((await registry.get(
+        `${path}/history?epoch=${published.epoch}&offset=1&limit=5`, { token }
+      )).body.messages, history.messages.slice(1))
       alice.close()
       await alice.closed
       await until(async () => (await registry.get(`${path}/peers`, { token })).body.peers.length === 0)
@@ -155,7 +187,8 @@ t.test('channels', async t => {
 
   await t.test('/v1 channels: the publisher is the caller or a named peer', async t => {
     const agent = await registry.join('agent-one')
-    const publish = async (by: string, from?: string) => registry.post('/v1/channels/agents%2Fa/publish', { token: by, body: { data: 1, ...(from && { from }) } })
+    const publish = async (by: string, from?: string) =>
+      registry.post('/v1/channels/agents%2Fa/publish', { token: by, body: { data: 1, ...(from && { from }) } })
     t.equal((await publish(agent)).status, 200)
     t.equal((await publish(agent, 'agent-one')).status, 200)
     t.same(errorOf(t, await publish(agent, 'system')), [403, 'action_not_permitted'])
@@ -208,7 +241,9 @@ t.test('peers', async t => {
     t.match((await send('agent-one', { data: 1 })).body, { delivered: false }, 'a registered peer gets it later')
     t.same(errorOf(t, await send('nobody', { data: 1 })), [404, 'peer_not_found'])
     t.same(errorOf(t, await send('alice', {})), [400, 'invalid_request'])
-    t.same(errorOf(t, await send('alice', { data: 1 }, forge(await registry.join('agent-two'), { grants: [] }))), [403, 'action_not_permitted'])
+    t.same(
+      errorOf(t, await send('alice', { data: 1 }, forge(await registry.join('agent-two'), { grants: [] }))), [403, 'action_not_permitted']
+    )
   })
 
   await t.test('/v1 peers: a request is sent to a peer or to a capability', async t => {
@@ -221,8 +256,12 @@ t.test('peers', async t => {
       if (frame.data.op === 'wait') agent.send({ type: 'accept', rid: frame.rid })
     })
     const ask = (path: string, body: object, headers = {}) => registry.post(`/v1/${path}`, { token, body, headers })
-    t.same((await ask('peers/worker-one/request', { data: { op: 'reply' }, timeoutMs: 5000 })).body, { from: 'worker-one', data: { from: '$sk_id_test', sum: 2 } })
-    t.same((await ask('request', { capability: 'summarise', data: { op: 'reply' }, from: 'planner' })).body, { from: 'worker-one', data: { from: 'planner', sum: 2 } })
+    t.same((await ask('peers/worker-one/request', { data: { op: 'reply' }, timeoutMs: 5000 })).body, {
+      from: 'worker-one', data: { from: '$sk_id_test', sum: 2 }
+    })
+    t.same((await ask('request', { capability: 'summarise', data: { op: 'reply' }, from: 'planner' })).body, {
+      from: 'worker-one', data: { from: 'planner', sum: 2 }
+    })
     const rejected = await ask('request', { capability: 'summarise', data: { op: 'reject' } })
     t.same(errorOf(t, rejected), [502, 'request_rejected'])
     t.equal(rejected.body.reason, 'busy')
@@ -232,10 +271,14 @@ t.test('peers', async t => {
     t.same(errorOf(t, await ask('request', { data: 1 })), [400, 'invalid_request'])
     t.same(errorOf(t, await ask('request', { capability: 'summarise', data: 1, timeoutMs: 300_001 })), [400, 'invalid_request'])
     const weak = forge(await registry.join('agent-three'), { grants: [] })
-    t.same(errorOf(t, await registry.post('/v1/request', { token: weak, body: { capability: 'summarise', data: 1 } })), [403, 'action_not_permitted'])
+    t.same(errorOf(
+      t, await registry.post('/v1/request', { token: weak, body: { capability: 'summarise', data: 1 } })
+    ), [403, 'action_not_permitted'])
 
     await t.test('/v1 peers: closing the HTTP request cancels it', async () => {
-      const call = httpRequest(`${registry.base}/v1/peers/worker-one/request`, { method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' } })
+      const call = httpRequest(`${registry.base}/v1/peers/worker-one/request`, {
+        method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+      })
       call.on('error', () => {})
       call.end(JSON.stringify({ data: { op: 'wait', mine: true }, timeoutMs: 60_000 }))
       await until(() => agent.all.some(({ type, data }) => type === 'request' && data.mine))
@@ -248,7 +291,9 @@ t.test('peers', async t => {
   await t.test('/v1 peers: a peer is disconnected, wherever it is connected', async t => {
     const clients = [await peer(registry, 'bob'), await peer(registry, 'bob'), await peer(registry, 'carol')]
     t.same((await registry.delete('/v1/peers/bob', { token })).body, { peerId: 'bob', closed: 2 })
-    t.same(await Promise.all(clients.slice(0, 2).map(({ closed }) => closed)), [{ code: 4020, reason: 'Disconnected by an admin' }, { code: 4020, reason: 'Disconnected by an admin' }])
+    t.same(await Promise.all(clients.slice(0, 2).map(({ closed }) => closed)), [
+      { code: 4020, reason: 'Disconnected by an admin' }, { code: 4020, reason: 'Disconnected by an admin' }
+    ])
     t.same((await registry.delete('/v1/peers/bob', { token })).body, { peerId: 'bob', closed: 0 })
     const agentToken = await registry.join('agent-four')
     const agent = [await registry.agentSocket(agentToken), await peerSocket(registry, agentToken)]
@@ -266,7 +311,9 @@ t.test('usage', async t => {
   const client = await peer(registry, 'alice')
   client.send({ type: 'ping' })
   await client.next('pong')
-  t.match((await registry.get('/v1/usage', { token })).body, { appId: 'default', periodEndUnix: null, concurrentNow: 1, messagesUsed: 1, plan: { name: null, maxConcurrentConnections: 7 } })
+  t.match((await registry.get('/v1/usage', { token })).body, {
+    appId: 'default', periodEndUnix: null, concurrentNow: 1, messagesUsed: 1, plan: { name: null, maxConcurrentConnections: 7 }
+  })
   t.same(findings, [])
 })
 
@@ -287,7 +334,9 @@ class FaultyState extends MemoryKeyValueStore {
 
 t.test('backend faults', async t => {
   async function mintWith (fault: () => Error) {
-    const registry = await buildV1(t, { storage: { agents: new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 }), kv: new FaultyState(fault) } })
+    const registry = await buildV1(
+      t, { storage: { agents: new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000 }), kv: new FaultyState(fault) } }
+    )
     return registry.post('/v1/tokens', { token, body: { peerId: 'a', channels: [] }, headers: { 'idempotency-key': 'k' } })
   }
 

@@ -10,7 +10,9 @@ const empty: Fields = { name: '', context_brief: '', capabilities: '', agent_typ
 export const fields = (some: Partial<Fields>): Fields => ({ ...empty, ...some })
 
 /** A registry without HTTP. */
-export async function openRegistry (more: { hiddenFields?: string[], publicView?: (shown: AgentRegistration) => AgentRegistration | null } = {}) {
+export async function openRegistry (
+  more: { hiddenFields?: string[], publicView?: (shown: AgentRegistration) => AgentRegistration | null } = {}
+) {
   const registry = new Registry({
     store: new MemoryAgentStore({ leaseMs: 60_000, retentionMs: 60_000, preservation: false }),
     leaseMs: 60_000,

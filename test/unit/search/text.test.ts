@@ -33,8 +33,20 @@ t.test('tokenizer: words are letters and digits of any script, without case and 
 })
 
 t.test('text index: the searchable fields of an agent', async t => {
-  const agent = { name: 'Nº1', context_brief: 'brief', capabilities: ['a b', 'c'], agent_type: 'testing', features: ['f'], metadata: { n: 1, s: 'text', list: ['x', 2, 'y'], b: true }, ai_context: null }
-  t.strictSame(fieldsOf(agent), { name: 'Nº1', context_brief: 'brief', capabilities: 'a b c', agent_type: 'testing', features: 'f', metadata: 'text x y', ai_context: '' })
+  const agent = {
+    name: 'Nº1',
+    context_brief: 'brief',
+    capabilities: [
+      'a b', 'c'
+    ],
+    agent_type: 'testing',
+    features: ['f'],
+    metadata: { n: 1, s: 'text', list: ['x', 2, 'y'], b: true },
+    ai_context: null
+  }
+  t.strictSame(fieldsOf(agent), {
+    name: 'Nº1', context_brief: 'brief', capabilities: 'a b c', agent_type: 'testing', features: 'f', metadata: 'text x y', ai_context: ''
+  })
   t.equal(embeddedText(fieldsOf(agent)), 'Nº1 brief a b c testing f text x y')
   t.equal(fieldsOf({ ...agent, metadata: { long: ['x'.repeat(30_000)] } }).metadata.length, 20_000)
 })
@@ -69,7 +81,9 @@ t.test('text index: only the last word matches as a prefix', async t => {
 })
 
 t.test('text index: one wrong letter is tolerated when there are few hits, and ranks last', async t => {
-  const { find, index } = await indexOf({ right: { context_brief: 'summarise' }, similar: { name: 'summarize' }, third: { name: 'summarise' } })
+  const {
+    find, index
+  } = await indexOf({ right: { context_brief: 'summarise' }, similar: { name: 'summarize' }, third: { name: 'summarise' } })
   t.strictSame(find('summarise'), ['third', 'right', 'similar'])
   t.strictSame(find('summarise', { limit: 2 }), ['third', 'right'])
   t.strictSame(find('sumarise'), ['third', 'right'])
@@ -272,7 +286,9 @@ t.test('embedder: a failed call is tried three times', async t => {
 })
 
 t.test('embedder: a text that the host refuses does not delay the others', async t => {
-  const embedder = new Embedder({ ...quick, embed: texts => { if (texts.includes('bad')) throw new Error('too long'); return lengths(texts) } })
+  const embedder = new Embedder(
+    { ...quick, embed: texts => { if (texts.includes('bad')) throw new Error('too long'); return lengths(texts) } }
+  )
   const results = await Promise.allSettled(['a', 'b', 'bad', 'c', 'd'].map(text => embedder.embed(text)))
   t.strictSame(results.map(result => result.status), ['fulfilled', 'fulfilled', 'rejected', 'fulfilled', 'fulfilled'])
 })
@@ -286,7 +302,9 @@ t.test('embedder: during an outage texts are not retried one by one', async t =>
 })
 
 t.test('embedder: invalid results are errors', async t => {
-  const answers: Record<string, unknown> = { none: undefined, few: [], empty: [[]], nothing: [null], nan: [[1, NaN]], endless: [[Infinity]], text: ['ab'] }
+  const answers: Record<string, unknown> = {
+    none: undefined, few: [], empty: [[]], nothing: [null], nan: [[1, NaN]], endless: [[Infinity]], text: ['ab']
+  }
   for (const [name, answer] of Object.entries(answers)) {
     const embedder = new Embedder({ ...quick, embed: () => answer as number[][] })
     await t.rejects(embedder.embed('x'), failed, name)

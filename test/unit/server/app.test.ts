@@ -8,7 +8,9 @@ import { describeSetting, type Environment, optionsFromEnv, ServerSettingsSchema
 import { OptionsSchema, resolveOptions } from '../../../src/options.js'
 import { Harness, type Json, keys, password, problemOf, registration, secret } from '../../support/harness.js'
 
-const environment = { STORE: 'memory', AGENT_KEYS: keys.plain, ADMIN_PASSWORD: password, JWT_SECRET: secret, LOG_LEVEL: 'silent', WEBSOCKET_DRAIN: '0.2' }
+const environment = {
+  STORE: 'memory', AGENT_KEYS: keys.plain, ADMIN_PASSWORD: password, JWT_SECRET: secret, LOG_LEVEL: 'silent', WEBSOCKET_DRAIN: '0.2'
+}
 
 /** The stand-alone server with this environment, listening. */
 async function serve (t: Test, more: Environment = {}): Promise<Harness> {
@@ -100,7 +102,9 @@ t.test('server: input that is not HTTP gets a problem document and a closed conn
     const { head, body } = await raw(registry, bytes)
     t.ok(head.startsWith(`HTTP/1.1 ${status}\r\nContent-Type: application/problem+json\r\n`), name)
     t.match(head, /Connection: close/)
-    t.match(JSON.parse(body), { type: 'about:blank', status: Number(status.slice(0, 3)), title: status.slice(4), detail: 'The request is not valid HTTP' })
+    t.match(JSON.parse(body), {
+      type: 'about:blank', status: Number(status.slice(0, 3)), title: status.slice(4), detail: 'The request is not valid HTTP'
+    })
   }
 })
 
@@ -151,7 +155,9 @@ t.test('logs: they contain no secret and no query', async t => {
     const socket = registry.socket(`/agents/ws?token=${secrets[0]}`, ['agent-registry.json', `bearer.${secrets[0]}`])
     await socket.closed
     await registry.agent()
-    registry.app.log.info({ token: secrets[0], headers: { authorization: secrets[4] }, login: { password: secrets[3], ticket: secrets[1], key: secrets[2] } }, 'said by hand')
+    registry.app.log.info({
+      token: secrets[0], headers: { authorization: secrets[4] }, login: { password: secrets[3], ticket: secrets[1], key: secrets[2] }
+    }, 'said by hand')
     await registry.app.close()
   })
   t.match(log, /"path":"\/public\/stats"/)
@@ -176,7 +182,8 @@ t.test('logs: warnings reach the dashboards too, without secrets', async t => {
   })
   t.match(log, /said by hand/, 'the standard output has it')
   const entries = JSON.parse(frame).data.logs
-  t.match(entries.find(({ level }: Json) => level === 'WARN'), { message: 'said by hand with ?ticket=[redacted]', source: 'server', part: 'engine' })
+  t.match(entries.find(({ level }: Json) =>
+    level === 'WARN'), { message: 'said by hand with ?ticket=[redacted]', source: 'server', part: 'engine' })
   t.notOk(entries.some(({ source, level }: Json) => source === 'server' && level === 'INFO'), 'successful requests do not')
   for (const value of ['secret-token-1', 'secret-ticket-2', 'header-secret-5', password, token]) t.notOk(frame.includes(value), value)
 })
@@ -225,7 +232,9 @@ t.test('prefix: it moves the problem types, and 404 outside of it is a problem t
 
 t.test('problems: the base of their types is configurable', async t => {
   const registry = await serve(t, { ARCP_PROBLEM_BASE: 'https://example.org/problems/' })
-  for (const path of ['/agents', '/elsewhere', '/%E0%A4%A']) t.match((await registry.get(path)).body.type, /^https:\/\/example\.org\/problems\//)
+  for (const path of ['/agents', '/elsewhere', '/%E0%A4%A']) {
+    t.match((await registry.get(path)).body.type, /^https:\/\/example\.org\/problems\//)
+  }
 })
 
 t.test('server: trailing slashes are ignored', async t => {
@@ -238,14 +247,18 @@ t.test('documents: OpenAPI lists every served route', async t => {
   const registry = await serve(t)
   const { body } = await registry.get('/openapi.json')
   t.equal(body.openapi, '3.1.0')
-  for (const path of ['/', '/health', '/auth/login', '/tokens/refresh', '/agents/{id}', '/public/discover', '/ws-tickets', '/problems/{type}']) {
+  for (const path of [
+    '/', '/health', '/auth/login', '/tokens/refresh', '/agents/{id}', '/public/discover', '/ws-tickets', '/problems/{type}'
+  ]) {
     t.ok(path in body.paths, path)
   }
   t.notOk(Object.values<object>(body.paths).some(operations => 'put' in operations), 'refused methods are not documented')
 })
 
 t.test('options: wrong ones stop the start', async t => {
-  await t.rejects(buildApp({ options: { lease: { durationMs: 1 } }, server: optionsFromEnv({}).server }), { code: 'AGENT_REGISTRY_INVALID_OPTIONS' })
+  await t.rejects(
+    buildApp({ options: { lease: { durationMs: 1 } }, server: optionsFromEnv({}).server }), { code: 'AGENT_REGISTRY_INVALID_OPTIONS' }
+  )
 })
 
 function failure (env: Environment): string {
@@ -272,15 +285,21 @@ t.test('environment: without variables the defaults apply, with the root, the do
 })
 
 t.test('environment: a Redis URL selects Redis unless another store is named', async t => {
-  const given = { REDIS_URL: 'rediss://:hidden@redis.test:6380/2', REDIS_HOST: 'redis.test', REDIS_SENTINELS: 'a:1,[::1]:2', REDIS_CLUSTER: 'a:1' }
+  const given = {
+    REDIS_URL: 'rediss://:hidden@redis.test:6380/2', REDIS_HOST: 'redis.test', REDIS_SENTINELS: 'a:1,[::1]:2', REDIS_CLUSTER: 'a:1'
+  }
   for (const [name, value] of Object.entries(given)) {
     t.equal(optionsFromEnv({ [name]: value }).options.storage, 'redis', name)
     t.equal(optionsFromEnv({ [name]: value, STORE: 'Memory' }).options.storage, 'memory')
   }
   t.equal(optionsFromEnv({ REDIS_URL: ' ' }).options.storage, 'level')
-  t.match(optionsFromEnv(given).options.redis, { url: given.REDIS_URL, host: 'redis.test', sentinels: ['a:1', '[::1]:2'], cluster: ['a:1'] })
+  t.match(
+    optionsFromEnv(given).options.redis, { url: given.REDIS_URL, host: 'redis.test', sentinels: ['a:1', '[::1]:2'], cluster: ['a:1'] }
+  )
   t.throws(() => optionsFromEnv({ REDIS_URL: 'redis.test hidden' }), { message: /REDIS_URL: the value has the wrong format/ })
-  t.throws(() => optionsFromEnv({ REDIS_CLUSTER: 'redis.test', STORE: 'disk' }), { message: /STORE: 'disk' is not one of memory, level, redis.*\n +REDIS_CLUSTER: 'redis.test' entry 1 has the wrong format/ })
+  t.throws(() => optionsFromEnv({ REDIS_CLUSTER: 'redis.test', STORE: 'disk' }), {
+    message: /STORE: 'disk' is not one of memory, level, redis.*\n +REDIS_CLUSTER: 'redis.test' entry 1 has the wrong format/
+  })
 })
 
 t.test('environment: default objects are not shared', async t => {
@@ -305,8 +324,12 @@ t.test('environment: numbers are converted to the unit of the option', async t =
 })
 
 t.test('environment: booleans have eight words, in any case', async t => {
-  for (const word of ['true', '1', 'yes', 'on', 'TRUE', ' On ']) t.equal(optionsFromEnv({ IP_DEFAULT_DENY: word }).options.addresses?.defaultDeny, true, word)
-  for (const word of ['false', '0', 'no', 'off', 'No']) t.equal(optionsFromEnv({ IP_DEFAULT_DENY: word }).options.addresses?.defaultDeny, false, word)
+  for (const word of ['true', '1', 'yes', 'on', 'TRUE', ' On ']) {
+    t.equal(optionsFromEnv({ IP_DEFAULT_DENY: word }).options.addresses?.defaultDeny, true, word)
+  }
+  for (const word of ['false', '0', 'no', 'off', 'No']) {
+    t.equal(optionsFromEnv({ IP_DEFAULT_DENY: word }).options.addresses?.defaultDeny, false, word)
+  }
 })
 
 t.test('environment: lists are comma-separated or JSON', async t => {
@@ -356,7 +379,9 @@ t.test('environment: errors of numbers', async t => {
   t.equal(finding({ PORT: '70000' }), "PORT: '70000' is too large, the maximum is 65535")
   t.equal(finding({ PORT: '80.5' }), "PORT: '80.5' is not a whole multiple of 1")
   t.equal(finding({ ARCP_PORT: '-1', PORT: '2' }), "ARCP_PORT: '-1' is too small, the minimum is 0")
-  t.equal(finding({ AGENT_HEARTBEAT_TIMEOUT: '0.1' }), "AGENT_HEARTBEAT_TIMEOUT: '0.1' is too small, the minimum is 0.2", 'in the unit of the variable')
+  t.equal(finding(
+    { AGENT_HEARTBEAT_TIMEOUT: '0.1' }
+  ), "AGENT_HEARTBEAT_TIMEOUT: '0.1' is too small, the minimum is 0.2", 'in the unit of the variable')
   t.equal(finding({ AGENT_HEARTBEAT_TIMEOUT: '1.0001' }), "AGENT_HEARTBEAT_TIMEOUT: '1.0001' is not a whole multiple of 0.001")
 })
 
@@ -383,7 +408,9 @@ t.test('environment: errors of secrets do not show them', async t => {
   t.equal(finding({ JWT_SECRET: 'too-short-to-be-safe' }), 'JWT_SECRET: the value is shorter than 32 characters')
   t.equal(finding({ JWT_SECRET: `["${longSecret}", "short"]` }), 'JWT_SECRET: the value entry 2 is shorter than 32 characters')
   t.equal(finding({ AGENT_KEYS: 'long-enough-key,short' }), 'AGENT_KEYS: the value entry 2 is shorter than 10 characters')
-  t.equal(finding({ AGENT_KEYS: '[{"key":"long-enough-key","maxAgents":0}]' }), 'AGENT_KEYS: the value entry 1 maxAgents: Expected integer to be greater or equal to 1')
+  t.equal(finding(
+    { AGENT_KEYS: '[{"key":"long-enough-key","maxAgents":0}]' }
+  ), 'AGENT_KEYS: the value entry 1 maxAgents: Expected integer to be greater or equal to 1')
   t.equal(finding({ AGENT_KEYS: '[{"name":"hidden"}]' }), 'AGENT_KEYS: the value entry 1 key: Expected required property')
   t.equal(finding({ AGENT_KEYS: '[null]' }), 'AGENT_KEYS: the value entry 1 value: Expected object')
   t.equal(finding({ ADMIN_PASSWORD: 'x'.repeat(1025) }), 'ADMIN_PASSWORD: the value is longer than 1024 characters')

@@ -3,7 +3,8 @@ import type { Principal } from '../../../src/index.js'
 import { build, type Client, type Harness, type Json, keys, registration, sleep, until } from '../../support/harness.js'
 import { assertAlive, expired, forge, nextWhere, refusalOf, undocumentedFrames, unsigned } from './helper.js'
 
-const bearer = (token: string, localAddress?: string) => ({ headers: { authorization: `Bearer ${token}` }, ...(localAddress && { localAddress }) })
+const bearer = (token: string, localAddress?: string) =>
+  ({ headers: { authorization: `Bearer ${token}` }, ...(localAddress && { localAddress }) })
 const ids = (list: Json): string[] => list.map((agent: Json) => agent.agent_id)
 const claimsOf = (token: string) => JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString())
 
@@ -158,7 +159,9 @@ t.test('reauthentication: a new token replaces the old one on the open socket', 
     ['temporary', await registry.tempToken('agent-three'), 'The token belongs to another subject']
   ]
   for (const [name, text, message] of refused) {
-    t.strictSame(await refusalOf(client, { type: 'auth', token: text, requestId: 'r' }), { type: 'error', code: 'action_not_permitted', message, requestId: 'r' }, name)
+    t.strictSame(await refusalOf(client, { type: 'auth', token: text, requestId: 'r' }), {
+      type: 'error', code: 'action_not_permitted', message, requestId: 'r'
+    }, name)
   }
   let renewed = token
   await until(async () => {
@@ -166,7 +169,9 @@ t.test('reauthentication: a new token replaces the old one on the open socket', 
     return claimsOf(renewed).exp > claimsOf(token).exp
   })
   client.send({ type: 'auth', token: renewed, requestId: 'r' })
-  t.match(await client.next('auth_success'), { agent_id: 'agent-one', expiresAt: claimsOf(renewed).exp, requestId: 'r', connectionId: client.success.connectionId })
+  t.match(await client.next('auth_success'), {
+    agent_id: 'agent-one', expiresAt: claimsOf(renewed).exp, requestId: 'r', connectionId: client.success.connectionId
+  })
   t.equal((await client.next('token_expiring')).expiresAt, claimsOf(renewed).exp, 'announced again before the new expiry')
   await until(() => Date.now() > claimsOf(token).exp * 1000)
   await assertAlive(client)
@@ -178,7 +183,8 @@ t.test('reauthentication: a new token replaces the old one on the open socket', 
 t.test('sockets: a token that ends closes its sockets, and no others, within a second', async t => {
   const registry = await build(t)
   const admin = await registry.admin()
-  const mint = async () => (await registry.post('/tokens/mint', { ...admin, body: { user_id: 'human', agent_id: 'human-one', role: 'user' } })).body.access_token
+  const mint = async () =>
+    (await registry.post('/tokens/mint', { ...admin, body: { user_id: 'human', agent_id: 'human-one', role: 'user' } })).body.access_token
   const revoke = (body: object) => registry.post('/tokens/revoke', { ...admin, body })
   const revoked = { code: 4001, reason: 'Token revoked' }
   const ends: Array<[string, (token: string) => Promise<unknown>, object]> = [
@@ -407,7 +413,19 @@ t.test('authentication: a silent socket is closed after the timeout, without a f
 })
 
 function hostPrincipal (more: Partial<Principal> = {}): Principal {
-  return { type: 'user', role: 'user', subject: 'host-user', agentId: null, incarnation: null, tokenId: 'host-1', sessionId: null, expiresAt: null, scopes: [], keyDigest: null, ...more }
+  return {
+    type: 'user',
+    role: 'user',
+    subject: 'host-user',
+    agentId: null,
+    incarnation: null,
+    tokenId: 'host-1',
+    sessionId: null,
+    expiresAt: null,
+    scopes: [],
+    keyDigest: null,
+    ...more
+  }
 }
 
 /** A host whose hook is slow and reports its calls. */

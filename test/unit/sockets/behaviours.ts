@@ -9,7 +9,14 @@ import { rawOf } from './pairs.js'
 
 /** Options with short intervals. */
 const scrapeToken = 'a-token-for-prometheus'
-export const fastSettings = { metricsScrapeToken: scrapeToken, sockets: { agentsUpdateIntervalMs: 50, drainMs: 200, maxBufferedBytes: 1_000_000 }, publicWs: { pingIntervalMs: 500 }, agentsWs: { intervalMs: 50 } }
+export const fastSettings = {
+  metricsScrapeToken: scrapeToken,
+  sockets: {
+    agentsUpdateIntervalMs: 50, drainMs: 200, maxBufferedBytes: 1_000_000
+  },
+  publicWs: { pingIntervalMs: 500 },
+  agentsWs: { intervalMs: 50 }
+}
 
 /** A registry, and a function that opens its sockets. */
 export interface Scene { registry: Harness, options?: ClientOptions }
@@ -33,7 +40,9 @@ async function follows (t: Test, scene: Scene) {
   const changes: Json[] = []
   while (changes.length < 31) changes.push(...(await client.next('agents_delta')).changes)
   const numbers = changes.map(({ revision }) => Number(revision.split(':')[1]))
-  t.strictSame(changes.map(({ op, agent_id: id }) => `${op} ${id}`), [...Array.from({ length: 30 }, (_, n) => `put agent-${n}`), 'remove agent-0'])
+  t.strictSame(
+    changes.map(({ op, agent_id: id }) => `${op} ${id}`), [...Array.from({ length: 30 }, (_, n) => `put agent-${n}`), 'remove agent-0']
+  )
   t.strictSame(numbers, [...new Set(numbers)].sort((a, b) => a - b), 'each revision once, in order')
   client.close()
 }
@@ -87,7 +96,9 @@ async function slowCloses ({ app }: Harness): Promise<number> {
 async function endsSlowReader (t: Test, scene: Scene) {
   const { registry } = scene
   // Incompressible data.
-  for (let n = 0; n < 8; n++) await registry.join(`large-${n}`, { agent_type: 'security', metadata: { text: [randomBytes(70_000).toString('base64')] } })
+  for (let n = 0; n < 8; n++) {
+    await registry.join(`large-${n}`, { agent_type: 'security', metadata: { text: [randomBytes(70_000).toString('base64')] } })
+  }
   const [slow, neighbour] = [opened(scene, '/public/ws'), opened(scene, '/public/ws')]
   await Promise.all([slow, neighbour].map(client => client.next('welcome')))
   rawOf(slow.ws).pause()

@@ -14,7 +14,17 @@ t.test('publish: subscribers receive the message, and the sender does not receiv
   const published = await ask(one, { type: 'publish', channel, data: { text: 'hello', n: [1, null, 'ü'] } })
   t.same(published, { type: 'ack', requestId: published.requestId, channel, epoch: first.epoch, offset: 1 })
   const message = await nextMessage(two)
-  t.same(message, { type: 'message', channel, from: 'agent-one', data: { text: 'hello', n: [1, null, 'ü'] }, epoch: first.epoch, offset: 1, timestamp: message.timestamp })
+  t.same(message, {
+    type: 'message',
+    channel,
+    from: 'agent-one',
+    data: {
+      text: 'hello', n: [1, null, 'ü']
+    },
+    epoch: first.epoch,
+    offset: 1,
+    timestamp: message.timestamp
+  })
   t.ok(Math.abs(message.timestamp - Date.now() / 1000) < 10 && !Number.isInteger(message.timestamp * 1e-3))
   t.match(await ask(three, { type: 'publish', channel, data: null }), { type: 'ack', offset: 2 })
   t.match(await nextMessage(one), { from: 'agent-three', data: null, offset: 2 })
@@ -69,12 +79,22 @@ t.test('subscribe: a subscription resumes after the last position, and states wh
 t.test('subscribe: a pattern receives messages of all matching channels, and a message matched twice once', async t => {
   const registry = await build(t)
   const [one, two] = [await peer(registry, 'agent-one'), await peer(registry, 'agent-two')]
-  for (const pattern of ['workflows/*/done', 'workflows/**', 'workflows/run-1/*']) t.same({ ...await ask(one, { type: 'subscribe', channel: pattern }), requestId: '' }, { type: 'ack', requestId: '', channel: pattern, recovered: true })
-  t.match(await ask(one, { type: 'subscribe', channel: 'workflows/**', since: { epoch: 'x', offset: 1 } }), { type: 'ack', recovered: false })
+  for (const pattern of ['workflows/*/done', 'workflows/**', 'workflows/run-1/*']) {
+    t.same({
+      ...await ask(one, { type: 'subscribe', channel: pattern }), requestId: ''
+    }, { type: 'ack', requestId: '', channel: pattern, recovered: true })
+  }
+  t.match(
+    await ask(one, { type: 'subscribe', channel: 'workflows/**', since: { epoch: 'x', offset: 1 } }), { type: 'ack', recovered: false }
+  )
   await ask(one, { type: 'subscribe', channel: 'workflows/run-1/done' })
-  for (const [index, name] of ['workflows/run-1/done', 'workflows/run-2/done', 'workflows/a/b/c', 'public/x', 'workflows/z'].entries()) await ask(two, { type: 'publish', channel: name, data: index })
+  for (const [index, name] of ['workflows/run-1/done', 'workflows/run-2/done', 'workflows/a/b/c', 'public/x', 'workflows/z'].entries()) {
+    await ask(two, { type: 'publish', channel: name, data: index })
+  }
   await until(() => texts(one).length === 4)
-  t.same(received(one).map(({ channel, data }) => `${data} ${channel}`), ['0 workflows/run-1/done', '1 workflows/run-2/done', '2 workflows/a/b/c', '4 workflows/z'])
+  t.same(received(one).map(({ channel, data }) => `${data} ${channel}`), [
+    '0 workflows/run-1/done', '1 workflows/run-2/done', '2 workflows/a/b/c', '4 workflows/z'
+  ])
   await ask(one, { type: 'unsubscribe', channel: 'workflows/run-1/done' })
   await ask(one, { type: 'unsubscribe', channel: 'workflows/**' })
   await ask(one, { type: 'unsubscribe', channel: 'workflows/never/*' })
@@ -95,8 +115,12 @@ t.test('subscribe: a second subscription replaces the options, and delivers noth
   await ask(two, { type: 'publish', channel, data: 2 })
   await nextMessage(one)
   t.match(await ask(one, { type: 'subscribe', channel, includeSenderMetadata: true }), { epoch, offset: 2, recovered: true })
-  t.match(await ask(one, { type: 'subscribe', channel, since: { epoch, offset: 1 }, includeSenderMetadata: true }), { offset: 2, recovered: true })
-  t.match(await ask(one, { type: 'subscribe', channel, since: { epoch, offset: 0 }, includeSenderMetadata: true }), { offset: 2, recovered: false })
+  t.match(
+    await ask(one, { type: 'subscribe', channel, since: { epoch, offset: 1 }, includeSenderMetadata: true }), { offset: 2, recovered: true }
+  )
+  t.match(await ask(one, { type: 'subscribe', channel, since: { epoch, offset: 0 }, includeSenderMetadata: true }), {
+    offset: 2, recovered: false
+  })
   await ask(two, { type: 'publish', channel, data: 3 })
   t.match(await nextMessage(one), { data: 3, fromMetadata: { agent_id: 'agent-two', role: 'agent' } })
   t.same(texts(one), [2, 3])
@@ -125,7 +149,8 @@ t.test('channels: answers and messages of pipelined frames keep their order', as
   await answerTo(one, 'p499')
   await until(() => texts(one).length === 250)
   t.same(texts(one), Array.from({ length: 250 }, (_, n) => 2 * n))
-  t.same(one.all.filter(({ type }) => type === 'ack').map(({ requestId }) => requestId), ['before', 'subscribe', ...Array.from({ length: 500 }, (_, n) => `p${n}`)])
+  t.same(one.all.filter(({ type }) => type === 'ack')
+    .map(({ requestId }) => requestId), ['before', 'subscribe', ...Array.from({ length: 500 }, (_, n) => `p${n}`)])
   t.equal((await ask(two, { type: 'history', channel, limit: 1000 })).messages.length, 501)
 })
 
@@ -135,7 +160,9 @@ t.test('history: it has the newest messages or those after a position, and state
   t.match(await ask(one, { type: 'history', channel }), { type: 'history', channel, offset: 0, recovered: true, messages: [] })
   for (let n = 1; n <= 5; n++) await ask(one, { type: 'publish', channel, data: n })
   const all = await ask(one, { type: 'history', channel })
-  t.same(all.messages.map(({ data, offset, from, epoch }: Json) => [data, offset, from, epoch]), [1, 2, 3, 4, 5].map(n => [n, n, 'agent-one', all.epoch]))
+  t.same(all.messages.map(
+    ({ data, offset, from, epoch }: Json) => [data, offset, from, epoch]
+  ), [1, 2, 3, 4, 5].map(n => [n, n, 'agent-one', all.epoch]))
   t.match(all.messages[0], { fromMetadata: { agent_id: 'agent-one' }, timestamp: Number })
   const data = async (more: object) => (await ask(one, { type: 'history', channel, ...more })).messages.map((message: Json) => message.data)
   t.same(await data({ limit: 2 }), [4, 5])
@@ -149,7 +176,9 @@ t.test('history: it has the newest messages or those after a position, and state
   const oldest = await ask(one, { type: 'history', channel: 'agents/big', since: { epoch: newest.epoch, offset: 2 } })
   t.same([oldest.truncated, names(oldest)], [true, [3, 4, 5, 6, 7]])
   for (let n = 6; n <= 30; n++) await ask(one, { type: 'publish', channel, data: n })
-  t.match(await ask(one, { type: 'history', channel, limit: 1, since: { epoch: all.epoch, offset: 5 } }), { recovered: false, offset: 30, messages: [{ data: 11 }] })
+  t.match(await ask(one, { type: 'history', channel, limit: 1, since: { epoch: all.epoch, offset: 5 } }), {
+    recovered: false, offset: 30, messages: [{ data: 11 }]
+  })
   t.same(undocumentedFrames('agents', one.all), [])
 })
 
@@ -187,7 +216,9 @@ t.test('channels: invalid frames are refused with a code, and the socket stays o
   for (const [code, frame] of refused) t.match(await ask(one, frame), { type: 'error', code }, JSON.stringify(frame).slice(0, 90))
   await ask(one, { type: 'subscribe', channel })
   await ask(one, { type: 'subscribe', channel: 'agents/**' })
-  for (const name of ['agents/x', 'workflows/*', '$agents']) t.match(await ask(one, { type: 'subscribe', channel: name }), { type: 'error', code: 'channel_limit_exceeded' }, name)
+  for (const name of ['agents/x', 'workflows/*', '$agents']) {
+    t.match(await ask(one, { type: 'subscribe', channel: name }), { type: 'error', code: 'channel_limit_exceeded' }, name)
+  }
   t.match(await ask(one, { type: 'subscribe', channel }), { type: 'ack' })
   await ask(one, { type: 'unsubscribe', channel: 'agents/**' })
   t.match(await ask(one, { type: 'subscribe', channel: '$agents' }), { type: 'ack' })
@@ -199,7 +230,11 @@ t.test('channels: invalid frames are refused with a code, and the socket stays o
 t.test('direct messages: an agent named like a user cannot participate', async t => {
   const registry = await build(t)
   const one = await peer(registry, 'user-ann')
-  for (const frame of [{ type: 'subscribe', channel }, { type: 'subscribe', channel: 'agents/*' }, { type: 'subscribe', channel: '$agents' }, { type: 'publish', channel, data: 1 }, { type: 'history', channel }, { type: 'presence', channel: '$agents' }, { type: 'presence_update', metadata: {} }]) {
+  for (const frame of [
+    { type: 'subscribe', channel }, { type: 'subscribe', channel: 'agents/*' }, { type: 'subscribe', channel: '$agents' },
+    { type: 'publish', channel, data: 1 }, { type: 'history', channel }, { type: 'presence', channel: '$agents' },
+    { type: 'presence_update', metadata: {} }
+  ]) {
     t.match(await ask(one, frame), { type: 'error', code: 'action_not_permitted' }, frame.type)
   }
   t.match(await ask(one, { type: 'unsubscribe', channel }), { type: 'ack' })
@@ -261,7 +296,8 @@ t.test('publish: a connection receives its own messages neither live nor from th
 
 const presenceChannel = 'workflows/run-1'
 
-const presences = (client: Client, channel: string): Json[] => client.all.filter(frame => frame.type === 'presence' && frame.channel === channel)
+const presences = (client: Client, channel: string): Json[] =>
+  client.all.filter(frame => frame.type === 'presence' && frame.channel === channel)
 const ids = (members: Json[]): string[] => members.map(({ peerId }: Json) => peerId).sort()
 
 /** Changes as one text: joins with `+`, leaves with `-`. */
@@ -276,11 +312,22 @@ t.test('presence: members are sent after the answer, and joins and leaves after 
   await ask(one, { type: 'subscribe', channel: presenceChannel, presence: true })
   const snapshot = await one.next('presence')
   const metadata = { role: 'agent', agent_id: 'agent-one', agentName: 'Agent One', agent_type: 'testing', capabilities: ['cap one'] }
-  t.same(snapshot, { type: 'presence', channel: presenceChannel, revision: snapshot.revision, snapshot: true, joined: [{ peerId: 'agent-one', metadata }], left: [] })
+  t.same(snapshot, {
+    type: 'presence',
+    channel: presenceChannel,
+    revision: snapshot.revision,
+    snapshot: true,
+    joined: [
+      { peerId: 'agent-one', metadata }
+    ],
+    left: []
+  })
   const two = await peer(registry, 'agent-two', { metadata: { model: 'small-1' } })
   await ask(two, { type: 'subscribe', channel: presenceChannel })
   const joined = await one.next('presence')
-  t.match(joined, { channel: presenceChannel, joined: [{ peerId: 'agent-two', metadata: { model: 'small-1', agent_id: 'agent-two' } }], left: [] })
+  t.match(
+    joined, { channel: presenceChannel, joined: [{ peerId: 'agent-two', metadata: { model: 'small-1', agent_id: 'agent-two' } }], left: [] }
+  )
   t.equal('snapshot' in joined, false)
   await ask(two, { type: 'unsubscribe', channel: presenceChannel })
   const left = await one.next('presence')
@@ -344,9 +391,18 @@ t.test('presence: the tier lists all peers with their attributes', async t => {
   const registry = await build(t)
   const one = await peer(registry, 'agent-one')
   const { token } = await registry.admin()
-  const { body: { access_token: minted } } = await registry.post('/tokens/mint', { token, headers: { 'x-client-fingerprint': 'test-fingerprint' }, body: { user_id: 'ann', agent_id: 'ann-agent' } })
+  const { body: { access_token: minted } } = await registry.post(
+    '/tokens/mint', { token, headers: { 'x-client-fingerprint': 'test-fingerprint' }, body: { user_id: 'ann', agent_id: 'ann-agent' } }
+  )
   t.match(await ask(one, { type: 'subscribe', channel: '$agents' }), { type: 'ack', channel: '$agents', recovered: true })
-  t.match(await one.next('presence'), { channel: '$agents', snapshot: true, joined: [{ peerId: 'agent-one', agent_id: 'agent-one', status: 'online', metadata: { agentName: 'Agent One' } }], left: [] })
+  t.match(await one.next('presence'), {
+    channel: '$agents',
+    snapshot: true,
+    joined: [
+      { peerId: 'agent-one', agent_id: 'agent-one', status: 'online', metadata: { agentName: 'Agent One' } }
+    ],
+    left: []
+  })
   const admin = await registry.agentSocket(token)
   t.match((await one.next('presence')).joined, [{ peerId: 'user-admin', status: 'online', metadata: { role: 'admin' } }])
   await registry.agentSocket(minted)
@@ -375,12 +431,19 @@ t.test('presence: metadata of a peer is shown everywhere, and does not hide serv
   for (const name of [presenceChannel, '$agents']) {
     const find = () => presences(watcher, name).find(({ joined }) => joined.some((member: Json) => member.metadata.mood))
     await until(find)
-    t.match(find().joined, [{ peerId: 'agent-two', metadata: { mood: 'busy', role: 'agent', agent_id: 'agent-two', agent_type: 'testing', capabilities: ['cap one'], agentName: 'Agent One' } }])
+    t.match(find().joined, [{
+      peerId: 'agent-two',
+      metadata: {
+        mood: 'busy', role: 'agent', agent_id: 'agent-two', agent_type: 'testing', capabilities: ['cap one'], agentName: 'Agent One'
+      }
+    }])
   }
   const limited = await ask(one, { type: 'presence_update', metadata: {} })
   t.match(limited, { type: 'error', code: 'rate_limited', retryAfterMs: Number })
   t.match(await ask(one, { type: 'presence_update', metadata: { big: 'x'.repeat(4096) } }), { type: 'error', code: 'message_too_large' })
-  t.match(await ask(one, { type: 'presence_update', metadata: Object.fromEntries(Array.from({ length: 51 }, (_, n) => [`k${n}`, n])) }), { type: 'error', code: 'invalid_frame' })
+  t.match(await ask(one, { type: 'presence_update', metadata: Object.fromEntries(Array.from({ length: 51 }, (_, n) => [`k${n}`, n])) }), {
+    type: 'error', code: 'invalid_frame'
+  })
   await ask(watcher, { type: 'subscribe', channel: 'agents/meta', includeSenderMetadata: true })
   await ask(one, { type: 'publish', channel: 'agents/meta', data: 1 })
   t.match(await nextWhere(watcher, 'message', frame => frame.channel), { data: 1, fromMetadata: { mood: 'busy', agent_id: 'agent-two' } })

@@ -9,7 +9,18 @@ import { dashboard } from './dashboard-helper.js'
 import { expired, openers, rawOf, refusalOf, sendTogether } from './helper.js'
 
 /** A principal of the host that is not an agent of this registry. */
-const stranger: Principal = { type: 'agent', role: 'agent', subject: 'nobody', agentId: 'nobody', incarnation: null, tokenId: 'h', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
+const stranger: Principal = {
+  type: 'agent',
+  role: 'agent',
+  subject: 'nobody',
+  agentId: 'nobody',
+  incarnation: null,
+  tokenId: 'h',
+  sessionId: null,
+  expiresAt: null,
+  scopes: [],
+  keyDigest: null
+}
 
 /** A store that fails to change states. */
 class BrokenStore extends MemoryAgentStore {
@@ -97,10 +108,13 @@ t.test('errors: a handler that throws or rejects answers internal_error, and the
   for (const isLate of [false, true]) {
     const registry = await build(t, broken(() => new Error('a secret of ours'), isLate))
     const client = await openers.agents(registry)
-    sendTogether(client, [{ ...status, requestId: '1' }, { type: 'ping', requestId: '2' }, { ...status, requestId: '3' }, { type: 'ping', requestId: '4' }])
+    sendTogether(client, [
+      { ...status, requestId: '1' }, { type: 'ping', requestId: '2' }, { ...status, requestId: '3' }, { type: 'ping', requestId: '4' }
+    ])
     while (client.all.at(-1).requestId !== '4') await client.next()
     const answers = client.all.filter(({ requestId }) => requestId)
-    t.strictSame(answers.map(({ requestId, type, code }) => [requestId, code ?? type]), [['1', 'internal_error'], ['2', 'pong'], ['3', 'internal_error'], ['4', 'pong']])
+    t.strictSame(answers.map(({ requestId, type, code }) => [requestId, code ??
+      type]), [['1', 'internal_error'], ['2', 'pong'], ['3', 'internal_error'], ['4', 'pong']])
     t.notMatch(JSON.stringify(answers), /secret/)
   }
 })
@@ -150,7 +164,9 @@ const closeCases: Record<keyof typeof closeCodes, CloseCase> = {
     // A host that replaces sockets, so that the frame writer cannot be used.
     async before (app) {
       await app.register(fastifyWebsocket)
-      app.websocketServer.on('connection', socket => { Object.defineProperty(socket, 'protocol', { get () { throw new Error('broken') } }) })
+      app.websocketServer.on(
+        'connection', socket => { Object.defineProperty(socket, 'protocol', { get () { throw new Error('broken') } }) }
+      )
     },
     end: registry => registry.socket('/public/ws')
   },

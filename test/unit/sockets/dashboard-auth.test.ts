@@ -98,12 +98,15 @@ t.test('authentication: a bad token in the upgrade is accepted and closed with a
   const ticket = await ticketFor(registry, admin)
   await registry.socket(`${path}?ticket=${ticket}`).next('monitoring')
   const [spent, foreign] = [ticket, await ticketFor(registry, admin, 'agents')]
-  for (const one of [spent, foreign, 'nope']) t.strictSame(await registry.socket(`${path}?ticket=${one}`).closed, { code: 4001, reason: 'Invalid token' })
+  for (const one of [spent, foreign, 'nope']) {
+    t.strictSame(await registry.socket(`${path}?ticket=${one}`).closed, { code: 4001, reason: 'Invalid token' })
+  }
   t.equal((await registry.socket(path, [`bearer.${token}`]).refused).status, 400, 'a token as the only subprotocol')
 })
 
 /** Whether a dashboard is accepted. */
-const outcome = (client: Client): Promise<unknown> => Promise.race([client.next('monitoring').then(() => 'in'), client.closed.then(({ code }) => code)])
+const outcome = (client: Client): Promise<unknown> =>
+  Promise.race([client.next('monitoring').then(() => 'in'), client.closed.then(({ code }) => code)])
 
 t.test('dashboard: a sent fingerprint must match the session, and requiring one is an option', async t => {
   const frames: Array<[object, unknown, unknown]> = [
@@ -119,11 +122,17 @@ t.test('dashboard: a sent fingerprint must match the session, and requiring one 
     const admin = await registry.admin()
     const { token } = admin
     for (const [more, ...expected] of frames) {
-      t.equal(await outcome(await opened(registry, { type: 'auth', token, ...more })), expected[index], `${requireFingerprint} ${JSON.stringify(more)}`)
+      t.equal(await outcome(
+        await opened(registry, { type: 'auth', token, ...more })
+      ), expected[index], `${requireFingerprint} ${JSON.stringify(more)}`)
     }
-    const headers: Array<[object, unknown, unknown]> = [[{ 'x-client-fingerprint': fingerprint }, 'in', 'in'], [{}, 'in', 4001], [{ 'x-client-fingerprint': 'another' }, 4001, 4001]]
+    const headers: Array<[object, unknown, unknown]> = [
+      [{ 'x-client-fingerprint': fingerprint }, 'in', 'in'], [{}, 'in', 4001], [{ 'x-client-fingerprint': 'another' }, 4001, 4001]
+    ]
     for (const [more, ...expected] of headers) {
-      t.equal(await outcome(registry.socket(path, [], bearer(token, more))), expected[index], `header: ${requireFingerprint} ${JSON.stringify(more)}`)
+      t.equal(await outcome(
+        registry.socket(path, [], bearer(token, more))
+      ), expected[index], `header: ${requireFingerprint} ${JSON.stringify(more)}`)
     }
     t.equal(await outcome(registry.socket(`${path}?ticket=${await ticketFor(registry, admin)}`)), 'in', 'the ticket carries a fingerprint')
   }
@@ -132,7 +141,9 @@ t.test('dashboard: a sent fingerprint must match the session, and requiring one 
 t.test('dashboard: a logout closes the sockets of the session within a second, and its token is refused', async t => {
   const registry = await build(t, roomy)
   const [admin, other] = [await registry.admin(), await registry.admin('other')]
-  const [first, second, neighbour] = [await dashboard(registry, admin.token), await dashboard(registry, admin.token), await dashboard(registry, other.token)]
+  const [first, second, neighbour] = [
+    await dashboard(registry, admin.token), await dashboard(registry, admin.token), await dashboard(registry, other.token)
+  ]
   const started = Date.now()
   t.equal((await registry.post('/auth/logout', admin)).status, 200)
   for (const client of [first, second]) t.strictSame(await client.closed, { code: 4001, reason: 'Session ended' })
@@ -207,7 +218,9 @@ t.test('dashboard: pings are answered before the token, and binary or oversized 
 })
 
 t.test('dashboard: a full tier refuses the upgrade with a retry time', async t => {
-  const registry = await build(t, { dashboardWs: { maxConnections: 2 }, sockets: { maxUnauthenticated: 4, maxUnauthenticatedPerAddress: 4 } })
+  const registry = await build(
+    t, { dashboardWs: { maxConnections: 2 }, sockets: { maxUnauthenticated: 4, maxUnauthenticatedPerAddress: 4 } }
+  )
   const { token } = await registry.admin()
   const pending = Array.from({ length: 4 }, () => registry.socket(path))
   await Promise.all(pending.map(({ opened }) => opened))
@@ -228,7 +241,18 @@ t.test('dashboard: a full tier refuses the upgrade with a retry time', async t =
   })
 })
 
-const hostAdmin: Principal = { type: 'admin', role: 'admin', subject: 'host-admin', agentId: null, incarnation: null, tokenId: 'h', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
+const hostAdmin: Principal = {
+  type: 'admin',
+  role: 'admin',
+  subject: 'host-admin',
+  agentId: null,
+  incarnation: null,
+  tokenId: 'h',
+  sessionId: null,
+  expiresAt: null,
+  scopes: [],
+  keyDigest: null
+}
 
 t.test('dashboard: an admin of the host is accepted, and a socket that closes during the check leaves no state', async t => {
   let asked = 0

@@ -53,7 +53,16 @@ t.test('data frames: an empty registry has zeros', async t => {
   const [client] = await dashboards(registry, 1)
   const [monitoring, health, agents] = client!.all
   t.match(monitoring.data, { total_requests: 0, avg_response_time: 0, error_rate: 0, agent_metrics: [], agent_count: 0 })
-  t.match(health.data, { status: 'healthy', components: { storage: { redis: 'not_configured', status: 'healthy' }, ai_services: { status: 'not_configured' }, agents: { total: 0, active: 0, status: 'no_agents', connectivity_ratio: 0 } } })
+  t.match(health.data, {
+    status: 'healthy',
+    components: {
+      storage: {
+        redis: 'not_configured', status: 'healthy'
+      },
+      ai_services: { status: 'not_configured' },
+      agents: { total: 0, active: 0, status: 'no_agents', connectivity_ratio: 0 }
+    }
+  })
   t.strictSame(agents.data, { agents: [], total_count: 0, active_count: 0, agent_types: {}, status_summary: {} })
 })
 
@@ -61,8 +70,12 @@ t.test('monitoring: reports are shown in seconds and weighted by requests, and t
   const registry = await build(t, often)
   const [client] = await dashboards(registry, 1) as [Client]
   const tokens = [await registry.agent('agent-one'), await registry.agent('agent-two'), await registry.agent('agent-idle')]
-  await registry.post('/agents/agent-one/metrics', { token: tokens[0], body: { total_requests: 30, avg_response_time: 0.1, error_rate: 0 } })
-  await registry.post('/agents/agent-two/metrics', { token: tokens[1], body: { total_requests: 10, avg_response_time: 0.5, error_rate: 0.4 } })
+  await registry.post(
+    '/agents/agent-one/metrics', { token: tokens[0], body: { total_requests: 30, avg_response_time: 0.1, error_rate: 0 } }
+  )
+  await registry.post(
+    '/agents/agent-two/metrics', { token: tokens[1], body: { total_requests: 10, avg_response_time: 0.5, error_rate: 0.4 } }
+  )
   const { data } = await nextWhere(client, 'monitoring', frame => frame.data.total_requests === 40)
   t.match(data, { avg_response_time: 0.2, error_rate: 0.1, agent_count: 3 })
   t.strictSame(data.agent_metrics.map(({ agent_id: id, total_requests: n }: Json) => [id, n]), [['agent-two', 10], ['agent-one', 30]])
@@ -111,7 +124,9 @@ t.test('log: it has entries for agents, logins, keys and dashboards', async t =>
   const registry = await build(t, often)
   const headers = { 'x-client-fingerprint': 'x' }
   await registry.post('/auth/login', { body: { username: 'admin', password: 'wrong password' }, headers })
-  await registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-bad', agent_type: 'testing', agent_key: 'wrong-key-0000' } })
+  await registry.post(
+    '/auth/agent/request_temp_token', { body: { agent_id: 'agent-bad', agent_type: 'testing', agent_key: 'wrong-key-0000' } }
+  )
   const { token } = await registry.admin()
   const client = await dashboard(registry, token)
   const entries: Array<[string, object]> = [
@@ -144,7 +159,9 @@ t.test('log: it has entries for agents, logins, keys and dashboards', async t =>
 /** An app whose log is sent to the dashboards. */
 async function logging (t: Parameters<typeof build>[0]): Promise<Harness> {
   const log: { sink?: { write (line: string): void } } = {}
-  const registry = await build(t, often, { server: { logger: { level: 'trace', stream: { write: (line: string) => { log.sink?.write(line) } } } } })
+  const registry = await build(
+    t, often, { server: { logger: { level: 'trace', stream: { write: (line: string) => { log.sink?.write(line) } } } } }
+  )
   log.sink = registry.app.agentRegistry.logSink
   return registry
 }
@@ -157,8 +174,12 @@ t.test('log: no frame contains a secret', async t => {
   const temp = await registry.tempToken('agent-two')
   await registry.get(`/agents?token=${agent}`, { token: agent })
   await registry.socket(`/agents/ws?token=${agent}`).next('auth_success')
-  await registry.post('/auth/login', { body: { username: 'admin', password: 'wrong-password-here' }, headers: { 'x-client-fingerprint': 'x' } })
-  registry.app.log.warn({ authorization: `Bearer ${agent}`, password: 'logged-password', details: `Bearer ${temp}` }, `the host logs token=${agent}`)
+  await registry.post(
+    '/auth/login', { body: { username: 'admin', password: 'wrong-password-here' }, headers: { 'x-client-fingerprint': 'x' } }
+  )
+  registry.app.log.warn(
+    { authorization: `Bearer ${agent}`, password: 'logged-password', details: `Bearer ${temp}` }, `the host logs token=${agent}`
+  )
   client.send({ type: 'dashboard_log', data: { level: 'ERR', message: `the page logs ${token}`, timestamp: new Date().toISOString() } })
   client.send({ type: 'dashboard_alert', data: { message: `the page warns of ?key=${keys.plain} and ${token}`, details: { token } } })
   await entryOf(client, /^the page logs/)
@@ -183,8 +204,25 @@ t.test('log: a frame is bounded, its count is not, and the buffer is', async t =
 
 t.test('alerts: a custom rule raises one alert for all dashboards, and another after its cooldown', async t => {
   const alertRules = [
-    { id: 'fleet', type: 'fleet', metric: 'agents_total' as const, comparison: '>=' as const, threshold: 2, severity: 'critical' as const, cooldownMs: 1000, title: 'Fleet', message: '{value} of {threshold} agents' },
-    { id: 'agent_connectivity.no_agents', type: 'agent_connectivity', metric: 'agents_condition' as const, comparison: '=' as const, threshold: 'no_agents', message: 'Nobody is here' }
+    {
+      id: 'fleet',
+      type: 'fleet',
+      metric: 'agents_total' as const,
+      comparison: '>=' as const,
+      threshold: 2,
+      severity: 'critical' as const,
+      cooldownMs: 1000,
+      title: 'Fleet',
+      message: '{value} of {threshold} agents'
+    },
+    {
+      id: 'agent_connectivity.no_agents',
+      type: 'agent_connectivity',
+      metric: 'agents_condition' as const,
+      comparison: '=' as const,
+      threshold: 'no_agents',
+      message: 'Nobody is here'
+    }
   ]
   const registry = await build(t, { ...often, dashboard: { alertRules } })
   const [first, second] = await dashboards(registry, 2) as [Client, Client]
@@ -207,7 +245,8 @@ t.test('alerts: the default rules detect slow and failing agents, and a dead fle
   const token = await registry.join()
   for (const values of [{ avg_response_time: 1.2 }, { avg_response_time: 2.5, total_requests: 20, error_rate: 0.3 }]) {
     await registry.post('/agents/agent-one/metrics', { token, body: values })
-    await nextWhere(client, 'alert', ({ data }) => data.alerts.some(({ details }: Json) => details.response_time === values.avg_response_time))
+    await nextWhere(client, 'alert', ({ data }) =>
+      data.alerts.some(({ details }: Json) => details.response_time === values.avg_response_time))
   }
   await until(() => registry.app.agentRegistry.get('agent-one')!.status === 'dead')
   await nextWhere(client, 'alert', ({ data }) => data.alerts.some(({ message }: Json) => message.startsWith('No active agents')))
@@ -217,7 +256,8 @@ t.test('alerts: the default rules detect slow and failing agents, and a dead fle
   t.strictSame(found('error_rate'), ['critical'])
   t.match(found('agent_connectivity')[0], 'critical')
   t.match(await entryOf(client, /^No active agents/), { level: 'CRIT', source: 'agents' })
-  t.match(stored.find((alert: Json) => alert.type === 'error_rate'), { title: 'Error rate', message: 'Error rate is 30 %', details: { error_rate: 0.3, threshold: 0.2 } })
+  t.match(stored.find((alert: Json) =>
+    alert.type === 'error_rate'), { title: 'Error rate', message: 'Error rate is 30 %', details: { error_rate: 0.3, threshold: 0.2 } })
   t.strictSame(strange(client), [])
 })
 
@@ -226,7 +266,9 @@ const pin = '2468'
 const refused = { status: 'error', message: 'Invalid payload' }
 
 t.test('dashboard settings', async t => {
-  const registry = await build(t, { dashboardWs: { pingIntervalMs: 12_000 }, dashboard: { logCapacity: 500, logMessageLength: 100 } }, answers)
+  const registry = await build(
+    t, { dashboardWs: { pingIntervalMs: 12_000 }, dashboard: { logCapacity: 500, logMessageLength: 100 } }, answers
+  )
   const admin = await registry.admin()
   const config = (query = '') => registry.get(`/dashboard/config${query}`, admin)
   const update = (body: unknown) => registry.post('/dashboard/config', { ...admin, body })
@@ -239,22 +281,30 @@ t.test('dashboard settings', async t => {
 
   await t.test('dashboard settings: the time zone is returned if it is valid', async t => {
     const zones: Array<[query: string, zone: string]> = [
-      ['?tz=Europe/Paris', 'Europe/Paris'], ['?tz=Etc/GMT%2B5', 'Etc/GMT+5'], ['?tz=', 'UTC'], ['?tz=%3Cscript%3E', 'UTC'], ['?tz=1', 'UTC'], [`?tz=${'Z'.repeat(64)}`, 'Z'.repeat(64)]
+      ['?tz=Europe/Paris', 'Europe/Paris'], ['?tz=Etc/GMT%2B5', 'Etc/GMT+5'], ['?tz=', 'UTC'], ['?tz=%3Cscript%3E', 'UTC'],
+      ['?tz=1', 'UTC'], [`?tz=${'Z'.repeat(64)}`, 'Z'.repeat(64)]
     ]
     for (const [query, zone] of zones) t.equal((await config(query)).body.timezone, zone, query)
     t.equal(problemOf(t, await config(`?tz=${'Z'.repeat(65)}`)), 'validation-failed')
   })
 
   await t.test('dashboard settings: the settings of the page are merged into the stored ones', async t => {
-    t.same((await update({ ui: { theme: 'dark', nested: { a: [1, null] } } })).body, { status: 'ok', ui: { theme: 'dark', nested: { a: [1, null] } } })
+    t.same((await update({ ui: { theme: 'dark', nested: { a: [1, null] } } })).body, {
+      status: 'ok', ui: { theme: 'dark', nested: { a: [1, null] } }
+    })
     t.same((await update({ ui: { theme: 'light' } })).body.ui, { theme: 'light', nested: { a: [1, null] } })
     const other = await registry.admin()
     t.same((await registry.get('/dashboard/config', other)).body.ui, { theme: 'light', nested: { a: [1, null] } }, 'for all admins')
   })
 
-  const clamped: Array<[given: unknown, kept: unknown]> = [[10, 10], [9, 10], [-5, 10], [500, 500], [501, 500], [1e9, 500], [99.9, 99], ['200', 200], ['x', undefined], [null, undefined], [true, undefined]]
+  const clamped: Array<[given: unknown, kept: unknown]> = [
+    [10, 10], [9, 10], [-5, 10], [500, 500], [501, 500], [1e9, 500], [99.9, 99], ['200', 200], ['x', undefined], [null, undefined],
+    [true, undefined]
+  ]
   for (const [given, kept] of clamped) {
-    await t.test(`dashboard settings: maxLogEntries is clamped between 10 and the buffer: ${String(given)} becomes ${String(kept)}`, async t => {
+    await t.test(`dashboard settings: maxLogEntries is clamped between 10 and the buffer: ${String(
+      given
+    )} becomes ${String(kept)}`, async t => {
       t.equal((await update({ ui: { maxLogEntries: given } })).body.ui.maxLogEntries, kept)
       t.equal((await config()).body.ui.maxLogEntries, kept)
     })
@@ -263,7 +313,9 @@ t.test('dashboard settings', async t => {
   await t.test('dashboard settings: a body that is too large, too deep or not an object is refused and changes nothing', async t => {
     const before = (await config()).body.ui
     const deep = JSON.parse(`${'{"a":'.repeat(10)}1${'}'.repeat(10)}`) as Json
-    for (const body of [undefined, null, [], 7, 'text', {}, { ui: null }, { ui: [] }, { ui: 'dark' }, { ui: { a: 'x'.repeat(16_384) } }, { ui: deep }]) {
+    for (const body of [
+      undefined, null, [], 7, 'text', {}, { ui: null }, { ui: [] }, { ui: 'dark' }, { ui: { a: 'x'.repeat(16_384) } }, { ui: deep }
+    ]) {
       const answer = await update(body)
       t.equal(answer.status, 200)
       t.same(answer.body, refused, JSON.stringify(body)?.slice(0, 40))
@@ -295,7 +347,8 @@ t.test('dashboard settings: a session with a PIN needs the PIN to change them', 
   const registry = await build(t, {}, answers)
   const admin = await registry.admin()
   await registry.post('/auth/set_pin', { ...admin, body: { pin } })
-  const update = (more: object) => registry.post('/dashboard/config', { ...admin, headers: { ...admin.headers, ...more }, body: { ui: { theme: 'dark' } } })
+  const update = (more: object) =>
+    registry.post('/dashboard/config', { ...admin, headers: { ...admin.headers, ...more }, body: { ui: { theme: 'dark' } } })
   const missing = await update({})
   t.equal(missing.status, 400)
   t.equal(problemOf(t, missing), 'pin-required')

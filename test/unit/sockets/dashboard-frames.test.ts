@@ -34,7 +34,9 @@ t.test('acks: each has the expected envelope, text and requestId', async t => {
     clear_alerts: ['clear_alerts_ack', { status: 'completed', message: 'Backend alerts cleared successfully' }]
   }
   for (const [type, [ack, data]] of Object.entries(acks)) {
-    const { timestamp, requestId, ...rest } = (await answersTo(client, { type, timestamp: iso(), data: { source: 'dashboard_admin' } })).at(-1)
+    const {
+      timestamp, requestId, ...rest
+    } = (await answersTo(client, { type, timestamp: iso(), data: { source: 'dashboard_admin' } })).at(-1)
     t.strictSame(rest, { type: ack, data }, type)
     t.match(timestamp, /^\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}Z$/)
     client.send({ type })
@@ -45,7 +47,9 @@ t.test('acks: each has the expected envelope, text and requestId', async t => {
 })
 
 t.test('pause: it withholds monitoring, health and alerts, and resuming delivers missed alerts', async t => {
-  const rule = { id: 'fleet', type: 'fleet', metric: 'agents_total' as const, comparison: '>=' as const, threshold: 2, message: '{value} agents' }
+  const rule = {
+    id: 'fleet', type: 'fleet', metric: 'agents_total' as const, comparison: '>=' as const, threshold: 2, message: '{value} agents'
+  }
   const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 100 }, dashboard: { alertRules: [rule] } })
   const [paused, running] = await dashboards(registry, 2) as [Client, Client]
   const [ack] = (await answersTo(paused, { type: 'pause_monitoring', data: { paused: true } })).slice(-1)
@@ -91,8 +95,9 @@ t.test('refresh: it sends every frame in order, also while paused, and takes not
   const registry = await build(t, quiet)
   const [client, neighbour] = await dashboards(registry, 2) as [Client, Client]
   await entryOf(neighbour, 'New connection (2 total)')
-  t.strictSame(ackTypes(await answersTo(client, { type: 'refresh_request' })).filter(type => type !== 'logs'), ['monitoring', 'health', 'agents', 'refresh_ack'],
-    'without alerts there is no alerts frame')
+  t.strictSame(ackTypes(await answersTo(client, { type: 'refresh_request' })).filter(type =>
+    type !== 'logs'), ['monitoring', 'health', 'agents', 'refresh_ack'],
+  'without alerts there is no alerts frame')
   await raise(client)
   await answersTo(client, { type: 'pause_monitoring' })
   const seen = neighbour.all.length
@@ -134,8 +139,12 @@ t.test('refresh: parts that fail are named in the ack and the log, and the rest 
   t.match(await ask('refresh_request'), { types: ['monitoring', 'health', 'agents', 'refresh_ack'], ack: { status: 'completed' } })
   await registry.post('/agents/agent-one/metrics', { token, body: { total_requests: 5 } })
   store.isBroken = true
-  t.strictSame(await ask('refresh_request'), { types: ['health', 'refresh_ack'], ack: { status: 'error', message: 'Refresh failed: no monitoring, agents' } })
-  t.strictSame(await ask('agents_request'), { types: ['agents_ack'], ack: { status: 'error', message: 'Failed to send agents data: they cannot be rendered' } })
+  t.strictSame(await ask('refresh_request'), {
+    types: ['health', 'refresh_ack'], ack: { status: 'error', message: 'Refresh failed: no monitoring, agents' }
+  })
+  t.strictSame(await ask('agents_request'), {
+    types: ['agents_ack'], ack: { status: 'error', message: 'Failed to send agents data: they cannot be rendered' }
+  })
   t.match(await entryOf(client, /^Failed to build the agents frame/), { level: 'ERR', source: 'monitoring' })
   store.isBroken = false
   t.match(await ask('agents_request'), { types: ['agents', 'agents_ack'], ack: { status: 'completed' } })
@@ -157,7 +166,9 @@ t.test('log entries: an entry of a page reaches all dashboards within a second, 
   await answersTo(all[2], { type: 'pause_monitoring' })
   await entryOf(all[0], 'Monitoring paused')
   const timestamp = '2026-01-02T03:04:05Z'
-  for (const [given, level] of Object.entries({ info: 'INFO', ' Success ': 'SUCS', WARNING: 'WARN', critical: 'CRIT', ERROR: 'ERR', SUCS: 'SUCS', Information: 'INFO' })) {
+  for (const [given, level] of Object.entries(
+    { info: 'INFO', ' Success ': 'SUCS', WARNING: 'WARN', critical: 'CRIT', ERROR: 'ERR', SUCS: 'SUCS', Information: 'INFO' }
+  )) {
     const message = `Level ${given}`
     const started = Date.now()
     all[0].send({ type: 'dashboard_log', timestamp, data: { level: given, message: `  ${message}  `, timestamp } })
@@ -168,7 +179,8 @@ t.test('log entries: an entry of a page reaches all dashboards within a second, 
     }
     t.ok(Date.now() - started < 5000)
   }
-  t.strictSame(ackTypes(await answersTo(all[0], { type: 'dashboard_log', data: { level: 'info', message: 'm', timestamp } })).filter(type => type !== 'logs'), ['ack'])
+  t.strictSame(ackTypes(await answersTo(all[0], { type: 'dashboard_log', data: { level: 'info', message: 'm', timestamp } })).filter(type =>
+    type !== 'logs'), ['ack'])
   t.strictSame(all.flatMap(strange), [])
 })
 
@@ -200,21 +212,50 @@ t.test('alerts: an alert of a page is stored once in the common shape, and not p
   const registry = await build(t, quiet)
   const [client, neighbour] = await dashboards(registry, 2) as [Client, Client]
   const timestamp = '2026-01-02T03:04:05.678Z'
-  const data = { id: 17, title: 'Disk', message: 'The disk is full', severity: 'danger', type: 'Resource_Storage', timestamp, details: { percent: 99, deep: {} } }
-  for (let i = 0; i < 3; i++) t.strictSame(withoutLogs(await answersTo(client, { type: 'dashboard_alert', data: { ...data, id: i, title: `Disk ${i}` } })), ['ack'])
+  const data = {
+    id: 17,
+    title: 'Disk',
+    message: 'The disk is full',
+    severity: 'danger',
+    type: 'Resource_Storage',
+    timestamp,
+    details: {
+      percent: 99, deep: {}
+    }
+  }
+  for (let i = 0; i < 3; i++) {
+    t.strictSame(withoutLogs(await answersTo(client, { type: 'dashboard_alert', data: { ...data, id: i, title: `Disk ${i}` } })), ['ack'])
+  }
   const [{ id, ...alert }, ...others] = await alertsOf(neighbour)
   t.strictSame(others, [], 'once, whatever its id and title')
   t.match(id, /^[0-9a-f-]{36}$/)
-  t.strictSame(alert, { title: 'Disk 0', message: data.message, severity: 'critical', type: 'resource_storage', timestamp, details: { percent: 99 } })
-  await answersTo(client, { type: 'dashboard_alert', data: { alerts: [{ title: 'Only a title' }, { message: 'Only a message', type: 'odd_type' }, {}, 'x', null, { message: ' ' }] } })
+  t.strictSame(
+    alert, { title: 'Disk 0', message: data.message, severity: 'critical', type: 'resource_storage', timestamp, details: { percent: 99 } }
+  )
+  await answersTo(client, {
+    type: 'dashboard_alert',
+    data: {
+      alerts: [{ title: 'Only a title' }, { message: 'Only a message', type: 'odd_type' }, {}, 'x', null, { message: ' ' }]
+    }
+  })
   t.match(await alertsOf(neighbour), [
     { title: 'Odd type', message: 'Only a message', severity: 'info', type: 'odd_type' },
     { title: 'Only a title', message: 'Only a title', severity: 'info', type: 'general' },
     { title: 'Disk 0' }
   ])
-  for (const bad of [undefined, 'x', [1]]) t.match(await refusalOf(client, { type: 'dashboard_alert', data: bad, requestId: 'r' }), { code: 'invalid_frame', requestId: 'r' })
-  const empty: object[] = [{}, { message: ' ', title: '' }, { message: 7 }, { severity: 'critical', type: 'x' }, { alerts: [] }, { alerts: [{}, 'x', { title: ' ' }] }, { alerts: 'x' }]
-  for (const data of empty) t.match(await refusalOf(client, { type: 'dashboard_alert', data, requestId: 'r' }), { code: 'missing_data', requestId: 'r' }, JSON.stringify(data))
+  for (const bad of [undefined, 'x', [1]]) {
+    t.match(await refusalOf(client, { type: 'dashboard_alert', data: bad, requestId: 'r' }), { code: 'invalid_frame', requestId: 'r' })
+  }
+  const empty: object[] = [{}, { message: ' ', title: '' }, { message: 7 }, { severity: 'critical', type: 'x' }, { alerts: [] }, {
+    alerts: [
+      {}, 'x', { title: ' ' }
+    ]
+  }, { alerts: 'x' }]
+  for (const data of empty) {
+    t.match(await refusalOf(client, { type: 'dashboard_alert', data, requestId: 'r' }), {
+      code: 'missing_data', requestId: 'r'
+    }, JSON.stringify(data))
+  }
   t.equal((await alertsOf(client)).length, 3)
   t.strictSame([...strange(client), ...strange(neighbour)], [])
 })
@@ -229,7 +270,8 @@ t.test('clear logs: one entry that names the admin remains, for all dashboards',
   const { data } = await nextWhere(neighbour, 'logs', frame => frame.data.logs[0].message === 'Logs cleared')
   t.match(data, { count: 1, logs: [{ level: 'WARN', source: 'dashboard', user_id: 'admin' }] })
   const next = await dashboard(registry, token)
-  t.strictSame(next.all.find(({ type }) => type === 'logs').data.logs.map(({ message }: Json) => message), ['New connection (3 total)', 'Logs cleared'])
+  t.strictSame(next.all.find(({ type }) => type === 'logs').data.logs
+    .map(({ message }: Json) => message), ['New connection (3 total)', 'Logs cleared'])
 })
 
 t.test('clear alerts: all are forgotten, and a recurring alert is new', async t => {

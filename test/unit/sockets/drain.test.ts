@@ -30,7 +30,8 @@ class SlowStore extends MemoryAgentStore {
 }
 
 const slowStore = () => new SlowStore({ leaseMs: 60_000, retentionMs: 60_000 })
-const statusFrames = (count: number) => Array.from({ length: count }, (_, i) => ({ type: 'status', status: i % 2 ? 'alive' : 'draining', requestId: `s${i}` }))
+const statusFrames = (count: number) =>
+  Array.from({ length: count }, (_, i) => ({ type: 'status', status: i % 2 ? 'alive' : 'draining', requestId: `s${i}` }))
 const acked = ({ all }: Client): string[] => all.filter(({ type }) => type === 'ack').map(({ requestId }) => requestId)
 
 t.test('drain: readiness fails first, and each client gets its own slot and is closed at it', async t => {
@@ -76,14 +77,17 @@ t.test('drain: frames after the announced time are not handled, and do not delay
   const registry = await build(t, { storage: { agents: store }, sockets: { drainMs: 2000 } })
   const client = await registry.agentSocket(await registry.join())
   let sent = 0
-  const sendGroup = setInterval(() => { if (client.ws.readyState === client.ws.OPEN) client.send({ type: 'status', status: 'alive', requestId: `r${sent++}` }) }, 5)
+  const sendGroup = setInterval(
+    () => { if (client.ws.readyState === client.ws.OPEN) client.send({ type: 'status', status: 'alive', requestId: `r${sent++}` }) }, 5
+  )
   t.teardown(() => clearInterval(sendGroup))
   await until(() => acked(client).length > 2)
   const started = Date.now()
   await registry.app.close()
   t.strictSame(await client.closed, goingAway)
   t.ok(Date.now() - started < 4 * 2000)
-  t.ok(store.done >= acked(client).length && acked(client).length < sent, `${store.done} done, ${acked(client).length} acknowledged, ${sent} sent`)
+  t.ok(store.done >= acked(client).length &&
+    acked(client).length < sent, `${store.done} done, ${acked(client).length} acknowledged, ${sent} sent`)
 })
 
 t.test('drain: an answer that never comes does not delay the close', async t => {

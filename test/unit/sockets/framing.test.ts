@@ -25,7 +25,8 @@ const sizes = [2, 125, 126, 127, 65_535, 65_536, 65_537, 300_000]
 /** JSON of this many bytes, with several different characters. */
 const textOf = (size: number) => size < 5 ? '[]' : JSON.stringify([`é${'x'.repeat(size - 6)}`])
 
-const batchOf = (messages: readonly EncodedMessage[]): FrameBatch => messages.slice(1).reduce((batch, message) => batch.and(message), new FrameBatch(messages[0]!, null))
+const batchOf = (messages: readonly EncodedMessage[]): FrameBatch =>
+  messages.slice(1).reduce((batch, message) => batch.and(message), new FrameBatch(messages[0]!, null))
 
 t.test('frame writer: clients read frames with every header length, single and joined', async t => {
   const { open } = await socketPairs(t)
@@ -38,7 +39,9 @@ t.test('frame writer: clients read frames with every header length, single and j
   }
   const [json, packed] = [messages.map(({ text }) => text), messages.map(({ text }) => JSON.parse(text))]
   const received = await receives(pair, 4 * messages.length + 2)
-  t.strictSame(received.map(data => typeof data === 'string' ? data : decode(data)), [...json, ...json, 'pong', ...packed, ...packed, 'pong'])
+  t.strictSame(
+    received.map(data => typeof data === 'string' ? data : decode(data)), [...json, ...json, 'pong', ...packed, ...packed, 'pong']
+  )
   t.equal(pair.pings, 2)
 })
 
@@ -64,7 +67,8 @@ t.test('frame writer: sockets with the same pending messages share one buffer', 
 })
 
 t.test(`frame writer: a batch is the concatenation of its frames (TEST_SEED=${seed})`, async () => {
-  const message = fc.oneof(fc.jsonValue().map(value => new EncodedMessage(JSON.stringify([value]))), fc.constantFrom(protocolPing, textPing))
+  const message = fc.oneof(fc.jsonValue()
+    .map(value => new EncodedMessage(JSON.stringify([value]))), fc.constantFrom(protocolPing, textPing))
   fc.assert(fc.property(fc.array(message, { minLength: 1, maxLength: 20 }), fc.constantFrom(...encodings), (messages, encoding) => {
     const joined = batchOf(messages).bytes(encoding)
     return joined.equals(Buffer.concat(messages.map(message => new EncodedMessage(message.text, message.opcode).frame(encoding))))
@@ -165,7 +169,9 @@ const strange: Record<string, { WebSocket: new (...made: never[]) => WebSocket, 
 const serverOf = (Class: unknown) => new WebSocketServer({ noServer: true, WebSocket: Class as typeof WebSocket })
 
 t.test('frame writer: its self-test passes with this version of ws', async t => {
-  for (const options of [{}, { perMessageDeflate: true }, { maxPayload: 10 }]) t.equal(rawSocketFault(new WebSocketServer({ noServer: true, ...options })), undefined)
+  for (const options of [{}, { perMessageDeflate: true }, { maxPayload: 10 }]) {
+    t.equal(rawSocketFault(new WebSocketServer({ noServer: true, ...options })), undefined)
+  }
 })
 
 for (const [name, { WebSocket, fault }] of Object.entries(strange)) {
@@ -214,11 +220,15 @@ for (const tier of tiers) {
       ['no type', { requestId: 'r' }, { code: 'unknown_type', message: 'Unknown message type: None', requestId: 'r' }],
       ['a type that is null', { type: null }, { code: 'unknown_type', message: 'Unknown message type: None' }],
       ['a type that is a number', { type: 5 }, { code: 'unknown_type', message: 'Unknown message type: 5' }],
-      ['an unknown type', { type: 'nope', requestId: 'r' }, { code: 'unknown_type', message: 'Unknown message type: nope', requestId: 'r' }],
+      [
+        'an unknown type', { type: 'nope', requestId: 'r' }, { code: 'unknown_type', message: 'Unknown message type: nope', requestId: 'r' }
+      ],
       ['a long unknown type', { type: 'x'.repeat(1000) }, { code: 'unknown_type', message: `Unknown message type: ${'x'.repeat(100)}` }],
       ['a type named like an object member', { type: 'constructor', requestId: 'r' }, { code: 'unknown_type', requestId: 'r' }],
       ['a frame of the server', { type: 'bookmark', requestId: 'r' }, { code: 'unknown_type', requestId: 'r' }],
-      ['a member of the wrong kind', { type: 'watch', since: 5, requestId: 'r' }, { code: 'invalid_frame', message: /^\/since: /, requestId: 'r' }],
+      ['a member of the wrong kind', {
+        type: 'watch', since: 5, requestId: 'r'
+      }, { code: 'invalid_frame', message: /^\/since: /, requestId: 'r' }],
       ['an unknown filter', { type: 'watch', filter: { owner: 'me' }, requestId: 'r' }, { code: 'invalid_frame', requestId: 'r' }],
       ['an empty requestId', { type: 'ping', requestId: '' }, { code: 'invalid_frame', requestId: undefined }],
       ['a requestId of 129 characters', { type: 'ping', requestId: 'r'.repeat(129) }, { code: 'invalid_frame', requestId: undefined }],
@@ -255,7 +265,9 @@ t.test('errors: a store failure during a frame is an internal error, and the soc
   const registry = await build(t, { storage: { agents: new FailingStore({ leaseMs: 60_000, retentionMs: 60_000 }) } })
   const client = await registry.agentSocket(await registry.join())
   failure = new Error('disk on fire at /secret/place')
-  t.strictSame(await refusalOf(client, { type: 'status', status: 'alive', requestId: 'r' }), { type: 'error', code: 'internal_error', message: 'Internal error', requestId: 'r' })
+  t.strictSame(await refusalOf(client, { type: 'status', status: 'alive', requestId: 'r' }), {
+    type: 'error', code: 'internal_error', message: 'Internal error', requestId: 'r'
+  })
   failure = Object.assign(new Error('The store is away'), { type: 'storage-unavailable', statusCode: 503 })
   const { retryAfterMs, ...refusal } = await refusalOf(client, { type: 'status', status: 'alive', requestId: 'r' })
   t.strictSame(refusal, { type: 'error', code: 'storage_unavailable', message: 'The store is away', requestId: 'r' })
@@ -288,7 +300,9 @@ t.test('requestId: one in use is refused for another frame', async t => {
   }
   const registry = await build(t, { storage: { agents: new SlowStore({ leaseMs: 60_000, retentionMs: 60_000 }) } })
   const client = await registry.agentSocket(await registry.join())
-  for (const frame of [{ type: 'status', status: 'draining', requestId: 'r' }, { type: 'unwatch', requestId: 'r' }, { type: 'unwatch', requestId: 'other' }]) client.send(frame)
+  for (const frame of [
+    { type: 'status', status: 'draining', requestId: 'r' }, { type: 'unwatch', requestId: 'r' }, { type: 'unwatch', requestId: 'other' }
+  ]) client.send(frame)
   t.strictSame(await client.next('error'), { type: 'error', code: 'malformed_message', message: 'This requestId is in use' })
   release()
   t.strictSame(await client.next('ack'), { type: 'ack', requestId: 'r' }, 'the first is not affected')
@@ -340,7 +354,9 @@ t.test('sockets without the extension too', async t => {
 t.test('compression: clients with and without it get the same frames, in text and in MessagePack', async t => {
   const registry = await build(t, compressing)
   const packed = ['agent-registry.msgpack']
-  const clients = await Promise.all([watcher(registry), watcher(registry, [], plain), watcher(registry, packed), watcher(registry, packed, plain)])
+  const clients = await Promise.all(
+    [watcher(registry), watcher(registry, [], plain), watcher(registry, packed), watcher(registry, packed, plain)]
+  )
   t.strictSame(clients.map(({ ws }) => ws.extensions !== ''), [true, false, true, false])
   const before = clients.map(bytesRead)
   for (let n = 0; n < 20; n++) await registry.join(`agent-${n}`, n % 2 === 0 ? compressible : {})
@@ -354,7 +370,8 @@ t.test('compression: clients with and without it get the same frames, in text an
 t.test('compression: neither side keeps a context, and the window of the server is small', async t => {
   const registry = await build(t, compressing)
   const [{ headers }] = await once(registry.socket('/public/ws').ws, 'upgrade')
-  t.strictSame(headers['sec-websocket-extensions'].split('; ').sort(), ['client_no_context_takeover', 'permessage-deflate', 'server_max_window_bits=12', 'server_no_context_takeover'])
+  t.strictSame(headers['sec-websocket-extensions'].split('; ')
+    .sort(), ['client_no_context_takeover', 'permessage-deflate', 'server_max_window_bits=12', 'server_no_context_takeover'])
 })
 
 t.test('compression: compressed client frames are read, and bounded by their inflated size', async t => {

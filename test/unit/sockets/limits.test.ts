@@ -15,7 +15,9 @@ const pings = (count: number, name = 'r') => Array.from({ length: count }, (_, i
 /** Options of a registry with a manual clock. */
 function timed (options: AgentRegistryOptions) {
   const clock = manualClock(Date.now())
-  return { clock, options: { ...options, storage: { agents: new MemoryAgentStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock }) } } }
+  return {
+    clock, options: { ...options, storage: { agents: new MemoryAgentStore({ leaseMs: 3_600_000, retentionMs: 3_600_000, clock }) } }
+  }
 }
 
 /** The answer to one ping: `pong`, or the error that refuses it. */
@@ -80,8 +82,12 @@ t.test('rate limit: all sockets of an agent share one limit, and two agents behi
   const { clock, options } = timed({ sockets: { messagesPerSecondPerPrincipal: 1, burstPerPrincipal: 4 } })
   const registry = await build(t, options)
   const token = await registry.join('agent-one')
-  const [first, second, other] = [await registry.agentSocket(token), await registry.agentSocket(token), await registry.agentSocket(await registry.join('agent-two'))]
-  t.strictSame([(await answerTo(first)).type, (await answerTo(second)).type, (await answerTo(first)).type, (await answerTo(second)).type], ['pong', 'pong', 'pong', 'pong'])
+  const [first, second, other] = [
+    await registry.agentSocket(token), await registry.agentSocket(token), await registry.agentSocket(await registry.join('agent-two'))
+  ]
+  t.strictSame([
+    (await answerTo(first)).type, (await answerTo(second)).type, (await answerTo(first)).type, (await answerTo(second)).type
+  ], ['pong', 'pong', 'pong', 'pong'])
   for (const client of [first, second]) t.match(await answerTo(client), refusedFor(1000))
   for (let i = 0; i < 4; i++) t.equal((await answerTo(other)).type, 'pong')
   t.match(await answerTo(other), refusedFor(1000))
@@ -107,7 +113,9 @@ t.test('rate limit: sockets of one address share one limit, and other addresses 
 })
 
 t.test('rate limit: a sender that ignores it for ten seconds is closed, and its neighbour is not', async t => {
-  const { clock, options } = timed({ agentsWs: { messagesPerSecond: 1, burst: 1 }, sockets: { messagesPerSecondPerAddress: 1, burstPerAddress: 2 } })
+  const {
+    clock, options
+  } = timed({ agentsWs: { messagesPerSecond: 1, burst: 1 }, sockets: { messagesPerSecondPerAddress: 1, burstPerAddress: 2 } })
   const registry = await build(t, options)
   const open = async (id: string) => {
     const client = registry.socket('/agents/ws', [], { headers: { authorization: `Bearer ${await registry.join(id)}` } })
@@ -195,7 +203,13 @@ t.test('authentication: frames before the token are queued up to the size of one
 t.test('backpressure: while a frame is handled the socket is not read', async t => {
   const serverSides: Socket[] = []
   let release = () => {}
-  const registry = await build(t, { authenticate: () => new Promise(resolve => { release = () => resolve(null) }), limits: { hookTimeoutMs: 60_000 } }, {
+  const registry = await build(t, {
+    authenticate: () => new Promise(resolve => {
+      release = () =>
+        resolve(null)
+    }),
+    limits: { hookTimeoutMs: 60_000 }
+  }, {
     before: app => { app.server.on('connection', socket => { serverSides.push(socket) }) }
   })
   const client = registry.socket('/agents/ws')
@@ -213,7 +227,9 @@ t.test('backpressure: while a frame is handled the socket is not read', async t 
 
 t.test('backpressure: queued frames are bounded by their inflated size', async t => {
   let receiving: Socket
-  const registry = await build(t, { agentsWs: { burst: 1000 }, authenticate: () => new Promise(() => {}), limits: { hookTimeoutMs: 60_000 } }, {
+  const registry = await build(t, {
+    agentsWs: { burst: 1000 }, authenticate: () => new Promise(() => {}), limits: { hookTimeoutMs: 60_000 }
+  }, {
     before: async app => {
       app.server.on('connection', socket => { receiving = socket })
       await app.register(fastifyWebsocket, { options: { perMessageDeflate: true } })
@@ -235,7 +251,8 @@ const agent = principal({ agentId: 'agent-one', subject: 'agent-one' })
 function createRates (sockets: object) {
   const now = manualClock()
   const rates = createFrameRates(resolveOptions({ sockets }), now)
-  const connection = (addressKey = '192.0.2.1', perSecond = 1000) => new FrameRate(rates, { perSecond, burst: perSecond }, { addressKey, now: now() })
+  const connection = (addressKey = '192.0.2.1', perSecond = 1000) =>
+    new FrameRate(rates, { perSecond, burst: perSecond }, { addressKey, now: now() })
   return { now, rates, connection }
 }
 
@@ -266,7 +283,9 @@ t.test('rate buckets: a bucket is shared while in use, kept until full, and drop
 })
 
 t.test('rate buckets: a refused frame takes tokens from no bucket, and its wait is the longest', async t => {
-  const { now, rates, connection } = createRates({ messagesPerSecondPerPrincipal: 10, burstPerPrincipal: 2, messagesPerSecondPerAddress: 4, burstPerAddress: 3 })
+  const {
+    now, rates, connection
+  } = createRates({ messagesPerSecondPerPrincipal: 10, burstPerPrincipal: 2, messagesPerSecondPerAddress: 4, burstPerAddress: 3 })
   const [one, other] = [connection(), connection()]
   one.setPrincipal(agent)
   t.strictSame([one.take(now()), one.take(now())], [0, 0])
@@ -286,7 +305,9 @@ t.test('rate buckets: a refused frame takes tokens from no bucket, and its wait 
 
 t.test('rate buckets: an agent is one sender with any token, and others are keyed by role and subject', async t => {
   const same = [agent, principal({ agentId: 'agent-one', subject: 'somebody', tokenId: 'other' })]
-  const others = [principal({ type: 'user', role: 'user', agentId: null, subject: 'agent-one' }), principal({ type: 'admin', role: 'admin', agentId: null, subject: 'agent-one' }), principal({ agentId: 'agent-two' })]
+  const others = [principal(
+    { type: 'user', role: 'user', agentId: null, subject: 'agent-one' }
+  ), principal({ type: 'admin', role: 'admin', agentId: null, subject: 'agent-one' }), principal({ agentId: 'agent-two' })]
   t.equal(new Set(same.map(rateLimitKey)).size, 1)
   t.equal(new Set([...same, ...others].map(rateLimitKey)).size, 4)
   const { now, connection } = createRates({ messagesPerSecondPerPrincipal: 1, burstPerPrincipal: 1 })

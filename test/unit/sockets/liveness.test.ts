@@ -62,7 +62,9 @@ t.test('agent liveness: a broken socket makes its agent suspect at once and dead
   const { total_agents: total, alive_agents: alive } = registry.app.agentRegistry.stats()
   t.strictSame([total, alive], [1, 1])
   await until(() => stateOf(registry) === 'dead')
-  t.strictSame(events.map(({ reason, previous }) => [previous, reason]), [[null, 'created'], ['starting', 'first-sign'], ['alive', 'connection-lost'], ['suspect', 'lease-expired']])
+  t.strictSame(events.map(({ reason, previous }) => [previous, reason]), [
+    [null, 'created'], ['starting', 'first-sign'], ['alive', 'connection-lost'], ['suspect', 'lease-expired']
+  ])
 })
 
 t.test('agent liveness: a suspect agent is alive with its next socket, and a plain key may register it', async t => {
@@ -77,7 +79,9 @@ t.test('agent liveness: a suspect agent is alive with its next socket, and a pla
   t.equal(reasons().at(-1), 'resumed')
   second.terminate()
   await until(() => stateOf(registry) === 'suspect')
-  t.equal((await registry.post('/agents/register', { token: await registry.tempToken('agent-one', keys.other), body: registration() })).status, 409, 'another key')
+  t.equal((await registry.post(
+    '/agents/register', { token: await registry.tempToken('agent-one', keys.other), body: registration() }
+  )).status, 409, 'another key')
   t.equal((await registry.register('agent-one')).status, 200)
 })
 
@@ -145,7 +149,18 @@ t.test('agent liveness: an expired token closes the socket without making its ag
 })
 
 t.test('agent liveness: an agent authenticated by the host lives by its socket across a registration', async t => {
-  const principal: Principal = { type: 'agent', role: 'agent', subject: 'agent-one', agentId: 'agent-one', incarnation: null, tokenId: 'h', sessionId: null, expiresAt: null, scopes: [], keyDigest: null }
+  const principal: Principal = {
+    type: 'agent',
+    role: 'agent',
+    subject: 'agent-one',
+    agentId: 'agent-one',
+    incarnation: null,
+    tokenId: 'h',
+    sessionId: null,
+    expiresAt: null,
+    scopes: [],
+    keyDigest: null
+  }
   const { registry, reasons } = await start(t, { authenticate: () => principal })
   await registry.join()
   const client = await registry.agentSocket('of-the-host')
@@ -180,7 +195,8 @@ t.test('rate limit: frames over the rate are refused with a retry time and not h
   flood.send(Buffer.from('binary'))
   await until(() => flood.all.length === 1 + frames.length + 2)
   const [acked, refused] = [flood.all.filter(({ type }) => type === 'ack'), flood.all.filter(({ type }) => type === 'error')]
-  t.strictSame([...acked, ...refused].map(({ requestId }) => requestId).filter(Boolean).sort(), frames.map(({ requestId }) => requestId).sort(), 'each answered once')
+  t.strictSame([...acked, ...refused].map(({ requestId }) => requestId).filter(Boolean).sort(), frames.map(({ requestId }) => requestId)
+    .sort(), 'each answered once')
   t.ok(acked.length >= 5 && acked.length < 10, `${acked.length} handled`)
   t.ok(refused.every(({ code, retryAfterMs }) => code === 'rate_limited' && retryAfterMs > 0 && retryAfterMs <= 500))
   await assertAlive(neighbour)
@@ -295,7 +311,9 @@ t.test('slow reader: on resuming it gets the newest list and a feed resync', asy
 
 t.test('shutdown: closes are announced and staggered, and a dead peer does not delay them', async t => {
   const registry = await build(t, { sockets: { drainMs: 1000 } })
-  const clients = [await registry.watcher(), await registry.agentSocket(await registry.join()), registry.socket('/agents/ws'), await registry.watcher()]
+  const clients = [
+    await registry.watcher(), await registry.agentSocket(await registry.join()), registry.socket('/agents/ws'), await registry.watcher()
+  ]
   await clients[2]!.next('auth_required')
   const dead = await registry.watcher()
   rawOf(dead).pause()
@@ -346,7 +364,8 @@ t.test('upgrades: one on a path without a socket gets a clear response', async t
 
 const pingIntervalMs = 400
 type Admin = Awaited<ReturnType<Harness['admin']>>
-const everyTier = (more: object) => ({ publicWs: more, agentsWs: { intervalMs: 50, ...more }, dashboardWs: { intervalMs: 60_000, ...more } })
+const everyTier = (more: object) =>
+  ({ publicWs: more, agentsWs: { intervalMs: 50, ...more }, dashboardWs: { intervalMs: 60_000, ...more } })
 
 async function countOf (registry: Harness, admin: Admin): Promise<number> {
   const { body } = await registry.get('/agents/stats', admin)
@@ -392,7 +411,9 @@ t.test('heartbeat: a socket that answers no ping is closed after two intervals, 
 
 t.test('heartbeat: protocol pings of a client count, and excess ones are read later', async t => {
   const registry = await build(t, everyTier({ pingIntervalMs, messagesPerSecond: 50, burst: 50 }))
-  const [pinger, flood, neighbour] = [registry.socket('/public/ws', [], { autoPong: false }), await registry.watcher(), await registry.watcher()]
+  const [pinger, flood, neighbour] = [
+    registry.socket('/public/ws', [], { autoPong: false }), await registry.watcher(), await registry.watcher()
+  ]
   await pinger.next('welcome')
   const pings = setInterval(() => pinger.ws.ping(), pingIntervalMs / 2)
   t.teardown(() => clearInterval(pings))
@@ -425,7 +446,9 @@ t.test('idle timeout: a client that sends only pings and pongs is closed with 40
   const registry = await build(t, { publicWs: { pingIntervalMs: 100, idleTimeoutMs: 500 }, agentsWs: { pingIntervalMs: 100 } })
   const [idle, busy, other] = [await registry.watcher(), await registry.watcher(), await openers.agents(registry)]
   const timers = [
-    setInterval(() => { if (idle.ws.readyState === idle.ws.OPEN) for (const frame of ['ping', 'pong', { type: 'ping' }, { type: 'pong' }]) idle.send(frame) }, 50),
+    setInterval(() => {
+      if (idle.ws.readyState === idle.ws.OPEN) for (const frame of ['ping', 'pong', { type: 'ping' }, { type: 'pong' }]) idle.send(frame)
+    }, 50),
     setInterval(() => busy.send({ type: 'unwatch' }), 50)
   ]
   t.teardown(() => { for (const timer of timers) clearInterval(timer) })

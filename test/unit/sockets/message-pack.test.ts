@@ -14,7 +14,12 @@ const options = {
   publicWs: { ...generous, intervalMs: 60_000 },
   agentsWs: { ...generous, intervalMs: 60_000 },
   dashboardWs: { ...generous, intervalMs: 60_000 },
-  sockets: { messagesPerSecondPerAddress: 1_000_000, burstPerAddress: 1_000_000, messagesPerSecondPerPrincipal: 1_000_000, burstPerPrincipal: 1_000_000 }
+  sockets: {
+    messagesPerSecondPerAddress: 1_000_000,
+    burstPerAddress: 1_000_000,
+    messagesPerSecondPerPrincipal: 1_000_000,
+    burstPerPrincipal: 1_000_000
+  }
 }
 
 const kindsOf = new WeakMap<Client, boolean[]>()
@@ -67,7 +72,10 @@ t.test('MessagePack: on the public tier each answer equals that of JSON', async 
   const [welcome, packedWelcome] = [await json.next('welcome'), await binary.next('welcome')]
   t.strictSame(packedWelcome, welcome)
   t.equal(binary.ws.protocol, packed)
-  await assertSameAnswers(t, { json, binary }, [{ type: 'ping' }, { type: 'get_discovery' }, { type: 'get_discovery', page: 2, page_size: 2 }, { type: 'watch' }, { type: 'unwatch' }, ...wrong])
+  await assertSameAnswers(t, { json, binary }, [
+    { type: 'ping' }, { type: 'get_discovery' }, { type: 'get_discovery', page: 2, page_size: 2 }, { type: 'watch' }, { type: 'unwatch' },
+    ...wrong
+  ])
   for (const client of [json, binary]) client.send({ type: 'watch', snapshot: true })
   t.strictSame(withoutVolatile(await binary.next('agents_snapshot')), withoutVolatile(await json.next('agents_snapshot')))
   await registry.join('agent-new')
@@ -97,7 +105,9 @@ t.test('MessagePack: it works on the agents tier, with the token in any of its p
     t.strictSame(withoutVolatile(await binary.next('auth_success')), expected, name)
     t.strictSame(withoutVolatile(await binary.next('list')), list)
     t.equal(binary.ws.protocol, packed)
-    await assertSameAnswers(t, { json, binary }, [{ type: 'ping' }, { type: 'status', status: 'alive' }, { type: 'watch' }, { type: 'auth', token: 'no token' }, ...wrong])
+    await assertSameAnswers(t, {
+      json, binary
+    }, [{ type: 'ping' }, { type: 'status', status: 'alive' }, { type: 'watch' }, { type: 'auth', token: 'no token' }, ...wrong])
     binary.close()
   }
   const alone = await open(registry, '/agents/ws', [`bearer.${token}`]).refused
@@ -123,7 +133,9 @@ t.test('MessagePack: it works on the dashboard tier', async t => {
     const binary = await dashboard(protocols)
     t.strictSame(binary.all.map(({ type }) => type), json.all.slice(0, binary.all.length).map(({ type }) => type),
       'starts as the other did')
-    await assertSameAnswers(t, { json, binary }, [{ type: 'ping' }, { type: 'pause_monitoring' }, { type: 'resume_monitoring' }, { type: 'watch' }, ...wrong])
+    await assertSameAnswers(
+      t, { json, binary }, [{ type: 'ping' }, { type: 'pause_monitoring' }, { type: 'resume_monitoring' }, { type: 'watch' }, ...wrong]
+    )
     binary.close()
   }
 })
@@ -139,7 +151,8 @@ t.test('MessagePack: a binary frame without the subprotocol is refused with a hi
   }
 })
 
-const bytes = (...parts: Array<number | string | Uint8Array>) => Buffer.concat(parts.map(part => typeof part === 'number' ? Buffer.from([part]) : Buffer.from(part)))
+const bytes = (...parts: Array<number | string | Uint8Array>) =>
+  Buffer.concat(parts.map(part => typeof part === 'number' ? Buffer.from([part]) : Buffer.from(part)))
 const ping = { type: 'ping', requestId: 'r' }
 /** `{type: 'ping', requestId: 'r', x: …}` with an x that the encoder would not produce. */
 const withX = (x: Uint8Array) => bytes(0x83, encode('type'), encode('ping'), encode('requestId'), encode('r'), encode('x'), x)
@@ -185,12 +198,19 @@ const hostile: Record<string, Uint8Array> = {
 /** The answer to input that decodes as JSON does. */
 const unusual: Record<string, { frame: Uint8Array, answer: object }> = {
   'a member that is 20,000 deep': { frame: withX(deep(20_000)), answer: { type: 'pong', requestId: 'r' } },
-  'a type that is 20,000 deep': { frame: bytes(0x82, encode('type'), deep(20_000), encode('requestId'), encode('r')), answer: { type: 'error', code: 'unknown_type', requestId: 'r' } },
+  'a type that is 20,000 deep': {
+    frame: bytes(
+      0x82, encode('type'), deep(20_000), encode('requestId'), encode('r')
+    ),
+    answer: { type: 'error', code: 'unknown_type', requestId: 'r' }
+  },
   'a 64-bit integer': { frame: withX(int64(0xcf, 'ffffffffffffffff')), answer: { type: 'pong', requestId: 'r' } },
   'a negative 64-bit integer': { frame: withX(int64(0xd3, '8000000000000000')), answer: { type: 'pong', requestId: 'r' } },
   'a 32-bit float': { frame: withX(bytes(0xca, 0x3f, 0xc0, 0, 0)), answer: { type: 'pong', requestId: 'r' } },
   'an empty key': { frame: encode({ ...ping, '': 1 }), answer: { type: 'pong', requestId: 'r' } },
-  'the last of two members with one name': { frame: bytes(0x82, encode('type'), encode('nope'), encode('type'), encode('ping')), answer: { type: 'pong' } },
+  'the last of two members with one name': {
+    frame: bytes(0x82, encode('type'), encode('nope'), encode('type'), encode('ping')), answer: { type: 'pong' }
+  },
   'a member named constructor': { frame: encode({ ...ping, constructor: 1 }), answer: { type: 'pong', requestId: 'r' } }
 }
 
@@ -199,7 +219,9 @@ const poisonous: Record<string, Uint8Array> = {
   'a member __proto__': bytes(0x83, encode('type'), encode('ping'), encode('requestId'), encode('r'), proto),
   '__proto__ before the rest': bytes(0x83, proto, encode('type'), encode('ping'), encode('requestId'), encode('r')),
   '__proto__ inside': withX(bytes(0x91, 0x81, proto)),
-  '__proto__ in a longer form': bytes(0xde, 0, 3, encode('type'), encode('ping'), encode('requestId'), encode('r'), 0xda, 0, 9, '__proto__', 1),
+  '__proto__ in a longer form': bytes(
+    0xde, 0, 3, encode('type'), encode('ping'), encode('requestId'), encode('r'), 0xda, 0, 9, '__proto__', 1
+  ),
   'constructor.prototype': encode({ ...ping, constructor: { prototype: { admin: true } } }),
   'constructor.prototype inside': encode({ ...ping, x: [{ constructor: { prototype: 1 } }] })
 }
@@ -233,7 +255,9 @@ t.test('MessagePack: members that poison an object are refused as in JSON, with 
     binary.ws.send(frame)
     t.strictSame(await binary.next('error'), expected, name)
   }
-  for (const frame of [bytes(0x82, proto, encode('requestId'), encode(7)), bytes(0x82, proto, encode('requestId'), 0x81, proto), bytes(0x91, 0x81, proto)]) {
+  for (const frame of [
+    bytes(0x82, proto, encode('requestId'), encode(7)), bytes(0x82, proto, encode('requestId'), 0x81, proto), bytes(0x91, 0x81, proto)
+  ]) {
     binary.ws.send(frame)
     const error = await binary.next('error')
     t.strictSame([error.code, error.requestId], ['malformed_message', undefined], 'without one that could be read')
@@ -290,7 +314,8 @@ t.test(`MessagePack: a connection stays open whatever bytes it gets (TEST_SEED=$
   const registry = await build(t, options)
   const client = open(registry, '/public/ws', [packed])
   await client.next('welcome')
-  const frames = fc.sample(fc.oneof(fc.uint8Array({ maxLength: 200 }), fc.jsonValue().map(value => encode(value).map((byte, index) => index % 7 === 3 ? byte ^ 0x91 : byte))), 3000)
+  const frames = fc.sample(fc.oneof(fc.uint8Array({ maxLength: 200 }), fc.jsonValue()
+    .map(value => encode(value).map((byte, index) => index % 7 === 3 ? byte ^ 0x91 : byte))), 3000)
   for (const frame of frames) client.ws.send(frame)
   await assertAlive(client)
   t.ok(client.all.every(frame => frame.type !== 'error' || ['malformed_message', 'unknown_type', 'invalid_frame'].includes(frame.code)))

@@ -12,11 +12,18 @@ export function seeded (seed: number): Random {
 }
 
 const types = [
-  'ping', 'pong', 'watch', 'unwatch', 'get_discovery', 'status', 'auth', 'pause_monitoring', 'resume_monitoring', 'refresh_request', 'agents_request',
+  'ping', 'pong', 'watch', 'unwatch', 'get_discovery', 'status', 'auth', 'pause_monitoring', 'resume_monitoring', 'refresh_request',
+  'agents_request',
   'dashboard_log', 'dashboard_alert', 'clear_logs', 'clear_alerts', 'nope', '', '__proto__', 'constructor', 'toString', 'welcome', 'ack'
 ]
-const names = ['since', 'snapshot', 'filter', 'page', 'page_size', 'agent_type', 'status', 'token', 'data', 'type', 'level', 'message', 'title', 'severity', 'constructor', '__proto__', 'x'.repeat(200)]
-const atoms: readonly unknown[] = [null, true, false, 0, -1, 1.5, 1e308, '', 'alive', 'draining', 'testing', '2', 'ERROR', 'é\u0000\ud800', 'x'.repeat(300), ['cap one'], [], {}]
+const names = [
+  'since', 'snapshot', 'filter', 'page', 'page_size', 'agent_type', 'status', 'token', 'data', 'type', 'level', 'message', 'title',
+  'severity', 'constructor', '__proto__', 'x'.repeat(200)
+]
+const atoms: readonly unknown[] = [
+  null, true, false, 0, -1, 1.5, 1e308, '', 'alive', 'draining', 'testing', '2', 'ERROR', 'é\u0000\ud800', 'x'.repeat(300), ['cap one'], [],
+  {}
+]
 
 /** Valid and invalid client frames, generated from random numbers. */
 export class Noise {
@@ -42,7 +49,8 @@ export class Noise {
   #request () {
     const type = this.#random() < 0.95 ? this.#pick(types) : this.#value(2)
     const requestId = this.#random() < 0.9 ? `n${this.#count++}` : this.#value(1)
-    const members = Array.from({ length: this.#below(5) }, () => [this.#pick(names.filter(name => name !== 'type')), this.#value(3)] as const)
+    const members = Array.from({ length: this.#below(5) }, () => [this.#pick(names.filter(name =>
+      name !== 'type')), this.#value(3)] as const)
     const frame = JSON.stringify({ type, requestId, ...Object.fromEntries(members) })
     const expectsAnswer = typeof requestId === 'string' && /^n\d+$/.test(requestId) && type !== 'pong' && frame.length <= 4096
     return { frame, ...(expectsAnswer && { requestId }) }

@@ -18,7 +18,8 @@ import { Tunnel } from './tunnel.js'
 
 const encodings: Encoding[] = ['json', 'msgpack']
 /** Texts from two bytes to more than a 16-bit length. */
-const texts = [2, 100, 125, 126, 1_000, 65_535, 65_536, 100_000].map(size => JSON.stringify('x'.repeat(Math.max(0, size - 4))).replace(/^.*$/, '[$&]'))
+const texts = [2, 100, 125, 126, 1_000, 65_535, 65_536, 100_000].map(size =>
+  JSON.stringify('x'.repeat(Math.max(0, size - 4))).replace(/^.*$/, '[$&]'))
 const large = (n: number) => new EncodedMessage(JSON.stringify({ n, pad: 'p'.repeat(1_000_000) }))
 const small = (n: number) => new EncodedMessage(`{"n":${n}}`)
 
@@ -225,7 +226,9 @@ t.test('flush: a waiting item that throws is reported, and the next one is calle
 const warning = 'frames are sent one by one'
 
 /** A listening registry, and its warnings. */
-async function start (t: Test, { before, server = {}, options = fastSettings }: { before?: (app: FastifyInstance) => unknown, server?: object, options?: AgentRegistryOptions } = {}) {
+async function start (t: Test, {
+  before, server = {}, options = fastSettings
+}: { before?: (app: FastifyInstance) => unknown, server?: object, options?: AgentRegistryOptions } = {}) {
   const warnings: string[] = []
   const stream = new Writable({ write (chunk, _encoding, done) { warnings.push(String(chunk)); done() } })
   const app = fastify({ ...server, logger: { level: 'warn', stream } }) as unknown as FastifyInstance
@@ -290,11 +293,17 @@ async function openReaders (network: Pick<Tunnel, 'watcher' | 'agentSocket' | 's
   return { updates: await network.watcher(), lists: await network.agentSocket(token), data: await dashboard(network as Tunnel, token) }
 }
 
-const typesSeen = ({ all }: Client, type: string) => all.filter(frame => type === 'list' ? Array.isArray(frame) : frame.type === type).length
+const typesSeen = ({ all }: Client, type: string) =>
+  all.filter(frame => type === 'list' ? Array.isArray(frame) : frame.type === type).length
 
 t.test('slow reader: it gets the newest state on resuming, and its neighbours do not wait', async t => {
   const registry = await build(t, {
-    agentsWs: { intervalMs: 1 }, dashboardWs: { intervalMs: 50, maxConnections: 10 }, sockets: { agentsUpdateIntervalMs: 1, maxBufferedBytes: 1_000_000 }, feed: { bookmarkIntervalMs: 200 }
+    agentsWs: { intervalMs: 1 },
+    dashboardWs: {
+      intervalMs: 50, maxConnections: 10
+    },
+    sockets: { agentsUpdateIntervalMs: 1, maxBufferedBytes: 1_000_000 },
+    feed: { bookmarkIntervalMs: 200 }
   })
   const { token } = await registry.admin()
   const [slow, frozen] = [await Tunnel.open(t, registry), await Tunnel.open(t, registry)]
@@ -333,7 +342,9 @@ function viewOf ({ all }: Client): View {
   return view
 }
 
-for (const { name, ringSize } of [{ name: 'goes on without a gap', ringSize: 10_000 }, { name: 'begins anew when too much was missed', ringSize: 20 }]) {
+for (const { name, ringSize } of [
+  { name: 'goes on without a gap', ringSize: 10_000 }, { name: 'begins anew when too much was missed', ringSize: 20 }
+]) {
   t.test(`slow reader: a watcher that resumes ${name}`, async t => {
     const registry = await build(t, { feed: { ringSize, bookmarkIntervalMs: 200 }, agentsWs: { intervalMs: 60_000 } })
     const network = await Tunnel.open(t, registry)

@@ -13,7 +13,9 @@ import { until } from '../../support/harness.js'
 const psk = Buffer.from('a secret of both sides of a test')
 const shared = { ciphers: 'PSK+HIGH', maxVersion: 'TLSv1.2' } as const
 export const tlsServer = { ...shared, pskCallback: () => psk }
-export const tlsClient: ClientOptions = { ...shared, checkServerIdentity: () => undefined as never, pskCallback: () => ({ psk, identity: 'test' }) } as ClientOptions
+export const tlsClient: ClientOptions = {
+  ...shared, checkServerIdentity: () => undefined as never, pskCallback: () => ({ psk, identity: 'test' })
+} as ClientOptions
 
 /** The socket of either end. */
 export const rawOf = (socket: WebSocket): Socket => (socket as unknown as { _socket: Socket })._socket
@@ -62,7 +64,9 @@ function listen (client: WebSocket): Pick<Pair, 'client' | 'received' | 'pings' 
 }
 
 /** Outboxes of one registry, each with a client on a real connection. */
-export async function socketPairs (t: Test, { Transport = RawTransport, tls = false, server: options = {} }: SocketPairsOptions = {}): Promise<SocketPairs> {
+export async function socketPairs (
+  t: Test, { Transport = RawTransport, tls = false, server: options = {} }: SocketPairsOptions = {}
+): Promise<SocketPairs> {
   const http: Server = tls ? createTlsServer(tlsServer as object) : createServer()
   const sockets = new WebSocketServer({ server: http, ...options })
   http.listen(0, '127.0.0.1')
@@ -90,7 +94,9 @@ export async function socketPairs (t: Test, { Transport = RawTransport, tls = fa
   async function open ({ encoding = 'json', limit = 4_194_304, client }: Parameters<SocketPairs['open']>[0] = {}): Promise<Pair> {
     const { side, server } = await connect(client)
     server.on('error', () => {})
-    const outbound = new OutboundQueue({ transport: new Transport(server), encoding, traffic, limit, closeSlow: () => { pair.overflows++ } }, flusher)
+    const outbound = new OutboundQueue(
+      { transport: new Transport(server), encoding, traffic, limit, closeSlow: () => { pair.overflows++ } }, flusher
+    )
     const pair: Pair = Object.assign(side, { server, outbound, writes: watchWrites(rawOf(server)), overflows: 0 })
     return pair
   }

@@ -12,7 +12,9 @@ t.test('public tier: the first frame is the expected welcome, with the revision'
     message: 'Connected to ARCP Public API WebSocket',
     features: ['agent_updates', 'public_stats', 'discovery_events', 'paginated_discovery'],
     commands: { ping: 'Send ping to check connection', get_discovery: 'Get agent discovery data with pagination' },
-    pagination: { default_page_size: 30, max_page_size: 100, usage: "Send {type: 'get_discovery', page: 1, page_size: 30, agent_type: 'optional'}" },
+    pagination: {
+      default_page_size: 30, max_page_size: 100, usage: "Send {type: 'get_discovery', page: 1, page_size: 30, agent_type: 'optional'}"
+    },
     revision: registry.app.agentRegistry.revision
   })
   t.strictSame(await client.pending(), [], 'no list and no statistics follow by themselves')
@@ -26,7 +28,9 @@ t.test('public tier: statistics are sent on their interval to busy and silent so
   await registry.join('agent-dead')
   for (const client of [busy, silent]) {
     const { timestamp, data } = await nextWhere(client, 'stats_update', ({ data }) => data.dead_agents === 1)
-    t.strictSame(data, { total_agents: 1, alive_agents: 0, dead_agents: 1, agent_types_count: 1, available_types: ['testing'], system_status: 'operational' })
+    t.strictSame(data, {
+      total_agents: 1, alive_agents: 0, dead_agents: 1, agent_types_count: 1, available_types: ['testing'], system_status: 'operational'
+    })
     t.ok(Math.abs(timestamp - Date.now() / 1000) < 10, 'epoch seconds')
     const times = [timestamp]
     for (let i = 0; i < 3; i++) times.push((await client.next('stats_update')).timestamp)
@@ -127,7 +131,9 @@ t.test('public tier: an agent too large for a list does not displace others', as
 })
 
 t.test('public tier: it shows the configured optional fields, by default all', async t => {
-  const more = { features: ['fast'], policy_tags: ['internal'], ai_context: 'how to use it', max_tokens: 5, requirements: { permissions: ['net'] } }
+  const more = {
+    features: ['fast'], policy_tags: ['internal'], ai_context: 'how to use it', max_tokens: 5, requirements: { permissions: ['net'] }
+  }
   const shown: Array<[object, object]> = [
     [{}, more],
     [{ publicFields: [] }, { features: [], policy_tags: [], ai_context: null, max_tokens: null, requirements: null, metrics: null }],
@@ -158,7 +164,16 @@ t.test('get_discovery', async t => {
   const page = (current: number, size: number, total = 6) => {
     const pages = Math.ceil(total / size)
     const [next, previous] = [current < pages, current > 1]
-    return { current_page: current, page_size: size, total_agents: total, total_pages: pages, has_next: next, has_previous: previous, next_page: next ? current + 1 : null, previous_page: previous ? current - 1 : null }
+    return {
+      current_page: current,
+      page_size: size,
+      total_agents: total,
+      total_pages: pages,
+      has_next: next,
+      has_previous: previous,
+      next_page: next ? current + 1 : null,
+      previous_page: previous ? current - 1 : null
+    }
   }
   const cases: Array<[string, object, string[], object, string | null]> = [
     ['without parameters: the first thirty', {}, all, page(1, 30), null],
@@ -188,7 +203,9 @@ t.test('get_discovery', async t => {
   for (const value of [null, 'two', '', '1.5', {}, [1], true]) {
     for (const field of ['page', 'page_size']) {
       client.send({ type: 'get_discovery', requestId: 'wrong', [field]: value })
-      t.match(await client.next('error'), { code: 'invalid_frame', message: 'Failed to get discovery data', requestId: 'wrong' }, `${field} ${value}`)
+      t.match(await client.next('error'), {
+        code: 'invalid_frame', message: 'Failed to get discovery data', requestId: 'wrong'
+      }, `${field} ${value}`)
     }
   }
   t.strictSame(undocumentedFrames('public', client.all), [])
@@ -208,7 +225,8 @@ t.test('public tier: a discovery page names records that do not fit and keeps it
   const registry = await build(t)
   await fill(registry, 10, { metadata: { text: ['x'.repeat(110_000)] } })
   const client = await registry.watcher()
-  const size = new Promise<number>(resolve => client.ws.on('message', data => { if (String(data).includes('discovery_data')) resolve((data as Buffer).length) }))
+  const size = new Promise<number>(resolve =>
+    client.ws.on('message', data => { if (String(data).includes('discovery_data')) resolve((data as Buffer).length) }))
   client.send({ type: 'get_discovery' })
   const frame = await client.next('discovery_data')
   t.ok(await size < 1_048_576, 'common clients accept 1 MiB')

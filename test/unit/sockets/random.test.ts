@@ -14,7 +14,9 @@ t.setTimeout(300_000)
 
 type Sent = string | Buffer | Record<string, unknown>
 
-const types = ['ping', 'pong', 'watch', 'unwatch', 'get_discovery', 'status', 'auth', 'nope', '__proto__', 'constructor', 'toString', 'error']
+const types = [
+  'ping', 'pong', 'watch', 'unwatch', 'get_discovery', 'status', 'auth', 'nope', '__proto__', 'constructor', 'toString', 'error'
+]
 const revision = fc.oneof(fc.string(), fc.tuple(fc.string(), fc.nat()).map(parts => parts.join(':')))
 const odd = fc.oneof(fc.jsonValue(), fc.constantFrom<unknown>('alive', 'draining', 'testing', 1e308, -1, '2', ['cap one']))
 
@@ -31,7 +33,9 @@ const frames: fc.Arbitrary<Sent> = fc.oneof(
       requestId: fc.uuid(),
       since: revision,
       snapshot: fc.oneof(fc.boolean(), odd),
-      filter: fc.oneof(fc.record({ agent_type: fc.constantFrom<unknown>('testing', 'x', 5), capabilities: odd, status: odd, [`${'__proto__'}x`]: odd }, { requiredKeys: [] }), odd),
+      filter: fc.oneof(fc.record({
+        agent_type: fc.constantFrom<unknown>('testing', 'x', 5), capabilities: odd, status: odd, [`${'__proto__'}x`]: odd
+      }, { requiredKeys: [] }), odd),
       page: odd,
       page_size: odd,
       agent_type: odd,
@@ -45,7 +49,10 @@ const documented: readonly number[] = Object.values(closeCodes).filter(code => c
 
 /** Requests with exactly one answer: a pong has none, and poisoned or unnamed ones cannot be matched. */
 function requestIds (script: Sent[]): string[] {
-  return script.flatMap(frame => typeof frame === 'object' && !Buffer.isBuffer(frame) && frame.type !== 'pong' && typeof frame.requestId === 'string' ? [frame.requestId] : [])
+  return script.flatMap(frame => typeof frame === 'object' && !Buffer.isBuffer(frame) && frame.type !== 'pong' &&
+    typeof frame.requestId === 'string'
+    ? [frame.requestId]
+    : [])
 }
 
 const isAnswer = (frame: Json) => typeof frame === 'object' && !Array.isArray(frame) && frame.requestId !== undefined
@@ -165,7 +172,9 @@ const tiers: Record<string, { open: (registry: Harness, admin: Admin) => Promise
 
 for (const [tier, { open, shows }] of Object.entries(tiers)) {
   for (const ringSize of [1000, 3]) {
-    t.test(`${tier}: a watcher that reconnects ends with the registry's agents, with a ring of ${ringSize} changes (TEST_SEED=${seed})`, async t => {
+    const title = `${tier}: a watcher that reconnects ends with the registry's agents` +
+      `, with a ring of ${ringSize} changes (TEST_SEED=${seed})`
+    t.test(title, async t => {
       const registry = await build(t, { feed: { ringSize, bookmarkIntervalMs: 50 } })
       const admin = await registry.admin()
       await fc.assert(fc.asyncProperty(steps, async script => {
@@ -196,7 +205,13 @@ const noiseOptions = {
   publicWs: unlimited,
   agentsWs: { ...unlimited, intervalMs: 50 },
   dashboardWs: unlimited,
-  sockets: { messagesPerSecondPerPrincipal: 1_000_000, burstPerPrincipal: 1_000_000, messagesPerSecondPerAddress: 1_000_000, burstPerAddress: 1_000_000, maxBufferedBytes: 67_108_864 }
+  sockets: {
+    messagesPerSecondPerPrincipal: 1_000_000,
+    burstPerPrincipal: 1_000_000,
+    messagesPerSecondPerAddress: 1_000_000,
+    burstPerAddress: 1_000_000,
+    maxBufferedBytes: 67_108_864
+  }
 }
 
 /** Sends random frames with a ping after each group. @returns the requests without exactly one answer */
@@ -233,7 +248,8 @@ t.test(`noise: each of ${frameCount} random frames has its right answer, and eve
   const count = Math.ceil(frameCount / clients.length)
   const unanswered = await Promise.all(clients.map((client, i) => sendNoise(client, new Noise(noiseSeed + i), count)))
   t.strictSame(unanswered.flat().slice(0, 10), [])
-  t.strictSame([...tiers.public.flatMap(({ all }) => undocumentedFrames('public', all)), ...tiers.agents.flatMap(({ all }) => undocumentedFrames('agents', all)), ...tiers.dashboard.flatMap(strange)].slice(0, 5), [])
+  t.strictSame([...tiers.public.flatMap(({ all }) => undocumentedFrames('public', all)), ...tiers.agents.flatMap(({ all }) =>
+    undocumentedFrames('agents', all)), ...tiers.dashboard.flatMap(strange)].slice(0, 5), [])
   t.notOk(clients.some(({ all }) => all.some((frame: Json) => frame.code === 'internal_error')), 'there was no internal error')
   t.equal((await registry.get('/health')).body.status, 'healthy')
   t.equal(registry.app.agentRegistry.list().length, 6)

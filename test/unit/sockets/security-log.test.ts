@@ -18,7 +18,9 @@ async function logged (t: Test, options: object = {}): Promise<{ registry: Harne
     lines.push(line)
     log.sink?.write(line)
   }
-  const registry = await build(t, { dashboardWs: { maxConnections: 50, intervalMs: 60_000 }, ...options }, { server: { logger: { level: 'info', stream: { write } } } })
+  const registry = await build(
+    t, { dashboardWs: { maxConnections: 50, intervalMs: 60_000 }, ...options }, { server: { logger: { level: 'info', stream: { write } } } }
+  )
   log.sink = registry.app.agentRegistry.logSink
   return { registry, lines }
 }
@@ -53,7 +55,9 @@ t.test('security log: both logs have sessions, PINs, refusals and revocations on
     ['PIN set: admin', { level: 'INFO', source: 'auth', event_type: 'pin_set' }],
     ['PIN verified: admin', { level: 'INFO', source: 'auth', event_type: 'pin_verify_success' }],
     ['Wrong PIN: admin', { level: 'WARN', source: 'auth', event_type: 'pin_verify_failed' }],
-    ['Permission denied: DELETE /agents/:id', { level: 'WARN', source: 'security', event_type: 'permission_denied', user_id: 'agent-two', user_role: 'agent' }],
+    ['Permission denied: DELETE /agents/:id', {
+      level: 'WARN', source: 'security', event_type: 'permission_denied', user_id: 'agent-two', user_role: 'agent'
+    }],
     ['Permission denied: GET /metrics', { level: 'WARN', source: 'security', user_id: 'agent-one' }],
     ['Token revoked: agent-one', { level: 'WARN', source: 'security', event_type: 'token_revoked', user_id: 'admin' }],
     ['Tokens of an agent revoked: agent-two', { level: 'WARN', source: 'security', event_type: 'agent_revoked', user_id: 'admin' }],
@@ -70,14 +74,19 @@ t.test('security log: both logs have sessions, PINs, refusals and revocations on
   }
   t.equal(found.filter(({ event_type: type }) => type === 'pin_verify_success').length, 3, 'revoking requires the PIN too')
   const text = JSON.stringify(found) + lines.join('\n')
-  for (const secret of [pin, wrongPin, token, first, second, password, 'wrong-password-here', keys.plain]) t.notOk(text.includes(secret), secret.slice(0, 8))
+  for (const secret of [pin, wrongPin, token, first, second, password, 'wrong-password-here', keys.plain]) {
+    t.notOk(text.includes(secret), secret.slice(0, 8))
+  }
 })
 
 t.test('security log: a lockout is logged once, however long the attempts continue', async t => {
   const { registry, lines } = await logged(t, { attempts: { burst: 3 } })
   const admin = await registry.admin('other')
-  const login = () => registry.post('/auth/login', { headers: { 'x-client-fingerprint': 'x' }, body: { username: 'root', password: 'wrong-password-here' } })
-  const key = () => registry.post('/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: 'no-such-key-here' } })
+  const login = () =>
+    registry.post('/auth/login', { headers: { 'x-client-fingerprint': 'x' }, body: { username: 'root', password: 'wrong-password-here' } })
+  const key = () => registry.post(
+    '/auth/agent/request_temp_token', { body: { agent_id: 'agent-one', agent_type: 'testing', agent_key: 'no-such-key-here' } }
+  )
   await registry.post('/auth/set_pin', { ...admin, body: { pin } })
   const guess = () => registry.post('/auth/verify_pin', { ...admin, body: { pin: wrongPin } })
   for (let index = 0; index < 12; index++) {
@@ -95,7 +104,10 @@ t.test('security log: a lockout is logged once, however long the attempts contin
   ])
   t.equal(lockouts.length, 3)
   for (const { retry_after: seconds } of lockouts) t.ok(seconds > 0 && seconds <= 300)
-  for (const type of ['login_failed', 'temp_token_failed', 'pin_verify_failed']) t.equal(found.filter(({ event_type: other }) => other === type).length, 3, type)
+  for (const type of ['login_failed', 'temp_token_failed', 'pin_verify_failed']) {
+    t.equal(found.filter(({ event_type: other }) =>
+      other === type).length, 3, type)
+  }
   for (const kind of ['key', 'pin', 'login']) t.equal(countOf(lines, `Too many failed attempts: ${kind}`), 1)
   t.notMatch(JSON.stringify(found) + lines.join('\n'), new RegExp([pin, wrongPin, 'no-such-key-here', 'wrong-password-here'].join('|')))
 })
@@ -129,7 +141,13 @@ t.test('security log: a newer instance of an agent is logged with both addresses
   const token = await registry.agent('agent-one')
   await registry.post('/agents/register', { token, body: registration('agent-one') })
   const found = (await entries(registry, ['agents'])).filter(({ message }) => message.startsWith('A newer'))
-  t.match(found, [{ level: 'INFO', message: 'A newer instance of an agent has registered', agentId: 'agent-one', address: '127.0.0.1', previousAddress: '127.0.0.1' }])
+  t.match(found, [{
+    level: 'INFO',
+    message: 'A newer instance of an agent has registered',
+    agentId: 'agent-one',
+    address: '127.0.0.1',
+    previousAddress: '127.0.0.1'
+  }])
   t.equal(countOf(lines, found[0].message), 1)
 })
 
@@ -152,13 +170,18 @@ t.test('security log: internal errors are logged by route, with the error that p
   await registry.register('agent-one')
   await registry.get('/public/agent/nobody')
   const found = await entries(registry, ['server'])
-  t.match(found.find(({ message }) => message.startsWith('Failed')), { level: 'ERR', method: 'POST', endpoint: '/agents/register', status_code: 503 })
+  t.match(found.find(({ message }) =>
+    message.startsWith('Failed')), { level: 'ERR', method: 'POST', endpoint: '/agents/register', status_code: 503 })
   t.notOk(found.some(({ endpoint }) => endpoint === '/public/agent/:id'))
   t.match(found.find(({ error }) => error === 'The view is broken'), { level: 'ERR', message: 'registry' })
 })
 
 t.test('security log: slow requests are logged, and sockets do not count as such', async t => {
-  const { registry } = await logged(t, { dashboard: { slowRequestMs: 100 }, onRegister: () => new Promise<void>(resolve => setTimeout(resolve, 300)) })
+  const { registry } = await logged(t, {
+    dashboard: { slowRequestMs: 100 },
+    onRegister: () => new Promise<void>(resolve =>
+      setTimeout(resolve, 300))
+  })
   const socket = await registry.watcher()
   await registry.register('agent-one')
   socket.close()
@@ -181,7 +204,9 @@ async function walk (registry: Harness): Promise<string[]> {
   const ticket = (await registry.post('/ws-tickets', { token, body: {} })).body.ticket
   const temp = await registry.tempToken('agent-two')
   const admin = await registry.admin()
-  const tokens = [token, admin.token, temp, expired(token), unsigned(token), forge(token, {}, 'another secret of thirty-two characters'), 'plain-secret-of-nobody']
+  const tokens = [token, admin.token, temp, expired(token), unsigned(token), forge(
+    token, {}, 'another secret of thirty-two characters'
+  ), 'plain-secret-of-nobody']
   const socket = (...args: Parameters<Harness['socket']>) => {
     const client = registry.socket(...args)
     return Promise.race([client.next(), client.closed, client.refused])
@@ -202,7 +227,9 @@ async function walk (registry: Harness): Promise<string[]> {
     first.close()
   }
   for (const one of [ticket, ticket, 'ticket-of-nobody']) await socket(`/agents/ws?ticket=${one}`)
-  await registry.post('/auth/login', { body: { username: 'admin', password: 'wrong-password-here' }, headers: { 'x-client-fingerprint': 'x' } })
+  await registry.post(
+    '/auth/login', { body: { username: 'admin', password: 'wrong-password-here' }, headers: { 'x-client-fingerprint': 'x' } }
+  )
   await registry.get('/agents/agent-one', { token })
   return [...tokens, ticket, 'ticket-of-nobody', keys.plain, password, 'wrong-password-here']
 }
@@ -218,7 +245,11 @@ async function serve (t: Test, log: Sink, logger: object): Promise<Harness> {
 
 const loggers: Record<string, object> = {
   'the default request log': {},
-  'a request log of the host': { serializers: { req: ({ url, headers }: { url: string, headers: Record<string, string> }) => ({ address: url, agent: headers['user-agent'] }) } },
+  'a request log of the host': {
+    serializers: {
+      req: ({ url, headers }: { url: string, headers: Record<string, string> }) => ({ address: url, agent: headers['user-agent'] })
+    }
+  },
   'a request log as text': { serializers: { req: ({ method, url }: { method: string, url: string }) => `${method} ${url}` } },
   'a request log that shows nothing': { serializers: { req: () => null } }
 }
@@ -244,7 +275,17 @@ t.test('redaction: a logger other than pino gets requests without their query', 
   }
   const loggerOf = (serializers = {}): object => {
     const log = write(serializers)
-    return { level: 'info', info: log, error: log, debug: log, fatal: log, warn: log, trace: log, silent: log, child: (_bindings: object, options?: { serializers?: object }) => loggerOf(options?.serializers) }
+    return {
+      level: 'info',
+      info: log,
+      error: log,
+      debug: log,
+      fatal: log,
+      warn: log,
+      trace: log,
+      silent: log,
+      child: (_bindings: object, options?: { serializers?: object }) => loggerOf(options?.serializers)
+    }
   }
   const app = fastify({ loggerInstance: loggerOf() } as FastifyServerOptions)
   await app.register(agentRegistry, withDefaults())

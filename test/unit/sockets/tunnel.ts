@@ -20,7 +20,9 @@ export class Tunnel extends Remote {
 
   /** It ends with the test. */
   static async open (t: Test, { base }: Remote): Promise<Tunnel> {
-    const server = createServer(socket => { tunnel.#join({ client: socket, server: createConnection(Number(new URL(base).port), '127.0.0.1') }) })
+    const server = createServer(
+      socket => { tunnel.#join({ client: socket, server: createConnection(Number(new URL(base).port), '127.0.0.1') }) }
+    )
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
     const tunnel = new Tunnel(server)

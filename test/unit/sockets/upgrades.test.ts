@@ -29,7 +29,9 @@ const proxied = { server: { trustProxy: true } }
 t.test('connection limit: sockets of all tiers are limited per address, whatever their principal', async t => {
   const registry = await build(t, { sockets: { maxConnectionsPerAddress: 3 } }, proxied)
   const token = await registry.join()
-  const [anybody, unknown, known] = [registry.socket('/public/ws', [], from('192.0.2.1')), registry.socket('/agents/ws', [], from('192.0.2.1')), registry.socket('/agents/ws', [], { headers: { ...from('192.0.2.1').headers, authorization: `Bearer ${token}` } })]
+  const [anybody, unknown, known] = [registry.socket('/public/ws', [], from('192.0.2.1')), registry.socket(
+    '/agents/ws', [], from('192.0.2.1')
+  ), registry.socket('/agents/ws', [], { headers: { ...from('192.0.2.1').headers, authorization: `Bearer ${token}` } })]
   for (const client of [anybody, unknown, known]) t.equal(await outcome(client), 'open')
   for (const path of paths) {
     const refusal = await registry.socket(path, [], from('192.0.2.1')).refused
@@ -96,9 +98,13 @@ t.test('connection limit: a client without access to the dashboard uses no slot 
 })
 
 t.test('upgrades: checks of HTTP requests apply to upgrades too, on every tier', async t => {
-  const registry = await build(t, { addresses: { blocked: ['192.0.2.66', '2001:db8:66::/48'] }, limits: { maxHeaderBytes: 1000, maxQueryParams: 3 } }, proxied)
+  const registry = await build(
+    t, { addresses: { blocked: ['192.0.2.66', '2001:db8:66::/48'] }, limits: { maxHeaderBytes: 1000, maxQueryParams: 3 } }, proxied
+  )
   for (const path of paths) {
-    for (const address of ['192.0.2.66', '::ffff:192.0.2.66', '2001:db8:66::1']) t.equal(refusedAs(t, await registry.socket(path, [], from(address)).refused), 'insufficient-permissions', `${path} ${address}`)
+    for (const address of ['192.0.2.66', '::ffff:192.0.2.66', '2001:db8:66::1']) {
+      t.equal(refusedAs(t, await registry.socket(path, [], from(address)).refused), 'insufficient-permissions', `${path} ${address}`)
+    }
     t.equal(refusedAs(t, await registry.socket(path, [], { headers: { padding: 'x'.repeat(1000) } }).refused), 'headers-too-large', path)
     t.equal(refusedAs(t, await registry.socket(`${path}?a&b&c&d`).refused), 'request-error', path)
     t.equal(await outcome(registry.socket(`${path}?a&b&c`)), 'open', path)
@@ -109,19 +115,27 @@ t.test('upgrades: checks of HTTP requests apply to upgrades too, on every tier',
 })
 
 t.test('upgrades: a refused one does not count against the rate of new sockets', async t => {
-  const registry = await build(t, { admission: { upgradesPerSecond: 1, burst: 1 }, sockets: { allowedOrigins: ['https://app.example.com'] } })
+  const registry = await build(
+    t, { admission: { upgradesPerSecond: 1, burst: 1 }, sockets: { allowedOrigins: ['https://app.example.com'] } }
+  )
   for (let i = 0; i < 5; i++) t.equal((await registry.socket('/public/ws', [], { origin: 'https://evil.example' }).refused).status, 403)
   t.equal(await outcome(registry.socket('/public/ws')), 'open')
 })
 
-const listed = ['https://app.example.com', 'http://localhost:3000/', 'HTTPS://*.Example.org', 'https://pr-*.preview.dev:8443', 'chrome-extension://abcdef', 'http://[::1]:8080']
+const listed = [
+  'https://app.example.com', 'http://localhost:3000/', 'HTTPS://*.Example.org', 'https://pr-*.preview.dev:8443',
+  'chrome-extension://abcdef', 'http://[::1]:8080'
+]
 const mayCome = [
-  'https://app.example.com', 'HTTPS://APP.example.COM', 'https://app.example.com:443', 'http://localhost:3000', 'https://a.example.org', 'https://a-b.example.org:443',
+  'https://app.example.com', 'HTTPS://APP.example.COM', 'https://app.example.com:443', 'http://localhost:3000', 'https://a.example.org',
+  'https://a-b.example.org:443',
   'https://pr-12.preview.dev:8443', 'chrome-extension://abcdef', 'http://[::1]:8080'
 ]
 const mayNot = [
-  'null', '', 'nonsense', 'http://app.example.com', 'https://app.example.com:8443', 'https://app.example.com.evil.net', 'https://evil-app.example.com', 'https://xapp.example.com',
-  'https://appxexample.com', 'http://localhost', 'http://localhost:30000', 'https://example.org', 'https://a.b.example.org', 'https://evil.net/.example.org', 'https://evil.net?.example.org',
+  'null', '', 'nonsense', 'http://app.example.com', 'https://app.example.com:8443', 'https://app.example.com.evil.net',
+  'https://evil-app.example.com', 'https://xapp.example.com',
+  'https://appxexample.com', 'http://localhost', 'http://localhost:30000', 'https://example.org', 'https://a.b.example.org',
+  'https://evil.net/.example.org', 'https://evil.net?.example.org',
   'https://pr-1.x.preview.dev:8443', 'https://pr-1.preview.dev', 'chrome-extension://abcdefg', 'https://app.example.com, https://evil.net'
 ]
 
@@ -135,7 +149,9 @@ t.test('origins: browsers open sockets from listed origins only, and other clien
     t.equal(await outcome(registry.socket(path)), 'open', `${path}, not a browser`)
   }
   for (const origin of mayCome) t.equal(await outcome(registry.socket('/public/ws', [], { headers: { origin } })), 'open', origin)
-  for (const origin of mayNot) t.match(await outcome(registry.socket('/public/ws', [], { headers: { origin } })), { status: 403 }, `'${origin}'`)
+  for (const origin of mayNot) {
+    t.match(await outcome(registry.socket('/public/ws', [], { headers: { origin } })), { status: 403 }, `'${origin}'`)
+  }
   t.equal((await registry.get('/public/stats', { headers: { origin: 'https://evil.example' } })).status, 200,
     'pages read over HTTP as the host configures')
 })
@@ -145,11 +161,16 @@ t.test('origins: without a list, and with `*` in it, every origin is allowed', a
   t.equal(originCheck(['https://app.example.com', '*']), null)
   t.ok(originCheck(['null'])!('null'), 'pages without an origin too, once listed')
   const registry = await build(t)
-  for (const origin of ['https://evil.example', 'null']) t.equal(await outcome(registry.socket('/public/ws', [], { headers: { origin } })), 'open', origin)
+  for (const origin of ['https://evil.example', 'null']) {
+    t.equal(await outcome(registry.socket('/public/ws', [], { headers: { origin } })), 'open', origin)
+  }
 })
 
 t.test('origins: an invalid entry stops the start and is named', async t => {
-  for (const wrong of ['app.example.com', 'https://', 'https://a.com/path', 'https://u@a.com', 'https://a.com:99999', 'https://*.exa mple.com', 'https://a.com?x', '*.example.com']) {
+  for (const wrong of [
+    'app.example.com', 'https://', 'https://a.com/path', 'https://u@a.com', 'https://a.com:99999', 'https://*.exa mple.com',
+    'https://a.com?x', '*.example.com'
+  ]) {
     const app = fastify()
     const start = (async () => await app.register(agentRegistry, withDefaults({ sockets: { allowedOrigins: [wrong] } })))()
     await t.rejects(start, { code: 'AGENT_REGISTRY_INVALID_OPTIONS', message: /sockets\.allowedOrigins/ }, wrong)
@@ -160,7 +181,8 @@ t.test('origins: an invalid entry stops the start and is named', async t => {
 t.test('upgrades: slow, partial and malformed ones delay no other client', async t => {
   const registry = await build(t)
   const { port } = registry.app.server.address() as AddressInfo
-  const whole = 'GET /public/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n'
+  const whole = 'GET /public/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+    'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n'
   const halves = Array.from({ length: 50 }, () => connect(port, '127.0.0.1'))
   for (const half of halves) half.write(whole.slice(0, -2))
   const slow = connect(port, '127.0.0.1')
@@ -260,7 +282,8 @@ t.test('sockets: an anonymous client that does not read delays no registration o
     await new Promise(setImmediate)
   }
   t.ok(slowest < 1000, `the slowest of 60 took ${slowest} ms`)
-  await nextWhere(healthy, 'agents_update', ({ data }) => data.agents.some(({ metadata }: { metadata: { round: number } }) => metadata.round === 59))
+  await nextWhere(healthy, 'agents_update', ({ data }) =>
+    data.agents.some(({ metadata }: { metadata: { round: number } }) => metadata.round === 59))
   stalled.terminate()
 })
 
@@ -269,7 +292,9 @@ t.test('sockets: temporary, role-less, removed agents\' and expired tokens are r
   const token = await registry.join()
   const removed = await registry.join('agent-gone')
   await registry.app.agentRegistry.unregister('agent-gone')
-  const bad = [await registry.tempToken('agent-two'), forge(token, { role: undefined }), forge(token, { typ: undefined }), removed, expired(token), forge(token, { aud: 'arcp:validate' })]
+  const bad = [await registry.tempToken('agent-two'), forge(
+    token, { role: undefined }
+  ), forge(token, { typ: undefined }), removed, expired(token), forge(token, { aud: 'arcp:validate' })]
   for (const text of bad) {
     const client = registry.socket('/agents/ws')
     await client.next('auth_required')
@@ -340,7 +365,9 @@ t.test('sockets: no frame is too large for a client with a limit of 1 MiB', asyn
   const registry = await build(t, { sockets: { maxAgentsPerUpdate: 10_000 } })
   for (let i = 0; i < 400; i++) await registry.join(`agent-${i}`, { ai_context: 'x'.repeat(5000) })
   const token = await registry.join()
-  const clients = [registry.socket('/public/ws', [], { maxPayload: 1_048_576 }), registry.socket('/agents/ws', [], { maxPayload: 1_048_576, headers: { authorization: `Bearer ${token}` } })]
+  const clients = [registry.socket(
+    '/public/ws', [], { maxPayload: 1_048_576 }
+  ), registry.socket('/agents/ws', [], { maxPayload: 1_048_576, headers: { authorization: `Bearer ${token}` } })]
   const [watcher, agent] = clients as [Client, Client]
   t.match(await agent.next('agents_truncated'), { total_count: 401 })
   await registry.join('agent-last')
@@ -413,14 +440,26 @@ t.test('sockets: an abandoned socket is closed', async t => {
 t.test('sockets: the operator decides what the public sees of an agent', async t => {
   const registry = await build(t, {
     publicFields: ['features'],
-    publicView: registration => registration.owner === 'hidden' ? null : { ...registration, public_key: '-'.repeat(32), metadata: { shown: true }, endpoint: 'https://gateway.example' }
+    publicView: registration => registration.owner === 'hidden'
+      ? null
+      : { ...registration, public_key: '-'.repeat(32), metadata: { shown: true }, endpoint: 'https://gateway.example' }
   })
   await registry.join('agent-one', { features: ['fast'], ai_context: 'a secret', metadata: { internal: 'a secret' } })
   await registry.join('agent-two', { owner: 'hidden' })
   const watcher = await registry.watcher()
   watcher.send({ type: 'get_discovery' })
   const { data } = await watcher.next('discovery_data')
-  t.match(data.agents, [{ agent_id: 'agent-one', features: ['fast'], public_key: '-'.repeat(32), metadata: { shown: true }, endpoint: 'https://gateway.example', ai_context: null, metrics: null }])
+  t.match(data.agents, [{
+    agent_id: 'agent-one',
+    features: [
+      'fast'
+    ],
+    public_key: '-'.repeat(32),
+    metadata: { shown: true },
+    endpoint: 'https://gateway.example',
+    ai_context: null,
+    metrics: null
+  }])
   t.equal(data.agents.length, 1)
   t.notOk(JSON.stringify(watcher.all).includes('a secret'))
 })

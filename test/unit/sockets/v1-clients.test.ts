@@ -27,7 +27,9 @@ t.test('SDK signalling client', async t => {
   const registry = await buildV1(t)
 
   await t.test('SDK: it connects, subscribes, publishes, sends, and reads presence', async t => {
-    const client = sdkClient(t, registry, sourceOf(registry, 'alice', { metadata: { iceServers: [{ urls: ['stun:stun.example.com:3478'] }] } }))
+    const client = sdkClient(
+      t, registry, sourceOf(registry, 'alice', { metadata: { iceServers: [{ urls: ['stun:stun.example.com:3478'] }] } })
+    )
     const received = hear(client)
     await client.connect()
     t.match(received[0], ['connected', { peerId: 'alice', isReconnect: false, maxMessageSize: 65_536, iceServers: [{}] }])
@@ -45,7 +47,9 @@ t.test('SDK signalling client', async t => {
     bob.send({ type: 'publish', channel: 'app/room-1', data: 1 })
     bob.send({ type: 'send', to: 'alice', data: 2 })
     await until(() => received.length > 4)
-    t.match(received.slice(3), [['message', { from: 'bob', data: 1, fromMetadata: { username: 'Bob' } }], ['direct', { from: 'bob', data: 2 }]])
+    t.match(
+      received.slice(3), [['message', { from: 'bob', data: 1, fromMetadata: { username: 'Bob' } }], ['direct', { from: 'bob', data: 2 }]]
+    )
     await client.unsubscribe('app/room-1')
     bob.send({ type: 'publish', channel: 'app/room-1', data: 3, requestId: 'p' })
     await nextWhere(bob, 'ack', ({ requestId }) => requestId === 'p')
@@ -168,14 +172,21 @@ t.test('SDK: it gets the shutdown notice, and reconnects when the server is back
 // The assertions of the tests of existing servers, and the members that existing clients require.
 
 const requiredKeys = [
-  'agent_id', 'name', 'agent_type', 'endpoint', 'capabilities', 'context_brief', 'version', 'owner', 'public_key', 'metadata', 'communication_mode', 'status', 'last_seen', 'registered_at'
+  'agent_id', 'name', 'agent_type', 'endpoint', 'capabilities', 'context_brief', 'version', 'owner', 'public_key', 'metadata',
+  'communication_mode', 'status', 'last_seen', 'registered_at'
 ]
 const idsOf = ({ body }: Answer): string[] => body.map((agent: Json) => agent.agent_id)
 
 /** Six agents of two types, one of them dead. */
 async function fleet (registry: Harness): Promise<void> {
   for (const [index, type] of ['testing', 'security', 'testing', 'security', 'testing'].entries()) {
-    await registry.join(`agent-${index}`, { agent_type: type, capabilities: index % 2 ? ['scan', 'report'] : ['test'], context_brief: `Agent that ${'really '.repeat(index)}tests things` })
+    await registry.join(`agent-${index}`, {
+      agent_type: type,
+      capabilities: index % 2
+        ? ['scan', 'report']
+        : ['test'],
+      context_brief: `Agent that ${'really '.repeat(index)}tests things`
+    })
   }
 }
 
@@ -221,7 +232,8 @@ t.test('search: the response is a list with the required fields, best first, abo
   const registry = await build(t)
   await fleet(registry)
   await registry.join('agent-far', { context_brief: 'Sends a parcel after long tests of patience' })
-  const search = async (more: object): Promise<Json[]> => (await registry.post('/public/search', { body: { query: 'agent that tests things', top_k: 10, ...more } })).body
+  const search = async (more: object): Promise<Json[]> =>
+    (await registry.post('/public/search', { body: { query: 'agent that tests things', top_k: 10, ...more } })).body
   const found = await search({ min_similarity: 0.5 })
   t.ok(found.length > 1)
   const similarities = found.map(({ similarity }) => similarity)
@@ -264,7 +276,9 @@ t.test('public tier: it sends a welcome, answers pings and serves pages', async 
   t.equal(welcome.type, 'welcome')
   t.ok(welcome.features.includes('agent_updates'))
   const { data } = await client.next('discovery_data')
-  t.match(data.pagination, { current_page: 1, page_size: 2, total_agents: 5, total_pages: 3, has_next: true, has_previous: false, next_page: 2, previous_page: null })
+  t.match(data.pagination, {
+    current_page: 1, page_size: 2, total_agents: 5, total_pages: 3, has_next: true, has_previous: false, next_page: 2, previous_page: null
+  })
   t.equal(data.agents.length, 2)
   client.send({ type: 'ping' })
   t.type((await client.next('pong')).timestamp, 'number')
@@ -275,7 +289,9 @@ t.test('public tier: it sends a welcome, answers pings and serves pages', async 
 t.test('service: it reports name, version and limits, and counts types', async t => {
   const registry = await build(t)
   await fleet(registry)
-  t.match((await registry.get('/public/info')).body, { service: String, version: '2.1.2', limits: { discover_max_limit: 100, search_max_limit: 50 } })
+  t.match((await registry.get('/public/info')).body, {
+    service: String, version: '2.1.2', limits: { discover_max_limit: 100, search_max_limit: 50 }
+  })
   t.match((await registry.get('/public/stats')).body, { alive_agents: 5, total_agents: 5, agent_types: 2, system_status: 'operational' })
   t.match((await registry.get('/.well-known/jwks.json')).headers.get('cache-control'), /max-age=\d+/)
 })
@@ -285,7 +301,12 @@ t.test('registration: a client with a token registers again and learns that vali
   const { body: first } = await registry.register()
   const admin = await registry.admin()
   for (const call of [{ token: first.access_token }, admin, { token: 'outdated' }] as Call[]) {
-    const compliance = await registry.post('/auth/agent/validate_compliance', { ...call, body: { agent_id: 'agent-one', agent_type: 'testing', endpoint: 'http://127.0.0.1:9', capabilities: ['cap one'], metadata: {} } })
+    const compliance = await registry.post('/auth/agent/validate_compliance', {
+      ...call,
+      body: {
+        agent_id: 'agent-one', agent_type: 'testing', endpoint: 'http://127.0.0.1:9', capabilities: ['cap one'], metadata: {}
+      }
+    })
     t.match(compliance, { status: 400, body: { detail: /not enabled/ } })
   }
   const again = await registry.post('/agents/register', { token: first.access_token, body: registration() })
@@ -338,7 +359,8 @@ t.test('compatibility: documented features that existing servers never had are a
   const token: string = joined.access_token
   t.ok(Array.isArray((await registry.get('/agents', { token })).body), 'a bare list, not a page object')
   t.ok(Array.isArray((await registry.get('/agents?limit=1', { token })).body), 'paged lists too')
-  t.same(Object.keys((await registry.post('/agents/agent-one/heartbeat', { token })).body).sort(), ['agent_id', 'last_seen', 'metrics', 'status'])
+  t.same(Object.keys((await registry.post('/agents/agent-one/heartbeat', { token })).body)
+    .sort(), ['agent_id', 'last_seen', 'metrics', 'status'])
   const [hit] = (await registry.post('/public/search', { body: { query: 'agent', limit: 0, threshold: 2 } })).body
   t.ok('similarity' in hit && !('similarity_score' in hit))
   t.equal((await registry.post('/tokens/validate', { body: { token } })).status, 422, 'the token is in the query')

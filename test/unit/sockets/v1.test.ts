@@ -43,7 +43,15 @@ t.test('/v1 protocol', async t => {
     const alice = await peer(registry, 'alice', { channels: ['app_abc/*'], peerMetadata: { username: 'Alice' } })
     alice.send('{"type":"subscribe","channel":"app_abc/room-1","requestId":"sub-1","includeSenderMetadata":false}')
     t.match(await alice.next(), { type: 'ack', requestId: 'sub-1', channel: 'app_abc/room-1', offset: 0 })
-    const snapshot = { type: 'presence', channel: 'app_abc/room-1', snapshot: true, joined: [{ peerId: 'alice', metadata: { username: 'Alice', role: 'peer' } }], left: [] }
+    const snapshot = {
+      type: 'presence',
+      channel: 'app_abc/room-1',
+      snapshot: true,
+      joined: [
+        { peerId: 'alice', metadata: { username: 'Alice', role: 'peer' } }
+      ],
+      left: []
+    }
     t.match(await alice.next(), snapshot)
     const bob = await peer(registry, 'bob')
     await answerTo(bob, { type: 'subscribe', channel: 'app_abc/room-1' })
@@ -55,13 +63,23 @@ t.test('/v1 protocol', async t => {
 
   await t.test('/v1: a publish reaches all other subscribers, with metadata on request', async t => {
     const registry = await buildV1(t)
-    const [alice, bob, carol] = [await peer(registry, 'alice', { peerMetadata: { username: 'Alice' } }), await peer(registry, 'bob'), await peer(registry, 'carol')]
+    const [alice, bob, carol] = [
+      await peer(registry, 'alice', { peerMetadata: { username: 'Alice' } }), await peer(registry, 'bob'), await peer(registry, 'carol')
+    ]
     await answerTo(alice, { type: 'subscribe', channel: 'app_abc/room-1' })
     await answerTo(bob, { type: 'subscribe', channel: 'app_abc/room-1', includeSenderMetadata: true })
     await answerTo(carol, { type: 'subscribe', channel: 'app_abc/room-1' })
     alice.send('{"type":"publish","channel":"app_abc/room-1","data":{"anything":"json-serializable"},"requestId":"pub-1"}')
     t.match(await alice.next('ack'), { type: 'ack', requestId: 'pub-1', channel: 'app_abc/room-1', offset: 1 })
-    t.match(await bob.next('message'), { type: 'message', channel: 'app_abc/room-1', from: 'alice', data: { anything: 'json-serializable' }, fromMetadata: { username: 'Alice' } })
+    t.match(await bob.next('message'), {
+      type: 'message',
+      channel: 'app_abc/room-1',
+      from: 'alice',
+      data: {
+        anything: 'json-serializable'
+      },
+      fromMetadata: { username: 'Alice' }
+    })
     t.notOk('fromMetadata' in await carol.next('message'))
     t.same(await alice.pending(), [], 'but not the sender')
     t.equal(await codeOf(carol, { type: 'unsubscribe', channel: 'app_abc/room-1', requestId: 'unsub-1' }), undefined)
@@ -77,7 +95,9 @@ t.test('/v1 protocol', async t => {
     const [alice, bob] = [await peer(registry, 'alice', { peerMetadata: { username: 'Alice' } }), await peer(registry, 'bob')]
     alice.send('{"type":"send","to":"bob","data":{"anything":"json-serializable"},"requestId":"send-1"}')
     t.match(await alice.next(), { type: 'ack', requestId: 'send-1' })
-    t.match(await bob.next(), { type: 'direct', from: 'alice', data: { anything: 'json-serializable' }, fromMetadata: { username: 'Alice' } })
+    t.match(
+      await bob.next(), { type: 'direct', from: 'alice', data: { anything: 'json-serializable' }, fromMetadata: { username: 'Alice' } }
+    )
     assertKnown(t, bob)
   })
 
@@ -92,7 +112,10 @@ t.test('/v1 protocol', async t => {
 
   await t.test('/v1: an ack is sent on request', async t => {
     const client = await peer(await buildV1(t), 'alice', { permissions: ['subscribe', 'publish', 'send'] })
-    for (const frame of [{ type: 'subscribe', channel: 'a' }, { type: 'publish', channel: 'a', data: 1 }, { type: 'send', to: 'alice', data: 1 }, { type: 'unsubscribe', channel: 'a' }]) client.send(frame)
+    for (const frame of [
+      { type: 'subscribe', channel: 'a' }, { type: 'publish', channel: 'a', data: 1 }, { type: 'send', to: 'alice', data: 1 },
+      { type: 'unsubscribe', channel: 'a' }
+    ]) client.send(frame)
     t.equal((await client.next()).type, 'direct')
     await assertAlive(client)
     t.same(client.all.map(({ type }) => type), ['welcome', 'direct', 'pong'])
@@ -109,14 +132,20 @@ t.test('/v1 protocol', async t => {
 })
 
 t.test('/v1 authentication', async t => {
-  const registry = await buildV1(t, { peerKeys: [{ key: publishableKey, channels: ['lobby'], permissions: ['subscribe'], origins: ['https://app.example.com'], maxConnections: 1 }] })
+  const registry = await buildV1(t, {
+    peerKeys: [
+      { key: publishableKey, channels: ['lobby'], permissions: ['subscribe'], origins: ['https://app.example.com'], maxConnections: 1 }
+    ]
+  })
   const tokens = {
     agent: await registry.join('agent-one'),
     temp: await registry.tempToken('agent-two'),
     peer: await peerToken(registry, 'alice')
   }
-  const closeOf = async (query: string, headers: Record<string, string> = {}) => (await registry.socket(`/v1${query}`, [], { headers }).closed).code
-  const firstOf = async (query: string, headers: Record<string, string> = {}, protocols: string[] = []) => registry.socket(`/v1${query}`, protocols, { headers }).next()
+  const closeOf = async (query: string, headers: Record<string, string> = {}) =>
+    (await registry.socket(`/v1${query}`, [], { headers }).closed).code
+  const firstOf = async (query: string, headers: Record<string, string> = {}, protocols: string[] = []) =>
+    registry.socket(`/v1${query}`, protocols, { headers }).next()
 
   await t.test('/v1 authentication: a token in the query, a header or a subprotocol is accepted', async t => {
     t.equal((await firstOf(`?token=${tokens.peer}`)).peerId, 'alice')
@@ -127,12 +156,16 @@ t.test('/v1 authentication', async t => {
   })
 
   await t.test('/v1 authentication: a missing or wrong token is reported after the upgrade', async t => {
-    for (const query of ['', '?token=', '?token=nonsense', '?key=nonsense', '?token=a&token=b', `?token=${forge(tokens.peer, {}, 'another secret of more than 32 characters')}`, `?ticket=${tokens.peer}`]) {
+    for (const query of ['', '?token=', '?token=nonsense', '?key=nonsense', '?token=a&token=b', `?token=${forge(
+      tokens.peer, {}, 'another secret of more than 32 characters'
+    )}`, `?ticket=${tokens.peer}`]) {
       t.equal(await closeOf(query), closeCodes.tokenInvalid, query)
     }
     t.equal(await closeOf(`?token=${expired(tokens.peer)}`), closeCodes.tokenExpired)
     t.equal(await closeOf(`?token=${tokens.temp}`), closeCodes.notAllowed)
-    for (const missing of ['channels', 'permissions']) t.equal(await closeOf(`?token=${forge(tokens.peer, { [missing]: undefined })}`), closeCodes.tokenInvalid, missing)
+    for (const missing of ['channels', 'permissions']) {
+      t.equal(await closeOf(`?token=${forge(tokens.peer, { [missing]: undefined })}`), closeCodes.tokenInvalid, missing)
+    }
   })
 
   await t.test('/v1 authentication: a publishable key gives a new identity each time, from its origins, up to its limit', async t => {
@@ -167,9 +200,15 @@ t.test('/v1 authentication: the token of a peer is refused elsewhere', async t =
   await first.next('auth_required')
   first.send({ token })
   t.equal((await first.closed).code, closeCodes.policyViolation)
-  t.equal((await registry.socket('/dashboard/ws', [], { headers: { authorization: `Bearer ${token}` } }).closed).code, closeCodes.notAllowed)
-  for (const path of ['/agents', '/agents/stats', '/agents/changes', '/v1/usage', '/v1/channels/a/peers']) t.equal((await registry.get(path, { token })).status, 403, path)
-  for (const path of ['/agents/register', '/tokens/refresh', '/ws-tickets', '/v1/tokens', '/tokens/mint']) t.equal((await registry.post(path, { token, body: registration() })).status, 403, path)
+  t.equal(
+    (await registry.socket('/dashboard/ws', [], { headers: { authorization: `Bearer ${token}` } }).closed).code, closeCodes.notAllowed
+  )
+  for (const path of ['/agents', '/agents/stats', '/agents/changes', '/v1/usage', '/v1/channels/a/peers']) {
+    t.equal((await registry.get(path, { token })).status, 403, path)
+  }
+  for (const path of ['/agents/register', '/tokens/refresh', '/ws-tickets', '/v1/tokens', '/tokens/mint']) {
+    t.equal((await registry.post(path, { token, body: registration() })).status, 403, path)
+  }
   t.equal((await registry.post(`/tokens/validate?token=${token}`)).body.valid, false)
 })
 
@@ -197,7 +236,9 @@ t.test('/v1 rights', async t => {
     const client = await peerSocket(registry, await registry.join('agent-one'))
     for (const channel of ['agents/x', 'agent-one/inbox']) t.equal((await answerTo(client, { type: 'subscribe', channel })).type, 'ack')
     t.equal(await codeOf(client, { type: 'subscribe', channel: 'room-1' }), 'channel_not_authorized')
-    const granted = await peerSocket(registry, forge(await registry.join('agent-two'), { grants: [{ channels: ['room-1'], allow: ['publish'] }] }))
+    const granted = await peerSocket(
+      registry, forge(await registry.join('agent-two'), { grants: [{ channels: ['room-1'], allow: ['publish'] }] })
+    )
     t.equal((await answerTo(granted, { type: 'publish', channel: 'room-1', data: 1 })).type, 'ack')
     t.equal(await codeOf(granted, { type: 'subscribe', channel: 'room-1' }), 'action_not_permitted')
   })
@@ -277,7 +318,8 @@ t.test('/v1: presence follows the ack once and complete, also on a repeated requ
     const shown = frames.findIndex(({ snapshot }) => snapshot)
     t.ok(shown > ack, 'after the ack')
     if (round === 0) t.equal(presences[0].snapshot, true, 'before any change')
-    t.ok(frames[shown].joined.some(({ peerId }: Json) => peerId === 'bob') && frames[shown].joined.some(({ peerId }: Json) => peerId === 'alice'))
+    t.ok(frames[shown].joined.some(({ peerId }: Json) => peerId === 'bob') &&
+      frames[shown].joined.some(({ peerId }: Json) => peerId === 'alice'))
     alice.send({ type: 'unsubscribe', channel: 'room' })
     await assertAlive(alice)
   }
@@ -285,15 +327,21 @@ t.test('/v1: presence follows the ack once and complete, also on a repeated requ
 
 t.test('/v1: agents on /agents/ws and peers on /v1 share channels', async t => {
   const registry = await buildV1(t)
-  const agent = await registry.agentSocket(forge(await registry.join('agent-one'), { grants: [{ channels: ['**'], allow: ['subscribe', 'publish', 'presence', 'send', 'broadcast'] }] }))
+  const agent = await registry.agentSocket(forge(
+    await registry.join('agent-one'), { grants: [{ channels: ['**'], allow: ['subscribe', 'publish', 'presence', 'send', 'broadcast'] }] }
+  ))
   const alice = await peer(registry, 'alice', { peerMetadata: { username: 'Alice' } })
 
   await t.test('/v1 and agents tier: channels have names in both dialects', async t => {
-    for (const [name, encoded] of [['room/1', 'room/1'], ['any thing ✓', 'any%20thing%20%E2%9C%93'], ['100%', '100%25'], ['a//b', 'a%2F%2Fb'], ['*', '%2A']] as const) {
+    for (const [name, encoded] of [
+      ['room/1', 'room/1'], ['any thing ✓', 'any%20thing%20%E2%9C%93'], ['100%', '100%25'], ['a//b', 'a%2F%2Fb'], ['*', '%2A']
+    ] as const) {
       t.equal((await answerTo(agent, { type: 'subscribe', channel: encoded, presence: true })).type, 'ack', encoded)
       t.equal((await answerTo(alice, { type: 'subscribe', channel: name })).type, 'ack')
-      t.match(await nextWhere(agent, 'presence', ({ joined }) => joined.some(({ peerId }: Json) => peerId === 'alice')), { channel: encoded })
-      t.match(await nextWhere(alice, 'presence', ({ joined }) => joined.some(({ peerId }: Json) => peerId === 'agent-one')), { channel: name, joined: [{}, {}] })
+      t.match(await nextWhere(agent, 'presence', ({ joined }) =>
+        joined.some(({ peerId }: Json) => peerId === 'alice')), { channel: encoded })
+      t.match(await nextWhere(alice, 'presence', ({ joined }) =>
+        joined.some(({ peerId }: Json) => peerId === 'agent-one')), { channel: name, joined: [{}, {}] })
       agent.send({ type: 'publish', channel: encoded, data: name })
       t.match(await alice.next('message'), { channel: name, from: 'agent-one', data: name })
       alice.send({ type: 'publish', channel: name, data: name })
@@ -318,9 +366,11 @@ t.test('/v1: agents on /agents/ws and peers on /v1 share channels', async t => {
   await t.test('/v1 and agents tier: presence of the tier includes both', async t => {
     await answerTo(agent, { type: 'subscribe', channel: '$agents' })
     const { joined } = await nextWhere(agent, 'presence', ({ channel, snapshot }) => channel === '$agents' && snapshot)
-    t.match(joined.find(({ peerId }: Json) => peerId === 'alice'), { peerId: 'alice', status: 'online', metadata: { username: 'Alice', role: 'peer' } })
+    t.match(joined.find(({ peerId }: Json) =>
+      peerId === 'alice'), { peerId: 'alice', status: 'online', metadata: { username: 'Alice', role: 'peer' } })
     alice.close()
-    t.match(await nextWhere(agent, 'presence', ({ channel, left }) => channel === '$agents' && left.length > 0), { left: [{ peerId: 'alice', status: 'offline' }] })
+    t.match(await nextWhere(agent, 'presence', ({ channel, left }) =>
+      channel === '$agents' && left.length > 0), { left: [{ peerId: 'alice', status: 'offline' }] })
   })
 })
 
@@ -351,7 +401,9 @@ t.test('/v1: a socket ends with its token', async t => {
 
   await t.test('/v1 token: the agent that created it leaves', async t => {
     const agent = await registry.join('agent-one')
-    const { body: { token } } = await registry.post('/v1/tokens', { token: agent, body: { peerId: 'alice', channels: ['agents/a'], permissions: ['subscribe'] } })
+    const {
+      body: { token }
+    } = await registry.post('/v1/tokens', { token: agent, body: { peerId: 'alice', channels: ['agents/a'], permissions: ['subscribe'] } })
     const client = await peerSocket(registry, token)
     await registry.delete('/agents/agent-one', { token: agent })
     t.equal((await client.closed).code, closeCodes.tokenInvalid)
@@ -364,7 +416,9 @@ t.test('/v1: a socket ends with its token', async t => {
     const agent = await registry.join('agent-two')
     t.equal((await client.closed).code, closeCodes.notAllowed)
     t.equal((await registry.socket(`/v1?token=${token}`).closed).code, closeCodes.notAllowed)
-    const { body } = await registry.post('/v1/tokens', { token: agent, body: { peerId: 'agent-two', channels: ['agents/a'], permissions: ['subscribe'] } })
+    const { body } = await registry.post(
+      '/v1/tokens', { token: agent, body: { peerId: 'agent-two', channels: ['agents/a'], permissions: ['subscribe'] } }
+    )
     t.equal((await peerSocket(registry, body.token)).welcome.peerId, 'agent-two', 'but that agent may grant its name')
   })
 })

@@ -92,7 +92,8 @@ t.test('watch: a snapshot has pages, and changes follow the last one', async t =
   while (!pages.at(-1)?.last) pages.push(await client.next('agents_snapshot'))
   t.ok(pages.length > 1, `${pages.length} pages`)
   t.ok(pages.every(({ revision }) => revision === registry.app.agentRegistry.revision))
-  t.strictSame(pages.flatMap(({ agents }) => agents.map((agent: Json) => agent.agent_id)), Array.from({ length: 620 }, (_, i) => `agent-${i}`))
+  t.strictSame(pages.flatMap(({ agents }) =>
+    agents.map((agent: Json) => agent.agent_id)), Array.from({ length: 620 }, (_, i) => `agent-${i}`))
   t.ok(pages.every(page => JSON.stringify(page).length < 1_048_576))
   await registry.join('agent-next')
   t.equal((await changes(client, 1))[0].agent_id, 'agent-next')
@@ -104,8 +105,11 @@ t.test('watch: a filtered watcher receives agents that enter and leave', async t
   const { agentRegistry } = registry.app
   const admin = await registry.agentSocket((await registry.admin()).token)
   const cases: Array<[object, (token: string) => Promise<unknown>, (token: string) => Promise<unknown>]> = [
-    [{ capabilities: ['cap one', 'cap two'] }, token => registry.patch('/agents/agent-one', { token, body: { capabilities: ['cap two', 'cap one'] } }), token => registry.patch('/agents/agent-one', { token, body: { capabilities: ['cap one'] } })],
-    [{ agent_type: 'SECURITY' }, token => registry.patch('/agents/agent-one', { token, body: { agent_type: 'security' } }), token => registry.patch('/agents/agent-one', { token, body: { agent_type: 'testing' } })]
+    [{ capabilities: ['cap one', 'cap two'] }, token => registry.patch(
+      '/agents/agent-one', { token, body: { capabilities: ['cap two', 'cap one'] } }
+    ), token => registry.patch('/agents/agent-one', { token, body: { capabilities: ['cap one'] } })],
+    [{ agent_type: 'SECURITY' }, token => registry.patch('/agents/agent-one', { token, body: { agent_type: 'security' } }), token =>
+      registry.patch('/agents/agent-one', { token, body: { agent_type: 'testing' } })]
   ]
   for (const [filter, enter, leave] of cases) {
     const token = await registry.join()
@@ -199,7 +203,9 @@ t.test('watch: a watcher that reconnects receives exactly the missed changes', a
   const second = await registry.agentSocket(token)
   second.send({ type: 'watch', since, requestId: 'r' })
   t.strictSame(await second.next('ack'), { type: 'ack', requestId: 'r', revision: since })
-  t.strictSame((await changes(second, 3)).map(({ op, agent_id: id }) => [op, id]), [['put', 'agent-two'], ['put', 'agent-three'], ['remove', 'agent-one']])
+  t.strictSame((await changes(second, 3)).map(({ op, agent_id: id }) => [op, id]), [
+    ['put', 'agent-two'], ['put', 'agent-three'], ['remove', 'agent-one']
+  ])
   second.send({ type: 'watch', since: registry.app.agentRegistry.revision })
   await second.next('ack')
   await assertAlive(second)

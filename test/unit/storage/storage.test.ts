@@ -70,7 +70,9 @@ t.test('memory store: two stores have different epochs', async t => {
 
 t.test('memory store: changes before opening have no effect on others', async t => {
   const store = new MemoryAgentStore({ leaseMs: 1000, retentionMs: 1000 })
-  const command = { id: 'one', content: { body: '{}', type: 'testing', capabilities: [] }, claim: { kind: 'owner' } as const, maxAgents: 10 }
+  const command = {
+    id: 'one', content: { body: '{}', type: 'testing', capabilities: [] }, claim: { kind: 'owner' } as const, maxAgents: 10
+  }
   t.match(await store.register(command), { ok: true, created: true })
   t.match(await store.open(deaf), { revision: 1, agents: [{ id: 'one' }] })
 })
@@ -95,7 +97,8 @@ function runStateContract (name: string, builder: typeof buildMemoryState, flags
 }
 
 runStateContract('memory kv store: passes the key-value contract', buildMemoryState, { persistent: true, shared: true }, 19)
-runStateContract('memory kv store: passes the key-value contract on its own clock', async () => buildMemoryState({ clock: Date.now }), { injectedClock: false, persistent: true, shared: true }, 17)
+runStateContract('memory kv store: passes the key-value contract on its own clock', async () =>
+  buildMemoryState({ clock: Date.now }), { injectedClock: false, persistent: true, shared: true }, 17)
 
 t.test('key-value contract: a suite may omit the flags', async t => {
   const names: string[] = []
@@ -207,7 +210,21 @@ function sequencerOf (more: Partial<SequencerListener> = {}) {
 }
 
 function entryOf (n: number, more: Partial<ChangeEntry> = {}): ChangeEntry {
-  return { n, epoch: 'e', mark: `m${n}`, after: `m${n - 1}`, by: 'other', event: 'alive', id: 'one', reason: 'r', was: head, wasSeen: 10, head: { ...head, state: 'alive', revision: n }, seen: 20, ...more }
+  return {
+    n,
+    epoch: 'e',
+    mark: `m${n}`,
+    after: `m${n - 1}`,
+    by: 'other',
+    event: 'alive',
+    id: 'one',
+    reason: 'r',
+    was: head,
+    wasSeen: 10,
+    head: { ...head, state: 'alive', revision: n },
+    seen: 20,
+    ...more
+  }
 }
 
 const outcomeOf = (promise: Promise<unknown>) => promise.then(() => 'reached', (error: Error) => error.message)
@@ -308,18 +325,32 @@ t.test('records: content and metrics survive an encode and decode unchanged', as
   t.same(readMetrics('7\n{"success_rate":0.5}'), { success_rate: 0.5, lastActive: 7 })
 })
 
-const report = (id: string, incarnation?: number) => ({ id, update: { request: { responseTime: 1, success: true } }, ...(incarnation !== undefined && { incarnation }) })
+const report = (id: string, incarnation?: number) =>
+  ({ id, update: { request: { responseTime: 1, success: true } }, ...(incarnation !== undefined && { incarnation }) })
 
 t.test('reports: those of one tick are sent together, and an overtaken one is computed again', async t => {
   const calls: string[][] = []
-  const stored = `9\n${JSON.stringify({ success_rate: 1, avg_response_time: 1, total_requests: 10, reputation_score: 1, requests_processed: 10, average_response_time: 1, error_rate: 0 })}`
+  const stored = `9\n${JSON.stringify({
+    success_rate: 1,
+    avg_response_time: 1,
+    total_requests: 10,
+    reputation_score: 1,
+    requests_processed: 10,
+    average_response_time: 1,
+    error_rate: 0
+  })}`
   const reports = new ReportQueue(() => null, async args => {
     calls.push(args)
     return { now: 20, results: calls.length === 1 ? [stored, 5] : [6] }
   })
   const reported = await Promise.all([reports.add(report('one')), reports.add(report('one')), reports.add(report('two', 3))])
   t.same(calls.map(args => args.filter((_, index) => index % 4 !== 3)), [['one', '', '', 'two', '3', ''], ['one', '', stored]])
-  t.match(reported, [{ n: 6, metrics: { total_requests: 11 } }, { n: 6, metrics: { total_requests: 12, lastActive: 20 } }, { n: 5, metrics: { total_requests: 1 } }])
+  t.match(reported, [{
+    n: 6,
+    metrics: {
+      total_requests: 11
+    }
+  }, { n: 6, metrics: { total_requests: 12, lastActive: 20 } }, { n: 5, metrics: { total_requests: 1 } }])
 })
 
 t.test('reports: one of a removed agent or an unreachable store ends', async t => {

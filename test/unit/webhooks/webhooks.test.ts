@@ -38,13 +38,17 @@ function callsFor (t: Test, options: Partial<WebhooksOptions> = {}) {
 
 const resolving = (...addresses: string[]) => async () => addresses.map(address => ({ address, family: address.includes(':') ? 6 : 4 }))
 
-const notPublic = ['0.0.0.0', '0.1.2.3', '10.0.0.1', '10.255.255.255', '100.64.0.1', '100.127.255.255', '100.100.100.200', '127.0.0.1', '127.9.9.9',
+const notPublic = ['0.0.0.0', '0.1.2.3', '10.0.0.1', '10.255.255.255',
+  '100.64.0.1', '100.127.255.255', '100.100.100.200', '127.0.0.1', '127.9.9.9',
   '168.63.129.16', '169.254.169.254', '172.16.0.1', '172.31.255.255', '192.0.0.1', '192.0.2.1', '192.88.99.1', '192.168.1.1', '198.18.0.1',
   '198.19.255.255', '198.51.100.7', '203.0.113.9', '224.0.0.1', '239.1.1.1', '240.0.0.1', '255.255.255.255',
-  '::', '::1', '::7f00:1', '::ffff:127.0.0.1', '::ffff:10.0.0.1', '::ffff:a9fe:a9fe', '::ffff:0.0.0.0', '64:ff9b::127.0.0.1', '64:ff9b::a9fe:a9fe',
+  '::', '::1', '::7f00:1', '::ffff:127.0.0.1', '::ffff:10.0.0.1', '::ffff:a9fe:a9fe', '::ffff:0.0.0.0', '64:ff9b::127.0.0.1',
+  '64:ff9b::a9fe:a9fe',
   '64:ff9b:1::1', '100::1', '2001::1', '2001:0:4136:e378:8000:63bf:3fff:fdd2', '2001:2::1', '2001:10::1', '2001:20::1', '2001:db8::1',
-  '2002:7f00:1::', '2002:a00:1::1', '2002:c0a8:101::1', '2002:a9fe:a9fe::', '3fff::1', '5f00::1', 'fc00::1', 'fd00:ec2::254', 'fe80::1', 'fec0::1', 'ff02::1']
-const publicOnes = ['1.1.1.1', '9.255.255.255', '11.0.0.1', '100.63.255.255', '100.128.0.1', '172.15.0.1', '172.32.0.1', '192.0.1.1', '192.167.1.1', '198.17.0.1', '223.255.255.255',
+  '2002:7f00:1::', '2002:a00:1::1', '2002:c0a8:101::1', '2002:a9fe:a9fe::', '3fff::1', '5f00::1', 'fc00::1', 'fd00:ec2::254', 'fe80::1',
+  'fec0::1', 'ff02::1']
+const publicOnes = ['1.1.1.1', '9.255.255.255', '11.0.0.1', '100.63.255.255', '100.128.0.1', '172.15.0.1',
+  '172.32.0.1', '192.0.1.1', '192.167.1.1', '198.17.0.1', '223.255.255.255',
   '2606:4700::1111', '2a00:1450::1', '2001:4860:4860::8888', '2400::1', '::ffff:1.1.1.1', '64:ff9b::8.8.8.8', '2002:808:808::1']
 
 t.test('public addresses: the ranges', async t => {
@@ -81,7 +85,9 @@ t.test('webhooks: the own machine is called only if allowed', async t => {
 })
 
 t.test('webhooks: only HTTP URLs are called', async t => {
-  for (const url of ['ftp://127.0.0.1/', 'file:///etc/passwd', 'no url', 'http://']) await t.rejects(callsFor(t).post(url, {}, parties), unreachable, url)
+  for (const url of ['ftp://127.0.0.1/', 'file:///etc/passwd', 'no url', 'http://']) {
+    await t.rejects(callsFor(t).post(url, {}, parties), unreachable, url)
+  }
 })
 
 t.test('webhooks: a call is a JSON POST that identifies the registry', async t => {
@@ -94,7 +100,14 @@ t.test('webhooks: a call is a JSON POST that identifies the registry', async t =
   })
   const answer = await callsFor(t).post(`http://user:password@${host}/connection/request?x=1`, { naïve: true }, parties)
   t.strictSame(answer, { status: 202 })
-  t.match(seen, { method: 'POST', url: '/connection/request?x=1', body: '{"naïve":true}', headers: { host, 'content-type': 'application/json', 'content-length': '15' } })
+  t.match(seen, {
+    method: 'POST',
+    url: '/connection/request?x=1',
+    body: '{"naïve":true}',
+    headers: {
+      host, 'content-type': 'application/json', 'content-length': '15'
+    }
+  })
   t.match(seen.headers!['user-agent'], /^fastify-agent-registry\/\d+\.\d+\.\d+/)
   t.equal(seen.headers!.authorization, undefined, 'userinfo is not sent')
 })
@@ -131,13 +144,21 @@ t.test('webhooks: an endpoint that does not listen or speaks another protocol is
   await t.rejects(callsFor(t).post(`http://${host}/`, {}, parties), unreachable, 'closed port')
   const talker = await listen(t, createSocketServer(socket => { socket.end('220 mail.example ESMTP\r\n') }))
   await t.rejects(callsFor(t).post(`http://${talker}/`, {}, parties), unreachable, 'not HTTP')
-  const switcher = await listen(t, createSocketServer(socket => { socket.on('error', () => {}).end('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n') }))
+  const switcher = await listen(t, createSocketServer(socket => {
+    socket.on('error', () => {})
+      .end('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n')
+  }))
   await t.rejects(callsFor(t).post(`http://${switcher}/`, {}, parties), unreachable, 'another protocol')
-  const cutter = await listen(t, createSocketServer(socket => { socket.on('error', () => {}).end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx') }))
+  const cutter = await listen(t, createSocketServer(socket => {
+    socket.on('error', () => {})
+      .end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx')
+  }))
   await t.rejects(callsFor(t).post(`http://${cutter}/`, {}, parties), unreachable, 'half a response')
   await t.rejects(callsFor(t).post(`https://${talker}/`, {}, parties), unreachable, 'not TLS')
-  await t.rejects(callsFor(t, { resolve: async () => { throw new Error('ENOTFOUND') } }).post('http://agent.example/', {}, parties), unreachable,
-    'unknown name')
+  await t.rejects(callsFor(t, { resolve: async () => { throw new Error('ENOTFOUND') } }).post(
+    'http://agent.example/', {}, parties
+  ), unreachable,
+  'unknown name')
 })
 
 t.test('webhooks: a call that hangs before or in the response or in the resolver times out', async t => {
@@ -152,7 +173,9 @@ t.test('webhooks: a call that hangs before or in the response or in the resolver
     response.on('close', () => clearInterval(drip))
   })
   await t.rejects(callsFor(t, { timeoutMs: 100 }).post(`http://${slow}/`, {}, parties), timeout, 'slow')
-  await t.rejects(callsFor(t, { timeoutMs: 50, resolve: () => new Promise(() => {}) }).post('http://agent.example/', {}, parties), timeout, 'resolver')
+  await t.rejects(
+    callsFor(t, { timeoutMs: 50, resolve: () => new Promise(() => {}) }).post('http://agent.example/', {}, parties), timeout, 'resolver'
+  )
 })
 
 t.test('webhooks: 64 KiB of a huge response are read', async t => {
@@ -224,7 +247,8 @@ async function recorder (t: Test) {
   return { seen, endpoint }
 }
 
-const answering = (status: number, headers: Record<string, string> = {}): RequestListener => (_request, response) => { response.writeHead(status, headers).end() }
+const answering = (status: number, headers: Record<string, string> = {}): RequestListener =>
+  (_request, response) => { response.writeHead(status, headers).end() }
 
 t.test('contact requests', async t => {
   const registry = await build(t, {}, answers)
@@ -233,7 +257,9 @@ t.test('contact requests', async t => {
   await t.test('contact requests: the agent receives it, and the response is one that existing clients accept', async t => {
     const { seen, endpoint } = await recorder(t)
     await registry.agent('agent-one', { name: 'Helper', endpoint: `${endpoint}/base/`, requirements: { permissions: ['mail'] } })
-    const { status, body, text } = await connect('agent-one', { ...request, display_name: ' Ann ', additional_info: { plan: 'free', seats: 2, list: ['a'], nested: { b: true } }, unknown: 1 })
+    const { status, body, text } = await connect('agent-one', {
+      ...request, display_name: ' Ann ', additional_info: { plan: 'free', seats: 2, list: ['a'], nested: { b: true } }, unknown: 1
+    })
     t.equal(status, 200)
     t.match(body, {
       status: 'connection_requested',
@@ -245,7 +271,13 @@ t.test('contact requests', async t => {
     })
     t.notMatch(text, 'a secret of the agent', 'the answer of the agent is not passed on')
     const [call] = seen
-    t.match(call, { method: 'POST', url: '/base/connection/request', headers: { 'content-type': 'application/json', 'user-agent': /^fastify-agent-registry\// } })
+    t.match(call, {
+      method: 'POST',
+      url: '/base/connection/request',
+      headers: {
+        'content-type': 'application/json', 'user-agent': /^fastify-agent-registry\//
+      }
+    })
     t.notOk(call!.headers.authorization)
     t.same(call!.body, {
       user_id: 'ann@example.org',
@@ -296,14 +328,19 @@ t.test('contact requests', async t => {
 })
 
 const right: object[] = [
-  { user_id: 'ab' }, { user_id: x(100) }, { user_id: 'a_@.-9' }, { user_endpoint: `http://${x(2041)}` }, { display_name: x(200) }, { display_name: '😀'.repeat(200) },
-  { additional_info: { [x(100)]: x(1000) } }, { additional_info: Object.fromEntries(Array.from({ length: 50 }, (_, index) => [`key-${index}`, index])) }
+  { user_id: 'ab' }, { user_id: x(100) }, { user_id: 'a_@.-9' }, { user_endpoint: `http://${x(2041)}` }, { display_name: x(200) },
+  { display_name: '😀'.repeat(200) },
+  { additional_info: { [x(100)]: x(1000) } },
+  { additional_info: Object.fromEntries(Array.from({ length: 50 }, (_, index) => [`key-${index}`, index])) }
 ]
 const wrong: Array<[change: object, path: string]> = [
-  [{ user_id: undefined }, '/user_id'], [{ user_id: 'a' }, '/user_id'], [{ user_id: x(101) }, '/user_id'], [{ user_id: 'a b' }, '/user_id'], [{ user_id: '<b>' }, '/user_id'], [{ user_id: 7 }, '/user_id'],
-  [{ user_endpoint: undefined }, '/user_endpoint'], [{ user_endpoint: 'ftp://example.org' }, '/user_endpoint'], [{ user_endpoint: `http://${x(2042)}` }, '/user_endpoint'], [{ user_endpoint: 'http://ab c' }, '/user_endpoint'],
+  [{ user_id: undefined }, '/user_id'], [{ user_id: 'a' }, '/user_id'], [{ user_id: x(101) }, '/user_id'],
+  [{ user_id: 'a b' }, '/user_id'], [{ user_id: '<b>' }, '/user_id'], [{ user_id: 7 }, '/user_id'],
+  [{ user_endpoint: undefined }, '/user_endpoint'], [{ user_endpoint: 'ftp://example.org' }, '/user_endpoint'],
+  [{ user_endpoint: `http://${x(2042)}` }, '/user_endpoint'], [{ user_endpoint: 'http://ab c' }, '/user_endpoint'],
   [{ display_name: x(201) }, '/display_name'], [{ display_name: 'a\u0007b' }, '/display_name'], [{ display_name: 7 }, '/display_name'],
-  [{ additional_info: 'text' }, '/additional_info'], [{ additional_info: { a: null } }, '/additional_info/a'], [{ additional_info: { a: x(1001) } }, '/additional_info/a'],
+  [{ additional_info: 'text' }, '/additional_info'], [{ additional_info: { a: null } }, '/additional_info/a'],
+  [{ additional_info: { a: x(1001) } }, '/additional_info/a'],
   [{ additional_info: { [x(101)]: 1 } }, `/additional_info/${x(101)}`],
   [{ additional_info: Object.fromEntries(Array.from({ length: 51 }, (_, index) => [`key-${index}`, index])) }, '/additional_info']
 ]
@@ -319,7 +356,12 @@ t.test('contact requests: a request is validated before any call', async t => {
   }
   t.equal((await registry.post('/public/connect/agent-one')).status, 422)
   t.same(seen, [])
-  for (const change of right) t.equal((await registry.post('/public/connect/agent-one', { body: { ...request, ...change } })).status, 200, JSON.stringify(change).slice(0, 60))
+  for (const change of right) {
+    t.equal(
+      (await registry.post('/public/connect/agent-one', { body: { ...request, ...change } })).status, 200,
+      JSON.stringify(change).slice(0, 60)
+    )
+  }
   t.equal(seen.length, right.length)
 })
 
@@ -329,7 +371,8 @@ t.test('peer notifications', async t => {
   const { seen, endpoint } = await recorder(t)
   await registry.agent('target-one', { endpoint })
   const note = { agent_id: 'sender-one', agent_endpoint: 'http://127.0.0.1:4000', agent_info: { any: { thing: null } } }
-  const notify = (body: unknown = note, call: Call = { token }, id = 'target-one') => registry.post(`/agents/${id}/connection/notify`, { ...call, body })
+  const notify = (body: unknown = note, call: Call = { token }, id = 'target-one') =>
+    registry.post(`/agents/${id}/connection/notify`, { ...call, body })
 
   await t.test('peer notifications: the agent receives exactly what was sent', async t => {
     const answer = await notify({ ...note, extra: 'not for you' })
@@ -352,7 +395,8 @@ t.test('peer notifications', async t => {
 
   await t.test('peer notifications: each missing or wrong field is a validation error', async t => {
     const wrong: Array<[body: object, paths: string[]]> = [
-      [{}, ['/agent_id', '/agent_endpoint']], [{ agent_id: 'sender-one' }, ['/agent_endpoint']], [{ ...note, agent_id: 'ab' }, ['/agent_id']], [{ ...note, agent_endpoint: 'here' }, ['/agent_endpoint']],
+      [{}, ['/agent_id', '/agent_endpoint']], [{ agent_id: 'sender-one' }, ['/agent_endpoint']],
+      [{ ...note, agent_id: 'ab' }, ['/agent_id']], [{ ...note, agent_endpoint: 'here' }, ['/agent_endpoint']],
       [{ ...note, agent_info: [] }, ['/agent_info']], [{ ...note, agent_info: null }, ['/agent_info']],
       [{ ...note, agent_info: Object.fromEntries(Array.from({ length: 51 }, (_, index) => [`key-${index}`, 1])) }, ['/agent_info']]
     ]
@@ -432,7 +476,9 @@ t.test('outgoing calls: a publicly reachable registry does not call its own mach
     await registry.join(`inside-${index}`, { endpoint: `http://${host}:${port}` })
     const call = index % 2 === 0
       ? registry.post(`/public/connect/inside-${index}`, { body: request })
-      : registry.post(`/agents/inside-${index}/connection/notify`, { token, body: { agent_id: 'sender-one', agent_endpoint: 'http://127.0.0.1:1' } })
+      : registry.post(
+        `/agents/inside-${index}/connection/notify`, { token, body: { agent_id: 'sender-one', agent_endpoint: 'http://127.0.0.1:1' } }
+      )
     const answer = await call
     t.equal(problemOf(t, answer), 'endpoint-unreachable', host)
     t.equal(answer.body.detail, unreachableDetail, host)
