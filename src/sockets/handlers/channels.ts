@@ -5,7 +5,7 @@ import { payloadText } from '../../protocol/validation.js'
 import {
   HistoryFrame, PresenceFrame, PresenceUpdateFrame, PublishFrame, SubscribeFrame, UnsubscribeFrame
 } from '../../protocol/frames/channels.js'
-import { defineHandler } from './define.js'
+import { defineHandler } from '../dispatcher.js'
 
 const defaultHistoryLimit: number = HistoryFrame.properties.limit.default
 const maxPresenceBytes = 4096

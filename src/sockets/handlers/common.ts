@@ -3,7 +3,7 @@ import { AuthFrame, GoodbyeFrame, StatusFrame } from '../../protocol/frames/agen
 import { PingFrame, PongFrame, UnwatchFrame, WatchFrame } from '../../protocol/frames/common.js'
 import { GetDiscoveryFrame } from '../../protocol/frames/public.js'
 import { count, slice } from '../../registry/query.js'
-import { defineHandler } from './define.js'
+import { defineHandler } from '../dispatcher.js'
 
 const ping = defineHandler(PingFrame, function ping (connection, frame) {
   connection.pong(frame)

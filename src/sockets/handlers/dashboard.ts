@@ -7,7 +7,7 @@ import {
 } from '../../protocol/frames/dashboard.js'
 import { dataFrameTypes, sendDataFrames } from '../broadcasts.js'
 import type { Connection } from '../connection.js'
-import { defineHandler } from './define.js'
+import { defineHandler } from '../dispatcher.js'
 
 interface AckData { status: 'completed' | 'error' | 'paused' | 'resumed', message?: string }
 

@@ -3,7 +3,7 @@ import { assertParticipates } from '../../messaging/access.js'
 import {
   AcceptFrame, CancelRequestFrame, InboxFrame, MessageFrame, RejectFrame, ReplyFrame, RequestFrame, SendFrame
 } from '../../protocol/frames/direct.js'
-import { defineHandler } from './define.js'
+import { defineHandler } from '../dispatcher.js'
 
 /** Sends a direct message to one peer. */
 const send = defineHandler(SendFrame, async function send (connection, frame, { messaging }) {

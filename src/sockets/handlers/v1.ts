@@ -1,7 +1,7 @@
 import { parseChannel } from '../../protocol/channel-names.js'
 import { V1PublishFrame, V1SendFrame, V1SubscribeFrame, V1UnsubscribeFrame } from '../../protocol/frames/v1.js'
 import { payloadText } from '../../protocol/validation.js'
-import { defineHandler } from './define.js'
+import { defineHandler } from '../dispatcher.js'
 
 const codes = { '/channel': 'invalid_channel', '/to': 'invalid_peer_id' } as const
 
