@@ -127,7 +127,9 @@ export class RedisMessageBroker implements MessageBroker {
     this.#followers = new LogFollowers({ prefix, logs, subscriptions: channels, patterns, listener, readFailed })
     this.#sets = sets
     this.#watchers = new PresenceWatchers({ prefix: `${base}place:`, subscriptions: channels, roster: set => sets.roster(set), listener })
-    this.#processChannel = new RedisProcessChannel(connections, this.process, (from, body) => { this.#listener?.processMessage(from, body) })
+    this.#processChannel = new RedisProcessChannel(connections, this.process, (from, body) => {
+      this.#listener?.processMessage(from, body)
+    })
     this.#logPrefix = prefix
     this.#verifyMs = Math.min(allLimits.ageMs, maxIdleMs) / 4
     this.#heartbeatMs = Math.min(presenceTtlMs / 6, this.#verifyMs)
