@@ -2,7 +2,7 @@
 // then the coverage of both) or `long` (the long forms of tests that kill, fuzz or soak). Arguments after the part go to tap.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -14,6 +14,13 @@ const folders = {
   rest: ['test/redis', 'test/browser', 'test/reliability'],
   long: ['test/reliability', 'test/unit/sockets/random.test.ts', 'test/unit/routes/random.test.ts']
 }
+/** The test files of a part. Given a folder, tap would also run the helpers in it. */
+function filesOf (part) {
+  return folders[part].flatMap(name => name.endsWith('.ts')
+    ? [name]
+    : readdirSync(join(root, name), { recursive: true }).filter(file => file.endsWith('.test.ts')).map(file => join(name, file)).sort())
+}
+
 const kept = join(root, '.tap/coverage-fast')
 const coverage = join(root, '.tap/coverage')
 const outputOf = part => join(root, `.tap/${part}.tap`)
@@ -43,7 +50,7 @@ const tap = (...args) => run('node_modules/tap/dist/esm/run.mjs', args)
 /** tap removes its coverage folder at the start of a run, so a copy of the fast part's folder is kept. */
 async function runFast (args) {
   rmSync(kept, { recursive: true, force: true })
-  const passed = await tap('run', ...partial, outputTo('fast'), ...folders.fast, ...args)
+  const passed = await tap('run', ...partial, outputTo('fast'), ...filesOf('fast'), ...args)
   if (existsSync(coverage)) cpSync(coverage, kept, { recursive: true })
   return passed
 }
@@ -73,14 +80,14 @@ async function withRedis (work) {
 
 async function runRest (args) {
   if (!existsSync(kept)) throw new Error('Run `npm test` first: the report includes its coverage')
-  const passed = await withRedis(() => tap('run', ...partial, outputTo('rest'), ...folders.rest, ...args))
+  const passed = await withRedis(() => tap('run', ...partial, outputTo('rest'), ...filesOf('rest'), ...args))
   cpSync(kept, coverage, { recursive: true })
   return passed
 }
 
 function runLong (args) {
   process.env.TEST_LONG = '1'
-  return withRedis(() => tap('run', '--disable-coverage', outputTo('long'), ...folders.long, ...args))
+  return withRedis(() => tap('run', '--disable-coverage', outputTo('long'), ...filesOf('long'), ...args))
 }
 
 /** Counts of assertions from the last line of a TAP file: `# { total: 9, pass: 7, fail: 1, skip: 1 }`. */
