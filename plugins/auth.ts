@@ -16,7 +16,7 @@ declare module 'fastify' {
   }
 }
 
-export interface GuardOptions extends CheckOptions {
+interface GuardOptions extends CheckOptions {
   /** The types of tokens that the endpoint accepts. */
   takes: readonly TokenType[]
   level: 'agent' | 'admin' | 'user'

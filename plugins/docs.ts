@@ -25,7 +25,7 @@ declare module 'fastify' {
   }
 }
 
-export interface DocsOptions { options: ResolvedOptions, tiers: readonly Tier[] }
+interface DocsOptions { options: ResolvedOptions, tiers: readonly Tier[] }
 
 const contentTypes = Object.fromEntries(Object.entries(subprotocols).map(([name, encoding]) => [name, `application/${encoding}`]))
 

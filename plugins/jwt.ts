@@ -11,7 +11,7 @@ declare module 'fastify' {
   }
 }
 
-export interface JwtOptions {
+interface JwtOptions {
   /** The first secret signs, all verify. */
   secrets: readonly string[]
   algorithm: ResolvedOptions['jwt']['algorithm']

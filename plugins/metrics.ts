@@ -25,7 +25,7 @@ export interface Metrics {
   text (): Promise<string>
 }
 
-export interface MetricsOptions {
+interface MetricsOptions {
   options: ResolvedOptions
   registry: Registry
   enrollment: Enrollment

@@ -7,7 +7,7 @@ import type { ResolvedOptions } from '../src/options.js'
 const storageRetryMs = 2_000
 
 /** A problem document (RFC 9457). */
-export interface ProblemDocument {
+interface ProblemDocument {
   type: string
   title: string
   status: number
@@ -110,7 +110,7 @@ export function createProblemHandlers (base: string, onForbidden?: ForbiddenList
   }
 }
 
-export interface ProblemsOptions {
+interface ProblemsOptions {
   base: string
   onForbidden?: ForbiddenListener
   /** Whether the plugin responds to unknown paths too; otherwise the host does. */

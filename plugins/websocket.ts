@@ -20,7 +20,7 @@ const compression = {
   zlibInflateOptions: { chunkSize: 4096 }
 }
 
-export interface WebSocketOptions {
+interface WebSocketOptions {
   /** The paths of the tiers. */
   paths: ReadonlySet<string>
   /** Time in which an upgrade must be accepted. */

@@ -26,7 +26,7 @@ import type { Search } from '../src/search/search.js'
 import type { StorageKind } from '../src/storage/storage.js'
 import type { Webhooks } from '../src/webhooks/webhooks.js'
 
-export interface AgentRoutesOptions {
+interface AgentRoutesOptions {
   options: ResolvedOptions
   registry: Registry
   enrollment: Enrollment

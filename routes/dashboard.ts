@@ -7,7 +7,7 @@ import { headerOf } from '../src/http/requests.js'
 import { ConfigAnswer, ConfigBody, ConfigQuery, DashboardConfig } from '../src/protocol/schemas/dashboard.js'
 import { answers } from '../src/protocol/schemas/rest.js'
 
-export interface DashboardRoutesOptions { authority: Authority, dashboard: Dashboard }
+interface DashboardRoutesOptions { authority: Authority, dashboard: Dashboard }
 
 const tags = ['dashboard']
 

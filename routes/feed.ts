@@ -22,7 +22,7 @@ const view = 'full'
 /** Spreads the requests of clients whose polls ended in the same instant. */
 const waitJitter = 0.1
 
-export interface FeedRoutesOptions {
+interface FeedRoutesOptions {
   options: ResolvedOptions
   registry: Registry
   feed: Feed

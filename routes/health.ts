@@ -9,7 +9,7 @@ import { answers } from '../src/protocol/schemas/rest.js'
 import { perMillisecondCache } from '../src/registry/query.js'
 import type { Hub } from '../src/sockets/hub.js'
 
-export interface HealthRoutesOptions extends HealthServices { hub: Hub }
+interface HealthRoutesOptions extends HealthServices { hub: Hub }
 
 const tags = ['service']
 

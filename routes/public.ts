@@ -16,7 +16,7 @@ import { isPublic, type ReplicaEntry } from '../src/registry/replica.js'
 import type { Search } from '../src/search/search.js'
 import { unreachable, type Webhooks } from '../src/webhooks/webhooks.js'
 
-export interface PublicRoutesOptions { options: ResolvedOptions, registry: Registry, search: Search, webhooks: Webhooks }
+interface PublicRoutesOptions { options: ResolvedOptions, registry: Registry, search: Search, webhooks: Webhooks }
 
 const tags = ['public']
 

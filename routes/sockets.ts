@@ -8,7 +8,7 @@ import { adopt } from '../src/sockets/transport/ws.js'
 
 interface Log { warn (details: object, message: string): void }
 
-export interface SocketRoutesOptions {
+interface SocketRoutesOptions {
   sockets: Sockets
   upgrades: UpgradeServices
   /** The tiers to serve. */

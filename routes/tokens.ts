@@ -11,7 +11,7 @@ import {
 } from '../src/protocol/schemas/rest.js'
 import type { Registry } from '../src/registry/registry.js'
 
-export interface TokenRoutesOptions { authority: Authority, registry: Registry, tickets: Tickets, tokens: Tokens }
+interface TokenRoutesOptions { authority: Authority, registry: Registry, tickets: Tickets, tokens: Tokens }
 
 const tags = ['tokens']
 

@@ -26,7 +26,7 @@ import { payloadText } from '../src/protocol/validation.js'
 import type { Sockets } from '../src/sockets/sockets.js'
 import type { LogPosition } from '../src/storage/message-broker.js'
 
-export interface V1RoutesOptions {
+interface V1RoutesOptions {
   options: ResolvedOptions
   messaging: Messaging
   peerTokens: PeerTokens

@@ -13,7 +13,7 @@ import { PeerChannels, PeerPermissions } from './protocol/schemas/peers.js'
  * is set is used. `envFactor`: the value of one unit of the variable in the unit of the option (`AGENT_HEARTBEAT_TIMEOUT`
  * is in seconds, the option in milliseconds, so its factor is 1000).
  */
-export interface EnvMapping { env?: string[], envFactor?: number }
+interface EnvMapping { env?: string[], envFactor?: number }
 
 const ms = (value: number, description: string, mapping: EnvMapping = {}) =>
   Type.Integer({ minimum: 1, maximum: 2_147_483_647, default: value, description: `${description} (ms)`, ...mapping })

@@ -23,7 +23,7 @@ const maxSettingsBytes = 16_384
 const maxDepth = 8
 const zoneName = /^[A-Za-z][A-Za-z0-9_+/-]{0,63}$/
 
-export interface SettingsOptions {
+interface SettingsOptions {
   /** Silence after which the server pings a dashboard (ms). */
   pingIntervalMs: number
   /** Number of log entries that are kept. */
@@ -77,7 +77,7 @@ export class UiSettings {
   }
 }
 
-export interface DashboardOptions { options: ResolvedOptions, registry: Registry, storageKind: StorageKind, now: Clock, log: Log }
+interface DashboardOptions { options: ResolvedOptions, registry: Registry, storageKind: StorageKind, now: Clock, log: Log }
 
 const changeTexts: Partial<Record<Change['event'], { level: string, text: string }>> = {
   registered: { level: 'INFO', text: 'registered' },

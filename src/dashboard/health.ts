@@ -1,11 +1,11 @@
 import type { StorageKind } from '../storage/storage.js'
 import { round } from './frames.js'
 
-export type ComponentStatus = 'healthy' | 'degraded' | 'critical' | 'error' | 'no_agents' | 'not_configured'
-export type OverallStatus = 'healthy' | 'degraded' | 'unhealthy'
+type ComponentStatus = 'healthy' | 'degraded' | 'critical' | 'error' | 'no_agents' | 'not_configured'
+type OverallStatus = 'healthy' | 'degraded' | 'unhealthy'
 
-export interface StorageHealth { redis: 'connected' | 'disconnected' | 'not_configured' | 'error', status: ComponentStatus }
-export interface AiHealth { azure_openai: string, status: ComponentStatus }
+interface StorageHealth { redis: 'connected' | 'disconnected' | 'not_configured' | 'error', status: ComponentStatus }
+interface AiHealth { azure_openai: string, status: ComponentStatus }
 export interface AgentsHealth { total: number, active: number, status: ComponentStatus, connectivity_ratio: number }
 
 /** Data of a `health` frame. */

@@ -26,7 +26,7 @@ export interface LogInput {
 }
 
 /** Data of a `logs` frame. */
-export interface LogsData {
+interface LogsData {
   logs: LogEntry[]
   /** Number of stored entries, also if `logs` is truncated. */
   count: number

@@ -23,7 +23,7 @@ export interface MonitoringData {
   registry: RequestSummary
 }
 
-export interface MonitoringSources {
+interface MonitoringSources {
   replica: Pick<Replica, 'newest' | 'size'>
   /** Returns the metrics that an agent has reported, or null. */
   metricsOf: (record: AgentRecord) => AgentMetrics | null

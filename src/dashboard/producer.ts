@@ -18,7 +18,7 @@ export interface FrameSources {
   alerts: Alerts
 }
 
-export type DataFrame = readonly [type: DataFrameType, text: string]
+type DataFrame = readonly [type: DataFrameType, text: string]
 
 /** The log source of critical alerts, by their type. */
 const logSources = new Map([['storage', 'storage'], ['agent_connectivity', 'agents']])
@@ -90,7 +90,7 @@ export class FrameBuilder {
   }
 }
 
-export interface ProducerOptions {
+interface ProducerOptions {
   now: Clock
   /** Time between two sets of frames (ms). */
   intervalMs: number

@@ -86,9 +86,9 @@ export interface CompletedRequest {
 }
 
 /** A request whose method and endpoint come from bounded sets, so that they can be labels of metrics. */
-export interface LabelledRequest extends CompletedRequest { endpoint: string }
+interface LabelledRequest extends CompletedRequest { endpoint: string }
 
-export interface RequestMonitorOptions {
+interface RequestMonitorOptions {
   now: Clock
   logs: LogBuffer
   /** Duration from which a response counts as slow (ms). */

@@ -183,7 +183,7 @@ export interface ProcessUsage {
 }
 
 /** Figures of this process as Node reports them; processor time in microseconds. */
-export type ProcessFigures = Pick<NodeJS.Process, 'cpuUsage' | 'uptime'> & { memoryUsage: { rss (): number } }
+type ProcessFigures = Pick<NodeJS.Process, 'cpuUsage' | 'uptime'> & { memoryUsage: { rss (): number } }
 
 interface ProcessSample { readonly at: number, readonly busyMs: number, readonly usage: ProcessUsage }
 

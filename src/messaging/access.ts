@@ -55,7 +55,7 @@ export function notAllowed (sender: Sender, action: ChannelAction, channel: stri
     : problem('channel-not-authorized', `This token may not use the channel ${name}`)
 }
 
-export interface ChannelHooksOptions {
+interface ChannelHooksOptions {
   authorizePublish?: AuthorizePublishHook | undefined
   authorizeSubscribe?: AuthorizeSubscribeHook | undefined
   hookTimeoutMs: number

@@ -7,7 +7,7 @@ import type { Sender } from './peer.js'
 import type { Presence } from './presence/presence.js'
 import { Delivery, messageText, Subscription, type Subscriber } from './subscription.js'
 
-export interface PublishRequest {
+interface PublishRequest {
   /** As the sender writes it. */
   channel: string
   /** JSON text. */
@@ -17,17 +17,17 @@ export interface PublishRequest {
   origin?: string | undefined
 }
 
-export interface HistoryRequest { channel: string, since?: LogPosition | undefined, limit: number }
+interface HistoryRequest { channel: string, since?: LogPosition | undefined, limit: number }
 
 /** A page of a channel's log, read for a client. */
-export interface History {
+interface History {
   readonly channel: string
   /** The position that the client asked for. */
   readonly since: LogPosition | undefined
   readonly page: LogPage
 }
 
-export interface ChannelsOptions {
+interface ChannelsOptions {
   broker: MessageBroker
   hooks: ChannelHooks
   presence: Presence

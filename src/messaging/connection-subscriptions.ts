@@ -18,7 +18,7 @@ import type { Peer } from './peer.js'
 import type { Presence } from './presence/presence.js'
 import { PatternSubscription, Subscription } from './subscription.js'
 
-export interface ConnectionSubscriptionsOptions {
+interface ConnectionSubscriptionsOptions {
   broker: MessageBroker
   hooks: ChannelHooks
   channels: Channels
@@ -28,7 +28,7 @@ export interface ConnectionSubscriptionsOptions {
   maxSubscriptions: number
 }
 
-export interface SubscribeRequest {
+interface SubscribeRequest {
   /** A channel as the client writes it; in the dialect of agents also a pattern, or `$agents`. */
   channel: string
   since?: LogPosition | undefined
@@ -37,13 +37,13 @@ export interface SubscribeRequest {
 }
 
 /** The start of a subscription. A pattern and `$agents` have no position. */
-export interface Subscribed extends Partial<LogPosition> {
+interface Subscribed extends Partial<LogPosition> {
   /** No message after `since` is lost. */
   readonly recovered: boolean
 }
 
 /** Is called when a subscription has started, before the connection is sent anything of it. */
-export type OnSubscribed = (subscribed: Subscribed) => void
+type OnSubscribed = (subscribed: Subscribed) => void
 
 /** The number of missed messages that are read at once. */
 const pageSize = 100

@@ -89,7 +89,7 @@ export interface HostDirect {
   request (request: HostRequest): Promise<HostReply>
 }
 
-export interface HostMessagingOptions {
+interface HostMessagingOptions {
   channels: Channels
   presence: Presence
   direct: Direct

@@ -17,7 +17,7 @@ import { RequestChannel } from './requests/request-channel.js'
 import { Requests } from './requests/requests.js'
 import { Responder } from './requests/responder.js'
 
-export interface MessagingOptions {
+interface MessagingOptions {
   broker: MessageBroker
   registry: Registry
   options: ResolvedOptions

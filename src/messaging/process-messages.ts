@@ -1,6 +1,6 @@
 import type { MessageBroker } from '../storage/message-broker.js'
 
-export type ProcessMessageListener = (from: string, body: string) => void
+type ProcessMessageListener = (from: string, body: string) => void
 
 /** Messages between the processes of a registry, by topic: delivered at most once, and in order. */
 export class ProcessMessages {

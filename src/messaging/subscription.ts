@@ -74,7 +74,7 @@ export class PatternSubscription implements Subscriber {
   }
 }
 
-export interface SubscriptionOptions {
+interface SubscriptionOptions {
   peer: Peer
   channel: string
   /** Messages carry the metadata of their senders. */

@@ -4,7 +4,7 @@ import { EmbeddingError } from '../errors.js'
 import type { EmbedHook } from '../hooks.js'
 import { callHook } from '../lib/hook-timeout.js'
 
-export interface EmbedderOptions {
+interface EmbedderOptions {
   embed: EmbedHook
   /** Timeout of one call of `embed` (ms). */
   timeoutMs: number

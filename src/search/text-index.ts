@@ -83,7 +83,7 @@ export function tokenize (text: string): string[] {
 /** Whether a token belongs to a script without spaces between words. */
 export const isUnspaced = (token: string): boolean => unspaced.test(token)
 
-export interface Hit { id: string, score: number }
+interface Hit { id: string, score: number }
 
 interface Document extends Fields { id: string }
 
@@ -110,7 +110,7 @@ function digestOf (document: Fields): string {
  * and removed documents keep occupying memory until the segment is rebuilt: minisearch's own vacuum fails when a document
  * is added while it runs.
  */
-export class Segment {
+class Segment {
   readonly #index = new MiniSearch<Document>({
     fields: [...fields],
     tokenize: text => this.#tokenize(text),
@@ -203,7 +203,7 @@ export class Segment {
   }
 }
 
-export interface TextSearch {
+interface TextSearch {
   /** If fewer hits are found, similar words are searched too. */
   limit: number
   accept: (id: string) => boolean

@@ -1,9 +1,9 @@
 import { EmbeddingError } from '../errors.js'
 import { type Embedder, textKey } from './embedder.js'
 
-export interface Neighbour { id: string, similarity: number }
+interface Neighbour { id: string, similarity: number }
 
-export interface VectorSearch {
+interface VectorSearch {
   limit: number
   /** Cosine, -1 to 1. */
   minSimilarity: number
@@ -107,7 +107,7 @@ export class VectorIndex {
   }
 }
 
-export interface VectorIndexerOptions {
+interface VectorIndexerOptions {
   embedder: Embedder
   vectors: VectorIndex
   /** Returns the text of an agent, or undefined if the agent must not be found. */

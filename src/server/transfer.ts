@@ -16,7 +16,7 @@ import type { ResolvedOptions } from '../options.js'
 
 /** Name of the export format: a line with a `Header`, then one line with an `ExportedAgent` per agent. */
 export const format = 'fastify-agent-registry/agents'
-export const formatVersion = 1
+const formatVersion = 1
 
 export const Header = Type.Object({
   format: Type.Literal(format),
@@ -26,10 +26,10 @@ export const Header = Type.Object({
 export type Header = Static<typeof Header>
 
 /** All data of an agent except its lease, which starts in full at the import. */
-export const ExportedAgent = Type.Composite([Type.Object({ id: Type.String() }), RecordHead, Content])
-export type ExportedAgent = Static<typeof ExportedAgent>
+const ExportedAgent = Type.Composite([Type.Object({ id: Type.String() }), RecordHead, Content])
+type ExportedAgent = Static<typeof ExportedAgent>
 
-export interface ReadContext { readonly rules: RegistrationRules, /** Epoch milliseconds. */ readonly now: number }
+interface ReadContext { readonly rules: RegistrationRules, /** Epoch milliseconds. */ readonly now: number }
 
 const maxFindings = 20
 
@@ -153,7 +153,7 @@ export async function exportLines (folder: string): Promise<string[]> {
   return [header, ...records].map(line => JSON.stringify(line))
 }
 
-export interface ImportOptions extends LevelStorageOptions {
+interface ImportOptions extends LevelStorageOptions {
   /** Whether to replace agents with the same id; otherwise one such agent fails the whole import. */
   replace: boolean
 }
@@ -186,7 +186,7 @@ export async function importAgents (records: readonly AgentRecord[], { replace, 
   }
 }
 
-export interface TransferFlags { 'data-dir'?: string, replace?: boolean }
+interface TransferFlags { 'data-dir'?: string, replace?: boolean }
 
 const folderOf = ({ level }: ResolvedOptions, flags: TransferFlags) => flags['data-dir'] ?? level.path
 

@@ -23,7 +23,7 @@ export interface Refusal {
 
 /** The first frame of a client: credentials, a refusal, or null if the frame needs nothing more. */
 type FirstFrame = Credentials | Refusal | null
-export interface Credentials { readonly token: unknown, readonly fingerprint?: unknown, readonly requestId?: unknown }
+interface Credentials { readonly token: unknown, readonly fingerprint?: unknown, readonly requestId?: unknown }
 
 /** The frame that replaces a token. */
 interface RenewalFrame { readonly token: string, readonly fingerprint?: string, readonly requestId?: string }

@@ -30,7 +30,7 @@ export interface WebhooksOptions {
 }
 
 /** The client on whose behalf a request is sent and the agent that receives it; both are rate limited. */
-export interface Parties { caller: string, target: string }
+interface Parties { caller: string, target: string }
 
 interface PostOptions {
   url: URL

@@ -8,7 +8,7 @@ import type { Peer, Peers, Sender } from '../peer.js'
 import type { ProcessMessages } from '../process-messages.js'
 import { DirectDelivery, InboxReader, taggedData, type DirectFormat, type Replay } from './inbox-reader.js'
 
-export interface DirectOptions {
+interface DirectOptions {
   broker: MessageBroker
   processMessages: ProcessMessages
   deadlines: Deadlines
@@ -23,7 +23,7 @@ export interface DirectOptions {
   onError: (error: unknown) => void
 }
 
-export interface DirectMessage {
+interface DirectMessage {
   to: string
   data: unknown
   /** A second message of the same sender with the same id within five minutes is not stored. */

@@ -54,7 +54,7 @@ function inboxGapFrame ({ epoch, offset }: LogPosition): EncodedMessage {
   return new EncodedMessage(JSON.stringify({ type: 'inbox_gap', epoch, offset, recovered: false }))
 }
 
-export interface InboxReaderOptions {
+interface InboxReaderOptions {
   peer: Peer
   log: string
   broker: MessageBroker

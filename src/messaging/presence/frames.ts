@@ -22,7 +22,7 @@ export interface PresenceState {
   readonly members: readonly OnlinePeer[]
 }
 
-export interface Snapshot {
+interface Snapshot {
   readonly frame: EncodedMessage
   /** The number of members in the frame: the first ones. */
   readonly shown: number

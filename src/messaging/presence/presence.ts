@@ -14,7 +14,7 @@ import { PresenceSet, type PresenceDelta } from './presence-set.js'
 
 export type Metadata = Readonly<Record<string, unknown>>
 
-export interface PresenceOptions {
+interface PresenceOptions {
   broker: MessageBroker
   processMessages: ProcessMessages
   deadlines: Deadlines

@@ -4,7 +4,7 @@ import type { Replica } from '../../registry/replica.js'
 import type { Difference } from '../../storage/agent-store.js'
 import type { OpenRequest } from './open-requests.js'
 
-export interface CandidatesOptions {
+interface CandidatesOptions {
   replica: Replica
   /** This process. */
   process: string

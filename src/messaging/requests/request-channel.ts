@@ -23,7 +23,7 @@ export type ResponderMessage =
   | { readonly op: 'declined', readonly rid: string }
 
 /** @param data JSON text, or empty */
-export type RequestChannelListener<Message> = (from: string, message: Message, data: string) => void
+type RequestChannelListener<Message> = (from: string, message: Message, data: string) => void
 
 /** Schedules as `queueMicrotask` does, at a lower cost. */
 const resolved = Promise.resolve()

@@ -5,7 +5,7 @@ import { payloadText } from '../../protocol/validation.js'
 import type { Peer, Peers } from '../peer.js'
 import type { RequestChannel, RequesterMessage, ResponseContent } from './request-channel.js'
 
-export interface ResponderOptions {
+interface ResponderOptions {
   channel: RequestChannel
   peers: Peers
   deadlines: Deadlines

@@ -11,7 +11,7 @@ import {
   type StoredHead, type StoredState
 } from './records.js'
 
-export interface LevelAgentStoreOptions extends Omit<MemoryAgentStoreOptions, 'restored' | 'clock'> {
+interface LevelAgentStoreOptions extends Omit<MemoryAgentStoreOptions, 'restored' | 'clock'> {
   clock: Clock
   /** The number of newest changes that are kept. */
   changes: number

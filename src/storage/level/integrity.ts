@@ -31,7 +31,7 @@ function seal (value: string, checksum: number): string {
   return checksum.toString(16).padStart(checksumLength, '0') + value
 }
 
-export interface CheckedValue { readonly value: string, readonly checksum: number }
+interface CheckedValue { readonly value: string, readonly checksum: number }
 
 /** @returns undefined when the checksum is wrong */
 export function unseal (key: string, sealed: string): CheckedValue | undefined {

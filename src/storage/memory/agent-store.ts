@@ -24,7 +24,7 @@ export interface MemoryAgentStoreOptions {
 /** An agent and its deadline: the end of its lease or retention, or the start of its hold, by the clock of the store. */
 export interface TimedRecord { readonly record: AgentRecord, readonly at: number }
 
-export interface Restored {
+interface Restored {
   readonly epoch: string
   readonly revision: number
   /** The highest incarnation that was ever assigned. */

@@ -72,7 +72,7 @@ export function metricsText (metrics: StoredMetrics | null | undefined): string 
   return (metrics && metricsTexts.get(metrics)) ?? ''
 }
 
-export interface RecordParts { content: RecordContent, head: RecordHead, seen: number, metrics: StoredMetrics | null }
+interface RecordParts { content: RecordContent, head: RecordHead, seen: number, metrics: StoredMetrics | null }
 
 export function composeRecord (id: string, { content, head, seen, metrics }: RecordParts): AgentRecord {
   const { registeredAt, created, incarnation, revision, state, held = false, ownerKey = null } = head

@@ -5,7 +5,7 @@ import type { PublishedChange } from './agent-codec.js'
 import type { Connections } from './connections.js'
 import type { AgentScript } from './scripts.js'
 
-export interface LeaseSettings {
+interface LeaseSettings {
   leaseMs: number
   retentionMs: number
   preservation: boolean
@@ -16,7 +16,7 @@ export interface LeaseSettings {
 }
 
 /** The newest change that a process knows. */
-export interface KnownChange { readonly epoch: string, readonly n: number, readonly mark: string }
+interface KnownChange { readonly epoch: string, readonly n: number, readonly mark: string }
 
 type Column = ReadonlyArray<string | null>
 

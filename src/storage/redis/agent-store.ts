@@ -10,7 +10,7 @@ import { HeartbeatBatcher, ReportQueue, TouchPublisher, type Renewal } from './h
 import type { AgentScript } from './scripts.js'
 import { Watchdog, type Outage } from './watchdog.js'
 
-export interface RedisAgentStoreOptions {
+interface RedisAgentStoreOptions {
   leaseMs: number
   /** The number of newest changes that the stream keeps and that are loaded at the start. */
   changes: number

@@ -41,7 +41,7 @@ export function readLiveEntry (text: string): LiveEntry {
 }
 
 /** Parses `<epoch> <offset>`, followed by ` 1` for an entry that was stored before. */
-export function readPosition (text: string): LogPosition & { duplicate: boolean } {
+function readPosition (text: string): LogPosition & { duplicate: boolean } {
   const [epoch = '', offset, duplicate] = text.split(' ')
   return { epoch, offset: Number(offset), duplicate: duplicate === '1' }
 }

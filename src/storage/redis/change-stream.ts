@@ -14,7 +14,7 @@ export interface SequencerListener {
 }
 
 /** All agents at one revision. */
-export interface AgentSnapshot {
+interface AgentSnapshot {
   readonly epoch: string
   readonly revision: number
   readonly mark: string
@@ -215,7 +215,7 @@ export class ChangeSequencer {
   }
 }
 
-export interface TailListener {
+interface TailListener {
   /** A nonce of `pulse` arrived. */
   probe (nonce: string): void
   /** Changes between the known ones and the stream are missing. */

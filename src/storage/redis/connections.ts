@@ -5,7 +5,7 @@ import { Multiset } from '../../lib/multiset.js'
 import type { KeyValueEntry } from '../kv-store.js'
 import { scripts, type ScriptName } from './scripts.js'
 
-export type RedisClient = Redis | Cluster
+type RedisClient = Redis | Cluster
 
 /** How to connect: options of ioredis (host, port, path, sentinels, tls …), a URL, the nodes of a Cluster or a client. */
 export interface RedisConnection extends RedisOptions {
@@ -79,7 +79,7 @@ function createClient ({ url, cluster, client, ...rest }: RedisConnection, own: 
 }
 
 /** Events of a connection that is used: it is ready, or it is lost for this reason. */
-export interface LinkEvents { up: [name: LinkName], down: [name: LinkName, fault: string] }
+interface LinkEvents { up: [name: LinkName], down: [name: LinkName, fault: string] }
 
 /** One connection, which reconnects by itself. */
 export class Link {
@@ -131,13 +131,13 @@ export type StoreMessage =
   | { readonly type: 'touched', readonly from: string, readonly touches: readonly Touch[] }
   | { readonly type: 'state', readonly call: string, readonly entry: KeyValueEntry }
 
-export interface ConnectionsEvents extends LinkEvents {
+interface ConnectionsEvents extends LinkEvents {
   message: [message: StoreMessage]
   /** A message of another Redis channel. */
   channelMessage: [channel: string, text: string]
 }
 
-export interface ConnectionsOptions {
+interface ConnectionsOptions {
   connection: RedisConnection
   namespace: string
   /** The time limit of a command (ms). */

@@ -62,7 +62,7 @@ export class HeartbeatBatcher {
 }
 
 /** The outcome of a report: the revision of the agent and its metrics, or a rejection (see `renew.lua`). */
-export type ReportResult =
+type ReportResult =
   | { readonly ok: true, readonly n: number, readonly seen: number, readonly text: string, readonly metrics: StoredMetrics }
   | { readonly ok: false, readonly n: number }
 
@@ -80,7 +80,7 @@ interface ReportGroup {
 }
 
 /** Returns for each group the revision, a rejection, or the stored text if it is not the expected one. */
-export type SendReports = (args: string[]) => Promise<{ now: number, results: ReadonlyArray<number | string> }>
+type SendReports = (args: string[]) => Promise<{ now: number, results: ReadonlyArray<number | string> }>
 
 const groupsPerCall = 250
 

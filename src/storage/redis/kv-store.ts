@@ -6,7 +6,7 @@ import {
 import { unavailable, type Connections, type LinkName } from './connections.js'
 import type { KeyValueScript } from './scripts.js'
 
-export interface RedisKeyValueStoreOptions {
+interface RedisKeyValueStoreOptions {
   /** The latest time of Redis at which a script that is sent now may begin, or ''. */
   latest: () => string
   onError: (error: unknown) => void

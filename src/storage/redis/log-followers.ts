@@ -4,7 +4,7 @@ import type { BrokerListener, LogEntry, LogPage, LogPosition } from '../message-
 import { decodeName, encodeName, globOf, readLiveEntry, type LiveEntry, type RedisLogs } from './broker-commands.js'
 import type { Subscriptions } from './connections.js'
 
-export interface LogFollowerOptions {
+interface LogFollowerOptions {
   /** Reads entries after a position. When that is of another epoch: only the entries of the current epoch. */
   read: (log: string, since: LogPosition, limit: number) => Promise<LogPage>
   appended: (log: string, epoch: string, entry: LogEntry) => void
@@ -170,7 +170,7 @@ export class PatternFollowers {
   }
 }
 
-export interface LogFollowersOptions {
+interface LogFollowersOptions {
   /** The beginning of the Redis channel of every log. */
   prefix: string
   logs: RedisLogs

@@ -2,7 +2,7 @@ import type { BrokerListener, PresenceChange, Roster } from '../message-broker.j
 import { CommandBatch, encodeName, notOpen, readMembers, readPresenceChange, type BrokerCommands } from './broker-commands.js'
 import type { Subscriptions } from './connections.js'
 
-export interface PresenceSetsOptions {
+interface PresenceSetsOptions {
   process: string
   commands: BrokerCommands
   /** How long this process counts as running after its last heartbeat (ms). */
@@ -125,7 +125,7 @@ export class RedisPresenceSets {
   }
 }
 
-export interface PresenceWatchersOptions {
+interface PresenceWatchersOptions {
   /** The beginning of the Redis channel of every set. */
   prefix: string
   subscriptions: Subscriptions

@@ -4,7 +4,7 @@ import type { Connections, LinkName } from './connections.js'
 /** An outage: its duration, and the connections that it affected. */
 export interface Outage { readonly ms: number, readonly links: ReadonlySet<LinkName> }
 
-export interface WatchdogOptions {
+interface WatchdogOptions {
   connections: Connections
   probeIntervalMs: number
   /** The prefix of the nonces of this process. */
