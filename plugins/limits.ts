@@ -58,7 +58,10 @@ function objectionTo (request: FastifyRequest, { maxHeaderBytes, maxQueryParams 
   }
 }
 
-/** Refuses blocked addresses, large headers and long queries before any other work, including upgrades. */
+/**
+ * Rejects requests and upgrades from blocked addresses, or with oversized headers or too many query parameters, before the
+ * body is parsed.
+ */
 export default fp(async function limits (scope: FastifyInstance, { options }: { options: ResolvedOptions }) {
   const { maxBodyBytes } = options.limits
   const isRefused = addressCheck(options.addresses)

@@ -96,7 +96,9 @@ const tokenRoutes: FastifyPluginAsyncTypebox<TokenRoutesOptions> = async functio
     const { token, agent_id: agentId } = request.body
     const principal = principalOf(request)
     await authority.pins.require(principal, headerOf(request, 'x-session-pin'), request.ip)
-    if ((token === undefined) === (agentId === undefined)) throw problem('invalid-input', 'Give either token or agent_id')
+    if ((token === undefined) === (agentId === undefined)) {
+      throw problem('invalid-input', 'Exactly one of `token` and `agent_id` is required')
+    }
     if (agentId !== undefined) await authority.revokeAgent(principal, agentId, request.ip)
     if (token !== undefined) await authority.revokeToken(principal, token, request.ip)
     return { status: 'success' as const, message: 'Revoked' }

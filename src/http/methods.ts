@@ -27,7 +27,7 @@ export function collectMethods (scope: FastifyInstance): () => void {
         // `/prefix` and `/prefix/` are separate paths here.
         prefixTrailingSlash: 'slash',
         schema: { hide: true },
-        // Runs before the body is read.
+        // Runs in onRequest, so the body is never parsed.
         onRequest: refuseMethod,
         handler: refuseMethod
       })

@@ -47,7 +47,7 @@ export function admitUpgrades (tier: Tier, services: UpgradeServices): preValida
 
   function assertOrigin ({ headers: { origin } }: FastifyRequest) {
     if (isAllowed === null || origin === undefined || isAllowed(origin)) return
-    throw problem('insufficient-permissions', 'Pages of this origin may not open sockets')
+    throw problem('insufficient-permissions', 'Origin not allowed')
   }
 
   function assertRate () {

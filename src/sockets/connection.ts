@@ -203,7 +203,10 @@ export class Connection implements Peer, InboundOwner, QueueOwner {
     this.push(textPing)
   }
 
-  /** Sends `going_away`. The pong that answers the ping after it follows all frames that the client sent before it received this. */
+  /**
+   * Sends `going_away`, then a ping. Its pong arrives after every frame that the client sent before it received
+   * `going_away`.
+   */
   announceShutdown (retryAfterMs: number): void {
     this.sendFrame({ type: 'going_away', retryAfterMs })
     this.push(fencePing)
