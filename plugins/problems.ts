@@ -25,7 +25,7 @@ export interface ProblemHandlers {
   notFoundHandler: (request: FastifyRequest, reply: FastifyReply) => FastifyReply
 }
 
-/** Client errors of Fastify by their code; all others below 500 are a `request-error`. */
+/** Problems for the errors of Fastify, by error code. Other 4xx errors are mapped by their status, or else to `request-error`. */
 const fastifyErrors: Record<string, [type: ProblemType, detail: string]> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: ['unsupported-media-type', 'Expected application/json'],
   FST_ERR_CTP_INVALID_JSON_BODY: ['validation-failed', 'The body is not valid JSON'],

@@ -64,7 +64,7 @@ function entryOf (registry: Registry, id: string): ReplicaEntry {
   return entry
 }
 
-/** Registration and its end. */
+/** Registers and unregisters agents. */
 const enrollmentRoutes: Routes = async function enrollmentRoutes (scope, { options, registry, enrollment, authority, now }) {
   const { registrationsPerSecond: perSecond, burst } = options.admission
   const admission = new Admission({ perSecond, burst, now })
@@ -240,7 +240,7 @@ const changeRoutes: Routes = async function changeRoutes (scope, { registry, enr
     const notification = { agent_id: from, agent_endpoint: at, agent_info: info }
     const parties = { caller: principalOf(request).subject, target: id }
     const status = await webhooks.deliver(endpoint, '/connection/notify', notification, parties)
-    if (status === 404) throw problem('not-found', 'The agent does not take notifications')
+    if (status === 404) throw problem('not-found', 'The agent does not accept notifications')
     return {
       status: 'notified' as const,
       message: 'Agent notified successfully',

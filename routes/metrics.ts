@@ -14,14 +14,14 @@ async function metricsRoutes (scope: FastifyInstance, { options: { metricsScrape
   const metrics = scope.agentRegistryMetrics
 
   scope.get('/metrics', {
-    schema: { tags, summary: 'Get the Prometheus series' },
+    schema: { tags, summary: 'Get metrics in the Prometheus text format' },
     preValidation: scope.agentRegistryGuard({ takes: ['admin'], level: 'admin' })
   }, async function getMetrics (_request, reply) {
     return reply.type(metrics.contentType).send(await metrics.text())
   })
 
   scope.get('/metrics/scrape', {
-    schema: { tags, summary: 'Get the Prometheus series with the scrape token' },
+    schema: { tags, summary: 'Get metrics in the Prometheus text format with the scrape token' },
     preValidation: async function checkScrapeToken (request) {
       if (scrapeToken === undefined) throw problem('insufficient-permissions', 'Metrics scraping not enabled')
       const token = bearerOf(request)

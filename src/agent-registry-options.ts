@@ -56,7 +56,7 @@ export interface AgentRegistryOptions {
    */
   peerKeys?: Array<{
     key: string
-    /** Channel names. A trailing `*` matches any rest within the segment, a trailing `**` any rest */
+    /** Channel names. A trailing `*` matches characters up to the next `/`, a trailing `**` also matches across `/` */
     channels: string[]
     permissions: Array<'publish' | 'subscribe' | 'presence' | 'send'>
     origins?: string[]

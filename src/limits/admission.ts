@@ -8,7 +8,7 @@ const spreadMs = 1_000
 
 /**
  * Limits how many clients per second register or connect, so that a fleet that reconnects at once does not stall the
- * registry. Refused clients are queued in time: each is told to retry one interval after the one before it.
+ * registry. Refused clients are queued in time: each is asked to retry one interval after the one before it.
  */
 export class Admission {
   readonly #perSecond: number

@@ -9,7 +9,7 @@ import { textFault } from './schemas/common.js'
 const maxErrors = 50
 const compiled = new WeakMap<TSchema, TypeCheck<TSchema>>()
 
-/** The compiled check of a schema, which is compiled once. */
+/** Returns the compiled check of a schema. Each schema is compiled once. */
 export function checkerOf (schema: TSchema): TypeCheck<TSchema> {
   const known = compiled.get(schema)
   if (known) return known
@@ -25,7 +25,10 @@ function messageOf ({ type, schema, value, message }: ValueError): string {
   return `Expected one of ${variants.map(variant => variant.type).join(', ')}`
 }
 
-/** Replaces the error of a union: of a nullable type by the errors of that type, of literals by the list of literals. */
+/**
+ * Replaces the errors of unions with more precise ones: the errors of the non-null type for a nullable type, the list of allowed
+ * values for a union of literals.
+ */
 function * precise (errors: Iterable<ValueError>): Generator<{ path: string, message: string }> {
   for (const error of errors) {
     const { path } = error

@@ -10,8 +10,9 @@ interface LeaseMonitorOptions {
 }
 
 /**
- * Expires leases, often enough that a death is visible within one second of its deadline. If this process stalled (busy
- * event loop, suspended machine), it extends all leases by the lost time: agents could not renew them meanwhile.
+ * Lets the store end expired leases (`AgentStore.expire`), often enough that a death is visible within one second of
+ * its deadline. If this process stalled (busy event loop, suspended machine), it extends all leases by the lost time:
+ * agents could not renew them meanwhile.
  */
 export class LeaseMonitor {
   readonly #store: AgentStore

@@ -329,7 +329,7 @@ const notFound = (id: string) => problem('agent-not-found', `Agent ${id} not fou
 
 const revisionConflict = (id: string) => problem('precondition-failed', `Agent '${id}' has changed since this revision`)
 
-/** @throws the problem of an outcome that is not ok */
+/** @returns the record of a successful outcome. @throws the matching problem otherwise */
 function recordOf (id: string, outcome: Outcome | undefined): AgentRecord {
   if (outcome?.ok) return outcome.record
   if (outcome === undefined || outcome.reason === 'not-found') throw notFound(id)

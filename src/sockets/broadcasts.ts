@@ -33,7 +33,7 @@ type AgentChange = Difference & { event?: ChangeEvent }
 
 interface BroadcastsOptions { hub: Hub, registry: Registry, options: ResolvedOptions, now: Clock }
 
-/** Lists may take one fifth of a core. */
+/** Wait at least this many times as long as the last list took to build, so that lists use at most a fifth of a core. */
 const costFactor = 5
 /** New connections within this time share a list if no agent has changed; `last_seen` may be older by this much. */
 const sharedMs = 1000

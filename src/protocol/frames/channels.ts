@@ -91,7 +91,7 @@ const PublishedAck = ServerFrame('ack', {
   requestId: RequestId,
   channel: ChannelName,
   ...place,
-  duplicate: Type.Optional(Type.Literal(true, { description: 'The message was published before; the position is that of the first one' }))
+  duplicate: Type.Optional(Type.Literal(true, { description: 'This message was already published; the position is that of the original' }))
 }, {
   description: 'The message was published at this position. Sent only if the frame has a requestId',
   examples: [{ type: 'ack', requestId: 'r1', channel, epoch: 'f3Zk1q2a0', offset: 20 }]

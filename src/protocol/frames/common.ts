@@ -37,7 +37,7 @@ export const Filter = Type.Object({
 }, { additionalProperties: false })
 
 export const PingFrame = ClientFrame('ping', {}, { description: 'Checks that the server responds', answers: ['pong'] })
-export const PongFrame = ClientFrame('pong', {}, { description: 'A heartbeat without a reply', answers: [] })
+export const PongFrame = ClientFrame('pong', {}, { description: 'A heartbeat; the server does not reply', answers: [] })
 export const WatchFrame = ClientFrame('watch', {
   since: Type.Optional(Type.String({ minLength: 1, maxLength: 64, description: 'The last revision that the client has seen' })),
   filter: Type.Optional(Filter),

@@ -8,7 +8,8 @@ export const DashboardAuthFrame = ClientFrame('auth', {
   token: BearerToken,
   fingerprint: Type.Optional(Type.String({ maxLength: 256, description: 'If present, it must match the fingerprint of the session' }))
 }, {
-  description: 'Authenticates the connection as its first frame: the server replies with data frames or closes. Later it replaces the token'
+  description: 'As the first frame, authenticates the connection: the server replies with data frames or closes it. ' +
+    'Sent later, replaces the token'
 })
 export type DashboardAuthFrame = Static<typeof DashboardAuthFrame>
 

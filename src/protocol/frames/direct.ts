@@ -31,7 +31,9 @@ export const SendFrame = ClientFrame('send', {
   to: PeerId,
   data: DataIn,
   msgId: Type.Optional(Type.String({
-    minLength: 1, maxLength: 128, description: 'Messages with the same id to the same receiver are stored once within five minutes'
+    minLength: 1,
+    maxLength: 128,
+    description: 'If a message with the same id was sent to the same receiver within the last five minutes, it is not stored again'
   })),
   level: Type.Optional(Type.Union([Type.Literal('accepted'), Type.Literal('delivered')], {
     description: '`delivered` waits up to five seconds until the message was passed to a connection of the receiver'
@@ -100,7 +102,7 @@ const SentAck = ServerFrame('ack', {
   delivered: Type.Boolean({
     description: 'Whether the receiver is connected or, with the level `delivered`, whether the message was passed to it'
   }),
-  duplicate: Type.Optional(Type.Literal(true, { description: 'The message was sent before; the offset is that of the first one' }))
+  duplicate: Type.Optional(Type.Literal(true, { description: 'This message was already sent; `offset` is that of the original' }))
 }, { description: 'The message was stored in the inbox of the receiver' })
 const InboxAck = ServerFrame('ack', {
   requestId: Type.Optional(RequestId),

@@ -14,7 +14,10 @@ function patternOf (source: string): RegExp {
 /** The length of a text in code points rather than UTF-16 units. */
 export const lengthOf = (text: string): number => [...text].length
 
-/** @returns why a text does not match a schema, or undefined. The pattern runs last, so never on a very long text. */
+/**
+ * @returns the reason why a string does not match a schema, or undefined. The length is checked first, so that the pattern never
+ * runs on an overlong string.
+ */
 export function textFault (schema: object, value: unknown): string | undefined {
   const { minLength = 0, maxLength = Infinity, pattern }: TextOptions = schema
   if (typeof value !== 'string') return 'Expected string'

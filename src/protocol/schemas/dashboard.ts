@@ -20,7 +20,7 @@ const AlertComparison = Type.Union(
 )
 export type AlertComparison = Static<typeof AlertComparison>
 
-/** An alert rule as an option. */
+/** An alert rule in the options of the plugin. */
 export const AlertRuleInput = Type.Object({
   id: Type.String({ minLength: 1, maxLength: 64, description: 'The id of a built-in rule replaces that rule' }),
   type: Type.String({ minLength: 1, maxLength: 64, description: 'Of all rules of a type, only the most severe that applies is raised' }),

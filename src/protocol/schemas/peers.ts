@@ -33,7 +33,7 @@ const PeerPermission = Type.Union([
 export const PeerPermissions = Type.Array(PeerPermission, { maxItems: 16 })
 export const PeerChannels = Type.Array(Type.String({ minLength: 1, maxLength: 256, ...verbatim }), {
   maxItems: 100,
-  description: 'Channel names. A trailing `*` matches any rest within the segment, a trailing `**` any rest'
+  description: 'Channel names. A trailing `*` matches characters up to the next `/`, a trailing `**` also matches across `/`'
 })
 const WelcomeMetadata = Type.Record(Type.String({ maxLength: 100 }), Type.Unknown(), {
   maxProperties: 100,

@@ -82,7 +82,7 @@ export function rawSocketFault (server: WebSocketServer): string | undefined {
     const { socket, recorder } = attach(server)
     socket.on('error', () => {})
     try {
-      if (RawSocket.of(socket)?.stream !== recorder) return 'the stream below a socket is not where it was'
+      if (RawSocket.of(socket)?.stream !== recorder) return 'cannot find the stream that the WebSocket writes to'
       return samples.every(sample => isSame(socket, recorder, sample)) ? undefined : 'frames differ'
     } finally {
       recorder.destroy()

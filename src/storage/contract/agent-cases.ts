@@ -121,7 +121,7 @@ export const changing: AgentCase[] = [
     assertRefused(await scene.store.remove({ id: 'one', reason: 'left' }), 'not-found')
     assert.equal(await scene.endLeases(), 0)
   }],
-  ['an agent of one key cannot be removed for another key', async scene => {
+  ['an agent registered with one key cannot be removed with another key', async scene => {
     await scene.agent('one')
     assertRefused(await scene.store.remove({ id: 'one', ownerKey: 'key-b', reason: 'removed' }), 'not-owner')
     assert.deepEqual(scene.newChanges(), [])

@@ -121,7 +121,7 @@ interface FollowedPattern { readonly glob: string, readonly from: number, until:
 /** Redis matches every glob with every message: beyond this number, all channels are received and filtered here. */
 const maxGlobs = 64
 
-/** The followed patterns and the globs that are subscribed to for them, which match their channels and possibly others. */
+/** The followed patterns. Redis is subscribed to a glob for each of them, which matches its channels and possibly others. */
 export class PatternFollowers {
   readonly #prefix: string
   readonly #subscriptions: Subscriptions

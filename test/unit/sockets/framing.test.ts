@@ -125,7 +125,7 @@ const strange: Record<string, { WebSocket: new (...made: never[]) => WebSocket, 
     }
   },
   'with an intermediate stream': {
-    fault: /the stream below a socket is not where it was/,
+    fault: /cannot find the stream that the WebSocket writes to/,
     WebSocket: class extends WebSocket {
       setSocket (socket: Duplex, ...rest: [Buffer, object]) {
         const between = new PassThrough()
@@ -135,13 +135,13 @@ const strange: Record<string, { WebSocket: new (...made: never[]) => WebSocket, 
     }
   },
   'without a stream': {
-    fault: /the stream below a socket is not where it was/,
+    fault: /cannot find the stream that the WebSocket writes to/,
     WebSocket: class extends WebSocket {
       setSocket () {}
     }
   },
   'that counts differently': {
-    fault: /the stream below a socket is not where it was/,
+    fault: /cannot find the stream that the WebSocket writes to/,
     WebSocket: class extends WebSocket {
       setSocket (...made: [Duplex, Buffer, object]) {
         (WebSocket.prototype as unknown as Sockets).setSocket.apply(this, made)
