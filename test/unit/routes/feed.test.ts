@@ -344,17 +344,19 @@ t.test('event stream: streams and waiting polls are limited in total, per caller
 })
 
 t.test('event stream: it ends within a second of its right to read', async t => {
-  const registry = await build(t, { admin: { sessionTimeoutMs: 1500 } })
-  const admin = await registry.admin()
-  const rows: Array<[reason: string, call: { token: string, headers?: Record<string, string> }, end: () => Promise<unknown>]> = [
-    ['Replaced by a newer instance', { token: await registry.join('agent-a') }, () => registry.join('agent-a')],
-    ['Token revoked', { token: await registry.join('agent-b') }, () => registry.app.agentRegistry.unregister('agent-b')],
-    ['Session ended', admin, () => registry.post('/auth/logout', admin)],
-    ['Token expired', await registry.admin(), () => sleep(1)]
+  const registry = await build(t, { admin: { sessionTimeoutMs: 2500 } })
+  type Credentials = { token: string, headers?: Record<string, string> }
+  // A session is opened right before its stream: it must not expire while the other streams are tested.
+  const rows: Array<[reason: string, open: () => Promise<Credentials>, end: (call: Credentials) => Promise<unknown>]> = [
+    ['Replaced by a newer instance', async () => ({ token: await registry.join('agent-a') }), () => registry.join('agent-a')],
+    ['Token revoked', async () => ({ token: await registry.join('agent-b') }), () => registry.app.agentRegistry.unregister('agent-b')],
+    ['Session ended', () => registry.admin(), call => registry.post('/auth/logout', call)],
+    ['Token expired', () => registry.admin(), () => sleep(1)]
   ]
-  for (const [reason, call, end] of rows) {
+  for (const [reason, open, end] of rows) {
+    const call = await open()
     const stream = await events(registry, call)
-    await end()
+    await end(call)
     t.match(await stream.next('end'), { data: { reason } })
     await stream.closed()
     t.equal(stream.all.filter(({ event }) => event === 'end').length, 1)
