@@ -162,8 +162,8 @@ export class Embedder {
 }
 
 function withResolvers<T> () {
-  let resolve: (value: T) => void = () => {}
-  let reject: (error: unknown) => void = () => {}
+  let resolve!: (value: T) => void
+  let reject!: (error: unknown) => void
   const promise = new Promise<T>((...settle) => { [resolve, reject] = settle })
   return { promise, resolve, reject }
 }

@@ -34,10 +34,10 @@ export interface HandshakePolicy {
   readonly refusals: Readonly<Record<RefusedCredentials, Refusal>>
   /** The refusal of an invalid token in a frame. */
   readonly invalidToken: Refusal
-  /** An upgrade without credentials: sends what asks for them, or returns a refusal. */
-  awaitCredentials (connection: Connection): Refusal | void
+  /** An upgrade without credentials: requests them, or returns a refusal. Without this method it is refused as `invalidToken`. */
+  awaitCredentials? (connection: Connection): Refusal | void
   /** Reads a frame of an unauthenticated connection; undefined is one that is not JSON. */
-  readFirstFrame (connection: Connection, frame: unknown): FirstFrame
+  readFirstFrame? (connection: Connection, frame: unknown): FirstFrame
   /** The fingerprint to check a token with; null refuses the token. */
   fingerprintOf? (credentials: Credentials): string | undefined | null
   /** Why a principal is refused, or undefined. */
@@ -76,7 +76,7 @@ export class Handshake {
   /** Starts the handshake of a new connection. */
   begin (connection: Connection, credentials: UpgradeCredentials): void {
     if (credentials === null) {
-      const refusal = this.policy.awaitCredentials(connection)
+      const refusal = this.policy.awaitCredentials ? this.policy.awaitCredentials(connection) : this.policy.invalidToken
       if (refusal) this.#refuse(connection, null, refusal)
     } else if ('refused' in credentials) {
       this.#refuse(connection, null, this.policy.refusals[credentials.refused])
@@ -87,7 +87,7 @@ export class Handshake {
 
   /** Handles a frame of an unauthenticated connection. */
   receive (connection: Connection, frame: unknown): Promise<void> | void {
-    const first = this.policy.readFirstFrame(connection, frame)
+    const first = this.policy.readFirstFrame?.(connection, frame) ?? null
     if (first === null) return
     if (isRefusal(first)) return this.#refuse(connection, null, first)
     return this.#authenticate(connection, first)

@@ -269,14 +269,6 @@ function v1Policy ({ registry, messaging, peerKeys, now, options }: TierServices
     refusals: { invalid, expired: tokenExpired, 'not-allowed': notAllowed },
     invalidToken: invalid,
 
-    awaitCredentials () {
-      return invalid
-    },
-
-    readFirstFrame () {
-      return null
-    },
-
     objection (principal) {
       if (!mayParticipate(principal) || isImpostor(principal, id => registry.get(id) !== undefined)) return notAllowed
       const own = messaging.peers.of(peerIdOf(principal)).filter(({ dialect }) => dialect === 'v1')
