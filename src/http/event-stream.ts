@@ -111,8 +111,8 @@ export class EventStream extends Readable implements StreamSubscriber<Buffer>, L
 
   end (reason: string): void {
     // A client that may not read any more gets no time to drain its buffer.
-    if (this.#isReading) this.#finish(ended(reason))
-    else this.abort()
+    if (!this.#isReading) return this.abort()
+    this.#finish(ended(reason))
   }
 
   announceShutdown (retryAfterMs: number): void {

@@ -28,12 +28,7 @@ export class ExpiringMap<V> {
     this.#entries.delete(key)
     this.#entries.set(key, { value, until })
     if (this.#entries.size >= this.#sweepAt) this.sweep()
-    if (this.#entries.size > this.#limit) this.#deleteOldest()
-  }
-
-  #deleteOldest () {
-    const oldest = this.#entries.keys().next().value
-    if (oldest !== undefined) this.#entries.delete(oldest)
+    if (this.#entries.size > this.#limit) deleteOldest(this.#entries)
   }
 
   /** Removes an entry. @returns its value, unless it had expired */
@@ -56,4 +51,10 @@ export class ExpiringMap<V> {
     }
     this.#sweepAt = Math.max(64, this.#entries.size * 2)
   }
+}
+
+/** Deletes the entry that was added first. */
+export function deleteOldest<K> (map: Map<K, unknown>): void {
+  const { done, value } = map.keys().next()
+  if (!done) map.delete(value)
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { EmbeddingError } from '../errors.js'
 import type { EmbedHook } from '../hooks.js'
+import { deleteOldest } from '../lib/expiring-map.js'
 import { callHook } from '../lib/hook-timeout.js'
 
 interface EmbedderOptions {
@@ -186,7 +187,6 @@ class LruMap<V> {
   set (key: string, value: V): void {
     this.#entries.delete(key)
     this.#entries.set(key, value)
-    const [oldest] = this.#entries.keys()
-    if (this.#entries.size > this.#limit && oldest !== undefined) this.#entries.delete(oldest)
+    if (this.#entries.size > this.#limit) deleteOldest(this.#entries)
   }
 }

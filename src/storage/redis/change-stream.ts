@@ -327,11 +327,14 @@ export async function * readPages (commands: AgentCommands): AsyncGenerator<{ ep
 /** The entries of the stream after number `from`, without a gap. */
 async function readEntries ({ links, base }: Connections, from: number): Promise<ChangeEntry[]> {
   const entries: ChangeEntry[] = []
-  for (let after = from; ; after = entries.at(-1)?.n ?? after) {
+  let count: number
+  do {
+    const after = entries.at(-1)?.n ?? from
     const read = await links.commands.client.xrange(`${base}changes`, `(${after}-0`, '+', 'COUNT', entriesPerRange)
     for (const entry of read) entries.push(readEntry(entry))
-    if (read.length < entriesPerRange) return entries
-  }
+    count = read.length
+  } while (count === entriesPerRange)
+  return entries
 }
 
 /** The newest entries that have this epoch and consecutive numbers. */

@@ -1,3 +1,4 @@
+import { deleteOldest } from '../../lib/expiring-map.js'
 import { PatternTrie } from '../../lib/pattern-trie.js'
 import { channelKey, channelOfKey } from '../../protocol/channel-names.js'
 import type { BrokerListener, LogEntry, LogPage, LogPosition } from '../message-broker.js'
@@ -251,9 +252,7 @@ export class LogFollowers {
 
   #keepMatched (name: string, matched: MatchedLog) {
     this.#matched.set(name, matched)
-    if (this.#matched.size <= maxMatched) return
-    const [oldest] = this.#matched.keys()
-    if (oldest !== undefined) this.#matched.delete(oldest)
+    if (this.#matched.size > maxMatched) deleteOldest(this.#matched)
   }
 
   /** @returns the follower of a log that patterns have matched without interruption */
