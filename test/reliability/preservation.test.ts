@@ -75,7 +75,8 @@ t.test('self-preservation: half of the fleet falls silent, is held for three lea
   t.equal(count(received, 'dead'), 0)
   await until(() => count(received, 'dead') > 0, 60_000)
   const firstDeath = performance.now()
-  t.ok(firstDeath - silentSince >= 3.9 * leaseMs, 'after at least one lease and at most three')
+  // The last heartbeat may be a third of a lease older than the silence.
+  t.ok(firstDeath - silentSince >= 3.6 * leaseMs, 'after the rest of the lease and three leases of hold')
   await until(() => count(received, 'dead') === 20, 60_000)
   // At 15 % of 40 per second, 20 agents take more than 3 s.
   t.ok(performance.now() - firstDeath > 2000)
